@@ -28,7 +28,8 @@ from tristunnel.client.control import (
     accessSocket,
     accessSockets,
 )
-from tristunnel.client.visitor import LocalPort, localEndpoint
+from tristunnel.client.local import localEndpoint
+from tristunnel.client.visitor import LocalPort
 from tristunnel.connect.address import (
     ServerAddress,
     Trust,

@@ -11,8 +11,8 @@ from twisted.application.service import MultiService, Service
 
 from tristunnel.client.access import AccessService
 from tristunnel.client.control import ClientControl, accessSocket
+from tristunnel.client.local import localEndpoint, makeLocalPort
 from tristunnel.client.log import LoggingClientObserver
-from tristunnel.client.visitor import LocalPort, localEndpoint
 from tristunnel.config.help import Group
 from tristunnel.config.numbers import readOption, seconds
 from tristunnel.config.options import CheckedOptions
@@ -93,7 +93,12 @@ class Options(ConnectOptionsMixin, CheckedOptions):
             "",
             "The URI from grantAccess, instead of --connect and --service.",
         ),
-        ("listen", None, "tcp:0:interface=127.0.0.1", "The local port."),
+        (
+            "listen",
+            None,
+            "tcp:0:interface=127.0.0.1",
+            "The local port; or udp:PORT.",
+        ),
         ("ttl", None, "1h", "How long to stay open: 45s, 90m, 12h, 1h30m, up to 30d."),
         (
             "state-dir",
@@ -172,7 +177,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
         gaveUp=lambda reason: access.end(reason),
     )
     name = options["service"] or "the service"
-    port = LocalPort(
+    port = makeLocalPort(
         reactor,
         options.endpoint,
         options["listen"],
@@ -180,7 +185,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
         name,
         options["grace"],
         lambda reason: access.end(reason),
-        logs=True,
+        True,
     )
     port.observer = observer
     access = AccessService(

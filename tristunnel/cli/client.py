@@ -101,7 +101,7 @@ class _Offer(Options):
 
     def __init__(self) -> None:
         super().__init__()
-        gone = {"managed", "tunnel", "listen", "service", "config"}
+        gone = {"managed", "tunnel", "listen", "service", "dial-allow", "config"}
         self.longOpt = [each for each in self.longOpt if each.rstrip("=") not in gone]
         # Words are the services, and --to is the server.
         self.docs = {
@@ -162,7 +162,7 @@ class HTTPOptions(_Offer):
         "Give a web server of this machine a public address, and print it. Uses"
         " the server that you joined, or the one in --to."
     )
-    examples = (
+    examples: ClassVar[Any] = (
         "3000",
         "./site",
         "3000 --name blog",

@@ -15,8 +15,10 @@ from twisted.python import usage
 from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import CheckService, Finding, Inquiry
 from tristunnel.client.control import OFF, parseControl
+from tristunnel.client.dials import NO_DIALS, DialOptionsMixin
 from tristunnel.client.fleet import Clients
 from tristunnel.client.health_options import HEALTH, HealthOptionsMixin
+from tristunnel.client.local import localEndpoint
 from tristunnel.client.options import (
     FORWARD_FIELDS,
     ClientOptions,
@@ -24,7 +26,6 @@ from tristunnel.client.options import (
     expanded,
     forwardOf,
 )
-from tristunnel.client.visitor import localEndpoint
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.help import Group
 from tristunnel.config.keys import Key, valuesIn
@@ -97,6 +98,7 @@ ONE_SERVER = (
 
 
 class Options(
+    DialOptionsMixin,
     PolicyOptionsMixin,
     HealthOptionsMixin,
     ConnectOptionsMixin,
@@ -128,7 +130,7 @@ class Options(
         HEALTH,
         Group(
             "Visiting a service, or serving one tunnel",
-            "listen=ENDPOINT service=NAME tunnel=URI to=SERVICE",
+            "listen=ENDPOINT service=NAME dial-allow=HOST:PORTS tunnel=URI to=SERVICE",
         ),
         Group("Finding out what is wrong", "check check-idle=SECONDS print-config"),
         Group(
@@ -169,7 +171,6 @@ class Options(
         ("tunnel", None, None, "Serve the tunnel with this URI; needs no credentials."),
         ("to", None, None, "With --tunnel: the service to offer, HOST:PORT."),
         ("dialect", None, DIALECT, f"The server's protocol: {', '.join(ours())}."),
-        ("listen", None, None, "Visit a service instead: the local port, tcp:PORT."),
         ("service", None, None, "With --listen: the name of the service to visit."),
         ("state-dir", None, None, "Directory for leases and other saved state."),
         seconds(
@@ -228,6 +229,7 @@ class Options(
         super().__init__()
         self["forward"] = []
         self["credentials"] = {}
+        self.noDials()
         # Which [[client]] of the file this is, of how many; 0 for the whole.
         self.section = 0
         self.count = 0
@@ -360,6 +362,7 @@ class Options(
             ]
             return
         self["tunnel"] = self["tunnel"] or ""
+        self.checkDials(reactor)
         self._checkTogether()
         self._findIdentity()
         self._checkDialect(reactor)
@@ -434,6 +437,8 @@ class Options(
         checkChoice("dialect", name, ours())
         self.dialect = ours()[name]
         hasExtension = self.dialect.hasExtension
+        if (self.dials or self.destinations) and not hasExtension:
+            raise badOption(f"--dialect {name} {NO_DIALS}")
         if self["service"] and not hasExtension:
             raise badOption(f"--dialect {name} has no named services: leave it out")
         if self["service"] and not self["listen"]:
@@ -572,7 +577,12 @@ def makeService(options: Options) -> Service:
         options.stateDirectory if options["state-dir"] else None,
     )
     offers = all(
-        each.forwards or each["listen"] or each.managed for each in options.each
+        each.forwards
+        or each["listen"]
+        or each.managed
+        or each.dials
+        or each.destinations
+        for each in options.each
     )
     if not (offers or options["check"]):
         endWithUsage(options.program, _NOTHING)

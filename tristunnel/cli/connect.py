@@ -70,7 +70,7 @@ class Options(client.Options):
         if len(services) > 1:
             raise badOption(f"{printable(services[1], 60)!r} is one word too many")
         # What the dialects look at to see who visits.
-        self["listen"] = "stdio:"
+        self._listens = ["stdio:"]
         super().check()
 
     def makeLocalEndpoint(self, reactor: Any) -> Any:

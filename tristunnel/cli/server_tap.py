@@ -31,6 +31,7 @@ from tristunnel.dataplane.memory import defaultMemory
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.table import DIALECTS, parseDialects
 from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.hooks.options import (
     ASK,
     HOOKS,
@@ -120,6 +121,7 @@ class Options(
         Group(
             "Proxies, other servers, UDP, and processors",
             "trusted-proxy=ADDRESS websocket-path=PATH node=SPEC direct-udp"
+            " dial-allow=HOST:PORTS"
             " processes=NUMBER",
         ),
     )
@@ -251,6 +253,7 @@ class Options(
         self["port"] = []
         self["websocket-path"] = []
         self["trusted-proxy"] = []
+        self["dial-allow"] = []
         self["node"] = []
 
     def opt_websocket_path(self, path: str) -> None:
@@ -267,6 +270,14 @@ class Options(
         such as 10.0.0.0/8, or "unix". Can be repeated.
         """
         self["trusted-proxy"].append(address)
+
+    def opt_dial_allow(self, pattern: str) -> None:
+        """
+        Connect clients' streams to these services (tunnel-client --listen
+        PORT=HOST:PORT): HOST:PORTS, for example 10.0.0.0/8:443, localhost:5432,
+        udp/localhost:53 or unix:/PATH. Nothing by default. Can be repeated.
+        """
+        self["dial-allow"].append(pattern)
 
     def opt_node(self, spec: str) -> None:
         """
@@ -367,6 +378,7 @@ class Options(
             self["dialects"], bool(self["client-ca"] and not self.get("credCheckers"))
         )
         self.forwarded = Forwarded(self["trusted-proxy"])
+        self.destinations = dialDestinations(self["dial-allow"])
         self.policy = policyOf(self)
         self.checkHooks()
         self.decisions = decisionsOf(reactor, self)

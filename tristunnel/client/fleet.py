@@ -10,12 +10,13 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
+from tristunnel.client.local import makeLocalPort
 from tristunnel.client.options import ClientOptions
 from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin
 from tristunnel.config.reload import Changes, differing
-from tristunnel.dialects.base.dialect import GaveUp
+from tristunnel.dialects.base.dialect import GaveUp, Route
 from tristunnel.dialects.table import DIALECTS
 from tristunnel.model.observer import ClientObserver
 
@@ -55,6 +56,7 @@ def _keyOf(options: ClientOptions) -> tuple[object, ...]:
         (options["tunnel"] or "").partition("#")[0],
         options["listen"],
         options["service"],
+        tuple(each.spec for each in options.dials),
     )
 
 
@@ -68,20 +70,32 @@ def makeClient(
     """
     options.server.route.log(options.server.where)
     dialect = DIALECTS[options["dialect"]]
-    if not options["listen"]:
-        return dialect.makeClient(reactor, options, observer, gaveUp)
-    client, route, what = dialect.makeRoute(reactor, options, observer, gaveUp)
-    port = LocalPort(
-        reactor,
-        options.localEndpoint,
-        options["listen"],
-        route,
-        what,
-        options["grace"],
-        gaveUp,
-    )
-    port.observer = observer
-    return VisitorService(client, port)
+
+    def port(endpoint: Any, listen: str, route: Route, what: str) -> LocalPort:
+        made = makeLocalPort(
+            reactor, endpoint, listen, route, what, options["grace"], gaveUp
+        )
+        made.observer = observer
+        return made
+
+    if options["listen"]:
+        client, route, what = dialect.makeRoute(reactor, options, observer, gaveUp)
+        here = port(options.localEndpoint, options["listen"], route, what)
+        return VisitorService(client, here)
+    client = dialect.makeClient(reactor, options, observer, gaveUp)
+    ports = [
+        port(
+            each.endpoint,
+            each.listen,
+            dialect.makeDial(client, each.target, each.client),
+            each.what,
+        )
+        for each in options.dials
+    ]
+    for made in ports:
+        # Who is refused is so elsewhere.
+        made.logs = True
+    return VisitorService(client, *ports) if ports else client
 
 
 class Clients(MultiService):

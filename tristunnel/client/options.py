@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tristunnel.client.control import ControlPort
+from tristunnel.client.dials import Dial
 from tristunnel.client.health_options import healthOf
 from tristunnel.config.keys import FLAG, TEXT, WHOLE, Key, keysOf
 from tristunnel.config.options import ConfiguredOptions
@@ -15,6 +16,7 @@ from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.connect.address import ServerAddress
 from tristunnel.errors import badOption
 from tristunnel.forwards.consent import Consent
+from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.forwards.forward import HOSTS, Forward, parseForward
 from tristunnel.forwards.options import ForwardOptions
 from tristunnel.model.policy import VisitorPolicy
@@ -60,6 +62,8 @@ class ClientOptions(ConfiguredOptions):
     @ivar policy: What is asked of the visitors of all of that.
     @ivar localEndpoint: Where it listens for local visitors, or C{None}.
     @ivar stateDirectory: Where it keeps what it must remember.
+    @ivar dials: Local ports, whose visitors others connect.
+    @ivar destinations: What it dials for others.
     @ivar managed: What the server may ask for, or C{None} for nothing.
     @ivar control: Where calls about it are answered; C{None}: in its directory.
     """
@@ -82,6 +86,8 @@ class ClientOptions(ConfiguredOptions):
         self.stateDirectory = Path()
         self.control: ControlPort | None = None
         self.managed: Consent | None = None
+        self.dials: list[Dial] = []
+        self.destinations = dialDestinations(())
 
 
 def forwardOf(

@@ -10,30 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.join import join
-from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.dialects.base.dialect import Route
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import isOurs
 from tristunnel.model.observer import ClientObserver, Visit
-from tristunnel.util.endpoints import (
-    cannotListen,
-    listenInFull,
-    serverEndpoint,
-    whyNoEndpoint,
-)
+from tristunnel.util.endpoints import cannotListen
 from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import BoundedLog
 from tristunnel.util.process import FAREWELL, GRACE, Drain
 
-__all__ = ["LocalPort", "LocalVisit", "VisitorService", "localEndpoint"]
+__all__ = ["LocalPort", "LocalVisit", "VisitorService"]
 
 
 class LocalVisit(Visit):
@@ -47,11 +41,11 @@ class LocalVisit(Visit):
     __slots__ = ("_ends", "_port", "place", "since")
 
     def __init__(
-        self, port: LocalPort, place: int, since: float, visitor: SocketEnd, far: Any
+        self, port: LocalPort, place: int, since: float, visitor: Any, far: Any
     ) -> None:
         self._port, self.place, self.since = port, place, since
         self._ends = far, visitor
-        info = {"visitor": addressText(visitor.peerAddress)}
+        info = {"visitor": port.addressOf(visitor)}
         super().__init__(port.what, far, visitor, info, port.observer)
 
     def reset(self, reason: TunnelError) -> None:
@@ -104,14 +98,21 @@ class LocalPort(Service):
         self.total = self.bytesIn = self.bytesOut = 0
         self._bounded = BoundedLog(self.reactor.seconds, self.reactor.callLater)
         # Those who wait for their far end.
-        self._waiting: set[SocketEnd] = set()
+        self._waiting: set[Any] = set()
         self._drain: Drain | None = None
 
     def startService(self) -> None:
         super().startService()
-        factory = EndFactory(self.reactor, self._arrived)
-        opening = maybeDeferred(self.endpoint.listen, factory)
+        opening = maybeDeferred(self.listen)
         opening.addCallbacks(self._opened, self._notOpened)
+
+    def listen(self) -> Any:
+        """Let visitors in; may return a Deferred."""
+        return self.endpoint.listen(EndFactory(self.reactor, self.arrived))
+
+    def addressOf(self, visitor: Any) -> str:
+        """Write where a visitor comes from."""
+        return addressText(visitor.peerAddress)
 
     def _opened(self, listening: IListeningPort) -> None:
         self.listening = listening
@@ -125,11 +126,16 @@ class LocalPort(Service):
         self._log.critical("Cannot start: {reason}", reason=reason)
         self.failed(reason)
 
-    def _find(self, visitor: SocketEnd) -> Deferred[Any]:
+    def _find(self, visitor: Any) -> Deferred[Any]:
         RESERVE.checkVisitor()
         return self.route(visitor)
 
-    def _arrived(self, visitor: SocketEnd) -> None:
+    def arrived(self, visitor: Any) -> None:
+        """
+        A visitor came.
+
+        @param visitor: Its end.
+        """
         self._waiting.add(visitor)
         finding = maybeDeferred(self._find, visitor)
 
@@ -227,57 +233,37 @@ class LocalPort(Service):
 
 class VisitorService(MultiService):
     """
-    A client and the local port of its visitors, who leave first.
+    A client and the local ports of its visitors, who leave first.
 
     @param client: Stays connected; C{None} where every visitor connects.
     @param port: The local port.
+    @param others: More of them.
 
     @ivar client: The client.
     """
 
-    def __init__(self, client: Any, port: LocalPort) -> None:
+    def __init__(self, client: Any, port: LocalPort, *others: LocalPort) -> None:
         super().__init__()
         self.client = client
         self.port = port
+        self._ports = (port, *others)
         if client is not None:
             client.setServiceParent(self)
-        port.setServiceParent(self)
+        for each in self._ports:
+            each.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
         self.running = False
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        await self.port.stopService()
+        await gatherResults([each.stopService() for each in self._ports])
         if self.client is not None:
             await self.client.stopService()
 
     def stopNow(self) -> None:
         """Wait for nobody any longer."""
-        self.port.stopNow()
+        for each in self._ports:
+            each.stopNow()
         if self.client is not None:
             self.client.stopNow()
-
-
-def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
-    """
-    Read C{--listen}.
-
-    @raise TunnelError: C{bad-option}.
-    """
-    kind = description.partition(":")[0]
-    if kind == "stdio":
-        raise badOption(
-            "--listen stdio: is no port; for standard input and output there is:"
-            " tristunnel connect SERVICE"
-        )
-    try:
-        full = listenInFull(description, interface="127.0.0.1")
-        return serverEndpoint(reactor, full)
-    except Exception as error:
-        # Endpoint parsers raise whatever comes to hand.
-        raise badOption(
-            f"--listen {description!r} is not a valid endpoint"
-            f" ({whyNoEndpoint(kind, error)});"
-            " write for example tcp:25565:interface=127.0.0.1"
-        ) from None

@@ -31,6 +31,7 @@ from tristunnel.util.hosts import addressOf, hostAndPort, hostName
 
 __all__ = [
     "OWN_PORTS",
+    "UNIX",
     "Destination",
     "Destinations",
     "PermittedEndpoint",
@@ -39,6 +40,9 @@ __all__ = [
     "parseDestination",
     "plainHost",
 ]
+
+UNIX = "unix:"
+"""What is in front of a UNIX socket's path."""
 
 OWN_PORTS: set[int] = set()
 """TCP ports at which this process listens: nobody is led there."""
@@ -135,6 +139,8 @@ def parseDestination(
     @param colon: What is before the ports.
     @raise TunnelError: C{bad-option}.
     """
+    if text.startswith(f"{UNIX}/") and colon == ":":
+        return Destination(False, text, None, None)
     mark = "" if colon == ":" else colon
     found = _FORM.fullmatch(
         text.strip().replace(mark, ":", 1) if mark else text.strip()
@@ -253,6 +259,19 @@ class Destinations:
         return TunnelError(
             "not-permitted", f"{where}{leads} is not among what {self._option} allows"
         )
+
+    def checkPath(self, target: str) -> None:
+        """
+        Judge a UNIX socket.
+
+        @param target: C{unix:PATH}, which must be listed in the same words.
+        @raise TunnelError: C{not-permitted}.
+        """
+        if all(each.host != target for each in self._listed):
+            shown = printable(target, 100)
+            raise TunnelError(
+                "not-permitted", f"{shown} is not among what {self._option} allows"
+            )
 
     async def find(
         self, reactor: Any, host: str, port: int, isUDP: bool = False

@@ -37,7 +37,7 @@ from tristunnel.forwards.destinations import (
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.log_limiter import BoundedLog
 
-__all__ = ["Gateway", "Onward", "gatewayFrom"]
+__all__ = ["Gateway", "Onward", "gatewayFrom", "reasonOf"]
 
 PATIENCE = 30.0
 """Seconds in which a visitor must have said where it wants to go."""
@@ -278,7 +278,7 @@ class Onward(Protocol):
             return
         if not failure.check(TunnelError, *_KNOWN):
             self._log.failure("A visitor's way failed", failure)
-        self.giveUp(_reasonOf(failure))
+        self.giveUp(reasonOf(failure))
 
     def giveUp(self, error: TunnelError) -> None:
         """Refuse the visitor, and close its connection."""
@@ -321,8 +321,8 @@ _ELSE = "service-unreachable"
 _KNOWN = (ConnectError, DNSLookupError, OSError)
 
 
-def _reasonOf(failure: Failure) -> TunnelError:
-    """Say in our own words why nothing was reached."""
+def reasonOf(failure: Failure) -> TunnelError:
+    """Say in our own words why nothing was reached, and by a code."""
     error = failure.value
     if isinstance(error, TunnelError):
         return error

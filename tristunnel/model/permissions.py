@@ -33,9 +33,10 @@ __all__ = [
     "protocolOf",
 ]
 
-RIGHTS = ("open", "access", "share", "admin")
-"""Open tunnels; reach the named services of others; have tunnels at the same place as
-other tokens that may; see and end everything."""
+RIGHTS = ("open", "access", "dial", "share", "admin")
+"""Open tunnels; reach the named services of others; have the server, or another client,
+connect to what they allow; have tunnels at the same place as other tokens that may; see
+and end everything."""
 
 Ended = Callable[[TunnelError], None]
 """Told once that a grant is over."""

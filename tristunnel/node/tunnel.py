@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from tristunnel.client.local import makeLocalPort
 from tristunnel.client.visitor import LocalPort
 from tristunnel.dialects.base.client import backoff
 from tristunnel.dialects.base.lease import ClientLease
@@ -82,7 +83,7 @@ class NodeTunnel(Service, ClientObserver):
         self.spec.server.route.log(self.spec.server.where)
         self._connect()
         if self.spec.endpoint is not None:
-            self._port = LocalPort(
+            self._port = makeLocalPort(
                 self.reactor,
                 self.spec.endpoint,
                 self.spec.listen,
@@ -92,7 +93,7 @@ class NodeTunnel(Service, ClientObserver):
                 f"{self.spec.service} at {self.spec.server.where}",
                 self.grace,
                 lambda reason: self.become(FAILED, reason),
-                logs=True,
+                True,
             )
             self._port.startService()
 

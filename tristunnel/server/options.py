@@ -14,6 +14,7 @@ from tristunnel.auth.realm import Authenticator
 from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.settings import redacted, tomlValue
 from tristunnel.dialects.table import DIALECTS, Served
+from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.decisions import Decisions
 from tristunnel.model.policy import VisitorPolicy
@@ -49,6 +50,7 @@ class ServerOptions(ConfiguredOptions):
     @ivar visitorCertificate: The one that visitors see, or C{None}.
     @ivar authenticator: Says who a client is.
     @ivar decisions: Who else has a say in what may happen, or C{None}.
+    @ivar destinations: What it dials for clients.
     @ivar forwarded: Whom proxies speak for.
     @ivar policy: What is asked of visitors.
     @ivar nodes: The tunnels with other servers.
@@ -81,6 +83,7 @@ class ServerOptions(ConfiguredOptions):
         self.decisions: Decisions | None = None
         self.forwarded = Forwarded()
         self.policy = VisitorPolicy()
+        self.destinations = dialDestinations(())
         self.nodes: list[NodeSpec] = []
         self.webSocketPaths: list[str] = ["/tunnel"]
         self.served: Served = DIALECTS

@@ -127,6 +127,7 @@ class RunningServer:
             frozenset(("accept-rate",)): self._acceptRate,
             frozenset(("max-memory",)): self._maxMemory,
             frozenset(("trusted-proxy",)): self._trustedProxies,
+            frozenset(("dial-allow",)): self._dials,
             frozenset(("node",)): self._changeNodes,
             frozenset(("domain", "reserved-name")): self._names,
             frozenset(("error-pages", "no-https-redirect")): self._publicNames,
@@ -139,6 +140,7 @@ class RunningServer:
             self._acceptRate,
             self._maxMemory,
             self._givePorts,
+            self._dials,
         ):
             apply(self.options, self.options)
 
@@ -236,6 +238,9 @@ class RunningServer:
 
     def _trustedProxies(self, old: ServerOptions, new: ServerOptions) -> None:
         self.options.forwarded.trust(new["trusted-proxy"])
+
+    def _dials(self, old: ServerOptions, new: ServerOptions) -> None:
+        self.sessions.destinations = new.destinations
 
     def _names(self, old: ServerOptions, new: ServerOptions) -> None:
         self.tunnels.hosts.change(new.domains, new["hostname"], new.reservedNames)

@@ -239,6 +239,14 @@ class TunnelRights:
                 )
         self._limit(tunnel, grant)
 
+    def share(self, tunnel: Tunnel) -> None:
+        """
+        Have a tunnel that is not among those that were opened share the rate of all
+        that its owner has.
+        """
+        if tunnel.owner.grant is not None:
+            self._limit(tunnel, tunnel.owner.grant)
+
     def _limit(self, tunnel: Tunnel, grant: Grant) -> None:
         """Have the tunnel's streams share the rate of all that their owner has."""
         rate = grant.permissions.rate or 0

@@ -21,6 +21,7 @@ from tristunnel.dialects.base.client import ClientService
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.consent import Consent
+from tristunnel.forwards.destinations import Destinations
 from tristunnel.forwards.forward import Forward
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.model.observer import ClientObserver
@@ -55,6 +56,11 @@ class ClientOptions(Protocol):
     policy: VisitorPolicy
     stateDirectory: Path
     managed: Consent | None
+    destinations: Destinations
+
+    @property
+    def dials(self) -> Sequence[object]:
+        """Its local ports whose visitors others connect, by dialling."""
 
     def __getitem__(self, name: str, /) -> Any: ...
 
@@ -182,6 +188,18 @@ class Dialect:
             visitor's far end; and what visitors reach, for messages.
         """
         raise badOption(f"--dialect {self.name} does not support --listen")
+
+    def makeDial(self, client: Any, target: str, dialler: str) -> Route:
+        """
+        Make what leads local visitors to what somebody else dials.
+
+        @param client: What L{makeClient} has made.
+        @param target: C{HOST:PORT} or C{unix:PATH}.
+        @param dialler: The client that dials; empty for the server.
+        """
+        raise badOption(
+            f"--dialect {self.name} does not support --listen ENDPOINT=TARGET"
+        )
 
     def adapts(self, client: Any) -> bool:
         """

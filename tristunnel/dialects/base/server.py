@@ -19,6 +19,7 @@ from tristunnel.dialects.base.messages import ConnectedSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.destinations import Destinations
 from tristunnel.http.callers import uncounted
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.permissions import Identity
@@ -65,6 +66,7 @@ class ServerSessions:
     @ivar sessions: All of them, admitted or not.
     @ivar stateDirectory: Where the server keeps what it must remember; C{None} for
         nowhere.
+    @ivar destinations: What the server dials for its clients.
     @ivar webSockets: All WebSockets, of sessions and others.
     @ivar passing: Passes connections to other processes of the server, if there are
         some.
@@ -88,6 +90,7 @@ class ServerSessions:
         self.sessions: set[Any] = set()
         self.stateDirectory: Path | None = None
         self.webSockets: set[object] = set()
+        self.destinations = Destinations((), "--dial-allow", separatesUDP=True)
         self.passing: Passing | None = None
         self.visiting: Visiting | None = None
         self._shared: dict[object, Any] = {}

@@ -20,6 +20,7 @@ from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import PlainServerSide
 from tristunnel.dialects.base.unauthenticated import PendingLogin
 from tristunnel.dialects.framed.datagram_path import PATH, describePath
+from tristunnel.dialects.framed.datagrams import SessionFlow
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.lanes import ServerExtraConnections
 from tristunnel.dialects.framed.moves import ServerMoves
@@ -33,6 +34,7 @@ from tristunnel.dialects.framed.session import (
     quietTime,
 )
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.dialling import DIAL
 from tristunnel.model.permissions import Identity
 from tristunnel.model.record import TunnelRecord
 from tristunnel.rpc.jsonrpc import Dispatcher
@@ -67,10 +69,12 @@ class Admission(FramedProtocol):
     @ivar tickets: What lets more connections be part of the session.
     @ivar laneOver: Told of the end, if it is one of them.
     @ivar visits: Its visits to tunnels of others; set with C{identity}.
+    @ivar takesDials: Whether the client dials for others.
     @ivar pending: Told when the client is known, or when its login failed.
     """
 
     pending: PendingLogin | None = None
+    takesDials = False
     visits: Visits
 
     def __init__(
@@ -293,6 +297,12 @@ class Admission(FramedProtocol):
                 self.tickets, multiplexer, offer["move"] == "at-once", ends
             )
         answer.update(self._openPath(offer, multiplexer))
+        dials = offer.get(DIAL)
+        if isinstance(dials, list):
+            # Whether anything is allowed is told when it is asked for.
+            self.takesDials = "take" in dials
+            answer[DIAL] = True
+        multiplexer.datagrams.opened = self.flowByClient
         quiet = quietTime(offer)
         if quiet:
             answer[QUIET] = quiet
@@ -433,6 +443,10 @@ class Admission(FramedProtocol):
         """
         self.visits.end(reason)
         self.fail(reason)
+
+    def flowByClient(self, flow: SessionFlow, info: dict[str, object]) -> None:
+        """The client opens a flow of its own."""
+        raise NotImplementedError
 
     def openedByClient(
         self,

@@ -40,6 +40,13 @@ from tristunnel.dialects.framed.session import (
     quietTime,
 )
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.dialling import (
+    DIAL,
+    DialRequest,
+    dialDestinations,
+    dialService,
+    dialTarget,
+)
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.forwards.udp import UDPConnector, UDPService
 from tristunnel.model.observer import ClientObserver
@@ -70,6 +77,7 @@ class TunnelClientProtocol(FramedProtocol):
     @ivar tunnels: URIs of tunnels that the lease has kept open.
     @ivar leaving: Why the server is about to go, or C{None}.
     @ivar quiet: Seconds for which neither side sends pings, as was granted.
+    @ivar dials: Whether the server dials for this client, and has others dial.
     @ivar unanswered: Whether the server closed the connection after it was
         greeted, and had said nothing.
     """
@@ -94,6 +102,7 @@ class TunnelClientProtocol(FramedProtocol):
         self.tunnels: list[str] = []
         self.leaving: TunnelError | None = None
         self.quiet = 0.0
+        self.dials = False
         self.unanswered = False
         self._greeted = False
         self._goingAway: TunnelError | None = None
@@ -184,6 +193,9 @@ class TunnelClientProtocol(FramedProtocol):
             offer["access"] = dict(factory.access)
         elif factory.lease:
             offer["lease"] = dict(factory.lease)
+        words = [word for word, yes in factory.dials.items() if yes]
+        if words:
+            offer[DIAL] = words
         if factory.about:
             offer["client"] = dict(factory.about)
         if factory.quiet:
@@ -225,6 +237,7 @@ class TunnelClientProtocol(FramedProtocol):
         tunnels = answer.get("tunnels")
         if isinstance(tunnels, list):
             self.tunnels = [uri for uri in tunnels if isinstance(uri, str)]
+        self.dials = answer.get(DIAL) is True
         factory = self.factory
         multiplexer = self.extendedMultiplexer(answer, False, self._opened)
         flows = multiplexer.datagrams
@@ -312,11 +325,8 @@ class TunnelClientProtocol(FramedProtocol):
             # Under way when the server was told.
             stream.reset(self._goingAway)
             return
-        uri = info.get("tunnel")
         try:
-            target, endpoint = self.factory.serviceFor(
-                uri if isinstance(uri, str) else ""
-            )
+            target, endpoint = self._serviceOf(info, False)
             if isinstance(endpoint, UDPService):
                 raise TunnelError("service-refused", f"{target} is a UDP service")
         except TunnelError as refusal:
@@ -332,6 +342,23 @@ class TunnelClientProtocol(FramedProtocol):
             info=info,
         )
 
+    def _serviceOf(
+        self, info: dict[str, object], isUDP: bool
+    ) -> tuple[str, IStreamClientEndpoint | UDPService]:
+        """
+        Find what a visitor is for: the service of a tunnel, or what somebody has asked
+        this client to dial.
+
+        @raise TunnelError: If there is none.
+        """
+        if DIAL in info:
+            request = DialRequest.read(info, isUDP)
+            make = dialService if isUDP else dialTarget
+            allowed = self.factory.destinations
+            return str(request), make(self.reactor, request, allowed)
+        uri = info.get("tunnel")
+        return self.factory.serviceFor(uri if isinstance(uri, str) else "")
+
     def streams(self) -> int:
         """How many streams there are, in the session and beside it."""
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
@@ -341,13 +368,10 @@ class TunnelClientProtocol(FramedProtocol):
 
     def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
         """A visitor came over UDP: make a way to the service."""
-        uri = info.get("tunnel")
         try:
             if self._goingAway is not None:
                 raise self._goingAway
-            target, service = self.factory.serviceFor(
-                uri if isinstance(uri, str) else ""
-            )
+            target, service = self._serviceOf(info, True)
             if not isinstance(service, UDPService):
                 raise TunnelError(
                     "service-refused",
@@ -508,6 +532,9 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
     @ivar quiet: Seconds for which neither side shall send pings, to find out
         how long a connection may be silent on its way.
     @ivar extended: Whether the handshake names the extension.
+    @ivar dials: C{ask}, whether this client asks others to dial; C{take}, whether it
+        dials for others.
+    @ivar destinations: What it dials for others.
     @ivar proxied: Whether the connection's other end is a proxy, which passes on
         no datagrams.
     """
@@ -544,6 +571,8 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.quiet = 0.0
         self.extended = True
         self.proxied = False
+        self.dials: dict[str, bool] = {}
+        self.destinations = dialDestinations(())
         self.explain = explain
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout

@@ -26,6 +26,7 @@ from tristunnel.dialects.framed.wanted import wantedFor
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.consent import MOST as MOST_MANAGED
 from tristunnel.forwards.consent import Consent
+from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.forwards.forward import Forward, matched
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.observer import ClientObserver
@@ -59,6 +60,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     @ivar session: The session that is up now, or C{None}.
     @ivar about: What the server is told of this client: C{program}, C{host}.
     @ivar tellsTargets: Whether it is told of each tunnel where that leads.
+    @ivar asksToDial: Whether it asks others to dial.
+    @ivar destinations: What it dials for others.
     @ivar managed: What the server may ask for, or C{None} for nothing.
     @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
         what the forward says.
@@ -83,6 +86,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             reactor, server, forwards, credentials, observer, grace, gaveUp, delay
         )
         self.tunnelOptions: dict[str, object] = {}
+        self.asksToDial = False
+        self.destinations = dialDestinations(())
         self.managed: Consent | None = None
         # What the user has said, without what the server asks for.
         self._own = list(forwards)
@@ -144,6 +149,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         factory.confirmations = self._confirmations
         factory.access = self._server.access
         factory.about = self.about
+        factory.dials = {"ask": self.asksToDial, "take": bool(self.destinations)}
+        factory.destinations = self.destinations
         factory.proxied = self._server.route.proxy is not None
         factory.extended = self._greeting.extended
         session: TunnelClientProtocol | None = None

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IAddress, IProtocol
 
 from tristunnel.connect.address import ServerAddress
 from tristunnel.connect.websocket import SUBPROTOCOL
+from tristunnel.dataplane.datagrams import FlowEnd
 from tristunnel.dialects.base.dialect import (
     ClientOptions,
     Dialect,
@@ -24,9 +25,11 @@ from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.framed.client import TunnelClientFactory
 from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards.dialling import DIAL
 from tristunnel.model.observer import ClientObserver
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.version import VERSION
@@ -37,6 +40,33 @@ from tristunnel.wire.framed import MAGIC
 __all__ = ["FramedDialect", "FramedPortProtocol", "bySession", "parseTell"]
 
 
+def _multiplexerOf(client: TunnelClientService, dials: bool) -> ExtendedMultiplexer:
+    session = client.session
+    if session is None or session.multiplexer is None:
+        raise TunnelError("client-away", "there is no connection to the server")
+    if not isinstance(session.multiplexer, ExtendedMultiplexer):
+        raise TunnelError(
+            "not-permitted", "the server is plain W3P, which has no named services"
+        )
+    if dials and not session.dials:
+        raise TunnelError(
+            "not-permitted", "this server dials for nobody; it has to be updated"
+        )
+    return session.multiplexer
+
+
+def _opening(
+    client: TunnelClientService, info: dict[str, object], dials: bool
+) -> Route:
+    async def connect(visitor: object) -> object:
+        multiplexer = _multiplexerOf(client, dials)
+        if isinstance(visitor, FlowEnd):
+            return multiplexer.openFlow(info)
+        return multiplexer.open(info)
+
+    return lambda visitor: Deferred.fromCoroutine(connect(visitor))
+
+
 def bySession(client: TunnelClientService, service: str) -> Route:
     """
     Lead visitors by the client's session, which they share.
@@ -44,18 +74,7 @@ def bySession(client: TunnelClientService, service: str) -> Route:
     @param service: The name of the tunnel that they visit; empty for a client
         with a capability, which says it.
     """
-
-    async def connect() -> object:
-        session = client.session
-        if session is None or session.multiplexer is None:
-            raise TunnelError("client-away", "there is no connection to the server")
-        if not session.extended:
-            raise TunnelError(
-                "not-permitted", "the server is plain W3P, which has no named services"
-            )
-        return session.multiplexer.open({"service": service} if service else {})
-
-    return lambda visitor: Deferred.fromCoroutine(connect())
+    return _opening(client, {"service": service} if service else {}, False)
 
 
 def _carrierOf(options: ClientOptions) -> Carrier:
@@ -160,6 +179,8 @@ class FramedDialect(Dialect):
         )
         client.tunnelOptions = options.policy.describe()
         client.managed = options.managed
+        client.asksToDial = bool(options.dials)
+        client.destinations = options.destinations
         _introduce(client, options)
         return client
 
@@ -173,6 +194,12 @@ class FramedDialect(Dialect):
         client = self.makeClient(reactor, options, observer, gaveUp)
         return client, bySession(client, options["service"]), options["service"]
 
+    def makeDial(self, client: Any, target: str, dialler: str) -> Route:
+        info: dict[str, object] = {DIAL: target}
+        if dialler:
+            info["client"] = dialler
+        return _opening(client, info, True)
+
     def adapts(self, client: Any) -> bool:
         return isinstance(client, TunnelClientService)
 
@@ -184,6 +211,7 @@ class FramedDialect(Dialect):
             options["grace"],
         )
         client.consentTo(options.managed)
+        client.destinations = options.destinations
         _introduce(client, options)
 
     def checkFactory(

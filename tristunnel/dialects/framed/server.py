@@ -4,6 +4,8 @@ The framed protocol at the server: a client's session.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -20,9 +22,13 @@ from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT, whyNotFramed
 from tristunnel.dialects.framed.admission import Admission
 from tristunnel.dialects.framed.datagram_path import ServerPaths
+from tristunnel.dialects.framed.datagrams import SessionFlow
+from tristunnel.dialects.framed.dialling import DialSide
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.lanes import ServerExtraConnections
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.destinations import Destinations
+from tristunnel.forwards.dialling import DIAL, dialDestinations
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.access import serviceOf
 from tristunnel.service.caller import Caller
@@ -163,16 +169,92 @@ class TunnelServerProtocol(Admission):
 
         @param peer: Where it comes from, if not by this connection.
         """
+        self._opened(stream, info, peer, stream.accept, False)
+
+    def flowByClient(self, flow: SessionFlow, info: dict[str, object]) -> None:
+        """The same, of datagrams."""
+        multiplexer = self.multiplexer
+        if isinstance(multiplexer, ExtendedMultiplexer):
+            accept = partial(multiplexer.datagrams.accept, flow)
+            self._opened(flow, info, None, accept, True)
+
+    def _opened(
+        self,
+        end: SessionStream | SessionFlow,
+        info: dict[str, object],
+        peer: IAddress | None,
+        accept: Callable[[], None],
+        isUDP: bool,
+    ) -> None:
+        if DIAL in info:
+            self.dialled.opened(end, info, peer or self._peer, accept, isUDP)
+            return
         name = info.get("service")
         if name is None and self.identity is not None:
             name = serviceOf(self.identity)
         if not isinstance(name, str):
-            stream.reset(
+            end.reset(
                 TunnelError("not-permitted", "the stream does not name a service")
             )
             return
-        visit = Deferred.fromCoroutine(self._visit(stream, name, peer))
+        coming = (
+            self._flow(end, name, accept)
+            if isinstance(end, SessionFlow)
+            else self._visit(end, name, peer)
+        )
+        visit = Deferred.fromCoroutine(coming)
         visit.addErrback(lambda failure: self._log.failure("A visit failed", failure))
+
+    async def _flow(
+        self, flow: SessionFlow, name: str, accept: Callable[[], None]
+    ) -> None:
+        """Let a client visit a tunnel by datagrams."""
+        try:
+            tunnel = await self._service.findNamed(self.caller(), name)
+            if tunnel.protocol != "udp":
+                raise TunnelError("not-permitted", f"{name} is no UDP service")
+        except TunnelError as refusal:
+            flow.reset(refusal)
+            return
+        if not flow.over:
+            tunnel.visitorArrived(flow, addressText(self._peer), self.visits)
+            accept()
+
+    @property
+    def destinations(self) -> Destinations:
+        """What the server dials for its clients."""
+        factory = self.factory
+        if isinstance(factory, TunnelServerFactory):
+            return factory.destinations
+        return dialDestinations(())
+
+    @property
+    def isForOneTunnel(self) -> bool:
+        """Whether it came with the URI of a tunnel, which is good for no more."""
+        return self._tunnel is not None
+
+    @cached_property
+    def dialled(self) -> DialSide:
+        """What it has dialled."""
+        return DialSide(self, self._service, self._clientNamed)
+
+    def _clientNamed(self, name: str) -> TunnelServerProtocol | None:
+        """
+        Find a client that dials for others: by the name that its login proves; where
+        nobody logs in, by what it says of itself.
+        """
+        found: TunnelServerProtocol | None = None
+        for client in self._service.clients:
+            side, identity = client.side, client.identity
+            if not isinstance(side, TunnelServerProtocol) or not side.takesDials:
+                continue
+            names = {identity.name}
+            if identity.anonymous:
+                names = {client.facts.name, client.facts.host}
+            if name in names:
+                # The one that came last: the others may be on their way out.
+                found = side
+        return found
 
     async def _visit(
         self, stream: SessionStream, name: str, peer: IAddress | None
@@ -275,6 +357,8 @@ class TunnelServerProtocol(Admission):
             stream.refuse(TunnelError("client-away"))
         if self._confirmations is not None:
             self._confirmations.down(self._toldOfEnds)
+        if "dialled" in vars(self):
+            self.dialled.close(reason)
         self.tickets.close()
         if self.lanes is not None:
             self.lanes.close(reason)

@@ -1,0 +1,246 @@
+"""
+Streams that clients open to be connected by this server, or by another client of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.transport_end import EndFactory
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.destinations import Destinations
+from tristunnel.forwards.dialling import (
+    DIAL,
+    DialRequest,
+    dialService,
+    dialTarget,
+)
+from tristunnel.forwards.onward import reasonOf
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.service.access import isCapability
+from tristunnel.service.caller import Caller
+from tristunnel.service.clients import Visits
+from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.util.hosts import addressText
+
+__all__ = ["DialSession", "DialSide"]
+
+_End = Any
+"""A stream or a flow of the session."""
+
+
+class DialSession(Protocol):
+    """
+    What this needs of a session.
+
+    @ivar visits: Its visits to what is others'.
+    """
+
+    visits: Visits
+
+    @property
+    def multiplexer(self) -> Any: ...
+
+    @property
+    def destinations(self) -> Destinations:
+        """What the server dials for its clients."""
+
+    @property
+    def isForOneTunnel(self) -> bool:
+        """Whether it may have nothing but the tunnel that it came for."""
+
+    def caller(self) -> Caller:
+        """As whom the client asks."""
+
+    def streamsOf(self, multiplexer: Any) -> Any:
+        """Choose the connection for a new stream."""
+
+
+class DialSide:
+    """
+    What one session has dialled: the client side of two tunnels that nobody finds, one
+    for bytes and one for datagrams, so that its streams are counted and limited as
+    visits are.
+
+    @param session: The session.
+    @param service: The server's.
+    @param findClient: Finds the session of another client by its name.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        session: DialSession,
+        service: TunnelService,
+        findClient: Callable[[str], DialSession | None],
+    ) -> None:
+        self._session = session
+        self._service = service
+        self._findClient = findClient
+        self._tunnels: dict[bool, Tunnel] = {}
+        self._asked: dict[_End, tuple[DialRequest, Callable[[], None]]] = {}
+
+    def opened(
+        self,
+        end: _End,
+        info: dict[str, object],
+        peer: IAddress,
+        accept: Callable[[], None],
+        isUDP: bool,
+    ) -> None:
+        """
+        The client asks.
+
+        @param end: The stream or flow that it has opened.
+        @param peer: Where it comes from.
+        @param accept: Tells it that it is connected.
+        """
+        try:
+            request = DialRequest.read(info, isUDP)
+            self._check()
+            tunnel = self._tunnel(isUDP)
+        except TunnelError as refusal:
+            end.reset(refusal)
+            return
+        self._asked[end] = request, accept
+        tunnel.visitorArrived(end, addressText(peer), self._session.visits)
+        # Unless it was turned away.
+        self._asked.pop(end, None)
+
+    def _check(self) -> None:
+        identity = self._session.caller().identity
+        if isCapability(identity) or self._session.isForOneTunnel:
+            raise TunnelError("not-permitted", "this URI is good for one tunnel alone")
+        if identity.grant is not None:
+            identity.grant.check(DIAL)
+
+    def _tunnel(self, isUDP: bool) -> Tunnel:
+        service = self._service
+        found = self._tunnels.get(isUDP)
+        if found is None:
+            found = Tunnel(
+                id=secrets.token_hex(8),
+                owner=self._session.caller().identity,
+                clientSide=self,
+                observer=service.observer,
+                seconds=service.reactor.seconds,
+                name="dialling",
+                uri="dialled:",
+                protocol="udp" if isUDP else "tcp",
+            )
+            service.policies.setByOwner(found, VisitorPolicy())
+            self._tunnels[isUDP] = found
+        # As it is by now.
+        service.rights.share(found)
+        return found
+
+    def close(self, reason: TunnelError) -> None:
+        """The session is over; what has left it may go on until its grant is."""
+        self._tunnels.clear()
+
+    # IClientSide
+
+    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """Nobody closes these."""
+
+    def serve(self, stream: Stream) -> None:
+        """Dial, or have somebody else dial."""
+        request, accept = self._asked.pop(stream.visitor)
+        try:
+            if request.client:
+                self._pass(stream, request, accept)
+            elif request.isUDP:
+                self._datagrams(stream, request, accept)
+            else:
+                self._dial(stream, request, accept)
+        except TunnelError as refusal:
+            self._refuse(stream, request, refusal)
+
+    def _refuse(
+        self, stream: Stream, request: DialRequest, refusal: TunnelError
+    ) -> None:
+        service = self._service
+        identity = self._session.caller().identity
+        text = f"asked to dial {request} and was refused: {refusal}"
+        service.observer.requestNoted(identity, text, True)
+        stream.refuse(refusal)
+
+    def _dial(
+        self, stream: Stream, request: DialRequest, accept: Callable[[], None]
+    ) -> None:
+        reactor = self._service.reactor
+        endpoint = dialTarget(reactor, request, self._session.destinations)
+
+        def arrived(end: Any) -> None:
+            accept()
+            stream.connect(end)
+
+        def failed(failure: Failure) -> None:
+            if not stream.over:
+                self._refuse(stream, request, reasonOf(failure))
+
+        dialling = endpoint.connect(EndFactory(reactor, arrived))
+        stream.visitor.whileWaiting(lambda reason: self._left(stream, reason, dialling))
+        dialling.addErrback(failed)
+        dialling.addErrback(lambda f: self._log.failure("A dial failed", f))
+
+    def _left(
+        self, stream: Stream, reason: TunnelError | None, dialling: Deferred[Any]
+    ) -> None:
+        stream.refuse(reason or TunnelError("reset", "the visitor has left"))
+        dialling.cancel()
+
+    def _datagrams(
+        self, stream: Stream, request: DialRequest, accept: Callable[[], None]
+    ) -> None:
+        reactor = self._service.reactor
+        service = dialService(reactor, request, self._session.destinations)
+
+        async def connect() -> None:
+            try:
+                makeEnd = await service.beginFlow(str(request), stream.info)
+                if not stream.over:
+                    end = makeEnd()
+                    accept()
+                    stream.connect(end)
+            except (DNSLookupError, TunnelError):
+                self._refuse(stream, request, reasonOf(Failure()))
+
+        Deferred.fromCoroutine(connect()).addErrback(
+            lambda failure: self._log.failure("A flow was not dialled", failure)
+        )
+
+    def _pass(
+        self, stream: Stream, request: DialRequest, accept: Callable[[], None]
+    ) -> None:
+        """Have another client dial."""
+        other = self._findClient(request.client)
+        multiplexer = None if other is None else other.multiplexer
+        if other is None or not isinstance(multiplexer, ExtendedMultiplexer):
+            raise TunnelError(
+                "client-away",
+                f"no client {request.client!r} that dials for others is connected"
+                " (tunnel-client --dial-allow there)",
+            )
+        info: dict[str, object] = {
+            DIAL: request.target,
+            "visitor": stream.visitorAddress,
+        }
+        if request.isUDP:
+            accept()
+            stream.connect(multiplexer.openFlow(info))
+            return
+        opened = other.streamsOf(multiplexer).open(info)
+        opened.whenAnswered = accept
+        stream.connect(opened)

@@ -1,0 +1,151 @@
+"""
+Dialling for somebody else: the other end of C{--listen ENDPOINT=TARGET}, at a server or
+at another client, within what C{--dial-allow} names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from tristunnel.dataplane.reactor import polledReactor
+from tristunnel.errors import TunnelError, printable, protocolError
+from tristunnel.forwards.destinations import (
+    UNIX,
+    Destinations,
+    PermittedEndpoint,
+    parseDestination,
+)
+from tristunnel.forwards.udp import Place, UDPService
+from tristunnel.util.hosts import hostAndPort, parsePlace
+from tristunnel.util.words import isName
+
+__all__ = [
+    "DIAL",
+    "OPTION",
+    "DialRequest",
+    "dialDestinations",
+    "dialService",
+    "dialTarget",
+    "parseDialTarget",
+]
+
+DIAL = "dial"
+"""The handshake's key for who asks, and who dials; and that of a stream for what."""
+
+OPTION = "--dial-allow"
+
+
+def dialDestinations(texts: Iterable[str]) -> Destinations:
+    """
+    Read C{--dial-allow}.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    return Destinations(
+        [parseDestination(each, OPTION) for each in texts], OPTION, separatesUDP=True
+    )
+
+
+def parseDialTarget(text: str) -> tuple[str, str]:
+    """
+    Read C{HOST:PORT[@CLIENT]} or C{unix:PATH[@CLIENT]}.
+
+    @return: The target, in one way of writing it, and the client; empty for the server.
+    @raise ValueError: What is wrong, in words.
+    """
+    target, at, client = text.rpartition("@")
+    if not at:
+        target, client = text, ""
+    elif not isName(client):
+        raise ValueError("a client's name has letters, digits, '-', '_' and '.'")
+    if target.startswith(UNIX):
+        if not target.startswith(f"{UNIX}/"):
+            raise ValueError("a UNIX socket is named by its whole path")
+        return target, client
+    return hostAndPort(*parsePlace(target)), client
+
+
+@dataclass(frozen=True)
+class DialRequest:
+    """
+    What somebody asks for.
+
+    @ivar target: C{HOST:PORT}, or C{unix:PATH}.
+    @ivar client: The client that is to dial; empty for the server.
+    @ivar isUDP: Whether it is about datagrams.
+    """
+
+    target: str
+    client: str
+    isUDP: bool
+
+    @classmethod
+    def read(cls, info: Mapping[str, object], isUDP: bool) -> DialRequest:
+        """
+        Read what a stream's opening says.
+
+        @raise TunnelError: C{protocol-error}.
+        """
+        target, client = info.get(DIAL), info.get("client", "")
+        if not (isinstance(target, str) and isinstance(client, str)):
+            raise protocolError("what to dial is no text")
+        try:
+            told, _ = parseDialTarget(target[:512])
+        except ValueError as error:
+            raise protocolError(f"what to dial is not understood: {error}") from None
+        return cls(told, client[:64], isUDP)
+
+    def __str__(self) -> str:
+        shown = f"udp/{self.target}" if self.isUDP else self.target
+        return printable(f"{shown}@{self.client}" if self.client else shown, 120)
+
+
+def dialTarget(
+    reactor: Any, request: DialRequest, destinations: Destinations
+) -> IStreamClientEndpoint:
+    """
+    Make the endpoint of what is asked for.
+
+    @raise TunnelError: C{not-permitted}.
+    """
+    reactor = polledReactor(reactor)
+    if request.target.startswith(UNIX):
+        destinations.checkPath(request.target)
+        return UNIXClientEndpoint(reactor, request.target.removeprefix(UNIX))
+    return PermittedEndpoint(reactor, *parsePlace(request.target), destinations)
+
+
+class _PermittedService(UDPService):
+    """A UDP service of which each address is judged."""
+
+    def __init__(
+        self, reactor: Any, host: str, port: int, destinations: Destinations
+    ) -> None:
+        super().__init__(reactor, host, port)
+        self._destinations = destinations
+        destinations.checkAsked(self._host, port, True)
+
+    def whereIs(self) -> Deferred[list[Place]]:
+        finding = Deferred.fromCoroutine(
+            self._destinations.find(self.reactor, self._host, self._port, True)
+        )
+        return finding.addCallback(self._found)
+
+
+def dialService(
+    reactor: Any, request: DialRequest, destinations: Destinations
+) -> UDPService:
+    """
+    Make the UDP service that is asked for.
+
+    @raise TunnelError: C{not-permitted}.
+    """
+    if request.target.startswith(UNIX):
+        raise TunnelError("not-permitted", "a UNIX socket has no datagrams here")
+    return _PermittedService(reactor, *parsePlace(request.target), destinations)
