@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tristunnel.config.help import Group
 from tristunnel.config.numbers import count, seconds
-from tristunnel.forwards.health import HealthPlan, HealthRules, parseHealth
+from tristunnel.forwards.health import HealthPlan, HealthRules, planOf
 
 __all__ = ["HEALTH", "HealthOptionsMixin", "healthOf"]
 
@@ -52,11 +52,7 @@ def healthOf(options: Mapping[str, Any], own: str) -> HealthPlan | None:
     @param own: What its forward says.
     @raise TunnelError: C{bad-option}.
     """
-    text = own or options["health"]
-    if not text or text == "none":
-        return None
-    parseHealth(text)
     rules = HealthRules(
         options["health-interval"], options["health-fall"], options["health-rise"]
     )
-    return HealthPlan(text, rules)
+    return planOf(own or options["health"], rules)

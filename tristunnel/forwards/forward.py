@@ -20,7 +20,7 @@ from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.tls import tlsOverClientEndpoint
 from tristunnel.errors import TunnelError, badOption, printable
-from tristunnel.forwards.health import HealthPlan
+from tristunnel.forwards.health import HealthPlan, planOf
 from tristunnel.forwards.options import ForwardOptions, splitOptions
 from tristunnel.forwards.proxied import ProxiedEndpoint
 from tristunnel.forwards.targets import Inner, innerTarget, isInner
@@ -247,6 +247,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         listener=HOSTS.get(kind, ""),
         path=path,
         options=options,
+        health=planOf(options.health),
         inner=inner,
     )
 

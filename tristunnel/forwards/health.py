@@ -22,7 +22,14 @@ from zope.interface import implementer
 from tristunnel.errors import badOption, printable
 from tristunnel.version import VERSION
 
-__all__ = ["HealthCheck", "HealthPlan", "HealthRules", "Prober", "parseHealth"]
+__all__ = [
+    "HealthCheck",
+    "HealthPlan",
+    "HealthRules",
+    "Prober",
+    "parseHealth",
+    "planOf",
+]
 
 _HTTP = re.compile(r"http:(/(?!/)[!-~]*)")
 
@@ -137,6 +144,20 @@ def parseHealth(text: str) -> Prober:
         f"a health check is tcp, or http:/PATH such as http:/healthz, not"
         f" {printable(text, 60)!r}"
     )
+
+
+def planOf(text: str, rules: HealthRules | None = None) -> HealthPlan | None:
+    """
+    Make a plan.
+
+    @param text: What L{parseHealth} reads; C{none} or empty for nothing.
+    @param rules: When the service counts as well.
+    @raise TunnelError: C{bad-option}.
+    """
+    if text in ("", "none"):
+        return None
+    parseHealth(text)
+    return HealthPlan(text, rules or HealthRules())
 
 
 def _why(failure: Failure) -> str:
