@@ -33,6 +33,8 @@ from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.names.table import NameTable
 from tristunnel.server.detector import ProtocolDetectorFactory
+from tristunnel.server.minecraft import MinecraftFactory
+from tristunnel.server.postgres import PostgresFactory
 from tristunnel.server.proxied import behindProxy
 from tristunnel.server.tls_names import Certificates, Served, TLSNamesFactory
 from tristunnel.server.websocket_pages import webSocketPages
@@ -40,7 +42,7 @@ from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.directory import CertificateDirectory
 
-__all__ = ["Doors", "named", "proxied", "secure"]
+__all__ = ["Doors", "databases", "named", "players", "proxied", "secure"]
 
 Wrap = Callable[["Doors"], Any]
 """Puts something around the factory of a server's port."""
@@ -245,4 +247,23 @@ def named(doors: Doors) -> Any:
         doors.factory.observer,
         doors.limiter,
         plain=doors.factory,
+    )
+
+
+def players(doors: Doors) -> Any:
+    """Have a port for Minecraft servers."""
+    return MinecraftFactory(
+        doors.clock, NameTable(), doors.factory.observer, doors.limiter
+    )
+
+
+def databases(doors: Doors) -> Any:
+    """Have a port for PostgreSQL servers."""
+    return PostgresFactory(
+        doors.clock,
+        NameTable(),
+        doors.factory.observer,
+        doors.limiter,
+        Certificates(_certificates()),
+        lambda: ["b.example"],
     )

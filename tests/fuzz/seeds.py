@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 
+from tests.support.minecraft import handshake, legacyPing
 from tests.vectors import readVectors
 from tests.websocket.frames import closePayload, frame, upgrade
 from tests.wire.test_http import SMUGGLING
@@ -224,6 +225,18 @@ def _seeds() -> dict[str, list[bytes]]:
         b"tls:[::1]:443",
         b"tcp:server:9000",
     ]
+    players = [
+        handshake("play.example\0FML3\0"),
+        handshake("play.example", state=2),
+        legacyPing("play.example"),
+    ]
+    programs = [
+        struct.pack("!II", 8, 80877103),
+        struct.pack("!II", 8, 80877104),
+        struct.pack("!IIII", 16, 80877102, 1, 2),
+        struct.pack("!II", 29, 196608) + b"user\0bob\0database\0b\0\0",
+        struct.pack("!II", 18, 196610) + b"user\0bob\0\0",
+    ]
     headers = _proxyHeaders()
     return {
         "ssh": _sshHandshakes(),
@@ -262,6 +275,10 @@ def _seeds() -> dict[str, list[bytes]]:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
             b"HTTP/1.0 200 OK\r\nX: y\r\n\r\nuntil the end",
         ],
+        "minecraft": players,
+        "players": players,
+        "postgres": programs,
+        "databases": [*programs[:2], *programs[3:], *hellos[:2]],
         "hosts": [get("/"), get("http://a.example:80/x")],
         "proxy": [header + each for header in headers for each in doors[:8:3]],
         "claims": [json.dumps(claim).encode(), b"{}", b'{"id":1,"secret":null}'],

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from tests.fuzz.broken import Broken
-from tests.fuzz.doors import Doors, named, proxied, secure
+from tests.fuzz.doors import Doors, databases, named, players, proxied, secure
 from tests.fuzz.mutation import mutate
 from tests.fuzz.seeds import SEEDS
 from tristunnel.connect.address import (
@@ -48,6 +48,10 @@ from tristunnel.wire.http import (
     ResponseHead,
     ResponseReader,
 )
+from tristunnel.wire.minecraft import LONGEST as LONGEST_HANDSHAKE
+from tristunnel.wire.minecraft import NotMinecraft, readHandshake, refusal
+from tristunnel.wire.postgres import LONGEST as LONGEST_OPENING
+from tristunnel.wire.postgres import NotPostgres, readOpening
 from tristunnel.wire.sealed import Sealing
 from tristunnel.wire.ssh import Fields
 from tristunnel.wire.vtunnel_ssh import Listen
@@ -287,6 +291,28 @@ def sshFields(data: bytes) -> bool:
     return good
 
 
+def minecraft(data: bytes) -> bool:
+    """A player's first packet."""
+    try:
+        read = readHandshake(data)
+    except NotMinecraft:
+        return False
+    if read is None and len(data) >= LONGEST_HANDSHAKE:
+        raise Broken("it waits for more than there can be")
+    return read is not None and bool(refusal(read, read.host))
+
+
+def postgres(data: bytes) -> bool:
+    """What a program says first to PostgreSQL."""
+    try:
+        read = readOpening(data)
+    except NotPostgres:
+        return False
+    if read is None and len(data) >= LONGEST_OPENING:
+        raise Broken("it waits for more than there can be")
+    return read is not None and read[1] <= len(data)
+
+
 PARSERS: dict[str, Target] = {
     "requests": requests,
     "responses": responses,
@@ -305,6 +331,8 @@ PARSERS: dict[str, Target] = {
     "hello": hello,
     "hosts": hosts,
     "sshFields": sshFields,
+    "minecraft": minecraft,
+    "postgres": postgres,
 }
 """The parsers alone."""
 
@@ -316,6 +344,8 @@ SERVERS: dict[str, Callable[[], Doors]] = {
     "tls": lambda: Doors(wrap=secure),
     "names": lambda: Doors(wrap=named),
     "proxy": lambda: Doors(wrap=proxied),
+    "players": lambda: Doors(wrap=players),
+    "databases": lambda: Doors(wrap=databases),
 }
 """Whole servers, which have all parsers and what is around them. Each is to be
 closed."""

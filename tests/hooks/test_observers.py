@@ -36,3 +36,11 @@ class ClientTests(SynchronousTestCase):
         )
         client.disconnected(TunnelError("session-lost"))
         self.assertEqual(len(hooks.told), 4)
+
+    def test_health(self) -> None:
+        """It is told when a service is not well any more, and when it is again."""
+        hooks: Any = _Hooks()
+        client = HookedClient(hooks, "tls:t.example:9000")
+        client.serviceHealth("localhost:1", False, "it answers 503")
+        client.serviceHealth("localhost:1", True, "")
+        self.assertEqual(hooks.told, ["service-unwell", "service-well"])

@@ -55,6 +55,7 @@ class Offer:
     @ivar wanted: The visitors' port or the name, in words.
     @ivar listens: Whether the service does, as far as is known.
     @ivar health: Why the service is not well, as a check has found out, or empty.
+    @ivar proven: When the service last passed a check; C{None} if it never has.
     @ivar uri: The tunnel's, or empty where the dialect has none.
     @ivar isLocal: Whether it is a port of this machine, which stays open while
         the server is away.
@@ -74,6 +75,7 @@ class Offer:
     wanted: str = ""
     listens: bool = True
     health: str = ""
+    proven: float | None = None
     uri: str = ""
     address: str = ""
     ready: bool = False
@@ -122,8 +124,12 @@ class Offer:
         )
         self.before = now
 
-    def describe(self) -> dict[str, object]:
-        """The tunnel as plain data."""
+    def describe(self, now: float) -> dict[str, object]:
+        """
+        The tunnel as plain data.
+
+        @param now: By the clock of the checks.
+        """
         bytesIn, bytesOut = self.counts()
         return {
             "forward": printable(self.spec),
@@ -136,6 +142,7 @@ class Offer:
             "speaks": self.speaks,
             "listens": self.listens,
             "health": self.health,
+            "proven": None if self.proven is None else round(now - self.proven, 1),
             "visitors": len(self.visits),
             "visitorsTotal": self.visitorsTotal,
             "refused": self.refused,
@@ -343,6 +350,11 @@ class ClientStatus(ClientObserver):
             if offer.target == target:
                 offer.listens = listens
 
+    def serviceProven(self, target: str) -> None:
+        for offer in self._offers.values():
+            if offer.target == target:
+                offer.proven = self._seconds()
+
     def serviceHealth(self, target: str, isWell: bool, reason: str) -> None:
         for offer in self._offers.values():
             if offer.target == target:
@@ -385,8 +397,9 @@ class ClientStatus(ClientObserver):
 
     def tunnels(self) -> list[dict[str, object]]:
         """The tunnels, as plain data."""
+        now = self._seconds()
         return [
-            {"server": self._server, **offer.describe()}
+            {"server": self._server, **offer.describe(now)}
             for offer in self._offers.values()
         ]
 

@@ -21,6 +21,8 @@ KINDS: Mapping[str, str] = {
     "tunnel-opened": "A tunnel is open for visitors.",
     "tunnel-closed": "A tunnel is closed.",
     "tunnel-refused": "A tunnel was not opened.",
+    "service-unwell": "A tunnel's service has failed its health checks.",
+    "service-well": "It has passed them again, or for the first time.",
     "visitor-came": "A visitor connected.",
     "visitor-left": "A visitor left.",
     "visitor-refused": "A visitor was turned away.",

@@ -87,6 +87,21 @@ class HookedServer(ServerObserver):
             code=_code(reason),
         )
 
+    def healthChanged(self, tunnel: Tunnel) -> None:
+        health = tunnel.health
+        if health is None:
+            return
+        where = tunnel.address or tunnel.name
+        kind, state = "service-unwell", f"is not well: {health.reason}"
+        if health.isWell:
+            kind, state = "service-well", "is well"
+        self._hooks.tell(
+            kind,
+            f"The service of {tunnel.owner.shown} at {where} {state}",
+            **_of(tunnel),
+            reason=health.reason or None,
+        )
+
     def visitorConnected(self, stream: Stream) -> None:
         if self._hooks.wants("visitor-came"):
             self._hooks.tell(
@@ -208,6 +223,12 @@ class HookedClient(ClientObserver):
 
     def tunnelClosed(self, uri: str) -> None:
         self._tell("tunnel-closed", "The server has closed a tunnel")
+
+    def serviceHealth(self, target: str, isWell: bool, reason: str) -> None:
+        kind, state = "service-unwell", f"is not well: {reason}"
+        if isWell:
+            kind, state = "service-well", "is well"
+        self._tell(kind, f"{target} {state}", target=target, reason=reason or None)
 
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         text = f"A visitor of {target} was turned away"

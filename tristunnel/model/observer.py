@@ -137,6 +137,9 @@ class ClientObserver:
         @param reason: Why it is not.
         """
 
+    def serviceProven(self, target: str) -> None:
+        """A service has passed a check, as at each of them while it is well."""
+
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         """A stream did not reach its service."""
 

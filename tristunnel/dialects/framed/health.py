@@ -83,6 +83,8 @@ class HealthReports:
     def _tell(self, followed: _Followed, isWell: bool, reason: str) -> None:
         now = self._reactor.seconds()
         before, forward = followed.told, followed.forward
+        if isWell:
+            self._observer.serviceProven(forward.target)
         if before is isWell and (not isWell or now - followed.since < CONFIRM):
             return
         if before is not isWell:
