@@ -426,5 +426,5 @@ class StateTests(ProcessTestCase):
         self.assertNotEqual(self.visitors, before)
         self.assertEqual(len(self.lines(second, "Another client like this")), 1)
         self.assertEqual(self.lines(client, "Not connected"), [])
-        client = await self.client(*forward, "--state-dir", "/dev/null/x")
+        client = await self.client(*forward, "--state-dir", "/proc/nowhere")
         self.assertEqual(len(self.lines(client, "writable --state-dir")), 1)

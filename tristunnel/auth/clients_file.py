@@ -37,6 +37,7 @@ from tristunnel.auth.credentials import (
 from tristunnel.auth.files import FollowedFile, Lines
 from tristunnel.errors import TunnelError
 from tristunnel.util.files import warnIfOpen
+from tristunnel.util.words import plural
 
 __all__ = ["ClientList", "ClientsFile", "ClientsFileCheckerFactory"]
 
@@ -167,9 +168,9 @@ class ClientsFile:
         digests = self._clients.digests
         anybody = sum(digest is None for digest in digests.values())
         (self._log.warn if anybody else self._log.info)(
-            "The clients file {path!r} admits {count} ids{anybody}",
+            "The clients file {path!r} admits {count}{anybody}",
             path=self._path,
-            count=len(digests),
+            count=plural(len(digests), "id"),
             anybody=f"; {anybody} of them need no secret" if anybody else "",
         )
         if any(self._clients.digests.values()):

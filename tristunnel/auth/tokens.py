@@ -47,6 +47,7 @@ from tristunnel.model.permissions import (
 )
 from tristunnel.util.files import defaultStateDirectory
 from tristunnel.util.quantities import formatDuration
+from tristunnel.util.words import plural
 from tristunnel.wire.invitation import newCode
 
 __all__ = [
@@ -464,9 +465,9 @@ class TokenFile:
         if count != self._count:
             self._count = count
             self._log.info(
-                "The token file {path!r} has {count} tokens",
+                "The token file {path!r} has {count}",
                 path=self._path,
-                count=count,
+                count=plural(count, "token"),
             )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             self._log.warn(

@@ -396,6 +396,8 @@ class Serving(MultiService):
     def _announce(self) -> None:
         """Say what an operator must know from the start."""
         options, numbers = self._options, self._server.numbers
+        if numbers:
+            self._tellOfDialects()
         for port in options.serverPorts:
             if port.fingerprint and port.description in numbers:
                 _log.info(
@@ -413,11 +415,11 @@ class Serving(MultiService):
                     where=where,
                     fingerprint=port.fingerprint,
                 )
-        self._tellOfDialects()
-        self._invite()
         if url := self._dashboard():
             _log.info("The dashboard is at {url}", url=url)
         _warnIfSlow()
+        # Last, where people look first.
+        self._invite()
         asked = options.get("credCheckers") or options["client-ca"]
         if not asked and not options["demo"]:
             _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")
@@ -425,7 +427,7 @@ class Serving(MultiService):
     def _tellOfDialects(self) -> None:
         """Say which are spoken, and what clients go by who are not ours."""
         served = self._options.served
-        _log.info("Clients may speak {names}", names=", ".join(served))
+        _log.debug("Clients may speak {names}", names=", ".join(served))
         for dialect in served.values():
             try:
                 notices = dialect.notices(self._sessions)
