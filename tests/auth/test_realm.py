@@ -320,10 +320,9 @@ class AuthenticatorTests(SynchronousTestCase):
         @implementer(ITunnelCredentials)
         class Bare:
             certificate = None
-            key = b""
+            key: bytes = b""
             fields: dict[str, object] = {"id": "a"}  # noqa: RUF012
             peer = None
-            key = None
 
         self.assertFalse(IUsernamePassword.providedBy(Bare()))
         self.failureResultOf(chain.requestAvatarId(Bare()), UnauthorizedLogin)

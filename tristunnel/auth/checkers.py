@@ -61,6 +61,13 @@ class KeepsKeys(Protocol):
         @param key: As SSH has it on the wire; nobody has proved to have it.
         """
 
+    def keysOf(self, user: str) -> list[bytes]:
+        """
+        The keys by which somebody may be known.
+
+        @param user: Who; empty for everybody.
+        """
+
 
 _MARK = b"\xef\xbb\xbf"
 
@@ -185,6 +192,10 @@ class CheckerChain:
     def knowsKey(self, user: str, key: bytes) -> bool:
         """Whether one of them does."""
         return any(each.knowsKey(user, key) for each in self._keepers())
+
+    def keysOf(self, user: str) -> list[bytes]:
+        """The keys by which one of them knows somebody."""
+        return [key for each in self._keepers() for key in each.keysOf(user)]
 
     def _failed(self, checker: str, credentials: ITunnelCredentials) -> None:
         """Log that a checker is broken; anybody can have it asked at any rate."""

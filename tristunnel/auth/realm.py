@@ -154,6 +154,14 @@ class Authenticator:
         """
         return any(each.knowsKey(user, key) for each in self._keepers())
 
+    def keysOf(self, user: str = "") -> list[bytes]:
+        """
+        The public keys by which somebody may be known.
+
+        @param user: The name; empty for everybody's.
+        """
+        return [key for each in self._keepers() for key in each.keysOf(user)]
+
     def _keepers(self) -> list[KeepsKeys]:
         checkers = {} if self._portal is None else self._portal.checkers
         found: dict[int, Any] = {id(each): each for each in checkers.values()}

@@ -141,16 +141,22 @@ class TokenStore:
             if not os.path.exists(self._path):
                 self._write([])
 
-    def create(self, name: str, permissions: Permissions) -> str:
+    def create(
+        self, name: str, permissions: Permissions, keys: tuple[bytes, ...] = ()
+    ) -> str:
         """
         Make a token. The name of a revoked one may be given again.
 
+        @param keys: Public keys that are as good, as SSH has them on the wire.
         @return: The token, which is kept nowhere.
         @raise TunnelError: C{name-taken}; C{bad-option}, if the file cannot be
             written.
         """
         secret = newToken()
-        self._add(Token(name, digestOf(secret), permissions, created=self._now()))
+        made = Token(
+            name, digestOf(secret), permissions, created=self._now(), keys=keys
+        )
+        self._add(made)
         return secret
 
     def _add(self, made: Token, replaces: bool = False) -> None:
@@ -356,7 +362,9 @@ class TokenFile:
             or with L{RefusedWithReason} for a token that is over.
         """
         self.follow()
-        token = self._tokens.find(_tokenOf(credentials))
+        token = self._tokens.byKey.get(credentials.key)
+        if token is None:
+            token = self._tokens.find(_tokenOf(credentials))
         if token is None:
             return fail(UnauthorizedLogin())
         if token.revoked is not None:
@@ -365,6 +373,31 @@ class TokenFile:
         if expires is not None and expires <= self._now():
             return fail(_over("token-expired", "expired", expires))
         return succeed(GrantedName(token.name.encode(), self._grantOf(token)))
+
+    @property
+    def takesKeys(self) -> bool:
+        """Whether a token has public keys."""
+        self.follow()
+        return bool(self._tokens.byKey)
+
+    def knowsKey(self, user: str, key: bytes) -> bool:
+        """Whether a token has a public key, whatever the id beside it."""
+        self.follow()
+        token = self._tokens.byKey.get(key)
+        return token is not None and token.revoked is None
+
+    def keysOf(self, user: str) -> list[bytes]:
+        """
+        The public keys of a token.
+
+        @param user: The token's name; empty for all.
+        """
+        self.follow()
+        return [
+            key
+            for key, token in self._tokens.byKey.items()
+            if token.name == (user or token.name) and token.revoked is None
+        ]
 
     def _grantOf(self, token: Token) -> Grant:
         grant = self._grants.get(token.digest)

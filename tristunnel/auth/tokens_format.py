@@ -26,6 +26,7 @@ from typing import Any
 
 from tristunnel.auth.credentials import nameProblem
 from tristunnel.auth.files import Lines
+from tristunnel.auth.public_keys import formatKey, parseKey
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.names import ANY, parseNames
 from tristunnel.model.permissions import RIGHTS, Permissions
@@ -85,6 +86,7 @@ class Token:
     @ivar joined: When it was fetched, or C{None}.
     @ivar salt: What the token was made of, with secrets of whoever fetched it, who
         may ask again if the answer was lost.
+    @ivar keys: Public keys that are as good as the token, as SSH has them on the wire.
     @ivar line: Its line, counted from 1; 0 for one that has none yet.
     """
 
@@ -97,6 +99,7 @@ class Token:
     until: float | None = None
     joined: float | None = None
     salt: bytes = field(default=b"", repr=False)
+    keys: tuple[bytes, ...] = ()
     line: int = field(default=0, compare=False)
 
     def isOpen(self, now: float) -> bool:
@@ -117,6 +120,7 @@ class TokenList(Lines):
     @ivar byName: The tokens by their names, in the order of the file.
     @ivar byDigest: The same by their digests.
     @ivar byInvitation: Those with a code, by the digest of that.
+    @ivar byKey: Those with public keys, by each of these.
     @ivar byHost: Those that are in force, by the patterns of their hosts. What stands
         for all of them keeps none from anybody.
     """
@@ -124,6 +128,7 @@ class TokenList(Lines):
     byName: dict[str, Token] = field(default_factory=dict)
     byDigest: dict[bytes, Token] = field(default_factory=dict, repr=False)
     byInvitation: dict[bytes, Token] = field(default_factory=dict, repr=False)
+    byKey: dict[bytes, Token] = field(default_factory=dict)
     byHost: dict[str, list[Token]] = field(default_factory=dict)
 
     def find(self, token: bytes) -> Token | None:
@@ -156,11 +161,14 @@ class TokenList(Lines):
             return "the name is already on an earlier line, which counts"
         if token.digest in self.byDigest or token.invitation in self.byInvitation:
             return "the sha256 is already on an earlier line, which counts"
+        if not self.byKey.keys().isdisjoint(token.keys):
+            return "a key is already on an earlier line, which counts"
         self.byName[token.name] = token
         if token.digest:
             self.byDigest[token.digest] = token
         if token.invitation:
             self.byInvitation[token.invitation] = token
+        self.byKey.update(dict.fromkeys(token.keys, token))
         names = token.permissions.names
         if names is not None and token.revoked is None:
             for pattern in names.patterns:
@@ -298,6 +306,10 @@ def _seconds(value: object) -> float:
     raise ValueError("takes seconds, from 1 up, or 0")
 
 
+def _keys(value: object) -> tuple[bytes, ...]:
+    return tuple(parseKey(each) for each in _strings(value))
+
+
 def _digits(value: object) -> bytes:
     if isinstance(value, str) and _HEX_DIGEST.match(value):
         return bytes.fromhex(value)
@@ -323,6 +335,7 @@ _HISTORY: dict[str, Callable[[object], object]] = {
     "until": _time,
     "joined": _time,
     "salt": _digits,
+    "keys": _keys,
 }
 
 # What is asked of visitors: how a line calls it, what it is in a policy, and who
@@ -461,6 +474,7 @@ _WRITERS: dict[str, Callable[[Any], object]] = {
     "joined": formatTime,
     "invitation": bytes.hex,
     "salt": bytes.hex,
+    "keys": lambda keys: [formatKey(each) for each in keys],
 }
 
 
@@ -476,7 +490,8 @@ def formatToken(token: Token) -> str:
     if token.digest:
         values["sha256"] = token.digest.hex()
     for key in (*_PERMISSIONS, *_HISTORY, *_POLICY):
-        if given[key] not in (None, b""):
+        absent = (None, b"", ()) if key in _HISTORY else (None, b"")
+        if given[key] not in absent:
             values[key] = _WRITERS.get(key, _same)(given[key])
     return json.dumps(values)
 

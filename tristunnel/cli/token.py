@@ -9,6 +9,8 @@ from collections.abc import Callable
 from time import time as now
 from typing import Any, TypeVar
 
+from tristunnel.auth.files import readAtOnce, reasonOf
+from tristunnel.auth.public_keys import parseKey
 from tristunnel.auth.tokens import TokenStore, defaultTokenFile
 from tristunnel.auth.tokens_format import (
     Token,
@@ -61,6 +63,17 @@ def _words(text: str) -> list[str]:
     if not all(words):
         raise badOption(f"{text[:40]!r}: a word is missing")
     return words
+
+
+def _key(text: str) -> bytes:
+    """Read the file of a public key; vtunnel's may be given as they are."""
+    if text.startswith("vt-pub-"):
+        return parseKey(text)
+    try:
+        data = readAtOnce(text)[1]
+    except (OSError, ValueError) as error:
+        raise badOption(f"cannot read {text!r}: {reasonOf(error)}") from None
+    return parseKey(data.decode("utf-8", "replace"))
 
 
 def _rights(text: str) -> list[str]:
@@ -197,6 +210,15 @@ def addTokenCommands(commands: Any) -> None:
         metavar="NAME",
         help="who it is for",
     )
+    create.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        type=asType(_key),
+        metavar="FILE",
+        help="file with a public key, as ssh-keygen makes, that is as good as the"
+        " token for SSH clients; can be repeated",
+    )
     addPermissions(create)
     listing = actions.add_parser("list", help="list all tokens")
     listing.add_argument("--json", action="store_true", help="print JSON lines")
@@ -276,7 +298,8 @@ def _store(options: Namespace) -> TokenStore:
 
 
 def _create(options: Namespace) -> None:
-    token = _store(options).create(options.name, permissionsOf(options))
+    permissions = permissionsOf(options)
+    token = _store(options).create(options.name, permissions, tuple(options.key))
     print(f"The token of {options.name}, which is shown only now: {token}")
 
 

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
+from tristunnel.auth.credentials import MAX_NAME
 from tristunnel.dialects.base.dialect import WebSocketPath
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.table import DIALECTS, Served
@@ -175,6 +176,8 @@ def clientsPath(
                     vouched = True
         # The last thing to do, for only its connection's end undoes it.
         arrival = Arrival(caller, vouched, callers.newcomer(visit.request))
+        named = (visit.request.args or {}).get(b"id", [b""])[0]
+        arrival.says = named[:MAX_NAME].decode("utf-8", "replace")
         return FirstMessage(sessions, arrival, served)
 
     spoken = [name for each in served.values() for name in each.subprotocols]

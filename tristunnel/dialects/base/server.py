@@ -157,6 +157,7 @@ class Arrival:
     @ivar pending: Told when it is known who the client is, or when it has left,
         and if credentials in its messages are not good.
     @ivar first: What it said first.
+    @ivar says: The id that its request names, which nobody has proved; empty for none.
     @ivar connection: Its WebSocket, once it is open.
     @ivar remaining: Seconds left for saying who it is.
     """
@@ -167,6 +168,7 @@ class Arrival:
     connection: Connection | None = None
     remaining: float = 0.0
     first: bytes = b""
+    says: str = ""
 
 
 class ServerSession(ConnectedSession):

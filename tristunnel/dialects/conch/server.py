@@ -7,7 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,7 +85,7 @@ class ServerPackets(Packets, SSHServerTransport):
         self.setService(self.session.loginService())
 
 
-@cache
+@lru_cache(maxsize=64)
 def conchKey(key: HostKey) -> Key:
     """A host key as conch has it."""
     return Key(key.private)
