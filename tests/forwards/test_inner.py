@@ -133,13 +133,13 @@ class ForwardTests(SynchronousTestCase):
         ):
             error = self.assertRaises(UsageError, self.parse, "--forward", words)
             self.assertIn(part, str(error), words)
-        for words in (
+        for line in (
             ["--forward", f"1080=socks:allow=10.0.0.0/8:{good}"],
             ["--forward", "1080=socks:allow=10.0.0.0/8:allow=[fd00::]/8:open=yes"],
             ["--forward", "1080=proxy:allow=a", "--allow", "192.0.2.0/24"],
             ["--private", "--forward", "inside=socks:allow=10.0.0.0/8"],
         ):
-            self.parse(*words)
+            self.parse(*line)
 
     def test_privateBesidePorts(self) -> None:
         """C{--private} is about names, and may stand beside a port."""

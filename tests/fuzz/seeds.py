@@ -240,6 +240,16 @@ def _seeds() -> dict[str, list[bytes]]:
     headers = _proxyHeaders()
     return {
         "ssh": _sshHandshakes(),
+        "socks": [
+            b"\1\5\1\0\5\1\0\1\x7f\0\0\1\0P",
+            b"\1\5\1\0\5\3\0\3\x04host\0P",
+            b"\0\5\1\2\1\2me\2pw\5\1\0\4" + bytes(16) + b"\0P",
+            b"\1\0\0\0\1\x7f\0\0\1\0Pdatagram",
+        ],
+        "proxyRequest": [
+            b"CONNECT h:443 HTTP/1.1\r\nProxy-Authorization: Basic bWU6cHc=\r\n\r\n",
+            b"GET http://u@h:80/a?b HTTP/1.0\r\nHost: h\r\nConnection: x\r\n\r\n",
+        ],
         "sshFields": [
             b'{"port":9000,"local_addr":"localhost:3000"}',
             b'{"Version":"1","Remotes":[{"LocalHost":"","LocalPort":"1",'

@@ -52,7 +52,9 @@ from tristunnel.wire.minecraft import LONGEST as LONGEST_HANDSHAKE
 from tristunnel.wire.minecraft import NotMinecraft, readHandshake, refusal
 from tristunnel.wire.postgres import LONGEST as LONGEST_OPENING
 from tristunnel.wire.postgres import NotPostgres, readOpening
+from tristunnel.wire.proxy_request import ProxyRequestDecoder
 from tristunnel.wire.sealed import Sealing
+from tristunnel.wire.socks import Login, ServerHandshake, decodeDatagram
 from tristunnel.wire.ssh import Fields
 from tristunnel.wire.vtunnel_ssh import Listen
 
@@ -313,6 +315,30 @@ def postgres(data: bytes) -> bool:
     return read is not None and read[1] <= len(data)
 
 
+def socks(data: bytes) -> bool:
+    """What a visitor says to a client that is a SOCKS proxy, and its datagrams."""
+    server = ServerHandshake(wantsLogin=data[:1] == b"\0")
+    good = False
+    try:
+        event = server.feed(data[1:])
+        while isinstance(event, Login):
+            event = server.answerLogin(True)
+        good = event is not None
+        decodeDatagram(data[1:])
+    except TunnelError as refusal:
+        if refusal.code.name != "protocol-error":
+            raise Broken(f"it is refused as {refusal.code.name}") from refusal
+    return good
+
+
+def proxyRequest(data: bytes) -> bool:
+    """What a visitor says to a client that is an HTTP proxy."""
+    try:
+        return ProxyRequestDecoder().feed(data) is not None
+    except TunnelError:
+        return False
+
+
 PARSERS: dict[str, Target] = {
     "requests": requests,
     "responses": responses,
@@ -333,6 +359,8 @@ PARSERS: dict[str, Target] = {
     "sshFields": sshFields,
     "minecraft": minecraft,
     "postgres": postgres,
+    "socks": socks,
+    "proxyRequest": proxyRequest,
 }
 """The parsers alone."""
 

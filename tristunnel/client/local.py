@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IStreamServerEndpoint
+from zope.interface import implementer
 
 from tristunnel.client.visitor import LocalPort
 from tristunnel.errors import badOption
@@ -23,6 +25,7 @@ from tristunnel.util.hosts import addressOf, hostAndPort
 __all__ = ["LocalDatagrams", "UDPPlace", "localEndpoint", "makeLocalPort"]
 
 
+@implementer(IStreamServerEndpoint)
 @dataclass(frozen=True)
 class UDPPlace:
     """
@@ -37,9 +40,9 @@ class UDPPlace:
     interface: str
     port: int
 
-    def listen(self, factory: object = None) -> _Bound:
+    def listen(self, protocolFactory: object) -> Deferred[Any]:
         """Take the port, as endpoints of streams do, for nobody."""
-        return self.open(lambda flow, address: None)
+        return maybeDeferred(self.open, lambda flow, address: None)
 
     def open(self, arrived: Callable[[Any, str], None]) -> _Bound:
         """
@@ -93,7 +96,7 @@ def makeLocalPort(reactor: Any, endpoint: Any, *others: Any) -> LocalPort:
     return kind(reactor, endpoint, *others)
 
 
-def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint | UDPPlace:
+def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
     Read C{--listen}.
 

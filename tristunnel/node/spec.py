@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from tristunnel.client.local import UDPPlace, localEndpoint
+from tristunnel.client.local import localEndpoint
 from tristunnel.config.keys import Key
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
 from tristunnel.connect.credentials import givenCredentials, givenToken
@@ -52,7 +52,7 @@ class NodeSpec:
     credentials: dict[str, object]
     forward: Forward | None = None
     listen: str = ""
-    endpoint: IStreamServerEndpoint | UDPPlace | None = None
+    endpoint: IStreamServerEndpoint | None = None
     service: str = ""
 
 

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
@@ -180,6 +181,7 @@ class DialSide:
         self, stream: Stream, request: DialRequest, accept: Callable[[], None]
     ) -> None:
         reactor = self._service.reactor
+        RESERVE.checkVisitor()
         endpoint = dialTarget(reactor, request, self._session.destinations)
 
         def arrived(end: Any) -> None:
