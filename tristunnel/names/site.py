@@ -106,24 +106,21 @@ class NameSite:
 
     def visitorOf(self, host: str, head: RequestHead) -> str:
         """
-        Find out where a request comes from.
+        Find out for whom a trusted proxy speaks.
 
-        @param host: The address of its connection.
+        @param host: Its address.
         """
-        if not self.proxies.speaksFor(host):
-            return host
         said = head.get(b"x-forwarded-for").decode("latin-1")
         return self.proxies.clientOf(host, said)
 
-    def saidBefore(self, host: str, head: RequestHead) -> bytes:
-        """What a trusted proxy has said of where a request comes from; else empty."""
-        return head.get(b"x-forwarded-for") if self.proxies.speaksFor(host) else b""
+    def schemeOf(self, head: RequestHead, scheme: bytes) -> bytes:
+        """
+        By what a visitor came to a trusted proxy.
 
-    def schemeOf(self, host: str, head: RequestHead, secure: bool) -> bytes:
-        """By what a visitor came: over TLS or not, here or at a trusted proxy."""
-        if self.proxies.speaksFor(host) and (said := head.get(b"x-forwarded-proto")):
-            secure = said.strip().lower() == b"https"
-        return b"https" if secure else b"http"
+        @param scheme: By what the proxy has come here.
+        """
+        said = head.get(b"x-forwarded-proto").strip().lower()
+        return said if said in (b"http", b"https") else scheme
 
     @staticmethod
     def addressText(host: str) -> str:

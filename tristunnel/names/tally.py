@@ -18,6 +18,9 @@ OTHERS = "others"
 """The name of all others."""
 
 
+_CLASSES = ("raw", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
 class NameTally:
     """
     Counts requests by their names and the first digit of their status.
@@ -46,7 +49,7 @@ class NameTally:
             if name != OTHERS and len(self.requests) > MOST_COUNTED:
                 name = OTHERS
             known = self.requests.setdefault(name, Counter())
-        known[f"{status // 100}xx" if status else "raw"] += 1
+        known[_CLASSES[status // 100]] += 1
         self.sent[name] += exchange.sent
 
 

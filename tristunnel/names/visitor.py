@@ -95,7 +95,8 @@ class VisitorConnection(Protocol):
         self, site: NameSite, secure: bool, waiting: Waiting, remaining: float
     ) -> None:
         self._site = site
-        self._secure = secure
+        self._scheme = b"https" if secure else b"http"
+        self._byProxy = False
         self._waiting = waiting
         self._remaining = remaining
         self._reader = RequestReader()
@@ -129,6 +130,7 @@ class VisitorConnection(Protocol):
         host = getattr(peer, "host", None) or "unknown"
         # Of a port that has both families, an address of IPv4 is still one.
         self._host = str(addressOf(host) or host)
+        self._byProxy = self._site.proxies.speaksFor(self._host)
         self.transport.registerProducer(self, True)
         self._awaitHead(self._remaining)
 
@@ -292,8 +294,10 @@ class VisitorConnection(Protocol):
         site.idle.pop(self, None)
         self._waiting.known()
         host = hostOf(head.host)
-        visitor = site.visitorOf(self._host, head)
-        scheme = site.schemeOf(self._host, head, self._secure)
+        visitor, scheme = self._host, self._scheme
+        if self._byProxy:
+            visitor = site.visitorOf(visitor, head)
+            scheme = site.schemeOf(head, scheme)
         now = site.reactor.seconds()
         self._exchange = exchange = Exchange(head, host, visitor, now, scheme)
         exchange.keepAlive = head.keepAlive
@@ -321,8 +325,8 @@ class VisitorConnection(Protocol):
 
     def _originOf(self, exchange: Exchange) -> Origin:
         origin = self._origin
-        if origin is None or self._site.proxies.speaksFor(self._host):
-            said = self._site.saidBefore(self._host, exchange.head)
+        if origin is None or self._byProxy:
+            said = exchange.head.get(b"x-forwarded-for") if self._byProxy else b""
             address = self._host if said else exchange.visitor
             self._origin = origin = Origin(address, exchange.scheme, said)
         return origin

@@ -346,12 +346,13 @@ class RequestReader(_Reader):
             raise _Refusal(400, "the target has bytes that no target has")
         hosts = [value for lower, _, value in self._headers if lower == b"host"]
         authority = None
-        if found := _ABSOLUTE.fullmatch(target):
-            authority, target = found.groups()
-            if not target.startswith(b"/"):
-                target = b"/" + target
-        if not target.startswith(b"/") and (target, head.method) != (b"*", b"OPTIONS"):
-            raise _Refusal(400, "the target is no path")
+        if not target.startswith(b"/"):
+            if found := _ABSOLUTE.fullmatch(target):
+                authority, target = found.groups()
+                if not target.startswith(b"/"):
+                    target = b"/" + target
+            elif (target, head.method) != (b"*", b"OPTIONS"):
+                raise _Refusal(400, "the target is no path")
         if len(hosts) != 1:
             # A request of HTTP/1.0 may lack it, but then nobody knows whose it is.
             raise _Refusal(400, "there must be one Host")
@@ -359,7 +360,8 @@ class RequestReader(_Reader):
             raise _Refusal(400, "Host is not the one of the target")
         if not _HOST.fullmatch(hosts[0]):
             raise _Refusal(400, "Host is not a name")
-        head.target, head.host = target.partition(b"#")[0], hosts[0]
+        head.host = hosts[0]
+        head.target = target.partition(b"#")[0] if b"#" in target else target
         self._complete(head)
         if self._parser.should_upgrade() and head.hasBody:
             # Its body would not be told from what is spoken after the upgrade.
