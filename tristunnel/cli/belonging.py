@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -49,7 +50,9 @@ def serveAsMember(
     """
     poller = pollerOf(reactor)
     assert poller is not None
-    membership.whenParentLost = reactor.stop
+    # The reactor may not run yet.
+    membership.stop = lambda: reactor.callWhenRunning(reactor.stop)
+    reactor.callWhenRunning(_obeyOnce, reactor, membership)
     siblings = sessions.service.siblings
     assert siblings is not None
     clients = sessions.service.clients
@@ -73,6 +76,19 @@ def serveAsMember(
     owners = PageOwners(sessions.passing, membership.index, membership.count)
     for each in detectors:
         each.elsewhere = owners
+
+
+def _obeyOnce(reactor: Any, membership: Membership) -> None:
+    """
+    Have a signal that ends the process do so only if the parent's word has not come
+    first: whoever ends all of them at once sends both.
+    """
+
+    def signalled(number: int, frame: object) -> None:
+        reactor.callFromThread(membership.stopOnce)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signalled)
 
 
 def _shareClients(

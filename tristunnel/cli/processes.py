@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import signal
 from typing import Any
 
 from twisted.application.service import MultiService, Service
@@ -115,6 +114,6 @@ def makeParent(reactor: Any, options: Any, log: Log) -> Service:
         "shutdown",
         hurryOnSecondSignal,
         below,
-        lambda: parent.signal(signal.SIGTERM),
+        parent.hurry,
     )
     return both

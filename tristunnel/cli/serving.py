@@ -161,7 +161,7 @@ class Serving(MultiService):
             demo = Demo(reactor, self._server, self._dashboard)
             demo.setServiceParent(self)
         reactor.addSystemEventTrigger(
-            "before", "shutdown", hurryOnSecondSignal, reactor, self._hurry
+            "before", "shutdown", hurryOnSecondSignal, reactor, self._signalled
         )
         self._watch.start()
         reactor.callWhenRunning(self._running)
@@ -169,6 +169,7 @@ class Serving(MultiService):
     def _running(self) -> None:
         """All ports are open."""
         if self._membership is not None:
+            self._membership.hurry = self._hurry
             self._membership.ready()
         if self._index == 0:
             self._announce()
@@ -381,6 +382,11 @@ class Serving(MultiService):
             )
 
         return NodeTunnel(self._reactor, spec, lease, options["grace"])
+
+    def _signalled(self) -> None:
+        """A second signal; of several processes, only the parent obeys it."""
+        if self._membership is None:
+            self._hurry()
 
     def _hurry(self) -> None:
         self._server.hurry()

@@ -35,7 +35,8 @@ class Membership:
     @ivar siblings: The other members that serve, by index.
     @ivar answers: What siblings may ask, by name.
     @ivar whenMet: Called when another member is there.
-    @ivar whenParentLost: Called once when the parent has ended.
+    @ivar stop: Called when the parent stops, or has ended.
+    @ivar hurry: Called when it waits for streams no longer.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -54,7 +55,8 @@ class Membership:
         self.siblings: dict[int, Link] = {}
         self.answers: dict[str, Callable[..., object]] = {}
         self.whenMet: Callable[[], object] = lambda: None
-        self.whenParentLost: Callable[[], object] = lambda: None
+        self.stop: Callable[[], object] = lambda: None
+        self.hurry: Callable[[], object] = lambda: None
         self._connection = connection
         self._inherited = begin.sockets
         self._copied: dict[str, list[socket]] = {}
@@ -78,6 +80,8 @@ class Membership:
             ),
             "standBack": lambda asker, index: self.reactor.standBack(index),
             "copied": self._copiesCame,
+            "stop": lambda asker: self.stopOnce(),
+            "hurry": lambda asker: self.hurry(),
         }
         reactor.addSystemEventTrigger("before", "shutdown", self._leave)
         self.parent = Link(reactor, self._connection, methods.get, self._parentLost)
@@ -93,10 +97,16 @@ class Membership:
         self._leaving = True
         self.reactor.leave()
 
+    def stopOnce(self) -> None:
+        """Stop, unless that has begun."""
+        if not self._leaving:
+            self._leaving = True
+            self.stop()
+
     def _parentLost(self, link: Link) -> None:
         if not self._leaving:
             self._log.error("The parent process has ended: so does this one")
-            self.whenParentLost()
+            self.stopOnce()
 
     # Siblings
 

@@ -196,7 +196,7 @@ class ParentService(Service):
         self._stopping = True
         for port in self._opened:
             await maybeDeferred(port.stopListening)
-        self.signal(signal.SIGTERM)
+        self._tellAll("stop")
         killing = self._reactor.callLater(
             self._grace + 2 * FAREWELL + 5.0, self.signal, signal.SIGKILL
         )
@@ -211,6 +211,16 @@ class ParentService(Service):
             killing.cancel()
         self._ports.close()
         await self._book.stop()
+
+    def hurry(self) -> None:
+        """Have members wait for streams no longer."""
+        self._tellAll("hurry")
+
+    def _tellAll(self, method: str) -> None:
+        # Not by a signal: whoever ends a whole group of processes, such as systemd,
+        # has sent one to the members, too, and a second one would be in a hurry.
+        for member in self._members:
+            self._tell(member, method, [])
 
     def signal(self, number: int) -> None:
         """Pass a signal on to all members."""
