@@ -11,46 +11,13 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.processes.fakes import FakeReactor, descriptors
 from tristunnel.errors import TunnelError
 from tristunnel.processes import channel as channelModule
 from tristunnel.processes.channel import PIECE, Channel, Message, firstOf, pair
 from tristunnel.processes.link import PATIENCE, Link
-
-
-class FakeReactor(Clock):
-    """A reactor whose descriptors are read and written by the test."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: set[Any] = set()
-        self.writers: set[Any] = set()
-
-    def addReader(self, reader: Any) -> None:
-        self.readers.add(reader)
-
-    def removeReader(self, reader: Any) -> None:
-        self.readers.discard(reader)
-
-    def addWriter(self, writer: Any) -> None:
-        self.writers.add(writer)
-
-    def removeWriter(self, writer: Any) -> None:
-        self.writers.discard(writer)
-
-    def turn(self) -> None:
-        """Let everybody read and write once."""
-        for writer in list(self.writers):
-            writer.doWrite()
-        for reader in list(self.readers):
-            reader.doRead()
-
-
-def descriptors() -> int:
-    """How many this process has open."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 class ChannelTests(SynchronousTestCase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.processes.fakes import descriptors
 from tests.support.loopback import Talk
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
@@ -69,11 +69,6 @@ class Server(Talk):
         except TunnelError as refusal:
             self._test.refusals.append(refusal.code.name)
             self.transport.abortConnection()
-
-
-def descriptors() -> int:
-    """How many this process has open."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 class PassingTestCase(TestCase):

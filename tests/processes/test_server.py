@@ -22,6 +22,7 @@ from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
 from tests.cli.test_taps_processes import ProcessTestCase
+from tests.processes.fakes import descriptors
 from tests.support.loopback import Service, Talk, comeTo
 from tests.support.processes import Program
 from tests.websocket.rig import Recorder
@@ -57,11 +58,6 @@ def children(pid: int) -> list[int]:
         int(each)
         for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     ]
-
-
-def descriptors(pid: int) -> int:
-    """How many a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 class TwoProcessesTestCase(ProcessTestCase):
