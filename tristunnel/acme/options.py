@@ -135,6 +135,7 @@ def automaticCertificates(
     options: ACMEOptions,
     stateDirectory: Path,
     ways: Sequence[str],
+    domains: Sequence[str],
     hasOwn: Callable[[str], bool],
 ) -> Any:
     """
@@ -144,6 +145,7 @@ def automaticCertificates(
     @param stateDirectory: Where they are kept.
     @param ways: How the authority can reach this server, as for L{Orders
         <tristunnel.acme.order.Orders>}.
+    @param domains: Those that C{--acme-dns-hook} and the like are for.
     @param hasOwn: Whether the operator has a certificate for a name.
     @return: An L{AutomaticCertificates
         <tristunnel.acme.renewal.AutomaticCertificates>}, and the L{Answers
@@ -162,7 +164,9 @@ def automaticCertificates(
     account = Account(options.authority, stateDirectory)
     answers = Answers(stateDirectory / "challenges")
     answers.clean()
-    domains = options.changesDomains
-    orders = Orders(reactor, account, answers, _records(domains), domains.wait, ways)
+    changes = options.changesDomains
+    orders = Orders(
+        reactor, account, answers, _records(changes), changes.wait, ways, domains
+    )
     store = Store(stateDirectory)
     return AutomaticCertificates(reactor, orders, store, account, hasOwn), answers

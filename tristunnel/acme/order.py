@@ -5,7 +5,7 @@ section 7.4).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -66,6 +66,8 @@ class Orders:
     @param answers: Answers by HTTP and TLS.
     @param records: Changes the domain, or C{None} if nobody can.
     @param wait: Seconds that a changed record takes to be seen everywhere.
+    @param domains: Those that C{records} is for; names elsewhere are proved by DNS
+        when nothing else has helped.
     @param ways: How the authority can reach this server, by challenge:
         C{"http-01"} and C{"tls-alpn-01"}, the best first.
     """
@@ -80,7 +82,9 @@ class Orders:
         records: Records | None = None,
         wait: float = 0.0,
         ways: Sequence[str] = ("http-01", "tls-alpn-01"),
+        domains: Collection[str] = (),
     ) -> None:
+        self._domains = tuple(domains)
         self._reactor = reactor
         self._account = account
         self._answers = answers
@@ -159,7 +163,9 @@ class Orders:
         name = authorization.identifier.value
         offered = {each.chall.typ: each for each in authorization.challenges}
         dns = ("dns-01",) if self._records is not None else ()
-        ways = dns + (() if authorization.wildcard else self._ways)
+        direct = () if authorization.wildcard else self._ways
+        ours = any(f".{name}".endswith(f".{each}") for each in self._domains)
+        ways = dns + direct if ours else direct + dns
         possible = [offered[way] for way in ways if way in offered]
         if not possible:
             raise AuthorityProblem(

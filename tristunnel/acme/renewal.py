@@ -278,7 +278,8 @@ class AutomaticCertificates(Service):
     def _failed(self, name: str, renewal: Renewal, problem: TunnelError) -> None:
         now = self._now()
         pause = min(FIRST_PAUSE * 2.0**renewal.failures, LONGEST_PAUSE)
-        pause = max(pause, problem.retryAfter or 0.0)
+        # An authority's hint counts, but not for ever.
+        pause = max(pause, min(problem.retryAfter or 0.0, _WEEK))
         renewal.failures = min(renewal.failures + 1, 20)
         renewal.tried, renewal.next = now, now + pause
         renewal.error = problem.message

@@ -88,6 +88,7 @@ class NameServing:
             options,
             options.stateDirectory,
             [way for option, way in ways if option in served],
+            [options["hostname"].lower(), *options.domains],
             lambda name: own is not None and own.find(name) is not None,
         )
         self._first = {"--minecraft": self._minecraft, "--postgres": self._postgres}
