@@ -28,7 +28,8 @@ from tristunnel.errors import TunnelError
 from tristunnel.http.xmlrpc import _parse
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.options import TunnelOptions
-from tristunnel.names.heads import UNCHANGED, Origin, requestBytes
+from tristunnel.names.heads import UNCHANGED, requestBytes
+from tristunnel.names.origin import Origin
 from tristunnel.rpc.calls import CallError
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.strictjson import BadJSON, decode
@@ -249,6 +250,9 @@ def _heads(pieces: list[bytes]) -> list[RequestHead]:
     return [event for event in events if isinstance(event, RequestHead)]
 
 
+_ORIGIN = Origin("192.0.2.1", b"http", "192.0.2.1:1", b"")
+
+
 def requests(data: bytes) -> bool:
     """Requests for names: the same ones, in whatever pieces they come."""
     whole, half = _heads([data]), len(data) // 2
@@ -258,7 +262,9 @@ def requests(data: bytes) -> bool:
         if len(head.headers) > MOST_HEADERS - 10:
             # With ours there are more than fit.
             continue
-        written = requestBytes(head, UNCHANGED, Origin("192.0.2.1", b"http"))
+        written = requestBytes(
+            head, UNCHANGED, Origin("192.0.2.1", b"http", "192.0.2.1:1", b"")
+        )
         again = _heads([written])
         if len(again) != 1 or again[0].host != head.host:
             raise Broken("what is written is not one request for the same host")

@@ -10,7 +10,8 @@ from tests.names.rig import Transport, VisitorTestCase, Waits, request, response
 from tests.wire.test_http import SMUGGLING
 from tristunnel.errors import TunnelError
 from tristunnel.names.pages import Pages
-from tristunnel.names.visitor import IDLE, VisitorConnection
+from tristunnel.names.patience import IDLE
+from tristunnel.names.visitor import VisitorConnection
 
 
 class HeadTests(VisitorTestCase):
@@ -147,8 +148,10 @@ class HeadTests(VisitorTestCase):
         self.site.proxies = Trusted()
         visitor = self.connect()
         for address in ("198.51.100.1", "2001:db8::1"):
+            # As HAProxy does it: behind the line that a visitor has sent.
             said = (
-                f"X-Forwarded-For: 9.9.9.9, {address}\r\nX-Forwarded-Proto: https\r\n"
+                f"X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-For: {address}\r\n"
+                "X-Forwarded-Proto: https\r\n"
             )
             visitor.dataReceived(request(lines=said))
             got = self.service().take().decode()
@@ -610,11 +613,22 @@ class PatienceTests(VisitorTestCase):
             [b"1", b"2", b"3"],
         )
 
+    def test_answerTooMany(self) -> None:
+        """What a service says unasked is no answer to the request behind."""
+        visitor = self.connect()
+        visitor.dataReceived(request(target="/1") + request(target="/2"))
+        self.service().say(response(b"true") + response(b"forged"))
+        self.assertTrue(self.answer().endswith(b"true"))
+        first, second = self.services["a.example"]
+        self.assertIsNotNone(first.broken)
+        self.assertNotIn(b"/2", first.take())
+        self.assertIn(b"GET /2 ", second.take())
+
     def test_manyPipelined(self) -> None:
         """What waits for its turn waits as the bytes that it came as."""
         visitor = self.connect()
         visitor.dataReceived(request() * 5000)
-        self.assertLess(len(visitor._events), 500)
+        self.assertLess(len(visitor._requests._events), 500)
         for number in range(5000):
             self.assertEqual(self.service().take().count(b"GET"), 1, number)
             self.service().say(response(b""))

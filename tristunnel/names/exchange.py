@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tristunnel.names.origin import Origin
 from tristunnel.names.table import Route
 from tristunnel.wire.http import RequestHead, ResponseHead
 
@@ -21,9 +22,8 @@ class Exchange:
 
     @ivar head: The request's head.
     @ivar host: The name that it is for.
-    @ivar visitor: Where it comes from, without a port.
+    @ivar origin: Where it comes from.
     @ivar began: When its head was there, in seconds.
-    @ivar scheme: C{b"http"} or C{b"https"}, as the visitor came.
     @ivar route: Where it goes, or C{None}.
     @ivar written: Its head as the service gets it.
     @ivar reused: Whether it goes by a connection that had requests before.
@@ -38,9 +38,8 @@ class Exchange:
 
     head: RequestHead
     host: str
-    visitor: str
+    origin: Origin
     began: float
-    scheme: bytes = b"http"
     route: Route | None = None
     written: bytes = b""
     reused: bool = False

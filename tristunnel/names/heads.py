@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from tristunnel.errors import badOption, printable
 from tristunnel.model.options import TunnelOptions
+from tristunnel.names.origin import Origin
 from tristunnel.wire.http import Headers, RequestHead, ResponseHead
 
 __all__ = [
     "UNCHANGED",
     "HeadRules",
-    "Origin",
     "requestBytes",
     "responseBytes",
     "trailerBytes",
@@ -119,48 +119,6 @@ class HeadRules:
 
 UNCHANGED = HeadRules()
 """What holds where an owner has said nothing."""
-
-
-class Origin:
-    """
-    Where a connection's requests come from, as their services are told.
-
-    @param address: The visitor's, without a port.
-    @param scheme: C{b"http"} or C{b"https"}.
-
-    @ivar address: The same, as text.
-    @ivar scheme: The same.
-    """
-
-    __slots__ = ("_for", "_host", "_lines", "address", "scheme")
-
-    def __init__(self, address: str, scheme: bytes, before: bytes = b"") -> None:
-        """
-        @param before: What a trusted proxy has said in C{X-Forwarded-For}.
-        """
-        self.address, self.scheme = address, scheme
-        text = address.encode("ascii", "replace")
-        said = b"%s, %s" % (before, text) if before else text
-        self._lines = b"X-Forwarded-For: %s\r\nX-Forwarded-Proto: %s\r\n" % (
-            said,
-            scheme,
-        )
-        node = b'"[%s]"' % text if b":" in text else text
-        self._for = b"Forwarded: for=%s;proto=%s" % (node, scheme)
-        self._host = (b"", b"")
-
-    def lines(self, host: bytes) -> bytes:
-        """The headers that tell of it, for a request to C{host}."""
-        known, lines = self._host
-        if known != host:
-            lines = b'%sX-Forwarded-Host: %s\r\n%s;host="%s"\r\n' % (
-                self._lines,
-                host,
-                self._for,
-                host,
-            )
-            self._host = host, lines
-        return lines
 
 
 def _kept(

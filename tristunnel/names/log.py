@@ -69,7 +69,7 @@ class AccessLog:
         line = b"%b %b HTTP/%b" % (head.method, head.target, head.version.encode())
         referer, agent = head.get(b"referer") or b"-", head.get(b"user-agent") or b"-"
         return (
-            f'{exchange.visitor} - - [{at}] "{_quoted(line)}" {status or "-"}'
+            f'{exchange.origin.address} - - [{at}] "{_quoted(line)}" {status or "-"}'
             f' {exchange.sent} "{_quoted(referer)}" "{_quoted(agent)}"'
         )
 
@@ -85,8 +85,8 @@ class AccessLog:
             {
                 "time": at.isoformat(timespec="milliseconds"),
                 "host": exchange.host,
-                "visitor": exchange.visitor,
-                "scheme": exchange.scheme.decode("ascii"),
+                "visitor": exchange.origin.address,
+                "scheme": exchange.origin.scheme.decode("ascii"),
                 "status": status,
                 "bytes": exchange.sent,
                 "seconds": round(seconds, 6),

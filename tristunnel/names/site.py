@@ -13,12 +13,11 @@ from typing import Protocol as Structure
 
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.log import AccessLog
+from tristunnel.names.origin import NO_PROXIES, Proxies
 from tristunnel.names.public import PublicNames
 from tristunnel.names.tally import REQUESTS
-from tristunnel.util.hosts import hostAndPort
-from tristunnel.wire.http import RequestHead
 
-__all__ = ["MOST_IDLE", "NameSite", "Proxies", "Waiting", "hostOf"]
+__all__ = ["MOST_IDLE", "NameSite", "Waiting", "hostOf"]
 
 MOST_IDLE = 4096
 """Connections that have nothing to do; the one that has waited longest leaves for
@@ -40,29 +39,6 @@ class Waiting(Structure):
 
     def known(self) -> None:
         """It is known, or is gone; doing it twice is no error."""
-
-
-class Proxies(Structure):
-    """Who may say for others where they come from."""
-
-    def speaksFor(self, host: str) -> bool:
-        """Whether an address is that of a trusted proxy."""
-
-    def clientOf(self, host: str, said: str) -> str:
-        """
-        Find out where a request comes from.
-
-        @param host: The address of the connection.
-        @param said: All that C{X-Forwarded-For} says.
-        """
-
-
-class _NoProxies:
-    def speaksFor(self, host: str) -> bool:
-        return False
-
-    def clientOf(self, host: str, said: str) -> str:
-        return host
 
 
 @lru_cache(4096)
@@ -99,33 +75,10 @@ class NameSite:
         self.names = names
         self.log: AccessLog | None = None
         self.tally = REQUESTS
-        self.proxies: Proxies = _NoProxies()
+        self.proxies: Proxies = NO_PROXIES
         self.challenge: Callable[[bytes], bytes | None] = lambda path: None
         self.idle: OrderedDict[Any, None] = OrderedDict()
         self.mostIdle = MOST_IDLE
-
-    def visitorOf(self, host: str, head: RequestHead) -> str:
-        """
-        Find out for whom a trusted proxy speaks.
-
-        @param host: Its address.
-        """
-        said = head.get(b"x-forwarded-for").decode("latin-1")
-        return self.proxies.clientOf(host, said)
-
-    def schemeOf(self, head: RequestHead, scheme: bytes) -> bytes:
-        """
-        By what a visitor came to a trusted proxy.
-
-        @param scheme: By what the proxy has come here.
-        """
-        said = head.get(b"x-forwarded-proto").strip().lower()
-        return said if said in (b"http", b"https") else scheme
-
-    @staticmethod
-    def addressText(host: str) -> str:
-        """Write an address of which the port is not known."""
-        return hostAndPort(host, 0)
 
     def ownAnswer(self, exchange: Exchange) -> tuple[int, bytes] | None:
         """
@@ -152,7 +105,7 @@ class NameSite:
         """
         names, host = self.names, exchange.host
         if (
-            exchange.scheme == b"https"
+            exchange.origin.scheme == b"https"
             or not names.redirects
             or "https" not in names.ports
             or not names.isCovered(host)

@@ -18,7 +18,6 @@ A connection is in one of these states::
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -31,7 +30,6 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.dataplane.deadlines import Key, deadlinesOf
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.stock import tuneSocket, unsent
@@ -39,40 +37,30 @@ from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.errors import TunnelError
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.heads import (
-    Origin,
     requestBytes,
     responseBytes,
     trailerBytes,
 )
+from tristunnel.names.origin import Origins
 from tristunnel.names.pages import statusOf, textOf
+from tristunnel.names.patience import Patience
+from tristunnel.names.queue import RequestQueue
 from tristunnel.names.run import Run
 from tristunnel.names.site import NameSite, Waiting, hostOf
 from tristunnel.names.table import Route
-from tristunnel.util.hosts import addressOf, addressText
 from tristunnel.wire.http import (
     BadMessage,
+    Event,
     MessageEnd,
     RequestHead,
-    RequestReader,
     ResponseHead,
 )
 
 __all__ = ["VisitorConnection"]
 
-SLICE = 8 * 1024
-"""Bytes that are read at once while they are heads, so that a crowd of small requests
-waits as the bytes that it came as, and not as objects."""
-
-IDLE = 60.0
-"""Seconds in which the next request's head must have come."""
-
 FRESH = 1.0
 """Seconds after a response in which a request that cannot be repeated goes by the same
 connection: a service may be about to close one that has been idle for longer."""
-
-HALF_OPEN = 30.0
-"""Seconds without a byte of the response after which a visitor has left who has ended
-its direction."""
 
 QUEUE, RUN = 1, 2
 """Why reading is held: something waits for its turn; the service takes no more."""
@@ -95,24 +83,17 @@ class VisitorConnection(Protocol):
         self, site: NameSite, secure: bool, waiting: Waiting, remaining: float
     ) -> None:
         self._site = site
-        self._scheme = b"https" if secure else b"http"
-        self._byProxy = False
+        self._secure = secure
         self._waiting = waiting
         self._remaining = remaining
-        self._reader = RequestReader()
-        self._events: deque[Any] = deque()
-        self._input = b""
-        self._first: bytes | None = b""
+        self._requests = RequestQueue()
+        self._patience = Patience(site, self._late, self._makeRoom)
         self._out: list[bytes] = []
         self._exchange: Exchange | None = None
         self._run: Run | None = None
-        self._origin: Origin | None = None
-        self._peer = self._host = ""
         self._held = 0
         self._full = self._through = self._closing = self._over = False
         self._advancing = False
-        self._deadline: Key | None = None
-        self._until = 0.0
 
     # IProtocol
 
@@ -126,13 +107,9 @@ class VisitorConnection(Protocol):
         tuneSocket(self.transport)
         self._waiting.leave = self._makeRoom
         peer = self.transport.getPeer()
-        self._peer = addressText(peer)
-        host = getattr(peer, "host", None) or "unknown"
-        # Of a port that has both families, an address of IPv4 is still one.
-        self._host = str(addressOf(host) or host)
-        self._byProxy = self._site.proxies.speaksFor(self._host)
+        self._origins = Origins(self._site.proxies, peer, self._secure)
         self.transport.registerProducer(self, True)
-        self._awaitHead(self._remaining)
+        self._patience.begin(self._remaining)
 
     def dataReceived(self, data: bytes) -> None:
         if self._through:
@@ -141,9 +118,7 @@ class VisitorConnection(Protocol):
             return
         if self._closing:
             return
-        if self._first is not None:
-            self._first += data
-        self._input = self._input + data if self._input else data
+        self._requests.add(data)
         self._advance()
 
     def readConnectionLost(self) -> None:
@@ -156,15 +131,14 @@ class VisitorConnection(Protocol):
             self._close()
         else:
             exchange.keepAlive = False
-            self._stopWaiting()
-            self._awaitBytes(exchange, exchange.sent)
+            self._patience.watch(lambda: exchange.sent, self.transport.abortConnection)
 
     def writeConnectionLost(self) -> None:
         """Our end is on its way."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._over = self._closing = True
-        self._stopWaiting()
+        self._patience.stop()
         self._waiting.known()
         HELD.letGo(self)
         run, self._run = self._run, None
@@ -178,34 +152,9 @@ class VisitorConnection(Protocol):
 
     # Time
 
-    def _awaitHead(self, seconds: float) -> None:
-        site = self._site
-        self._until = site.reactor.seconds() + seconds
-        site.idle[self] = None
-        if len(site.idle) > site.mostIdle:
-            next(iter(site.idle))._makeRoom()
-        if self._deadline is None:
-            self._deadline = deadlinesOf(site.reactor).add(seconds, self._late)
-
-    def _stopWaiting(self) -> None:
-        self._site.idle.pop(self, None)
-        if self._deadline is not None:
-            deadlinesOf(self._site.reactor).cancel(self._deadline)
-            self._deadline = None
-
     def _late(self) -> None:
-        """
-        Look whether a head is overdue. One look lasts for all requests that come until
-        then, so that none of them costs a deadline of its own.
-        """
-        self._deadline = None
-        if self not in self._site.idle:
-            # It is being answered; then its next head is awaited anew.
-            return
-        left = self._until - self._site.reactor.seconds()
-        if left > 0:
-            self._deadline = deadlinesOf(self._site.reactor).add(left, self._late)
-        elif self._reader.isBetween:
+        """The head of a request has not come in time."""
+        if self._requests.isBetween:
             self._close()
         else:
             self._refuse(408, "the request did not come in time")
@@ -213,19 +162,8 @@ class VisitorConnection(Protocol):
     def _makeRoom(self) -> None:
         """Leave, for somebody else."""
         self._closing = True
-        self._stopWaiting()
+        self._patience.stop()
         self.transport.abortConnection()
-
-    def _awaitBytes(self, exchange: Exchange, sent: int) -> None:
-        def late() -> None:
-            self._deadline = None
-            if self._exchange is exchange and not self._over:
-                if exchange.sent == sent:
-                    self.transport.abortConnection()
-                else:
-                    self._awaitBytes(exchange, exchange.sent)
-
-        self._deadline = deadlinesOf(self._site.reactor).add(HALF_OPEN, late)
 
     # What the visitor sends
 
@@ -236,30 +174,16 @@ class VisitorConnection(Protocol):
         self._advancing = True
         try:
             while not (self._closing or self._through):
-                if self._events:
-                    if not self._take(self._events[0]):
-                        break
-                    if self._events:
-                        self._events.popleft()
-                elif self._input:
-                    self._readSome()
-                else:
+                event = self._requests.next()
+                if event is None or not self._take(event):
                     break
+                self._requests.took()
         finally:
             self._advancing = False
         self._flush()
         if self._closing or self._through:
             return
-        rest = self._reader.rest
-        self._hold(QUEUE, bool(self._events or self._input or (rest and len(rest))))
-
-    def _readSome(self) -> None:
-        data = self._input
-        if len(data) > SLICE and not self._reader.inBody:
-            data, self._input = data[:SLICE], data[SLICE:]
-        else:
-            self._input = b""
-        self._events.extend(self._reader.feed(data))
+        self._hold(QUEUE, self._requests.waits)
 
     def _take(self, event: Any) -> bool:
         """
@@ -291,15 +215,11 @@ class VisitorConnection(Protocol):
     def _begin(self, head: RequestHead) -> None:
         """A request's head is there."""
         site = self._site
-        site.idle.pop(self, None)
+        self._patience.came()
         self._waiting.known()
         host = hostOf(head.host)
-        visitor, scheme = self._host, self._scheme
-        if self._byProxy:
-            visitor = site.visitorOf(visitor, head)
-            scheme = site.schemeOf(head, scheme)
-        now = site.reactor.seconds()
-        self._exchange = exchange = Exchange(head, host, visitor, now, scheme)
+        origin, now = self._origins.of(head), site.reactor.seconds()
+        self._exchange = exchange = Exchange(head, host, origin, now)
         exchange.keepAlive = head.keepAlive
         own = site.ownAnswer(exchange)
         if own is not None:
@@ -314,22 +234,14 @@ class VisitorConnection(Protocol):
         if own is not None:
             self._answer(own)
             return
-        exchange.written = requestBytes(head, route.rules, self._originOf(exchange))
-        first, self._first = self._first, None
+        exchange.written = requestBytes(head, route.rules, origin)
+        first, self._requests.first = self._requests.first, None
         if route.options.raw:
             self._goThrough(exchange, route, first)
             return
         run = self._runFor(exchange, route)
         if run is not None:
             self._out.append(exchange.written)
-
-    def _originOf(self, exchange: Exchange) -> Origin:
-        origin = self._origin
-        if origin is None or self._byProxy:
-            said = exchange.head.get(b"x-forwarded-for") if self._byProxy else b""
-            address = self._host if said else exchange.visitor
-            self._origin = origin = Origin(address, exchange.scheme, said)
-        return origin
 
     def _runFor(self, exchange: Exchange, route: Route) -> Run | None:
         """
@@ -343,7 +255,7 @@ class VisitorConnection(Protocol):
             run is not None
             and run.route is route
             and run.isUsable
-            and run.visitor == exchange.visitor
+            and run.visitor == exchange.origin.address
             and (exchange.isRepeatable or now - run.heardAt < FRESH)
         ):
             exchange.reused = True
@@ -355,16 +267,12 @@ class VisitorConnection(Protocol):
     def _newRun(self, exchange: Exchange, route: Route) -> Run | None:
         reactor = self._site.reactor
         here = self.transport.getHost()
-        run = Run(self, route, reactor, exchange.visitor, here)
+        run = Run(self, route, reactor, exchange.origin.address, here)
         run.reader.toHead = exchange.head.method == b"HEAD"
         if self._full:
             run.pauseAnswers()
         self._run = run
-        address = self._peer
-        if exchange.visitor != self._host:
-            # A proxy speaks for it, and does not say its port.
-            address = self._site.addressText(exchange.visitor)
-        route.arrived(run, address)
+        route.arrived(run, exchange.origin.peer)
         return self._run
 
     def _requestDone(self, exchange: Exchange, end: MessageEnd) -> None:
@@ -388,7 +296,16 @@ class VisitorConnection(Protocol):
         if self._through:
             self.transport.write(data)
             return
-        for event in run.reader.feed(data):
+        # The next request waits until it is known that nothing is behind this response.
+        advancing, self._advancing = self._advancing, True
+        try:
+            self._takeAnswers(run, run.reader.feed(data))
+        finally:
+            self._advancing = advancing
+        self._advance()
+
+    def _takeAnswers(self, run: Run, events: list[Event]) -> None:
+        for event in events:
             exchange = self._exchange
             if run is not self._run or self._through:
                 return
@@ -422,35 +339,35 @@ class VisitorConnection(Protocol):
             self._responseBegins(exchange, event)
 
     def _responseBegins(self, exchange: Exchange, head: ResponseHead) -> None:
-        route, scheme = exchange.route, exchange.scheme
+        route, asked, framing = exchange.route, exchange.head, b""
         assert route is not None
-        if head.status == 101:
-            if not (head.upgrade and exchange.head.upgrade):
-                why = "the service has upgraded without being asked"
-                self._broken(exchange, TunnelError("protocol-error", why))
-                return
-            exchange.response = head
-            written = responseBytes(head, route.rules, exchange.head, scheme, b"")
-            self.transport.write(written)
-            self._upgraded(exchange)
+        upgrades = head.status == 101
+        if upgrades and not (head.upgrade and asked.upgrade):
+            why = "the service has upgraded without being asked"
+            self._broken(exchange, TunnelError("protocol-error", why))
             return
         if head.isInterim:
             exchange.isInterim = True
-            if exchange.head.version == "1.1":
-                self.transport.write(
-                    responseBytes(head, route.rules, exchange.head, scheme, b"")
-                )
-            return
-        framing = exchange.framed(head)
+            if asked.version == "1.0":
+                # It knows of no such thing.
+                return
+        elif upgrades:
+            exchange.response = head
+        else:
+            framing = exchange.framed(head)
         self.transport.write(
-            responseBytes(head, route.rules, exchange.head, scheme, framing)
+            responseBytes(head, route.rules, asked, exchange.origin.scheme, framing)
         )
+        if upgrades:
+            self._upgraded()
 
     def answersEnded(self, run: Run) -> None:
         if run is not self._run:
             return
         if self._through:
-            self._endThrough()
+            # It ends its direction of a connection that was upgraded.
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
             return
         exchange = self._exchange
         for event in run.reader.ended():
@@ -520,25 +437,22 @@ class VisitorConnection(Protocol):
         if not exchange.keepAlive:
             self._close()
             return
-        if self._reader.rest is not None:
-            # There was no upgrade.
-            self._events.extend(self._reader.goOn())
-        self._awaitHead(IDLE)
+        self._requests.declined()
+        self._patience.begin()
         self._advance()
 
     # Beyond requests
 
-    def _upgraded(self, exchange: Exchange) -> None:
+    def _upgraded(self) -> None:
         """The service agrees: bytes from now on, both ways."""
         run = self._run
         assert run is not None
         self._through = True
-        self._stopWaiting()
+        self._patience.stop()
         self._logged(0)
         if run.reader.rest:
             self.transport.write(run.reader.rest)
-        rest, self._reader.rest = self._reader.rest, None
-        early, self._input = (rest or b"") + self._input, b""
+        early = self._requests.rest()
         self._hold(QUEUE, False)
         self._flush()
         if early:
@@ -553,9 +467,9 @@ class VisitorConnection(Protocol):
         whole = first.lstrip(b"\r\n")
         early = exchange.written + whole[whole.find(b"\r\n\r\n") + 4 :]
         self._logged(0)
-        self._stopWaiting()
+        self._patience.stop()
         self._through = True
-        transport, peer = self.transport, self._peer
+        transport, peer = self.transport, exchange.origin.peer
         transport.unregisterProducer()
         if isinstance(transport, SocketTransport):
 
@@ -566,15 +480,10 @@ class VisitorConnection(Protocol):
             SocketEnd.of(transport, arrived)
             return
         reactor, here = self._site.reactor, transport.getHost()
-        self._run = run = Run(self, route, reactor, exchange.visitor, here)
+        self._run = run = Run(self, route, reactor, exchange.origin.address, here)
         route.arrived(run, peer)
         run.send(early)
         transport.registerProducer(self, True)
-
-    def _endThrough(self) -> None:
-        """The service ends its direction of a connection that was upgraded."""
-        self.transport.unregisterProducer()
-        self.transport.loseWriteConnection()
 
     # The end
 
@@ -623,14 +532,14 @@ class VisitorConnection(Protocol):
         if self._over:
             return
         self._closing = True
-        self._stopWaiting()
+        self._patience.stop()
         exchange = self._exchange
         if exchange is not None and not exchange.responseDone:
             self._dropRun(TunnelError("reset", "the visitor has left"))
         self._leaveRun()
         self._logged(499)
-        self._events.clear()
-        self._input, self._out = b"", []
+        self._requests.clear()
+        self._out = []
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 

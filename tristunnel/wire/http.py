@@ -26,6 +26,7 @@ __all__ = [
     "MOST_HEADERS",
     "MOST_HEAD_BYTES",
     "BadMessage",
+    "Event",
     "Head",
     "Headers",
     "MessageEnd",
@@ -97,6 +98,10 @@ class Head:
             return b"close" not in self.connection
         return b"keep-alive" in self.connection
 
+    def all(self, name: bytes) -> list[bytes]:
+        """Find all headers of a name in lower case."""
+        return [value for lower, _, value in self.headers if lower == name]
+
     def get(self, name: bytes) -> bytes:
         """Find the first header of a name in lower case; empty if there is none."""
         for lower, _, value in self.headers:
@@ -140,6 +145,7 @@ class ResponseHead(Head):
 
 
 Event = RequestHead | ResponseHead | bytes | MessageEnd | BadMessage
+"""What a reader returns."""
 
 _NOTHING: Headers = []
 _LOOKED_AT = frozenset(

@@ -1,0 +1,98 @@
+"""
+How long a visitor's connection may have nothing to do, or take nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tristunnel.dataplane.deadlines import Key, deadlinesOf
+from tristunnel.names.site import NameSite
+
+__all__ = ["HALF_OPEN", "IDLE", "Patience"]
+
+IDLE = 60.0
+"""Seconds in which the next request's head must have come."""
+
+HALF_OPEN = 30.0
+"""Seconds without a byte of the response after which a visitor has left who has ended
+its direction."""
+
+
+class Patience:
+    """
+    Waits for heads of requests, and for visitors who may have left.
+
+    One look lasts for all requests that come until then, so that none of them costs a
+    deadline of its own.
+
+    @param site: Knows who has nothing to do.
+    @param late: Called when a head has not come in time.
+    @param leave: Ends the connection, to make room for another.
+    """
+
+    __slots__ = ("_deadline", "_late", "_site", "_until", "leave")
+
+    def __init__(
+        self,
+        site: NameSite,
+        late: Callable[[], object],
+        leave: Callable[[], object],
+    ) -> None:
+        self._site = site
+        self._late = late
+        self.leave = leave
+        self._deadline: Key | None = None
+        self._until = 0.0
+
+    def begin(self, seconds: float = IDLE) -> None:
+        """A head is to come in so many seconds."""
+        site = self._site
+        self._until = site.reactor.seconds() + seconds
+        site.idle[self] = None
+        if len(site.idle) > site.mostIdle:
+            next(iter(site.idle)).leave()
+        if self._deadline is None:
+            self._deadline = deadlinesOf(site.reactor).add(seconds, self._look)
+
+    def came(self) -> None:
+        """It has come."""
+        self._site.idle.pop(self, None)
+
+    def stop(self) -> None:
+        """Wait for nothing any more."""
+        self._site.idle.pop(self, None)
+        if self._deadline is not None:
+            deadlinesOf(self._site.reactor).cancel(self._deadline)
+            self._deadline = None
+
+    def _look(self) -> None:
+        self._deadline = None
+        if self not in self._site.idle:
+            # It is being answered; then its next head is awaited anew.
+            return
+        left = self._until - self._site.reactor.seconds()
+        if left > 0:
+            self._deadline = deadlinesOf(self._site.reactor).add(left, self._look)
+        else:
+            self._late()
+
+    def watch(self, taken: Callable[[], Any], stuck: Callable[[], object]) -> None:
+        """
+        Look now and then whether something goes on.
+
+        @param taken: Changes while it does.
+        @param stuck: Called when it does not.
+        """
+        self.stop()
+        before = taken()
+
+        def look() -> None:
+            self._deadline = None
+            if taken() == before:
+                stuck()
+            else:
+                self.watch(taken, stuck)
+
+        self._deadline = deadlinesOf(self._site.reactor).add(HALF_OPEN, look)
