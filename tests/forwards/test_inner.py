@@ -124,6 +124,7 @@ class ForwardTests(SynchronousTestCase):
             ("1080=socks:allow=10.0.0.0/99:open=yes", "not understood"),
             ("1080=socks:allow=a+x:open=yes", "not understood"),
             ("1080=socks:allow=a:open=maybe", "takes yes or no"),
+            ("1080=socks:allow=udp/10.0.0.0/8:open=yes", "leave out udp/"),
             ("1080=socks:allow=a:opem=yes", "'opem=' is not known"),
             ("udp/1080=socks:allow=a:open=yes", "no UDP service"),
             ("1080=socks:allow=a:open=yes,proxy=v2", "no PROXY header"),
@@ -170,9 +171,6 @@ class ForwardTests(SynchronousTestCase):
 
 class InnerCase(LoopbackTestCase):
     """A client with a proxy into this machine."""
-
-    def code(self, call: Callable[[], Any]) -> Any:
-        return call()
 
     async def through(self, url: str, port: int) -> Talk:
         """Connect to a port through a proxy."""

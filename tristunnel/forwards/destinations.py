@@ -129,7 +129,11 @@ _FORM = re.compile(r"(udp/)?(\[[^\]]+\](?:/[0-9]+)?|[^\[\]:]+)(?::([0-9,*-]+))?"
 
 
 def parseDestination(
-    text: str, option: str, needsPorts: bool = True, colon: str = ":"
+    text: str,
+    option: str,
+    needsPorts: bool = True,
+    colon: str = ":",
+    sockets: bool = False,
 ) -> Destination:
     """
     Read C{HOST:PORTS}, C{NETWORK:PORTS}, or either behind C{udp/}.
@@ -137,9 +141,10 @@ def parseDestination(
     @param option: What it was given to, for messages.
     @param needsPorts: Whether the ports must be said; all, if they are not.
     @param colon: What is before the ports.
+    @param sockets: Whether C{unix:PATH} is one, too.
     @raise TunnelError: C{bad-option}.
     """
-    if text.startswith(f"{UNIX}/") and colon == ":":
+    if sockets and text.startswith(f"{UNIX}/"):
         return Destination(False, text, None, None)
     mark = "" if colon == ":" else colon
     found = _FORM.fullmatch(

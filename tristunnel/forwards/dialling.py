@@ -48,7 +48,9 @@ def dialDestinations(texts: Iterable[str]) -> Destinations:
     @raise TunnelError: C{bad-option}.
     """
     return Destinations(
-        [parseDestination(each, OPTION) for each in texts], OPTION, separatesUDP=True
+        [parseDestination(each, OPTION, sockets=True) for each in texts],
+        OPTION,
+        separatesUDP=True,
     )
 
 

@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from tristunnel.dataplane.dial import adopted
 
-__all__ = ["InnerEndpoint", "VisitorFactory"]
+__all__ = ["InnerEndpoint", "OneProtocol", "VisitorFactory"]
 
 VisitorFactory = Callable[[Mapping[str, object]], IProtocolFactory]
 """Makes what serves one visitor, of whom the server has said so much."""
@@ -60,8 +60,15 @@ class InnerEndpoint:
             return fail(Failure())
         for each in (ours, theirs):
             each.setblocking(False)
-        adopted(self.reactor, theirs, self.serve(self.info))
-        return adopted(self.reactor, ours, protocolFactory)
+
+        def failed(failure: Failure) -> Failure:
+            ours.close()
+            return failure
+
+        serving = adopted(self.reactor, theirs, self.serve(self.info))
+        return serving.addCallbacks(
+            lambda protocol: adopted(self.reactor, ours, protocolFactory), failed
+        )
 
 
 class OneProtocol(Factory[Protocol]):

@@ -6,6 +6,7 @@ HTTP's CONNECT, spoken by the client as a proxy into its network.
 from __future__ import annotations
 
 import hmac
+import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from tristunnel.forwards.destinations import (
     parseDestination,
 )
 from tristunnel.model.policy import VisitorPolicy
+from tristunnel.util.files import warnIfOpen
 from tristunnel.util.log_limiter import BoundedLog
 
 __all__ = ["Gateway", "Onward", "gatewayFrom", "reasonOf"]
@@ -124,6 +126,8 @@ def gatewayFrom(
         parseDestination(each, f"{option}: allow=", needsPorts=False, colon="+")
         for each in keywords["allow"]
     ]
+    if any(each.isUDP for each in listed):
+        raise badOption(f"{option}: allow= is about TCP and UDP: leave out udp/")
     isOpen = keywords.get("open", ["no"])[-1]
     if isOpen not in ("yes", "no"):
         raise badOption(f"{option}: open= takes yes or no")
@@ -148,6 +152,7 @@ def _loginFrom(
         )
     try:
         secret = Path(place[1:]).read_bytes().strip()
+        warnIfOpen(place[1:], os.stat(place[1:]).st_mode, "a password")
     except OSError as error:
         raise badOption(
             f"{option}: {place[1:]} cannot be read: {error.strerror}"

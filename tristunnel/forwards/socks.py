@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.onward import Gateway, Onward
 from tristunnel.forwards.socks_udp import Associations
@@ -83,8 +86,8 @@ class Socks(Onward):
         elif self._asked:
             self._say(_REPLIES.get(error.code.name, Reply.FAILED))
 
-    def connectionLost(self, reason: object = None) -> None:
-        super().connectionLost()
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
         if self._isAssociated:
             self._isAssociated = False
             self._associations.leave(self.visitor)

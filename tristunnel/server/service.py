@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.destinations import isOurs
 from tristunnel.names.public import PublicNames
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.tunnel_service import TunnelService
@@ -86,6 +87,7 @@ class TunnelServerService(Service):
 
     def _opened(self, listening: IListeningPort, port: ServerPort) -> None:
         self.listening.append(listening)
+        isOurs(listening)
         here: Any = listening.getHost()
         number = self.numbers[port.description] = getattr(here, "port", 0)
         for kind, listeners in self.tunnels.listeners.items():
@@ -113,6 +115,7 @@ class TunnelServerService(Service):
         reason = TunnelError("shutting-down", retryAfter=RETRY_AFTER)
         listening, self.listening = self.listening, []
         for port in listening:
+            isOurs(port, False)
             await maybeDeferred(port.stopListening)
         self._sessions.leave(reason)
         self.tunnels.leave(reason)

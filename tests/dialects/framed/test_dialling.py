@@ -234,6 +234,14 @@ class DialTests(LoopbackTestCase):
         await self.talk(await self.port(client, f"127.0.0.1:{at}"), service)
         self.assertEqual(len(self.notes.named("visitorConnected")), 1)
 
+    async def test_ownPort(self) -> None:
+        """The server connects nobody to a port of its own."""
+        await self.begin("localhost:*")
+        client = await self.connect("me")
+        for host in ("127.0.0.1", "localhost"):
+            port = await self.port(client, f"{host}:{self.serverPort}")
+            await (await self.visit(port)).gone()
+
     async def test_client(self) -> None:
         """Another client dials, by its own list."""
         service = Service(b"banner")
