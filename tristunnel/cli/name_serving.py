@@ -15,10 +15,12 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from tristunnel.acme.options import automaticCertificates
+from tristunnel.dataplane.tls import serverTLSFactory
 from tristunnel.dialects.base.dialect import PortProtocol
 from tristunnel.model.observer import ServerObserver
 from tristunnel.names.public import CertificateState, PublicNames
 from tristunnel.names.site import NameSite
+from tristunnel.server.bare import BareOrTLSFactory
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.hosts import SharedHTTP
 from tristunnel.server.minecraft import MinecraftFactory
@@ -188,7 +190,7 @@ class NameServing:
     def factoryFor(
         self,
         port: ServerPort,
-        clients: Sequence[PortProtocol],
+        clients: tuple[Sequence[PortProtocol], Sequence[PortProtocol]],
         site: PortProtocol,
         hosts: NameSite,
         observer: ServerObserver,
@@ -197,7 +199,8 @@ class NameServing:
         """
         Make what serves a port.
 
-        @param clients: What clients speak, except for HTTP.
+        @param clients: What clients speak, except for HTTP; and of that, what needs no
+            TLS where there is some.
         @param site: The server's own pages.
         @param hosts: Serves tunnels' hosts.
         @param observer: Told of peers that are turned away.
@@ -207,10 +210,17 @@ class NameServing:
         if port.option in ALONE:
             return self._first[port.option](port, observer, limiter)
 
+        spoken, bare = clients
+
+        def detecting(protocols: Sequence[PortProtocol]) -> ProtocolDetectorFactory:
+            return ProtocolDetectorFactory(
+                self._reactor, protocols, observer, timeout, limiter, port.proxied
+            )
+
         def detector(options: frozenset[str], secure: bool) -> ProtocolDetectorFactory:
             protocols: list[PortProtocol] = []
             if "--port" in options:
-                protocols += clients
+                protocols += spoken
             if options.isdisjoint(SCHEMES):
                 protocols.append(site)
             elif "--port" in options:
@@ -219,15 +229,29 @@ class NameServing:
                 protocols.append(shared)
             else:
                 protocols.append(NamesPortProtocol(hosts, secure))
-            return ProtocolDetectorFactory(
-                self._reactor, protocols, observer, timeout, limiter, port.proxied
-            )
+            return detecting(protocols)
 
         if not port.serving("--https"):
-            return detector(frozenset((port.option, *port.serves)), port.secure)
+            whole = detector(frozenset((port.option, *port.serves)), port.secure)
+            if not port.bare or port.creator is None:
+                return whole
+            return BareOrTLSFactory(
+                self._reactor,
+                [each for protocol in bare for each in protocol.beginnings],
+                detecting(bare),
+                serverTLSFactory(port.creator, whole),
+                observer,
+                limiter,
+                timeout,
+                port.proxied,
+            )
         own = detector(frozenset(("--port", "--https")), True)
         visitors = detector(frozenset(("--https",)), True)
         answers = self._answers
+        plain = detecting(bare) if port.bare else None
+        if port.withoutTLS:
+            plain = detector(port.withoutTLS, False)
+            plain.protocols[:0] = bare if port.bare else ()
         return TLSNamesFactory(
             self._reactor,
             self._names.table,
@@ -237,7 +261,7 @@ class NameServing:
             observer,
             limiter,
             (lambda name: None) if answers is None else answers.contextFor,
-            detector(port.withoutTLS, False) if port.withoutTLS else None,
+            plain,
             timeout,
             port.proxied,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 from autobahn.websocket import USES_NVX
@@ -21,7 +22,7 @@ from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.table import portProtocols
+from tristunnel.dialects.table import DIALECTS, portProtocols
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.hooks.certificates import CertificateWatch
 from tristunnel.hooks.delivery import Hooks
@@ -288,12 +289,17 @@ class Serving(MultiService):
             hosts.log = log
         others = self._makeLimiter()
         dialects = portProtocols(sessions, options.served)
+        bare = portProtocols(sessions, options.served, bare=True)
+        clientPorts = [
+            replace(port, bare=bool(bare) and port.below is not None)
+            for port in options.serverPorts
+        ]
         named: list[tuple[ServerPort, Any]] = [
             (
                 port,
                 self._naming.factoryFor(
                     port,
-                    dialects,
+                    (dialects, bare),
                     site,
                     hosts,
                     self._watch.observer,
@@ -301,7 +307,7 @@ class Serving(MultiService):
                     limiter if port.serving("--port") else others,
                 ),
             )
-            for port in (*options.serverPorts, *options.namePorts)
+            for port in (*clientPorts, *options.namePorts)
         ]
         if self._membership is not None:
             serveAsMember(
@@ -433,7 +439,8 @@ class Serving(MultiService):
     def _tellOfDialects(self) -> None:
         """Say which are spoken, and what clients go by who are not ours."""
         served = self._options.served
-        _log.debug("Clients may speak {names}", names=", ".join(served))
+        say = _log.debug if len(served) == len(DIALECTS) else _log.info
+        say("Clients may speak {names}", names=", ".join(served))
         for dialect in served.values():
             try:
                 notices = dialect.notices(self._sessions)

@@ -90,11 +90,16 @@ def parseDialects(names: str, certificatesOnly: bool) -> Served:
 
 
 def portProtocols(
-    sessions: ServerSessions, served: Served = DIALECTS
+    sessions: ServerSessions, served: Served = DIALECTS, bare: bool = False
 ) -> Sequence[PortProtocol]:
-    """What a port serves, beside HTTP, by the first bytes of a connection."""
+    """
+    What a port serves, beside HTTP, by the first bytes of a connection.
+
+    @param bare: Whether before TLS, at a port that has that.
+    """
     return [
         protocol
         for dialect in served.values()
+        if dialect.encrypts or not bare
         for protocol in dialect.portProtocols(sessions)
     ]

@@ -79,6 +79,7 @@ class ServerPort:
     @ivar shown: The certificate that it shows: a PEM file or a directory of them.
     @ivar below: Where to listen without TLS, if it speaks TLS.
     @ivar serves: The options that named it: several may share one port.
+    @ivar bare: Whether some of its clients encrypt by themselves, and come before TLS.
     @ivar ownCreator: The same of those who come for the server itself, if they must
         show certificates and visitors need none.
     @ivar withoutTLS: Those of them whose connections may come without TLS.
@@ -96,11 +97,12 @@ class ServerPort:
     serves: frozenset[str] = frozenset()
     withoutTLS: frozenset[str] = frozenset()
     ownCreator: CreatorInForce | None = None
+    bare: bool = False
 
     @property
     def listening(self) -> IStreamServerEndpoint:
         """Where to listen: without TLS where what serves it sorts that first."""
-        sorts = self.below is not None and any(map(self.serving, _SORTED))
+        sorts = self.bare or any(map(self.serving, _SORTED))
         return self.below if sorts and self.below is not None else self.endpoint
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,6 +17,7 @@ from twisted.internet.task import deferLater
 from tests.support.loopback import LoopbackTestCase
 from tests.support.processes import Program, startProgram
 from tristunnel.auth.realm import Authenticator
+from tristunnel.dataplane.tls import serverTLSFactory
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.conch.client import ClientPackets, Credentials
 from tristunnel.dialects.conch.connection import KEEPALIVE, Connection
@@ -25,11 +27,13 @@ from tristunnel.dialects.table import portProtocols
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.memory_book import MemoryBook
+from tristunnel.server.bare import BareOrTLSFactory
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import parsePort
 from tristunnel.server.service import TunnelServerService
+from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
-from tristunnel.wire.ssh import Fields, Message, packNumbers, packText
+from tristunnel.wire.ssh import BEGINNING, Fields, Message, packNumbers, packText
 
 __all__ = ["SSH", "Peer", "SSHTestCase"]
 
@@ -131,12 +135,26 @@ class SSHTestCase(LoopbackTestCase):
         self.sessions = TunnelServerFactory(
             self.reactor, self.tunnels, self.authenticator, self.limits
         )
-        detector = ProtocolDetectorFactory(
+        factory: Any = ProtocolDetectorFactory(
             self.reactor, portProtocols(self.sessions), self.notes
         )
         where = parsePort(self.reactor, port, self.files, self.directory, ["localhost"])
+        creator = where.creator
+        if creator is not None:
+            # As a server does at a port with TLS.
+            where = replace(where, bare=True)
+            factory = BareOrTLSFactory(
+                self.reactor,
+                [BEGINNING],
+                ProtocolDetectorFactory(
+                    self.reactor, portProtocols(self.sessions, bare=True), self.notes
+                ),
+                serverTLSFactory(creator, factory),
+                self.notes,
+                PreauthLimiter(self.reactor.seconds),
+            )
         server = TunnelServerService(
-            self.reactor, [(where, detector)], self.sessions, self.tunnels, grace
+            self.reactor, [(where, factory)], self.sessions, self.tunnels, grace
         )
         server.startService()
         at: Any = server.listening[0].getHost()

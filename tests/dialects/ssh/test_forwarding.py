@@ -8,6 +8,7 @@ from twisted.internet.defer import gatherResults
 
 from tests.dialects.framed.memory import RecordingEnd
 from tests.dialects.ssh.rig import SSHTestCase
+from tests.support.loopback import Service
 from tristunnel.errors import TunnelError
 from tristunnel.wire.ssh import Fields, packNumbers, packText
 
@@ -104,3 +105,30 @@ class ForwardingTests(SSHTestCase):
         await visitor.gone()
         await self.until(lambda: not self.tunnels.tunnels)
         self.assertEqual(0, self.sessions.streams())
+
+
+class TLSPortTests(SSHTestCase):
+    """A port with TLS, where SSH comes before that."""
+
+    tls = True
+
+    async def test_both(self) -> None:
+        """Clients with TLS and those with SSH come to the same port."""
+        await self.startServer("ssl:0:interface=127.0.0.1")
+        peer = await self.come()
+        await self.visit(await peer.listen())
+        await self.until(lambda: bool(peer.channels))
+        service = Service()
+        (port,) = await self.startClient(f"0=127.0.0.1:{self.offer(service)}")
+        visitor, talk = await self.pair(port, service)
+        visitor.say(b"hello")
+        await talk.has(5)
+
+    async def test_pieces(self) -> None:
+        """What begins like SSH, and goes on as something else, is for TLS to refuse."""
+        await self.startServer("ssl:0:interface=127.0.0.1")
+        for said in (b"SS", b"SSX", b"GET / HTTP/1.0\r\n\r\n"):
+            talk = await self.visit(self.serverPort)
+            talk.say(said)
+            if len(said) > 2:
+                await talk.ended()

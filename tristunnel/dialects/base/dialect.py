@@ -123,6 +123,8 @@ class Dialect:
     @cvar subprotocols: What its WebSockets may name.
     @cvar showsCertificate: Whether its clients can show a certificate of
         C{--client-ca}.
+    @cvar encrypts: Whether it encrypts by itself, so that its L{portProtocols} are
+        served before TLS at a port that has that.
     @cvar atRoot: Whether its clients come to C{/} unless they are told otherwise.
     @cvar pageNames: The first parts of the paths of its own pages.
     """
@@ -140,6 +142,7 @@ class Dialect:
     visitsAlone: ClassVar[bool] = False
     subprotocols: ClassVar[Sequence[str]] = ()
     showsCertificate: ClassVar[bool] = True
+    encrypts: ClassVar[bool] = False
     atRoot: ClassVar[bool] = False
     pageNames: ClassVar[Sequence[str]] = ()
 

@@ -45,6 +45,7 @@ class SSHDialect(Dialect):
 
     name = "ssh"
     hasClient = False
+    encrypts = True
     showsCertificate = False
 
     def portProtocols(self, sessions: ServerSessions) -> Sequence[PortProtocol]:
