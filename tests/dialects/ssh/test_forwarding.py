@@ -127,7 +127,7 @@ class TLSPortTests(SSHTestCase):
     async def test_pieces(self) -> None:
         """What begins like SSH, and goes on as something else, is for TLS to refuse."""
         await self.startServer("ssl:0:interface=127.0.0.1")
-        for said in (b"SS", b"SSX", b"GET / HTTP/1.0\r\n\r\n"):
+        for said in (b"SS", b"SSXXXXXX", b"GET / HTTP/1.0\r\n\r\n"):
             talk = await self.visit(self.serverPort)
             talk.say(said)
             if len(said) > 2:
