@@ -44,7 +44,7 @@ class NameServingTests(FileTestCase):
         self.port = port
         return self.naming.factoryFor(
             port,
-            [cast(Any, _Kind(b"client"))],
+            ([cast(Any, _Kind(b"client"))], []),
             cast(Any, _Kind(b"GET ")),
             NameSite(reactor, self.names),
             ServerNotes(),
