@@ -224,5 +224,7 @@ _FAILURES = (
     ValueError,
     KeyError,
     AttributeError,
+    IndexError,
+    TypeError,
 )
 """What the library raises, which reads whatever the authority answers."""
