@@ -90,7 +90,7 @@ class PebbleTests(TestCase):
         names = self.pebble.names
         records = UpdatedRecords(f"127.0.0.1:{names.port}", str(names.keyFile))
         service = self.service(self.orders(records=records))
-        service.wantDomain("t.test.example")
+        service.wantDomains(["t.test.example"])
         service.want("blog.t.test.example")
         await self.until(lambda: service.certificates.find("blog.t.test.example"))
         (state,) = service.states()

@@ -166,7 +166,7 @@ class RenewalTests(FileTestCase):
     def test_wildcard(self) -> None:
         """Where a domain is proved, its names need no certificates of their own."""
         self.orders.provesDomains = True
-        self.service.wantDomain("test.example")
+        self.service.wantDomains(["test.example"])
         self.service.want(NAME)
         self.pass_(1)
         self.assertEqual(self.orders.asked, [("test.example", "*.test.example")])

@@ -74,6 +74,14 @@ class NameServingTests(FileTestCase):
         self.assertIsNotNone(shared.plain)
         self.assertIsNone(alone.plain)
 
+    def test_domains(self) -> None:
+        """Other domains count at once when the configuration is read again."""
+        made = self.factory("--port", "tcp:443", "--https", "tcp:443")
+        self.names.liesBelow(["u.example"])
+        self.assertFalse(made.isOwn("blog.u.example"))
+        self.assertTrue(made.isOwn("u.example"))
+        self.assertTrue(made.isOwn("blog.t.example"))
+
     def test_clientCertificates(self) -> None:
         """
         Whoever comes to the server itself is asked for a certificate, also where it

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -104,18 +104,18 @@ class AutomaticCertificates(Service):
 
     # What is wanted
 
-    def wantDomain(self, domain: str) -> None:
+    def wantDomains(self, domains: Iterable[str]) -> None:
         """
-        Have a certificate for a domain, and for all names directly below it if that
-        can be proved.
+        Have certificates for these domains from now on, and for all names directly
+        below them if that can be proved.
 
-        @param domain: For example C{t.example.com}.
+        @param domains: For example C{t.example.com}.
         """
-        if self._orders.provesDomains:
-            self._domains[domain] = (domain, f"*.{domain}")
-            self._wakeIn(0.0)
-        else:
-            self.want(domain)
+        below = self._orders.provesDomains
+        self._domains = {
+            each: (each, f"*.{each}") if below else (each,) for each in domains
+        }
+        self._wakeIn(0.0)
 
     def want(self, name: str) -> None:
         """

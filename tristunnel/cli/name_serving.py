@@ -102,11 +102,17 @@ class NameServing:
             names.left = self.automatic.release
             if options["hostname"]:
                 self.automatic.want(options["hostname"])
-            for domain in options.domains:
-                self.automatic.wantDomain(domain)
+        self._domains: Sequence[str] = ()
+        names.liesBelow = self._liesBelow
+        self._liesBelow(options.domains)
         names.offered = frozenset(each for port in ports for each in port.schemes)
         shown = [self._certificates(port) for port in ports if port.secure]
         names.isCovered = lambda host: any(each.believed(host) for each in shown)
+
+    def _liesBelow(self, domains: Sequence[str]) -> None:
+        self._domains = tuple(domains)
+        if self.automatic is not None:
+            self.automatic.wantDomains(domains)
 
     def start(self, parent: IServiceCollection) -> None:
         """Have what is needed run beside others."""
@@ -138,7 +144,7 @@ class NameServing:
             observer,
             limiter,
             self._certificates(port) if port.creator is not None else None,
-            lambda: self._options.domains,
+            lambda: self._domains,
             self._options["handshake-timeout"],
             port.proxied,
         )
@@ -159,7 +165,7 @@ class NameServing:
 
     def _isOwn(self, port: ServerPort, name: str) -> bool:
         """Whether a client's TLS is for the server itself."""
-        if name in (self._options["hostname"].lower(), *self._options.domains):
+        if name in (self._options["hostname"].lower(), *self._domains):
             return bool(name) or port.serving("--port")
         return port.serving("--port") and not self.isName(name)
 
@@ -185,7 +191,7 @@ class NameServing:
             return True
         if host == self._options["hostname"].lower().removesuffix("."):
             return False
-        return any(host.endswith(f".{each}") for each in self._options.domains)
+        return any(host.endswith(f".{each}") for each in self._domains)
 
     def factoryFor(
         self,

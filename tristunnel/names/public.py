@@ -4,7 +4,7 @@ What visitors see of names: by which ports and schemes they are reached.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tristunnel.names.pages import Pages
@@ -47,6 +47,7 @@ class PublicNames:
     @ivar offered: The schemes that are going to be among these.
     @ivar held: Told of each host that a tunnel has, whose TLS ends here.
     @ivar left: Told when it has it no more.
+    @ivar liesBelow: Told which domains have names from now on.
     @ivar challenge: Answers an authority that looks, by the path of its request;
         gives C{None} if nothing waits for that. It is asked before any tunnel is.
     @ivar redirects: Whether requests in clear text are sent on to TLS where a host is
@@ -62,6 +63,7 @@ class PublicNames:
     offered: frozenset[str] = frozenset()
     held: Callable[[str], object] = lambda host: None
     left: Callable[[str], object] = lambda host: None
+    liesBelow: Callable[[Sequence[str]], object] = lambda domains: None
     challenge: Callable[[bytes], bytes | None] = lambda path: None
 
     def opened(self, scheme: str, number: int) -> None:

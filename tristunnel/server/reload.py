@@ -244,6 +244,7 @@ class RunningServer:
 
     def _names(self, old: ServerOptions, new: ServerOptions) -> None:
         self.tunnels.hosts.change(new.domains, new["hostname"], new.reservedNames)
+        self.server.names.liesBelow(new.domains)
 
     def _publicNames(self, old: ServerOptions, new: ServerOptions) -> None:
         names = self.server.names
