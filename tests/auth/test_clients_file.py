@@ -179,7 +179,7 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertTrue(self.admits(checker, id="a"))
         for name in ("laptop", "laptop w0rd", "w0rd"):
             self.assertFalse(self.admits(checker, id=name))
-        self.assertIn("admits 1 ids; 1 of them need no secret", lines[0])
+        self.assertIn("admits 1 id; 1 without a secret", lines[0])
         self.assertIn("line 2: there is no colon after the id", lines[1])
         self.assertEqual(len(lines), 3)
         self.assertNotIn("w0rd", "".join(lines))

@@ -39,6 +39,8 @@ from tristunnel.http.resource import JSONRPCResource
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import rootOf
 from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.service.invitations import ServerPlace
+from tristunnel.tls.certificates import fingerprintOfFile, selfSigned
 
 _ROOT = Path(tristunnel.__file__).parent.parent
 
@@ -71,8 +73,6 @@ class QuestionTests(SynchronousTestCase):
     def test_wrong(self) -> None:
         """Mistakes are told with what to write."""
         for words, cure in (
-            (["localhost:9000"], "http://localhost:9000"),
-            (["unix:relative"], "full path"),
             (["--token-file", "x"], "name it"),
             (["http://h", "--insecure"], "https://"),
             (["http://h", "--token-file", "none"], "none"),
@@ -101,6 +101,20 @@ class QuestionTests(SynchronousTestCase):
         ((where, target),) = question.places()
         self.assertEqual(where, "http://localhost:9000")
         self.assertIsNone(question.request(target, "status").authorization)
+
+    def test_serverHere(self) -> None:
+        """The server of this machine is known by its certificate, and so gets the
+        token of who asks."""
+        os.environ["TRISTUNNEL_TOKEN"] = "abc"
+        state = Path(self.mktemp()).absolute()
+        certificate = str(selfSigned(state, ["localhost"]))
+        ServerPlace("t.example.com", 9443, certificate).write(state)
+        question = questionOf(["--state-dir", str(state)])
+        ((where, target),) = question.places()
+        call = question.request(target, "status")
+        self.assertEqual((where, target.port), ("https://localhost:9443", 9443))
+        self.assertEqual(call.authorization, "Bearer abc")
+        self.assertTrue(fingerprintOfFile(certificate).startswith(call.pins[0].hex()))
 
 
 class NamedTests(SynchronousTestCase):

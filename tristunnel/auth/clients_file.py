@@ -171,7 +171,7 @@ class ClientsFile:
             "The clients file {path!r} admits {count}{anybody}",
             path=self._path,
             count=plural(len(digests), "id"),
-            anybody=f"; {anybody} of them need no secret" if anybody else "",
+            anybody=f"; {anybody} without a secret" if anybody else "",
         )
         if any(self._clients.digests.values()):
             warnIfOpen(self._path, status.st_mode, "secrets")

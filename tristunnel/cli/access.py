@@ -36,11 +36,14 @@ def addAccessCommands(commands: Any) -> None:
     )
     list_.set_defaults(run=_list)
     end = actions.add_parser("end", help="end an access, or one visitor of it")
-    end.add_argument("id", metavar="ID", help="as the list has it")
+    end.add_argument("id", metavar="ID", help="its ID in the list")
     end.set_defaults(run=_end)
     for each in (list_, end):
         each.add_argument(
-            "--state-dir", metavar="DIRECTORY", default="", help="of tunnel-access"
+            "--state-dir",
+            metavar="DIRECTORY",
+            default="",
+            help="tunnel-access's state directory",
         )
 
 

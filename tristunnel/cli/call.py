@@ -217,15 +217,15 @@ def addTLSOptions(parser: ArgumentParser) -> None:
         metavar="SHA256",
         action="append",
         default=[],
-        help="fingerprint of the server's certificate; may be given again",
+        help="fingerprint of the server's certificate; can be repeated",
     )
     add("--insecure", action="store_true", help="accept any certificate")
     add(
         "--proxy",
         metavar="URL",
         default="",
-        help="HTTP proxy to use, http://USER:PASSWORD@HOST:PORT; none for no"
-        " proxy; by default what HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY say",
+        help="HTTP proxy to use, http://USER:PASSWORD@HOST:PORT; none for no proxy"
+        " (default: the variables HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY)",
     )
 
 
@@ -242,7 +242,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("url", metavar="URL", help="http://, https:// or unix:/path")
-    add("method", metavar="METHOD", help="the name of the method, as openTunnel")
+    add("method", metavar="METHOD", help="the name of the method, such as openTunnel")
     add("params", metavar="PARAMETER", nargs="*", help="key=value, or a value")
     add(
         "--token",

@@ -75,7 +75,9 @@ In ~/.zshrc, after compinit:
 For fish, once:
   tristunnel completion fish > ~/.config/fish/completions/tristunnel.fish""",
     )
-    completion.add_argument("shell", choices=(*_SHELLS, _SERVERS), metavar="SHELL")
+    completion.add_argument(
+        "shell", choices=(*_SHELLS, _SERVERS), metavar="SHELL", help="bash, zsh or fish"
+    )
 
     def run(options: Namespace) -> None:
         if options.shell == _SERVERS:

@@ -20,7 +20,7 @@ from tristunnel.util.hosts import hostName, portNumber
 from tristunnel.util.quantities import formatDuration, parseDuration
 from tristunnel.wire.invitation import PLACEHOLDER
 
-__all__ = ["addInviteCommand"]
+__all__ = ["addInviteCommand", "serverDirectory"]
 
 
 def addInviteCommand(commands: Any) -> None:
@@ -83,11 +83,16 @@ def _port(text: str) -> int:
         raise badOption(str(error)) from None
 
 
-def _directory(options: Namespace) -> Path:
-    if options.state_dir:
-        return Path(options.state_dir)
+def serverDirectory(told: str | None) -> Path:
+    """
+    Find the state directory of this machine's server.
+
+    @param told: C{--state-dir}; empty for this user's, or as root for that of the
+        service that C{tristunnel install server} has made.
+    """
+    if told:
+        return Path(told)
     mine, service = defaultStateDirectory(), Path("/var/lib/tristunnel")
-    # Of the service that 'tristunnel install server' has made.
     isService = (
         getattr(os, "geteuid", lambda: 1)() == 0 and not (mine / "server.json").exists()
     )
@@ -106,7 +111,7 @@ def _checkOwner(directory: Path, tokens: str) -> None:
 
 
 def _run(options: Namespace) -> None:
-    directory = _directory(options)
+    directory = serverDirectory(options.state_dir)
     place = ServerPlace.read(directory)
     if not options.file:
         _checkOwner(directory, place.tokens)

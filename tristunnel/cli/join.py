@@ -48,7 +48,7 @@ def addJoinCommand(commands: Any) -> None:
         "invitation",
         type=asType(lambda text: (text, Invitation.parse(text))),
         metavar="INVITATION",
-        help="as t.example.com#k7f3-...",
+        help="for example t.example.com#k7f3-...",
     )
     add(
         "--name",
@@ -60,8 +60,8 @@ def addJoinCommand(commands: Any) -> None:
         "--proxy",
         default="",
         metavar="URL",
-        help="HTTP proxy to use, or none; without it, what"
-        " HTTPS_PROXY, ALL_PROXY and NO_PROXY say",
+        help="HTTP proxy to use, or none (default: the variables HTTPS_PROXY,"
+        " ALL_PROXY and NO_PROXY)",
     )
     add(
         "--certificate",
@@ -74,7 +74,7 @@ def addJoinCommand(commands: Any) -> None:
         type=asType(parseDuration),
         default=20.0,
         metavar="TIME",
-        help="how long to wait for the server, as 20s (default: 20s)",
+        help="how long to wait for the server (default: 20s)",
     )
     join.set_defaults(run=_run)
 

@@ -35,6 +35,7 @@ class Question:
     Whom to ask; looked for anew each time if nobody named one.
 
     @ivar isNamed: Whether somebody did.
+    @ivar isKnown: Whether whoever answers is known to be the right one.
     """
 
     def __init__(self, options: Namespace) -> None:
@@ -43,22 +44,24 @@ class Question:
         @raise ValueError: If C{where} is not a URL.
         """
         self.isNamed = bool(options.where)
-        self._where: str = options.where or DEFAULT_SERVER
+        here, pins = ("", ()) if self.isNamed else _serverHere(options)
+        self.isKnown = self.isNamed or bool(pins)
+        self._where: str = options.where or here or DEFAULT_SERVER
         self._directory = Path(options.state_dir or defaultStateDirectory())
-        if options.token_file and not self.isNamed:
+        if options.token_file and not self.isKnown:
             raise badOption("--token-file is for a server: name it, as http://...")
         target = parseTarget(self._where)
         if self.isNamed and target.scheme != "https" and givesTLS(options):
             raise badOption(TLS_ONLY)
         # Whoever listens where nobody said is not known, so it gets no token; and it
         # is on this machine, so no proxy leads there.
-        token = givenToken(options.token_file) if self.isNamed else ""
+        token = givenToken(options.token_file) if self.isKnown else ""
         self._call = CallRequest(
             target,
             "",
             authorization=f"Bearer {token}" if token else None,
             authorities=options.ca,
-            pins=tuple(parseFingerprint(pin) for pin in options.pin),
+            pins=pins or tuple(parseFingerprint(pin) for pin in options.pin),
             insecure=options.insecure,
             timeout=_TIMEOUT,
             proxy=options.proxy if self.isNamed else NONE,
@@ -89,6 +92,24 @@ class Question:
         @param method: What to call, without parameters.
         """
         return replace(self._call, target=target, method=method)
+
+
+def _serverHere(options: Namespace) -> tuple[str, tuple[bytes, ...]]:
+    """
+    Find this user's own server on this machine, by what it has written for
+    C{tristunnel invite}.
+
+    @return: Where it is, and by which certificate it is known; nothing without one.
+    """
+    from tristunnel.cli.invite import serverDirectory
+    from tristunnel.service.invitations import ServerPlace
+
+    try:
+        place = ServerPlace.read(serverDirectory(options.state_dir))
+        pin = place.invitation("0" * 16).pin
+    except TunnelError:
+        return "", ()
+    return f"https://localhost:{place.port}", (pin,)
 
 
 def liveSockets(directory: Path) -> list[Path]:
@@ -171,7 +192,12 @@ def _notAnswered(
 ) -> TunnelError:
     if status == 401:
         cure = "give --token-file FILE"
-        if not question.isNamed:
+        if question.isKnown and not question.isNamed:
+            cure = (
+                "give a token with --token-file FILE, or make one: tristunnel token"
+                " create --name me --may admin"
+            )
+        elif not question.isNamed:
             cure = f"name it: tristunnel status {where} --token-file FILE"
         return TunnelError(
             "auth-refused", f"the server at {where} requires a login; {cure}"

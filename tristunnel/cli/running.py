@@ -72,7 +72,7 @@ PROGRAMS: Mapping[str, Program] = {
         Program("udp", _client, "share a UDP service", "UDPOptions"),
         Program("client", _client, "share the services listed in a file"),
         Program("connect", _connect, "reach a service by standard input and output"),
-        Program("check", _client, "test the way to a server", "CheckOptions"),
+        Program("check", _client, "test the connection to a server", "CheckOptions"),
     )
 }
 """All of them, by command."""

@@ -36,7 +36,7 @@ def addStatusCommand(commands: Any) -> None:
         "status",
         help="show what a running server or client does",
         description="Show what a running server or client does. Without WHERE: this"
-        f" user's clients on this machine, or else the server at {DEFAULT_SERVER}.",
+        " user's clients on this machine, or else its server.",
     )
     add = status.add_argument
     add(
@@ -67,11 +67,16 @@ def addStatusCommand(commands: Any) -> None:
         "--token-file",
         metavar="FILE",
         default="",
-        help="file with the token to ask with, - to be asked for it; without it, what"
-        f" {TOKEN_VARIABLE} holds",
+        help="file with the token to log in with; - prompts for it (default: the"
+        f" variable {TOKEN_VARIABLE})",
     )
     addTLSOptions(status)
-    add("--state-dir", metavar="DIRECTORY", default="", help="of the clients")
+    add(
+        "--state-dir",
+        metavar="DIRECTORY",
+        default="",
+        help="the clients' state directory",
+    )
     status.set_defaults(run=_run)
 
 

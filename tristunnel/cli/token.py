@@ -112,37 +112,42 @@ _PERMISSIONS: tuple[_Row, ...] = (
         "ports",
         parsePorts,
         "RANGE",
-        "visitors' ports, as 9000-9010,9100 (default: all of the server's)",
+        "visitors' ports, such as 9000-9010,9100 (default: all of the server's)",
     ),
     (
         "names",
         lambda text: parseNames(text.split(",")),
         "LIST",
-        "hosts that visitors ask for, as blog,*.example.org, which are nobody"
+        "hosts that visitors ask for, such as blog,*.example.org, which are nobody"
         " else's (default: all free ones below the server's domains)",
     ),
-    ("protocols", _words, "LIST", "kinds of listener, as tcp,udp,ws (default: all)"),
+    (
+        "protocols",
+        _words,
+        "LIST",
+        "kinds of listener, such as tcp,udp,ws (default: all)",
+    ),
     ("max-tunnels", _count, "N", "tunnels at once"),
     ("max-visitors", _count, "N", "visitors at once"),
-    ("rate", parseRate, "RATE", "bytes per second each way, as 10MB/s"),
+    ("rate", parseRate, "RATE", "bytes per second each way, such as 10MB/s"),
     (
         "expires",
         _end,
         "WHEN",
-        "after a while, as 30d, or at a time, as 2030-12-31 (default: never)",
+        "after a while, such as 30d, or on a date, such as 2030-12-31 (default: never)",
     ),
     (
         "may",
         _rights,
         "LIST",
-        "open tunnels, access others' services, admin: see and end everything"
+        "open (tunnels), access (others' services), admin (see and end everything)"
         " (default: open)",
     ),
     (
         "services",
         _words,
         "LIST",
-        "with --may access: which services, as ssh,db-* (default: all)",
+        "with --may access: which services, such as ssh,db-* (default: all)",
     ),
 )
 
@@ -151,7 +156,7 @@ _POLICY: dict[str, _Row] = {
         "allow",
         _networks,
         "LIST",
-        "networks they may come from, as 192.0.2.0/24,2001:db8::/32",
+        "networks they may come from, such as 192.0.2.0/24,2001:db8::/32",
     ),
     "deny": ("deny", _networks, "LIST", "networks they may not come from"),
     "maxVisitors": (
@@ -176,15 +181,20 @@ _POLICY: dict[str, _Row] = {
         "rate-per-tunnel",
         parseRate,
         "RATE",
-        "bytes per second each way of one tunnel, as 1MB/s",
+        "bytes per second each way of one tunnel, such as 1MB/s",
     ),
     "idle": (
         "idle-timeout",
         _seconds,
         "TIME",
-        "disconnect visitors after so long without traffic, as 10m",
+        "disconnect visitors after so long without traffic, such as 10m",
     ),
-    "maxAge": ("max-stream-age", _seconds, "TIME", "end it at this age, as 12h"),
+    "maxAge": (
+        "max-stream-age",
+        _seconds,
+        "TIME",
+        "disconnect visitors at this age, such as 12h",
+    ),
 }
 """What is asked of the visitors of each of a token's tunnels, by its name there."""
 
@@ -247,7 +257,7 @@ def addPermissions(parser: Any, expires: str = "expires") -> None:
     @param expires: What the one about its end is called.
     """
     visitors = parser.add_argument_group(
-        "limits on visitors",
+        "Limits on visitors",
         "For each tunnel, in addition to the limits of the server and the client;"
         " the strictest applies.",
     )

@@ -180,7 +180,8 @@ class CheckedOptions(usage.Options):
         if told.startswith(("--", *HYPHENS[1:])):
             close = nearest(name, known, "--") if len(name) > 1 else ""
         else:
-            close = nearest(name, (each for each in known if each[0] == name), "--")
+            begun = [each for each in known if each[0] == name]
+            close = nearest(name, sorted(begun, key=len)[:1], "--")
         return f"unknown option {told}{close}"
 
     def opt_version(self) -> None:
