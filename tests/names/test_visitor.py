@@ -284,7 +284,7 @@ class RoutingTests(VisitorTestCase):
 
     def test_challenge(self) -> None:
         """Proof of a name is the server's to give, and all else the service's."""
-        self.site.challenge = lambda path: b"proof" if path.endswith(b"/t") else None
+        self.names.challenge = lambda path: b"proof" if path.endswith(b"/t") else None
         where = "/.well-known/acme-challenge/"
         self.connect().dataReceived(request(target=f"{where}t"))
         self.assertTrue(self.answer().endswith(b"\r\n\r\nproof"))

@@ -281,7 +281,7 @@ class Serving(MultiService):
         pages[WELL_KNOWN] = ChallengePage(self._names)
         site = self._site(pages, callers)
         hosts = NameSite(self._reactor, self._names)
-        hosts.proxies, hosts.challenge = options.forwarded, self._names.challenge
+        hosts.proxies = options.forwarded
         self._names.pages = options.pages
         self._names.redirects = not options["no-https-redirect"]
         if path := options["access-log"]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 from typing import Protocol as Structure
 
+from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.log import AccessLog
 from tristunnel.names.origin import NO_PROXIES, Proxies
@@ -64,8 +65,6 @@ class NameSite:
     @ivar log: Where requests are noted, or C{None}.
     @ivar tally: Counts them.
     @ivar proxies: Who may say for others where they come from.
-    @ivar challenge: Finds the answer to an authority that asks for proof of a name, by
-        the path; C{None} if there is none.
     @ivar idle: Connections that have nothing to do, the oldest first.
     @ivar mostIdle: How many of those there may be.
     """
@@ -76,9 +75,8 @@ class NameSite:
         self.log: AccessLog | None = None
         self.tally = REQUESTS
         self.proxies: Proxies = NO_PROXIES
-        self.challenge: Callable[[bytes], bytes | None] = lambda path: None
         self.idle: OrderedDict[Any, None] = OrderedDict()
-        self.mostIdle = MOST_IDLE
+        self.mostIdle = max(16, min(MOST_IDLE, RESERVE.size))
 
     def ownAnswer(self, exchange: Exchange) -> tuple[int, bytes] | None:
         """
@@ -89,7 +87,7 @@ class NameSite:
         target = exchange.head.target
         if not target.startswith(CHALLENGES):
             return None
-        answer = self.challenge(target)
+        answer = self.names.challenge(target)
         if answer is None:
             return None
         return 200, (
