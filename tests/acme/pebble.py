@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import ssl
 import urllib.request
 from pathlib import Path
@@ -13,6 +14,7 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.web.resource import Resource
@@ -65,6 +67,11 @@ class _ByName:
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
         return SSL.Connection(self._context)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Pebble:
@@ -134,7 +141,10 @@ class Pebble:
             # Some nonces are refused, as it likes to do.
             {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "20", **environment},
         )
+        # It says so before it listens.
         await self.program.says("ACME directory available")
+        while not await deferToThread(_listens, port):
+            await deferLater(self._reactor, 0.05)
         self.url = f"https://localhost:{port}/dir"
         self._manage = f"https://localhost:{manage}"
 
