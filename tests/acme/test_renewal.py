@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.tls.authority import makeAuthority
@@ -32,12 +33,15 @@ class FakeOrders:
         self.turns: list[int] = []
         self.problem: Exception | None = None
         self.provesDomains = False
+        self.waiting: Deferred[None] | None = None
         self._now = now
         self._authority = makeAuthority()
 
     async def obtain(self, names: Sequence[str], turn: int = 0) -> Issued:
         self.asked.append(tuple(names))
         self.turns.append(turn)
+        if self.waiting is not None:
+            await self.waiting
         if self.problem is not None:
             raise self.problem
         start = datetime.fromtimestamp(self._now(), UTC)
@@ -137,6 +141,19 @@ class RenewalTests(FileTestCase):
         self.pass_(1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertIn("internal error", self.service.states()[0].error)
+
+    def test_stopped(self) -> None:
+        """A stop in the middle is no failure, and is not held against the name."""
+        self.orders.waiting = Deferred()
+        self.service.want(NAME)
+        self.pass_(1)
+        self.service.stopService()
+        self.assertEqual(self.orders.asked, [(NAME,)])
+        self.assertEqual(self.store.renewal(NAME), Renewal())
+        self.orders.waiting = None
+        self.make().want(NAME)
+        self.pass_(1)
+        self.assertEqual(len(self.orders.asked), 2)
 
     def test_pace(self) -> None:
         """One domain gets so many first certificates in a week, and no more."""

@@ -252,6 +252,9 @@ class AutomaticCertificates(Service):
                 self._store.save(name, issued)
             except TunnelError as problem:
                 self._failed(name, renewal, problem)
+            except CancelledError:
+                # The server stops: that says nothing of the authority.
+                raise
             except Exception:
                 self._log.failure("Certificate for {name}", name=name)
                 self._failed(name, renewal, TunnelError("internal"))
