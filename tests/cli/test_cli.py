@@ -18,6 +18,7 @@ from tristunnel.auth.tokens import TokenStore
 from tristunnel.cli import access_tap, client_tap, server_tap, token
 from tristunnel.cli.call import parseCommand
 from tristunnel.cli.main import main, parser
+from tristunnel.model.permissions import RIGHTS
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
 
@@ -224,7 +225,7 @@ class TokenCommandTests(SynchronousTestCase):
             ("--expires", "2001-01-01", "past"),
             ("--max-tunnels", "many", "whole number"),
             ("--max-visitors", "-1", "--max-visitors"),
-            ("--may", "all", "open, access, share, admin"),
+            ("--may", "all", ", ".join(RIGHTS)),
             ("--protocols", ",", "missing"),
             ("--allow", "office", "10.0.0.0/8"),
             ("--idle-timeout", "0", "45s"),

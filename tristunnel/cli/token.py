@@ -140,8 +140,8 @@ _PERMISSIONS: tuple[_Row, ...] = (
         "may",
         _rights,
         "LIST",
-        "open (tunnels), access (others' services), admin (see and end everything)"
-        " (default: open)",
+        "open (tunnels), access (others' services), dial (what the server can reach),"
+        " share (ports with others), admin (see and end everything) (default: open)",
     ),
     (
         "services",
