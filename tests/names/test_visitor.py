@@ -515,6 +515,24 @@ class FailureTests(VisitorTestCase):
         self.service().say(response(b"true") + response(b"forged"))
         self.assertTrue(self.answer().endswith(b"true"))
 
+    def test_leaving(self) -> None:
+        """A client that leaves gets no more requests, and ends those that it has."""
+        idle, busy = self.connect(), self.connect()
+        for visitor in (idle, busy):
+            visitor.dataReceived(request())
+            self.service().say(response())
+        busy.dataReceived(request(target="/2"))
+        first, second = self.services["a.example"]
+        for each in (first, second):
+            each.run.leaveSoon()
+        self.assertTrue(first.finished)
+        self.assertFalse(second.finished)
+        second.say(response())
+        self.assertTrue(self.answer().endswith(b"ok"))
+        self.assertTrue(second.finished)
+        busy.dataReceived(request(target="/3"))
+        self.assertEqual(len(self.services["a.example"]), 3)
+
     def test_visitorGone(self) -> None:
         """A visitor who leaves takes the service's connection along."""
         visitor = self.connect()

@@ -323,6 +323,9 @@ class Tunnel:
     ) -> None:
         stream = Stream(self, visitor, address, self.seconds())
         self.streams.add(stream)
+        servedBy = getattr(visitor, "servedBy", None)
+        if servedBy is not None:
+            servedBy(self)
         try:
             side = self._letIn(stream, filters)
         except TunnelError as refusal:
@@ -332,6 +335,16 @@ class Tunnel:
             self._serve(stream, side)
         else:
             self._decide(stream, self.ask(stream))
+
+    def leaveSoon(self) -> None:
+        """
+        Have visitors take their next requests elsewhere whose ends can do so: those
+        that have C{servedBy}, which is told of the tunnel, and C{leaveSoon}.
+        """
+        for stream in list(self.streams):
+            leave = getattr(stream.visitor, "leaveSoon", None)
+            if leave is not None:
+                leave()
 
     def _serve(self, stream: Stream, side: IClientSide) -> None:
         self.visitorCount = stream.number = self.visitorCount + 1

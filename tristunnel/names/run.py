@@ -18,6 +18,7 @@ from tristunnel.dataplane.deadlines import Key, deadlinesOf
 from tristunnel.dataplane.memory import HELD
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
+from tristunnel.model.tunnel import Tunnel
 from tristunnel.names.table import Route
 from tristunnel.wire.http import ResponseReader
 
@@ -41,6 +42,9 @@ class Asker(Protocol):
 
     def runBroke(self, run: Run, reason: TunnelError) -> None:
         """The way to the service is broken, or was refused."""
+
+    def runLeaves(self, run: Run) -> None:
+        """No more requests are to be sent by it."""
 
     def runFull(self, run: Run, isFull: bool) -> None:
         """The service takes no more bytes for now, or takes them again."""
@@ -72,10 +76,12 @@ class Run:
         "_early",
         "_finished",
         "_held",
+        "_leaves",
         "_paused",
         "_peer",
         "_reactor",
         "_reason",
+        "_tunnel",
         "_waiting",
         "ended",
         "heardAt",
@@ -105,6 +111,8 @@ class Run:
         self._waiting = 0
         self._held = self._finished = self._paused = False
         self._reason: TunnelError | None = None
+        self._tunnel: Tunnel | None = None
+        self._leaves = False
         self._deadline: Key | None = None
         self.route = route
         self.reader = ResponseReader()
@@ -118,8 +126,23 @@ class Run:
 
     @property
     def isUsable(self) -> bool:
-        """Whether another request can be sent by it."""
-        return not (self.over or self.ended or self._finished)
+        """
+        Whether another request is to be sent by it: not if its client is about to
+        leave, or another one stands beside whose service is well.
+        """
+        if self.over or self.ended or self._finished or self._leaves:
+            return False
+        return self._tunnel is None or self._tunnel.isReady
+
+    def servedBy(self, tunnel: Tunnel) -> None:
+        """It has come to a tunnel."""
+        self._tunnel = tunnel
+
+    def leaveSoon(self) -> None:
+        """That tunnel takes no more requests."""
+        self._leaves = True
+        if self._asker is not None:
+            self._asker.runLeaves(self)
 
     def send(self, data: bytes) -> None:
         """Send bytes to the service, as soon as it is reached."""

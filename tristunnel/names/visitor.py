@@ -396,6 +396,10 @@ class VisitorConnection(Protocol):
         elif self._exchange is not None:
             self._broken(self._exchange, reason)
 
+    def runLeaves(self, run: Run) -> None:
+        if run is self._run and self._exchange is None and not self._through:
+            self._leaveRun()
+
     def runFull(self, run: Run, isFull: bool) -> None:
         if run is self._run:
             self._hold(RUN, isFull)
@@ -430,7 +434,7 @@ class VisitorConnection(Protocol):
         self._logged(0)
         if run is not None:
             run.heardAt = now
-            if run.ended or response is None or not response.keepAlive:
+            if not (run.isUsable and response is not None and response.keepAlive):
                 self._leaveRun()
         if self._over:
             return

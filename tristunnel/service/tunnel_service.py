@@ -375,6 +375,7 @@ class TunnelService:
         if held is None:
             return
         tunnel.visitorLimit = max(1, tunnel.served)
+        tunnel.leaveSoon()
         # The last visitor may leave meanwhile, and a port is closed only once.
         listener, tunnel.listener = tunnel.listener, None
         self.kept.drop(tunnel.id)
