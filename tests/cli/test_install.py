@@ -53,6 +53,7 @@ class InstallTests(SynchronousTestCase):
         self.patch(install, "_program", lambda: [_PROGRAM])
         self.patch(install, "_BOOTED", self.directory / "run" / "systemd")
         self.patch(install, "_unreadable", lambda program: "")
+        self.patch(install, "_SETTLE", 0.0)
         self.checked: list[list[str]] = []
         self.become(1000)
 
@@ -155,6 +156,7 @@ class InstallTests(SynchronousTestCase):
                     "systemctl --user daemon-reload",
                     "systemctl --user enable tristunnel-server.service",
                     "systemctl --user restart tristunnel-server.service",
+                    "systemctl --user is-active tristunnel-server.service",
                 ],
             )
         start = f"ExecStart={_PROGRAM} server --hostname t.example.com\n"
@@ -200,6 +202,9 @@ class InstallTests(SynchronousTestCase):
         message = self.refused("server")
         self.assertIn("does not start", message)
         self.assertIn("Access denied", message)
+        self.script("systemctl", '[ "$2" != is-active ] || { echo failed; exit 3; }')
+        message = self.refused("server")
+        self.assertIn("has ended; see journalctl --user -u tristunnel-server", message)
 
     def test_wrong(self) -> None:
         """What could not be started is found out before."""

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from argparse import REMAINDER, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}\Z", re.IGNORECASE)
 _FORWARDS = ("http", "tcp", "udp")
 _BOOTED = Path("/run/systemd/system")
 """Is there where systemd runs, see sd_booted(3)."""
+
+_SETTLE = 3.0
+"""Seconds until a program that has started is asked for."""
 
 _CONFIGURATION = ("servers.toml", "client.toml")
 
@@ -78,6 +82,7 @@ class _Service:
     @ivar start: The commands that start it.
     @ivar stop: The commands that stop it, before its unit is removed.
     @ivar forget: The commands after that.
+    @ivar alive: The command that fails if it does not run; empty for none.
     @ivar log: How to read its log.
     @ivar missing: Why nothing can start it here; empty if something can.
     @ivar unfit: Why it would not run; empty if it would.
@@ -90,6 +95,7 @@ class _Service:
     start: Sequence[Sequence[str]]
     stop: Sequence[Sequence[str]]
     forget: Sequence[Sequence[str]]
+    alive: Sequence[str]
     log: str
     missing: str
     unfit: str = ""
@@ -158,6 +164,10 @@ def _install(service: _Service) -> None:
         raise badOption(f"cannot write {str(path)!r}: {error.strerror}") from None
     for command in service.start:
         _call(command, f"{service.name} does not start")
+    if service.alive:
+        # What it finds wrong, it finds soon.
+        time.sleep(_SETTLE)
+        _call(service.alive, f"{service.name} has ended; see {service.log}")
     print(f"{service.name} runs, and will after a restart. Its log: {service.log}")
     if service.note:
         print(service.note)
@@ -234,6 +244,7 @@ def _systemd(name: str, kind: str, words: Sequence[str]) -> _Service:
         ],
         [[*control, "disable", "--now", file]],
         [[*control, "daemon-reload"]],
+        [*control, "is-active", file],
         f"journalctl {'--user ' if isUsers else ''}-u {name}",
         missing,
         "" if isUsers else _unreadable(program[0]),
@@ -305,6 +316,7 @@ def _launchd(name: str, kind: str, words: Sequence[str]) -> _Service:
         agent(label, [*_program(), *words], str(log)),
         [["launchctl", "bootstrap", domain, str(path)]],
         [["launchctl", "bootout", f"{domain}/{label}"]],
+        [],
         [],
         str(log),
         "" if shutil.which("launchctl") else "there is no launchctl here",
