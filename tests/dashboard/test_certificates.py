@@ -5,7 +5,11 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dashboard.test_dashboard import DashboardTestCase
-from tristunnel.dashboard.certificates import certificateWords, stateFor
+from tristunnel.dashboard.certificates import (
+    certificateCounts,
+    certificateWords,
+    stateFor,
+)
 from tristunnel.names.public import CertificateState
 
 NOW = 1_800_000_000.0
@@ -28,6 +32,14 @@ class WordsTests(SynchronousTestCase):
             (CertificateState(("a",), 1.0, NOW - DAY, NOW, ""), "expired"),
         ):
             self.assertIn(words, certificateWords(state, NOW))
+
+    def test_counts(self) -> None:
+        """Certificates are counted by how they are."""
+        expired = CertificateState(("a",), 1.0, NOW - DAY, NOW, "x")
+        self.assertEqual(
+            certificateCounts([GOOD, NONE, expired], NOW),
+            {"good": 1, "missing": 1, "expired": 1, "failing": 2},
+        )
 
     def test_found(self) -> None:
         """A host has its own state, or that of a wildcard."""

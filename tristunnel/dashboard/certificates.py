@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tristunnel.names.public import CertificateState
 from tristunnel.util.words import age
 
-__all__ = ["certificateRow", "certificateWords", "stateFor"]
+__all__ = ["certificateCounts", "certificateRow", "certificateWords", "stateFor"]
 
 
 def stateFor(states: Sequence[CertificateState], host: str) -> CertificateState | None:
@@ -36,6 +36,23 @@ def certificateWords(state: CertificateState | None, now: float) -> str:
     left = state.until - now
     words = f"valid for {age(left)}" if left > 0 else f"expired {age(-left)} ago"
     return f"{words}; not renewed: {state.error}" if state.error else words
+
+
+def certificateCounts(
+    states: Sequence[CertificateState], now: float
+) -> dict[str, float]:
+    """
+    Count certificates by how they are.
+
+    @return: By C{good}, C{missing}, C{expired}, and C{failing}: those whose last
+        attempt came to nothing, which count under one of the others, too.
+    """
+    counts = dict.fromkeys(("good", "missing", "expired", "failing"), 0.0)
+    for state in states:
+        kind = "good" if state.until > now else "expired" if state.until else "missing"
+        counts[kind] += 1
+        counts["failing"] += bool(state.error)
+    return counts
 
 
 def certificateRow(state: CertificateState, now: float) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import re
 import statistics
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from twisted import __version__ as _twistedVersion
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
+from tristunnel.dashboard.certificates import certificateCounts
 from tristunnel.dashboard.joined import JoinedMetrics, written
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.pipes import PIPES
@@ -75,6 +77,7 @@ def _valuesOf(
     ways = Counter({"session": 0, "copy": 0, "splice": 0, "waiting": 0})
     for tunnel in counted.tunnels:
         ways.update(_wayOf(each.visitor, each.client) for each in tunnel.streams)
+    certificates, now = service.certificates(), time.time()
     return {
         "build_info": {_VERSIONS: 1},
         "clients": {each: dialects[each] for each in {*dialects, *counted.connected}},
@@ -141,6 +144,12 @@ def _valuesOf(
             for each, number in classes.items()
         },
         "http_response_bytes": REQUESTS.sent,
+        "certificates": certificateCounts(certificates, now) if certificates else {},
+        "certificate_seconds_left": {
+            (): min(each.until - now for each in certificates if each.until)
+        }
+        if any(each.until for each in certificates)
+        else {},
         "reactor_lag_seconds": lag.seconds,
         "reactor_timers": lag.timers,
     }
@@ -191,6 +200,8 @@ gauge splice_pipes Pipes open for splicing.
 counter relayed_bytes{by} Bytes moved within the kernel (splice) or copied.
 counter http_requests{name,status} Requests for names, by class of the status.
 counter http_response_bytes{name} Bytes of the bodies of responses to them.
+gauge certificates{state} Certificates that are got by themselves.
+gauge certificate_seconds_left Until the first of them ends.
 histogram reactor_lag_seconds How late the reactor was, measured once a second.
 gauge reactor_timers Calls scheduled in the reactor.
 """
