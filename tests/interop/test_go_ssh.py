@@ -14,6 +14,7 @@ import re
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
@@ -88,6 +89,33 @@ class GoTestCase(LoopbackTestCase):
                 return
 
 
+class Echo(DatagramProtocol):
+    """Sends back what comes."""
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        assert self.transport is not None
+        self.transport.write(datagram, addr)
+
+
+class Asker(DatagramProtocol):
+    """
+    Asks once.
+
+    @ivar answered: Fires with the answer.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.answered: Deferred[bytes] = Deferred()
+        self._port = port
+
+    def startProtocol(self) -> None:
+        assert self.transport is not None
+        self.transport.write(b"x" * 5000, ("127.0.0.1", self._port))
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        self.answered.callback(datagram)
+
+
 class ChiselTests(GoTestCase):
     """chisel's program."""
 
@@ -159,6 +187,38 @@ class ChiselTests(GoTestCase):
         self.run_("chisel", *command)
         await self.open(visitors)
         await self.passes(visitors, service)
+
+    async def test_datagrams(self) -> None:
+        """UDP, at our server and at its."""
+        echo = self.outside.listenUDP(0, Echo(), interface="127.0.0.1")
+        self.addCleanup(echo.stopListening)
+        target = f"127.0.0.1:{echo.getHost().port}"
+        port, visitors = await self.server("--interface", "127.0.0.1"), freePort()
+        remote = f"R:127.0.0.1:{visitors}:{target}/udp"
+        client = self.run_("chisel", CHISEL, "client", f"ws://127.0.0.1:{port}", remote)
+        await client.says("Connected")
+        await self._ask(visitors)
+        port, visitors = freePort(), freePort()
+        server = self.run_("chisel", *chiselServer(port))
+        await server.says("Listening")
+        ours = self.ours(
+            "tunnel-client",
+            "--dialect",
+            "chisel",
+            "--connect",
+            f"ws://127.0.0.1:{port}",
+            "--forward",
+            f"udp/{visitors}={target}",
+        )
+        await ours.says("Visitors of udp://")
+        await self._ask(visitors)
+
+    async def _ask(self, port: int) -> None:
+        for _ in range(3):
+            asker = Asker(port)
+            listening = self.outside.listenUDP(0, asker, interface="127.0.0.1")
+            self.assertEqual(b"x" * 5000, await asker.answered)
+            await listening.stopListening()
 
     async def test_wrongServer(self) -> None:
         """Our client at a server with another key than it was told."""

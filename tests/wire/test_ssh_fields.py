@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.errors import TunnelError
 from tristunnel.wire.chisel import MAX_REMOTES, Remote, packConfig, unpackConfig
+from tristunnel.wire.chisel_udp import TYPE, DatagramReader, packDatagram
 from tristunnel.wire.ssh import Fields, packNumbers, packText, packTexts
 from tristunnel.wire.vtunnel_ssh import (
     Listen,
@@ -150,3 +151,46 @@ class ChiselTests(SynchronousTestCase):
         self.assertEqual("a:1/udp", Remote("", 1, "a", 1, isUDP=True).target)
         self.assertEqual("socks", Remote("", 1, isSocks=True).target)
         self.assertEqual(packTexts("a", "b"), packText("a") + packText(b"b"))
+
+
+class DatagramTests(SynchronousTestCase):
+    """chisel's datagrams."""
+
+    def test_known(self) -> None:
+        """They are what Go's own package writes."""
+        known = bytes.fromhex("17ff80010b3132372e302e302e313a35010568656c6c6f00")
+        self.assertEqual(known, packDatagram("127.0.0.1:5", b"hello"))
+        # Go leaves out what is empty.
+        bare = bytes.fromhex("fe0133ff8002fe012c") + bytes(300) + b"\0"
+        reader = DatagramReader()
+        self.assertEqual([("", bytes(300))], reader.feed(TYPE + bare))
+
+    @settings(max_examples=30, deadline=None)
+    @given(
+        st.lists(st.tuples(st.text(min_size=1, max_size=20), st.binary(max_size=200))),
+        st.integers(1, 40),
+    )
+    def test_pieces(self, datagrams: list[tuple[str, bytes]], size: int) -> None:
+        """They come in whatever pieces."""
+        data = TYPE + b"".join(packDatagram(*each) for each in datagrams)
+        reader, found = DatagramReader(), []
+        for start in range(0, len(data), size):
+            found += reader.feed(data[start : start + size])
+        self.assertEqual(datagrams, found)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(st.binary(max_size=30), max_size=8))
+    def test_anything(self, pieces: list[bytes]) -> None:
+        """Whatever comes is read, or is a protocol error, within a bound."""
+        reader = DatagramReader()
+        try:
+            for piece in pieces:
+                reader.feed(TYPE + piece)
+        except TunnelError as error:
+            self.assertEqual("protocol-error", error.code.name)
+
+    def test_long(self) -> None:
+        """What is too long is refused before it has come."""
+        for head in (b"\xfc\x7f\xff\xff\xff", b"\xf0", b"\x05\xff\x80\x05\x01a"):
+            with self.assertRaises(TunnelError):
+                DatagramReader().feed(head)

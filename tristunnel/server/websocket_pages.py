@@ -114,7 +114,11 @@ class FirstMessage:
             )
             return None
         self._arrival.first = message
-        receiver: Receiver = chosen.receiver(self._sessions, self._arrival)
+        try:
+            receiver: Receiver = chosen.receiver(self._sessions, self._arrival)
+        except TunnelError as problem:
+            connection.fail(problem)
+            return None
         connection.receiver = receiver
         receiver.opened(connection)
         return receiver

@@ -7,12 +7,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tristunnel.dialects.chisel.flows import ChannelFlow, ChannelFlows
 from tristunnel.dialects.conch.client import Credentials
 from tristunnel.dialects.conch.client_session import SSHClientSession
 from tristunnel.dialects.conch.connection import Connection
 from tristunnel.dialects.conch.hostkey import fingerprintOf
+from tristunnel.dialects.conch.streams import Channel
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
+from tristunnel.forwards.udp import UDPConnector
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.hosts import hostAndPort, parsePlace
 from tristunnel.wire.chisel import (
@@ -55,6 +58,7 @@ class ChiselClientSession(SSHClientSession):
         self.link.versions = (VERSION, *self.link.versions)
         self._host = host
         self._fingerprint = fingerprint
+        self._datagrams = UDPConnector(observer)
         self._remotes = {_remoteFor(each): each for each in forwards}
 
     def judge(self, key: bytes) -> None:
@@ -76,7 +80,8 @@ class ChiselClientSession(SSHClientSession):
             self._tellRefused(said[:500].decode("utf-8", "replace"))
             return
         for forward in self._forwards:
-            address = f"tcp://{hostAndPort(self._host, forward.port)}"
+            kind = "udp" if forward.isUDP else "tcp"
+            address = f"{kind}://{hostAndPort(self._host, forward.port)}"
             self._observer.tunnelReady(forward.addressFor(address), forward.target)
 
     def _refused(self, failure: Any) -> None:
@@ -89,6 +94,15 @@ class ChiselClientSession(SSHClientSession):
             self._observer.tunnelFailed(forward.wanted, reason)
         self.fail(reason)
 
+    def datagramsCome(self, channel: Channel, forward: Forward) -> None:
+        service: Any = forward.endpoint
+
+        def arrived(flow: ChannelFlow) -> None:
+            self._datagrams.connect(flow, forward.target, service, lambda flow: None)
+
+        channel.accept()
+        ChannelFlows(channel, arrived)
+
     def forwardOf(self, kind: str, fields: Fields) -> Forward:
         name = fields.rest().decode("utf-8", "replace")
         for remote, forward in self._remotes.items():
@@ -100,7 +114,7 @@ class ChiselClientSession(SSHClientSession):
 def _remoteFor(forward: Forward) -> Remote:
     """Ask for a port, and call the service by a name that is no other's."""
     try:
-        host, port = parsePlace(forward.target)
+        host, port = parsePlace(forward.target.removeprefix("udp:"))
     except ValueError:
         host, port = "service", forward.port
-    return Remote("0.0.0.0", forward.port, host, port)
+    return Remote("0.0.0.0", forward.port, host, port, forward.isUDP)

@@ -28,14 +28,15 @@ class ChiselDialect(Dialect):
     name = "chisel"
     client = ChiselClientService
     needsURL = True
+    carriesDatagrams = True
     atRoot = True
 
     def checkForwards(self, options: ClientOptions) -> None:
         for forward in options.forwards:
-            if not forward.port or forward.isUDP:
+            if not forward.port:
                 raise badOption(
-                    "chisel needs a TCP port: --forward PORT=TARGET, for example"
-                    " 9000=localhost:3000"
+                    "chisel needs a port: --forward PORT=TARGET, for example"
+                    " 9000=localhost:3000 or udp/5353=localhost:53"
                 )
         parseFingerprint(options["host-key"])
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.chisel.flows import ChannelFlows
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.server import GoSession, ServerPackets, overWebSocket
 from tristunnel.dialects.conch.streams import Channel
@@ -49,6 +50,7 @@ class ChiselSession(GoSession):
 
     dialect = "chisel"
     ping = PING
+    carriesDatagrams = True
 
     def __init__(
         self, sessions: ServerSessions, arrival: Arrival, link: ServerPackets
@@ -57,6 +59,7 @@ class ChiselSession(GoSession):
         link.ourVersionString = SERVER_VERSION
         link.versions = (VERSION, *link.versions)
         self._configured = False
+        self._flows: dict[Remote, ChannelFlows] = {}
 
     def claimed(self, fields: dict[str, object]) -> str:
         return str(fields.get("id", ""))[:64]
@@ -101,6 +104,23 @@ class ChiselSession(GoSession):
         else:
             super().asked(channel, kind, fields)
 
+    def serve(self, stream: Stream) -> None:
+        if stream.tunnel.protocol != "udp":
+            super().serve(stream)
+            return
+        try:
+            if self.channels is None or self.lost is not None:
+                raise TunnelError("client-away")
+            remote: Remote = self.keyOf(stream.tunnel)
+            flows = self._flows.get(remote)
+            if flows is None or flows.over:
+                channel = self.channels.openChannel(*self.channelFor(stream))
+                flows = self._flows[remote] = ChannelFlows(channel)
+        except TunnelError as refusal:
+            stream.refuse(refusal)
+        else:
+            stream.connect(flows.open(stream.visitorAddress))
+
     def channelFor(self, stream: Stream) -> tuple[str, bytes]:
         remote: Remote = self.keyOf(stream.tunnel)
         return CHANNEL, remote.target.encode()
@@ -108,8 +128,6 @@ class ChiselSession(GoSession):
 
 def _optionsFor(remote: Remote) -> dict[str, object]:
     options: dict[str, object] = {"port": remote.localPort}
-    if remote.isUDP:
-        raise badOption("UDP is not carried for chisel's clients")
     host = remote.localHost
     address = addressOf(host)
     if host == "localhost" or (address is not None and address.is_loopback):
@@ -120,4 +138,6 @@ def _optionsFor(remote: Remote) -> dict[str, object]:
             " 127.0.0.1"
         )
     options["target"] = remote.target
+    if remote.isUDP:
+        options["listener"] = "udp"
     return options

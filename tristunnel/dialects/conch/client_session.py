@@ -127,8 +127,15 @@ class SSHClientSession(ClientSession):
         except TunnelError as refusal:
             channel.reset(refusal)
             return
+        if forward.isUDP:
+            self.datagramsCome(channel, forward)
+            return
         endpoint: Any = forward.endpoint
         self._connector.connect(channel, forward.target, endpoint, self._streams.accept)
+
+    def datagramsCome(self, channel: Channel, forward: Forward) -> None:
+        """Serve a channel of datagrams, where there are such."""
+        channel.reset(TunnelError("not-permitted", "there is no UDP here"))
 
     @property
     def multiplexer(self) -> ChannelStreams | None:

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IAddress, IProtocol
 from tristunnel.dialects.base.dialect import Dialect, PortProtocol
 from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.conch.hostkey import HostKey
+from tristunnel.errors import TunnelError
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.wire.ssh import BEGINNING
 
@@ -33,11 +34,15 @@ class SSHPortProtocol:
 
     def open(
         self, address: IAddress | None, remaining: float, pending: PendingConnection
-    ) -> IProtocol:
-        """Make what serves a client."""
+    ) -> IProtocol | None:
+        """Make what serves a client; nothing without a host key, as the log said."""
         from tristunnel.dialects.ssh.server import openSession
 
-        return cast("IProtocol", openSession(self._sessions, remaining, pending))
+        try:
+            return cast("IProtocol", openSession(self._sessions, remaining, pending))
+        except TunnelError:
+            pending.known()
+            return None
 
 
 class SSHDialect(Dialect):
