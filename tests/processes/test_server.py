@@ -292,14 +292,31 @@ class EverywhereTests(TwoProcessesTestCase):
         return [each for each in tunnels if not each["name"]]
 
     async def _visits(self, server: Program) -> None:
-        """Have clients visit a service, until one comes from another member."""
+        """
+        Have clients visit a service, until one comes from another member; and have the
+        service's client dial it for others, likewise.
+        """
         service = Service(b"hello")
-        await self.client("--forward", f"shop=127.0.0.1:{self.offer(service)}")
+        target = f"127.0.0.1:{self.offer(service)}"
+        await self.client(
+            *("--forward", f"shop={target}", "--dial-allow", target),
+            *("--credentials", "id=office"),
+        )
+        here = "tcp:0:interface=127.0.0.1"
+        await self._visitedBy(server, service, "--listen", here, "--service", "shop")
+        if LONG:
+            await self._visitedBy(
+                server, service, "--listen", f"{here}={target}@office"
+            )
+
+    async def _visitedBy(
+        self, server: Program, service: Service, *options: str
+    ) -> None:
         while True:
             before = len(server.lines)
             visitor = self.start(
                 *("tunnel-client", "--connect", f"tcp:127.0.0.1:{self.port}"),
-                *("--listen", "tcp:0:interface=127.0.0.1", "--service", "shop"),
+                *options,
             )
             found = await visitor.says(r"127\.0\.0\.1:(\d+) reach|:(\d+) reach")
             await server.says("connected from", before)

@@ -69,6 +69,7 @@ def serveAsMember(
         elif isinstance(listeners, UDPListeners):
             listeners.bind = ports.bind
     sessions.visiting = Visiting(poller, membership, siblings, sessions.service)
+    sessions.visiting.dialler = sessions.dialler
     sessions.passing = Passing(poller, membership, detectors[0], siblings.passed)
     sessions.service.tickets.mark = memberMark(membership.index)
     for dialect in DIALECTS.values():

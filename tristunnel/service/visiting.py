@@ -1,12 +1,13 @@
 """
-Visitors who are clients of one process of a server, of named services that another
-process of it has: their streams go there by a pair of sockets.
+Visitors who are clients of one process of a server, of what a client of another process
+of it has or dials: their streams go there by a pair of sockets.
 """
 
 from __future__ import annotations
 
 import socket as socketModule
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
@@ -24,7 +25,21 @@ from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.platform import AF_UNIX
 
-__all__ = ["Visiting"]
+__all__ = ["Dials", "Visiting"]
+
+
+class Dials(Protocol):
+    """A client's session that dials for others."""
+
+    def openDial(self, target: str, visitor: str) -> End:
+        """
+        Have it dial.
+
+        @param target: What it is to reach.
+        @param visitor: The address of who wants that.
+        @return: A stream to it.
+        @raise TunnelError: If it takes no more.
+        """
 
 
 class Visiting:
@@ -35,6 +50,8 @@ class Visiting:
     @param membership: The ways to the others.
     @param siblings: Says which one has a service.
     @param service: The tunnels of this process.
+
+    @ivar dialler: Finds a client of this process by name, if there is one that dials.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -50,8 +67,11 @@ class Visiting:
         self._membership = membership
         self._siblings = siblings
         self._service = service
+        self.dialler: Callable[[str], Dials | None] = lambda name: None
         siblings.publish("hasService", self._has)
+        siblings.publish("hasDialler", self._dials)
         membership.answers["visit"] = self._arrived
+        membership.answers["dial"] = self._dialArrived
 
     @returnsDeferred
     async def _has(self, caller: Caller, name: str) -> object:
@@ -91,23 +111,100 @@ class Visiting:
         @param visits: Those of the visitor's session.
         @raise TunnelError: If that process is not there, or takes no more.
         """
-        link = self._membership.sibling(member)
+        self._membership.sibling(member)
         visits.enter(visitor)
 
         def closed(reason: TunnelError | None) -> None:
             visits.leave(visitor)
 
+        said = [name, address, callerAsDict(caller)]
+        self._lead(member, "visit", said, lambda end: join(visitor, end, closed))
+
+    def _lead(
+        self,
+        member: int,
+        what: str,
+        said: Sequence[object],
+        arrived: Callable[[Any], None],
+    ) -> None:
+        """
+        Make a way to another process.
+
+        @param what: How that answers.
+        @param arrived: Called with this side's end.
+        """
+        link = self._membership.sibling(member)
         try:
             ours, theirs = socketModule.socketpair(AF_UNIX)
         except OSError as error:
             raise TunnelError("limit-reached", f"a passage: {error.strerror}") from None
         try:
-            link.tell("visit", [name, address, callerAsDict(caller)], b"", [theirs])
+            link.tell(what, said, b"", [theirs])
         except TunnelError:
             ours.close()
             raise
         ours.setblocking(False)
-        SocketEnd(self._poller, ours, lambda end: join(visitor, end, closed)).begin()
+        SocketEnd(self._poller, ours, arrived).begin()
+
+    # Dialling
+
+    def _dials(self, caller: Caller, name: str) -> object:
+        if self.dialler(name) is None:
+            raise TunnelError("client-away")
+        return self._membership.index
+
+    async def findDialler(self, caller: Caller, name: str, refusal: TunnelError) -> int:
+        """
+        Find out at which process a client is that dials for others.
+
+        @param refusal: Why none of this process does.
+        @raise TunnelError: C{refusal}, if nobody has it.
+        """
+        found = await self._siblings.first(refusal, "hasDialler", caller, name)
+        return int(found)
+
+    def leadToDialler(
+        self,
+        member: int,
+        name: str,
+        target: str,
+        address: str,
+        arrived: Callable[[Any], None],
+    ) -> None:
+        """
+        Have a client of another process dial.
+
+        @param member: Where it is.
+        @param name: The client.
+        @param arrived: Called with the end that leads there.
+        @raise TunnelError: If that process is not there, or takes no more.
+        """
+        self._lead(member, "dial", [name, target, address], arrived)
+
+    def _dialArrived(self, asker: Asker, name: str, target: str, address: str) -> None:
+        """Somebody wants a client of ours to dial."""
+        if not asker.message.sockets:
+            self._log.warn("A visitor was lost: there are no descriptors left")
+            return
+        connection = asker.message.sockets[0]
+        connection.setblocking(False)
+        found = self.dialler(name)
+        try:
+            if found is None:
+                raise TunnelError("client-away")
+            far = found.openDial(target, address)
+            SocketEnd(
+                self._poller,
+                connection,
+                lambda end: join(far, end, lambda reason: None),
+            ).begin()
+        except (TunnelError, OSError) as problem:
+            self._log.info(
+                "A visitor of {name} was turned away: {problem}",
+                name=name,
+                problem=problem,
+            )
+            connection.close()
 
     @returnsDeferred
     async def _arrived(

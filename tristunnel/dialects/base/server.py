@@ -124,6 +124,15 @@ class ServerSessions:
         found: Shared = self._shared[kind]
         return found
 
+    def dialler(self, name: str) -> Any:
+        """
+        Find a client's session that dials for others.
+
+        @param name: The client's.
+        @return: A L{Dials<tristunnel.service.visiting.Dials>}, or C{None}.
+        """
+        return None
+
     def add(self, session: Session) -> None:
         """Take in a session, which learns of it if the server is about to stop."""
         if self._leaving is not None:

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.transport_end import EndFactory
-from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.dialects.framed.datagrams import SessionFlow
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import Destinations
 from tristunnel.forwards.dialling import (
@@ -32,6 +33,7 @@ from tristunnel.service.access import isCapability
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import Visits
 from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.service.visiting import Visiting
 from tristunnel.util.hosts import addressText
 
 __all__ = ["DialSession", "DialSide"]
@@ -50,7 +52,8 @@ class DialSession(Protocol):
     visits: Visits
 
     @property
-    def multiplexer(self) -> Any: ...
+    def visiting(self) -> Visiting | None:
+        """What leads to other processes of this server, if there are any."""
 
     @property
     def destinations(self) -> Destinations:
@@ -63,8 +66,11 @@ class DialSession(Protocol):
     def caller(self) -> Caller:
         """As whom the client asks."""
 
-    def streamsOf(self, multiplexer: Any) -> Any:
-        """Choose the connection for a new stream."""
+    def openDial(self, target: str, visitor: str) -> SessionStream:
+        """Have its client dial."""
+
+    def openDialFlow(self, target: str, visitor: str) -> SessionFlow:
+        """The same, for datagrams."""
 
 
 class DialSide:
@@ -228,21 +234,55 @@ class DialSide:
     ) -> None:
         """Have another client dial."""
         other = self._findClient(request.client)
-        multiplexer = None if other is None else other.multiplexer
-        if other is None or not isinstance(multiplexer, ExtendedMultiplexer):
+        if other is None:
+            self._elsewhere(stream, request, accept)
+        elif request.isUDP:
+            accept()
+            stream.connect(other.openDialFlow(request.target, stream.visitorAddress))
+        else:
+            opened = other.openDial(request.target, stream.visitorAddress)
+            opened.whenAnswered = accept
+            stream.connect(opened)
+
+    def _elsewhere(
+        self, stream: Stream, request: DialRequest, accept: Callable[[], None]
+    ) -> None:
+        """Have one do it that another process of this server has."""
+        refusal = TunnelError(
+            "client-away",
+            f"no client {request.client!r} that dials for others is connected"
+            " (tunnel-client --dial-allow there)",
+        )
+        visiting = self._session.visiting
+        if visiting is None:
+            raise refusal
+        if request.isUDP:
             raise TunnelError(
                 "client-away",
-                f"no client {request.client!r} that dials for others is connected"
-                " (tunnel-client --dial-allow there)",
+                f"no client {request.client!r} that dials is at this process of the"
+                " server, and datagrams cannot go to another one; try again",
             )
-        info: dict[str, object] = {
-            DIAL: request.target,
-            "visitor": stream.visitorAddress,
-        }
-        if request.isUDP:
+        caller = self._session.caller()
+
+        def arrived(end: Any) -> None:
             accept()
-            stream.connect(multiplexer.openFlow(info))
-            return
-        opened = other.streamsOf(multiplexer).open(info)
-        opened.whenAnswered = accept
-        stream.connect(opened)
+            stream.connect(end)
+
+        async def lead() -> None:
+            try:
+                name = request.client
+                member = await visiting.findDialler(caller, name, refusal)
+                if not stream.over:
+                    visiting.leadToDialler(
+                        member, name, request.target, stream.visitorAddress, arrived
+                    )
+            except TunnelError as error:
+                if not stream.over:
+                    self._refuse(stream, request, error)
+
+        leading = Deferred.fromCoroutine(lead())
+        leading.addErrback(lambda f: self._log.failure("A dial failed", f))
+        if not leading.called:
+            stream.visitor.whileWaiting(
+                lambda reason: self._left(stream, reason, leading)
+            )

@@ -35,6 +35,7 @@ from tristunnel.service.caller import Caller
 from tristunnel.service.leases import Lease
 from tristunnel.service.methods import methodsOf
 from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.service.visiting import Visiting
 from tristunnel.tls.explanation import whyNoTLS
 from tristunnel.util.hosts import addressText
 
@@ -178,6 +179,12 @@ class TunnelServerProtocol(Admission):
             accept = partial(multiplexer.datagrams.accept, flow)
             self._opened(flow, info, None, accept, True)
 
+    def openDialFlow(self, target: str, visitor: str) -> SessionFlow:
+        """The same as L{openDial}, for datagrams."""
+        if not isinstance(self.multiplexer, ExtendedMultiplexer):
+            raise TunnelError("client-away")
+        return self.multiplexer.openFlow({DIAL: target, "visitor": visitor})
+
     def _opened(
         self,
         end: SessionStream | SessionFlow,
@@ -236,25 +243,31 @@ class TunnelServerProtocol(Admission):
     @cached_property
     def dialled(self) -> DialSide:
         """What it has dialled."""
-        return DialSide(self, self._service, self._clientNamed)
+        return DialSide(self, self._service, self._dialler)
 
-    def _clientNamed(self, name: str) -> TunnelServerProtocol | None:
+    def _dialler(self, name: str) -> TunnelServerProtocol | None:
+        factory = self.factory
+        isOurs = isinstance(factory, TunnelServerFactory)
+        return factory.dialler(name) if isOurs else None
+
+    @property
+    def visiting(self) -> Visiting | None:
+        """What leads to other processes of this server, if there are any."""
+        return getattr(self.factory, "visiting", None)
+
+    def openDial(self, target: str, visitor: str) -> SessionStream:
         """
-        Find a client that dials for others: by the name that its login proves; where
-        nobody logs in, by what it says of itself.
+        Have the client dial.
+
+        @param target: What it is to reach.
+        @param visitor: The address of who wants that.
+        @raise TunnelError: If it takes no more.
         """
-        found: TunnelServerProtocol | None = None
-        for client in self._service.clients:
-            side, identity = client.side, client.identity
-            if not isinstance(side, TunnelServerProtocol) or not side.takesDials:
-                continue
-            names = {identity.name}
-            if identity.anonymous:
-                names = {client.facts.name, client.facts.host}
-            if name in names:
-                # The one that came last: the others may be on their way out.
-                found = side
-        return found
+        if not isinstance(self.multiplexer, ExtendedMultiplexer):
+            raise TunnelError("client-away")
+        info: dict[str, object] = {DIAL: target, "visitor": visitor}
+        opened: SessionStream = self.streamsOf(self.multiplexer).open(info)
+        return opened
 
     async def _visit(
         self, stream: SessionStream, name: str, peer: IAddress | None
@@ -284,7 +297,7 @@ class TunnelServerProtocol(Admission):
 
         @raise TunnelError: C{refusal}, if nobody has it.
         """
-        visiting = getattr(self.factory, "visiting", None)
+        visiting = self.visiting
         if visiting is None:
             raise refusal
         member, protocol = await visiting.find(self.caller(), name, refusal)
@@ -474,6 +487,24 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
         session.factory = self
         self.add(session)
         return session
+
+    def dialler(self, name: str) -> TunnelServerProtocol | None:
+        """
+        Find a client that dials for others: by the name that its login proves; where
+        nobody logs in, by what it says of itself.
+        """
+        found: TunnelServerProtocol | None = None
+        for client in self.service.clients:
+            side, identity = client.side, client.identity
+            if not isinstance(side, TunnelServerProtocol) or not side.takesDials:
+                continue
+            names = {identity.name}
+            if identity.anonymous:
+                names = {client.facts.name, client.facts.host}
+            if name in names:
+                # The one that came last: the others may be on their way out.
+                found = side
+        return found
 
     def close(self, reason: TunnelError) -> None:
         """End all sessions."""
