@@ -488,26 +488,9 @@ class Options(
             raise badOption(f"--private tunnels have names: {NEEDS_NAME}")
         checkForwards(self.forwards)
         for forward in self.forwards:
-            if forward.isUDP and not self.dialect.carriesDatagrams:
-                raise badOption(f"--dialect {self['dialect']} does not support UDP")
-            if forward.hasHost and not self.dialect.hasExtension:
-                raise badOption(
-                    f"--dialect {self['dialect']} has no names for visitors: leave out"
-                    f" {forward.wanted}"
-                )
+            self.dialect.checkForward(forward)
             if forward.private and forward.hasHost:
                 raise badOption(f"--private tunnels have no {forward.wanted}")
-            if forward.options.proxy and not self.dialect.tellsVisitors:
-                raise badOption(
-                    f"--dialect {self['dialect']} does not say where visitors come"
-                    f" from: leave out proxy={forward.options.proxy}"
-                )
-            shares = forward.options.share or forward.health
-            if shares and not self.dialect.hasExtension:
-                raise badOption(
-                    f"--dialect {self['dialect']} has no health checks, and no clients"
-                    " that share a place: leave out health and share"
-                )
             if forward.private and not forward.name:
                 raise badOption(f"--private tunnels have names: {NEEDS_NAME}")
         self.dialect.checkForwards(self)

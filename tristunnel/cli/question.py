@@ -47,7 +47,7 @@ class Question:
         here, pins = ("", ()) if self.isNamed else _serverHere(options)
         self.isKnown = self.isNamed or bool(pins)
         self._where: str = options.where or here or DEFAULT_SERVER
-        self._directory = Path(options.state_dir or defaultStateDirectory())
+        self._directory = Path(options.state_dir or defaultStateDirectory()).absolute()
         if options.token_file and not self.isKnown:
             raise badOption("--token-file is for a server: name it, as http://...")
         target = parseTarget(self._where)

@@ -155,6 +155,30 @@ class Dialect:
         @raise TunnelError: C{bad-option}, for what the dialect cannot do.
         """
 
+    def checkForward(self, forward: Forward) -> None:
+        """
+        Check that it has what a forward asks for.
+
+        @raise TunnelError: C{bad-option}.
+        """
+        own, why = f"--dialect {self.name}", ""
+        if forward.isUDP and not self.carriesDatagrams:
+            why = "does not support UDP"
+        elif forward.hasHost and not self.hasExtension:
+            why = f"has no names for visitors: leave out {forward.wanted}"
+        elif forward.options.proxy and not self.tellsVisitors:
+            why = (
+                "does not say where visitors come from: leave out"
+                f" proxy={forward.options.proxy}"
+            )
+        elif (forward.options.share or forward.health) and not self.hasExtension:
+            why = (
+                "has no health checks, and no clients that share a place: leave out"
+                " health and share"
+            )
+        if why:
+            raise badOption(f"{own} {why}")
+
     def makeClient(
         self,
         reactor: Any,

@@ -22,7 +22,7 @@ from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientP
 from tristunnel.dialects.framed.health import HealthReports
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.session import EXTENSION
-from tristunnel.dialects.framed.wanted import wantedFor
+from tristunnel.dialects.framed.wanted import beyondW3P, wantedFor
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.consent import MOST as MOST_MANAGED
 from tristunnel.forwards.consent import Consent
@@ -582,9 +582,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
 
     def _servePlain(self, session: TunnelClientProtocol) -> None:
         """A W3P server has opened one tunnel, on a port of its own choice."""
-        served = [f for f in self._forwards if not self._beyondW3P(f)]
+        served = [f for f in self._forwards if not beyondW3P(f, self.tunnelOptions)]
         for forward in self._forwards:
-            why = self._beyondW3P(forward)
+            why = beyondW3P(forward, self.tunnelOptions)
             if not why and forward is not served[0]:
                 why = (
                     "a W3P server opens one tunnel per client; start another client"
@@ -604,35 +604,12 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         address = first.addressFor(f"tcp://{hostAndPort(host, session.port)}")
         self.observer.tunnelReady(address, first.target)
 
-    def _beyondW3P(self, forward: Forward) -> str:
-        """
-        Say why a W3P server cannot have a forward.
-
-        @return: Nothing if it can.
-        """
-        if forward.isUDP:
-            return "a W3P server does not support UDP"
-        if forward.private:
-            return "a W3P server has no private services: its ports are public"
-        if forward.hasHost:
-            return "a W3P server gives out ports, and no names"
-        if forward.options.share or forward.health:
-            return "a W3P server has no health checks, and gives a port to one client"
-        if forward.options.proxy:
-            return "a W3P server does not say where visitors come from"
-        if self.tunnelOptions if forward.policy is None else forward.policy.describe():
-            return (
-                "a W3P server cannot limit visitors: it would admit those that"
-                " --allow and the like exclude"
-            )
-        return ""
-
     def _serviceFor(self, uri: str) -> tuple[str, IStreamClientEndpoint | UDPService]:
         """Find the service of a tunnel's visitors."""
         if not uri:
             # A plain W3P server's.
             for forward in self._forwards:
-                if not self._beyondW3P(forward):
+                if not beyondW3P(forward, self.tunnelOptions):
                     return forward.target, forward.endpoint
         elif self._server.capability:
             return self._forwards[0].target, self._forwards[0].endpoint

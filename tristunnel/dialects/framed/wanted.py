@@ -1,4 +1,4 @@
-"""What C{openTunnel} is told for a forward."""
+"""What C{openTunnel} is told for a forward, and what a plain W3P server cannot have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.forwards.forward import Forward
 
-__all__ = ["wantedFor"]
+__all__ = ["beyondW3P", "wantedFor"]
 
 
 def wantedFor(
@@ -45,3 +45,28 @@ def wantedFor(
     if forward.spec in lease.uris:
         options["resume"] = lease.uris[forward.spec]
     return options
+
+
+def beyondW3P(forward: Forward, rules: Mapping[str, object]) -> str:
+    """
+    Say why a plain W3P server cannot have a forward.
+
+    @param rules: As for L{wantedFor}.
+    @return: Nothing if it can.
+    """
+    if forward.isUDP:
+        return "a W3P server does not support UDP"
+    if forward.private:
+        return "a W3P server has no private services: its ports are public"
+    if forward.hasHost:
+        return "a W3P server gives out ports, and no names"
+    if forward.options.share or forward.health:
+        return "a W3P server has no health checks, and gives a port to one client"
+    if forward.options.proxy:
+        return "a W3P server does not say where visitors come from"
+    if rules if forward.policy is None else forward.policy.describe():
+        return (
+            "a W3P server cannot limit visitors: it would admit those that"
+            " --allow and the like exclude"
+        )
+    return ""
