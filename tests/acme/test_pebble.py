@@ -23,6 +23,7 @@ from tristunnel.acme.order import Orders
 from tristunnel.acme.problems import AuthorityProblem
 from tristunnel.acme.renewal import AutomaticCertificates
 from tristunnel.acme.store import Store
+from tristunnel.acme.threads import inThread
 from tristunnel.tls.pem import certificateNames
 
 LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
@@ -135,6 +136,23 @@ class PebbleTests(TestCase):
         self.assertIn(b"CERTIFICATE", issued.fullchain)
         self.assertNotIn("/my-account/0", regr.read_text())
 
+    async def test_closedAccount(self) -> None:
+        """An account that was closed gets a successor with another key."""
+        await self.pebble.start()
+        account = self.pebble.account()
+        orders = self.orders("http-01", account=account)
+        await orders.obtain(["a.test.example"])
+        (path,) = (self.pebble.directory / "accounts").iterdir()
+        before = (path / "private_key.json").read_text()
+
+        def close(client: Any) -> None:
+            client.deactivate_registration(client.net.account)
+
+        await inThread(reactor, lambda: account.call(close))
+        issued = await orders.obtain(["b.test.example"])
+        self.assertIn(b"CERTIFICATE", issued.fullchain)
+        self.assertNotEqual((path / "private_key.json").read_text(), before)
+
     async def test_renewal(self) -> None:
         """A certificate is renewed when two thirds of its time are over."""
         await self.pebble.start()
@@ -175,6 +193,7 @@ class PebbleTests(TestCase):
             test_command,
             test_refused,
             test_unknownAccount,
+            test_closedAccount,
             test_renewal,
         ):
             each.skip = WHY  # type: ignore[attr-defined]

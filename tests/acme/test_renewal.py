@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
+from tristunnel.acme import renewal
 from tristunnel.acme.order import Issued
 from tristunnel.acme.problems import AuthorityProblem
 from tristunnel.acme.renewal import (
@@ -141,6 +142,34 @@ class RenewalTests(FileTestCase):
         self.pass_(1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertIn("internal error", self.service.states()[0].error)
+
+    def test_asked(self) -> None:
+        """
+        The authority may want a renewal sooner (RFC 9773), and is asked twice a day;
+        a refusal to say so does not matter.
+        """
+        asked: list[float] = []
+        soon = datetime.fromtimestamp(self.now() + 20 * 3600, UTC)
+
+        class Telling:
+            problem: AuthorityProblem | None = None
+
+            def call(self, request: Any) -> Any:
+                asked.append(0.0)
+                if self.problem is not None:
+                    raise self.problem
+                return soon, soon
+
+        self.patch(renewal, "inThread", lambda reactor, call: maybeDeferred(call))
+        telling = Telling()
+        service = self.make(account=telling)
+        service.want(NAME)
+        self.pass_(15 * 3600)
+        self.assertEqual(len(self.orders.asked), 1)
+        self.assertIn(len(asked), (2, 3))
+        telling.problem = AuthorityProblem("no")
+        self.pass_(7 * 3600)
+        self.assertEqual(len(self.orders.asked), 2)
 
     def test_stopped(self) -> None:
         """A stop in the middle is no failure, and is not held against the name."""
