@@ -10,6 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from tests.support.notes import ServerNotes
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
+from tristunnel.cli import server
 from tristunnel.cli.name_serving import NameServing
 from tristunnel.cli.server_tap import Options
 from tristunnel.errors import TunnelError
@@ -73,6 +74,17 @@ class NameServingTests(FileTestCase):
             self.assertEqual(alone.isOwn(name), apart, name)
         self.assertIsNotNone(shared.plain)
         self.assertIsNone(alone.plain)
+
+    def test_numbers(self) -> None:
+        """A number alone is a port without TLS for visitors, also where clients' has
+        some; one number for all is one port."""
+        parsed = server.Options()
+        words = ["--state-dir", str(self.directory), "--domain", "t.example"]
+        parsed.parseOptions([*words, "--port", "443", "--https", "443", "--http", "80"])
+        shared, clear = parsed.allPorts
+        self.assertTrue(shared.secure and shared.serving("--https"))
+        self.assertEqual(shared.withoutTLS, frozenset())
+        self.assertFalse(clear.secure)
 
     def test_domains(self) -> None:
         """Other domains count at once when the configuration is read again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from tristunnel.server.ports import ServerPort, TLSFiles, joined, parsePort
 from tristunnel.service.host_rules import RESERVED
 from tristunnel.tls.certificates import fingerprintOfFile, selfSigned
 from tristunnel.tls.named import NamedCertificates
+from tristunnel.util.endpoints import listenInFull
 from tristunnel.util.words import checkChoice
 
 __all__ = ["NAMES", "NameOptionsMixin"]
@@ -51,7 +51,6 @@ class NameOptionsMixin(ACMEOptionsMixin):
     namedCertificates: NamedCertificates | None
     serverPorts: list[ServerPort]
     namePorts: list[ServerPort]
-    written: Callable[[str], str]
 
     optFlags: ClassVar[Any] = [
         (
@@ -166,7 +165,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
         @raise TunnelError: C{bad-option}.
         """
         made = [
-            self._namePort(reactor, option, self.written(each))
+            self._namePort(reactor, option, listenInFull(each))
             for option in _PORTS
             for each in self[option]
         ]
