@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 from tests.service.test_tunnel_service import ALICE, BOB, ServiceTestCase
 from tristunnel.listeners.names import NameListeners
@@ -142,7 +143,8 @@ class HostRulesTests(ServiceTestCase):
         """A tunnel that ends with its last visitor has its name no longer."""
         uri = self.open(listener="http", name="blog", via="w3p")
         tunnel = self.successResultOf(self.service.find(uri))
-        tunnel.streams.add(None)
+        stays: Any = Mock(visitor=None)
+        tunnel.streams.add(stays)
         self.successResultOf(self.service.closeTunnel(ALICE, uri, finish=True))
         tunnel.streams.clear()
         self.assertEqual(list(self.names.table), [])

@@ -65,7 +65,7 @@ class BookEntries:
         """
         owner, token, most = tunnel.owner, "", None
         if countedAs:
-            self.quota.check(len(self._here.counted))
+            self.quota.check(self._here.count)
             grant = owner.grant
             most = None if grant is None else grant.permissions.maxTunnels
             token = "" if most is None else owner.name

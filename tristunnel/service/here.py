@@ -44,10 +44,13 @@ class Here:
     """
     All of them, oldest first. Who goes through them finds those that are open, and
     not what is still being made.
+
+    @ivar count: How many are L{counted}.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
+        self.count = 0
 
     def __iter__(self) -> Iterator[Tunnel]:
         return iter([held.tunnel for held in self._held.values() if held.record.uri])
@@ -67,7 +70,9 @@ class Here:
 
     def add(self, held: Held) -> None:
         """Have a tunnel."""
+        self.remove(held.record.id)
         self._held[held.record.id] = held
+        self.count += held.counts
 
     def remove(self, tunnel: str) -> Held | None:
         """
@@ -76,7 +81,10 @@ class Here:
         @param tunnel: Its id.
         @return: What was known of it; C{None}, if it was not here.
         """
-        return self._held.pop(tunnel, None)
+        held = self._held.pop(tunnel, None)
+        if held is not None:
+            self.count -= held.counts
+        return held
 
     def get(self, tunnel: str) -> Held | None:
         """
