@@ -51,7 +51,7 @@ class ClientTests(OptionsTestCase):
         """What does not go together is refused with what would."""
         ws = "--connect ws://h:1/tunnel"
         for words, line in (
-            ("there is framed, relay, vtunnel", f"{ws} --dialect x"),
+            ("there is chisel, framed, relay, vtunnel", f"{ws} --dialect x"),
             ("ws://", "--connect tcp:h:1 --dialect vtunnel"),
             ("--service NAME", "--connect tcp:h:1 --listen 5432"),
             ("goes with --listen", f"{ws} --service db"),
@@ -63,7 +63,7 @@ class ClientTests(OptionsTestCase):
             ("--header needs a WebSocket", "--connect tcp:h:1 --header A=b"),
             ("wss://", f"{ws} --insecure"),
             ("the host is missing", "--connect ws://"),
-            ("not a WebSocket URL", "--connect ws://h:99999/"),
+            ("'99999' is not a port", "--connect ws://h:99999/"),
             ("--proxy names a SOCKS 4", f"{ws} --proxy socks4://h:1"),
             ("--proxy takes", f"{ws} --proxy ftp://h:1"),
             ("--ping-interval", f"{ws} --ping-interval -1"),

@@ -619,3 +619,19 @@ class DatagramTests(ZLayerTestCase):
         visitor.say(b"still here")
         await arrival.has(10)
         await heard.has(1)
+
+
+class ProxyHeaderTests(ZLayerTestCase):
+    """Services of our client that expect a PROXY header."""
+
+    async def test_header(self) -> None:
+        """It says where a visitor comes from; zlayer does not say where it came to."""
+        await self.startServer()
+        service = Service()
+        (port,) = await self.startClient(f"0=localhost:{self.offer(service)},proxy=v1")
+        visitor, at = await self.pair(port, service)
+        visitor.say(b"hello")
+        here = visitor.transport.getHost().port
+        header = f"PROXY TCP4 127.0.0.1 0.0.0.0 {here} 0\r\n".encode()
+        await at.has(len(header) + 5)
+        self.assertEqual(at.data, header + b"hello")
