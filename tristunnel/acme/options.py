@@ -21,7 +21,7 @@ from tristunnel.tls.pem import loadAuthorities
 __all__ = ["ACME", "ACMEOptions", "ACMEOptionsMixin", "automaticCertificates"]
 
 ACME = Group(
-    "Certificates by themselves",
+    "Automatic certificates",
     "acme=EMAIL acme-directory=URL acme-ca=FILE acme-dns-hook=COMMAND"
     " acme-dns-server=HOST[:PORT] acme-dns-key=FILE acme-dns-wait=SECONDS",
 )
@@ -60,7 +60,7 @@ class ACMEOptionsMixin:
             " means that you agree to the authority's terms.",
         ),
         ("acme-directory", None, LETS_ENCRYPT, "URL of the authority's directory."),
-        ("acme-ca", None, "", "PEM file that the authority's own TLS is checked with."),
+        ("acme-ca", None, "", "PEM file to verify the authority's own server with."),
         (
             "acme-dns-hook",
             None,
@@ -74,8 +74,15 @@ class ACMEOptionsMixin:
             "",
             "Prove domains by DNS: update this name server (RFC 2136).",
         ),
-        ("acme-dns-key", None, "", "File with the key for that, by tsig-keygen."),
-        seconds("acme-dns-wait", WAIT, "Seconds that a DNS change takes everywhere."),
+        (
+            "acme-dns-key",
+            None,
+            "",
+            "File with the key for that, as tsig-keygen writes it.",
+        ),
+        seconds(
+            "acme-dns-wait", WAIT, "Seconds until a DNS change is seen everywhere."
+        ),
     ]
 
     def checkACME(self: Any) -> None:

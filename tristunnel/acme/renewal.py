@@ -1,5 +1,5 @@
 """
-Certificates by themselves: got for the names that are wanted, renewed in time, and
+Automatic certificates: got for the names that are wanted, renewed in time, and
 tried again later where there is trouble.
 """
 

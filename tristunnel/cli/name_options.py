@@ -56,7 +56,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
         (
             "no-https-redirect",
             None,
-            "Serve names without TLS, too, where browsers would trust it.",
+            "Serve names without TLS, too, instead of redirecting to https://.",
         ),
     ]
     optParameters: ClassVar[Any] = [
@@ -64,9 +64,9 @@ class NameOptionsMixin(ACMEOptionsMixin):
             "error-pages",
             None,
             "",
-            "Directory of pages for names, such as 404.html and 503.html.",
+            "Directory with error pages for names, such as 404.html and 503.html.",
         ),
-        ("access-log", None, "", "File for a line about each request for a name."),
+        ("access-log", None, "", "Log each request for a name to this file."),
         (
             "access-log-format",
             None,
@@ -102,19 +102,19 @@ class NameOptionsMixin(ACMEOptionsMixin):
 
     def opt_https(self, description: str) -> None:
         """
-        The same over TLS, such as tcp:443, where TLS names are, too. Can be repeated.
+        The same over TLS, and for TLS names, such as tcp:443. Can be repeated.
         """
         self["https"].append(description)
 
     def opt_minecraft(self, description: str) -> None:
         """
-        Where players of Minecraft servers connect that have names, such as tcp:25565.
+        Where players connect to Minecraft servers by name, such as tcp:25565.
         """
         self["minecraft"].append(description)
 
     def opt_postgres(self, description: str) -> None:
         """
-        Where visitors of PostgreSQL servers connect that have names, such as tcp:5432.
+        Where visitors connect to PostgreSQL servers by name, such as tcp:5432.
         """
         self["postgres"].append(description)
 

@@ -165,7 +165,7 @@ class Options(
             "dialects",
             None,
             "",
-            f"The only protocols that clients may speak, of {','.join(DIALECTS)}.",
+            f"Let clients speak only these protocols, of {','.join(DIALECTS)}.",
         ),
         (
             "visitor-certificate",
@@ -184,7 +184,7 @@ class Options(
             "unix-mode",
             None,
             MODE,
-            "Who may connect to those, as chmod has it.",
+            "Mode of those sockets, as for chmod.",
         ),
         (
             "rpc",
