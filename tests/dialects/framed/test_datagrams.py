@@ -318,7 +318,7 @@ class RefusalTests(UDPTestCase):
         """
         await self.tunnel()
         (session,) = self.sessions.sessions
-        session.multiplexer.datagrams.largest = 0
+        session._largestDatagram = 0
         self.assertIn("update the client", await self._refused())
 
 
