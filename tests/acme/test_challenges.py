@@ -8,8 +8,9 @@ import time
 from cryptography import x509
 
 from tests.tls.files import FileTestCase
-from tristunnel.acme.challenges import WELL_KNOWN, Answers
+from tristunnel.acme.challenges import Answers
 from tristunnel.errors import TunnelError
+from tristunnel.names.public import CHALLENGES
 from tristunnel.tls.pem import loadIdentity
 
 
@@ -22,11 +23,11 @@ class AnswersTests(FileTestCase):
         """What was put there is answered, until it is removed."""
         self.answers.put("token-1_A", b"token-1_A.thumb")
         self.assertEqual(
-            self.answers.get(WELL_KNOWN + b"token-1_A"), b"token-1_A.thumb"
+            self.answers.get(CHALLENGES + b"token-1_A"), b"token-1_A.thumb"
         )
         self.answers.remove("token-1_A")
         self.answers.remove("token-1_A")
-        self.assertIsNone(self.answers.get(WELL_KNOWN + b"token-1_A"))
+        self.assertIsNone(self.answers.get(CHALLENGES + b"token-1_A"))
 
     def test_noPath(self) -> None:
         """A visitor reads no other file by any path."""
@@ -38,7 +39,7 @@ class AnswersTests(FileTestCase):
             *("../secret", "%2e%2e/secret", "..", ".", "", "/", "a.example.pem"),
             *("token/", "token?x", "tok\x00en", "x" * 129, str(secret), "t\xf6ken"),
         ):
-            self.assertIsNone(self.answers.get(WELL_KNOWN + path.encode("latin-1")))
+            self.assertIsNone(self.answers.get(CHALLENGES + path.encode("latin-1")))
         self.assertIsNone(self.answers.get(b"/token"))
 
     def test_noToken(self) -> None:
@@ -72,5 +73,5 @@ class AnswersTests(FileTestCase):
         path = self.directory / "challenges" / "old"
         os.utime(path, (time.time() - 7200,) * 2)
         self.answers.clean()
-        self.assertIsNone(self.answers.get(WELL_KNOWN + b"old"))
-        self.assertIsNotNone(self.answers.get(WELL_KNOWN + b"new"))
+        self.assertIsNone(self.answers.get(CHALLENGES + b"old"))
+        self.assertIsNotNone(self.answers.get(CHALLENGES + b"new"))

@@ -29,15 +29,13 @@ from OpenSSL import SSL
 
 from tristunnel.auth.files import replaceFile
 from tristunnel.errors import TunnelError
+from tristunnel.names.public import CHALLENGES
 from tristunnel.tls.contexts import serverContext
 from tristunnel.tls.pem import loadIdentity
 from tristunnel.util.hosts import parseHost
 from tristunnel.wire.client_hello import CHALLENGE
 
-__all__ = ["TLSALPN01", "WELL_KNOWN", "Answers", "TLSALPN01Response"]
-
-WELL_KNOWN = b"/.well-known/acme-challenge/"
-"""Where an authority looks by HTTP (RFC 8555, section 8.3)."""
+__all__ = ["TLSALPN01", "Answers", "TLSALPN01Response"]
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """RFC 8555, section 8.1: base64url, of 128 bits at least; ours are no longer than
@@ -104,8 +102,8 @@ class Answers:
         @param path: Its path, as the visitor wrote it.
         @return: C{None} if that is not for us.
         """
-        token = path[len(WELL_KNOWN) :].decode("latin-1")
-        if not path.startswith(WELL_KNOWN) or not _TOKEN.fullmatch(token):
+        token = path[len(CHALLENGES) :].decode("latin-1")
+        if not path.startswith(CHALLENGES) or not _TOKEN.fullmatch(token):
             return None
         try:
             with open(self._directory / token, "rb") as file:

@@ -32,10 +32,7 @@ from tristunnel.server.tls_names import Certificates, Served, TLSNamesFactory
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.tls.named import NamedCertificates
 
-__all__ = ["WELL_KNOWN", "ChallengePage", "NameServing"]
-
-WELL_KNOWN = b".well-known/acme-challenge"
-"""Where an authority looks on the server's own site (RFC 8555, section 8.3)."""
+__all__ = ["ChallengePage", "NameServing"]
 
 
 class ChallengePage(Resource):

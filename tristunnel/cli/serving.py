@@ -15,7 +15,7 @@ from twisted.web.resource import IResource
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.cli.belonging import serveAsMember
 from tristunnel.cli.demo import Demo
-from tristunnel.cli.name_serving import WELL_KNOWN, ChallengePage, NameServing
+from tristunnel.cli.name_serving import ChallengePage, NameServing
 from tristunnel.config.reload import Reload
 from tristunnel.dashboard.pages import Watch
 from tristunnel.dataplane.descriptors import RESERVE
@@ -37,7 +37,7 @@ from tristunnel.model.observer import ServerObserver
 from tristunnel.model.quota import TunnelQuota, defaultTotal
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.names.log import AccessLog
-from tristunnel.names.public import PublicNames
+from tristunnel.names.public import CHALLENGES, PublicNames
 from tristunnel.names.site import NameSite
 from tristunnel.node.spec import NodeSpec
 from tristunnel.node.tunnel import NodeTunnel
@@ -278,7 +278,7 @@ class Serving(MultiService):
             sockets[ROOT] = Either(sockets[ROOT], pages[ROOT])
         pages.update(sockets)
         pages[b"join"] = JoinPage(self._tunnels, callers, options.forwarded)
-        pages[WELL_KNOWN] = ChallengePage(self._names)
+        pages[CHALLENGES.strip(b"/")] = ChallengePage(self._names)
         site = self._site(pages, callers)
         hosts = NameSite(self._reactor, self._names)
         hosts.proxies = options.forwarded

@@ -11,7 +11,11 @@ from tristunnel.names.pages import Pages
 from tristunnel.names.table import NameTable
 from tristunnel.util.hosts import hostAndPort
 
-__all__ = ["CertificateState", "PublicNames"]
+__all__ = ["CHALLENGES", "CertificateState", "PublicNames"]
+
+CHALLENGES = b"/.well-known/acme-challenge/"
+"""Below which path an authority looks for proof that a name is ours (RFC 8555, section
+8.3)."""
 
 _USUAL = {"http": 80, "https": 443, "tls": 443, "minecraft": 25565, "postgresql": 5432}
 

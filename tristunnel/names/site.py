@@ -15,7 +15,7 @@ from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.log import AccessLog
 from tristunnel.names.origin import NO_PROXIES, Proxies
-from tristunnel.names.public import PublicNames
+from tristunnel.names.public import CHALLENGES, PublicNames
 from tristunnel.names.tally import REQUESTS
 
 __all__ = ["MOST_IDLE", "NameSite", "Waiting", "hostOf"]
@@ -23,10 +23,6 @@ __all__ = ["MOST_IDLE", "NameSite", "Waiting", "hostOf"]
 MOST_IDLE = 4096
 """Connections that have nothing to do; the one that has waited longest leaves for
 another."""
-
-CHALLENGES = b"/.well-known/acme-challenge/"
-"""Below which path an authority looks for proof that a name is ours (RFC 8555, section
-8.3)."""
 
 
 class Waiting(Structure):
