@@ -245,17 +245,21 @@ class EverywhereTests(TwoProcessesTestCase):
             """Their ends take a moment."""
         await self._visits(server)
         await self._moves()
+        await self._claims()
 
-    async def _session(self, lease: dict[str, Any]) -> tuple[Talk, dict[str, Any]]:
+    async def _session(
+        self, lease: dict[str, Any], **more: object
+    ) -> tuple[Talk, dict[str, Any]]:
         """
         Begin a session.
 
         @param lease: What it comes back to; nothing for a new one.
+        @param more: What else it says.
         @return: It, and what the server answered.
         """
         peer = await self.visit(self.port)
         offer = {"versions": [1], "streamWindow": 65536, "sessionWindow": 65536}
-        peer.say(encodeHandshake({"tristunnel": {**offer, "lease": lease}}))
+        peer.say(encodeHandshake({"tristunnel": {**offer, "lease": lease, **more}}))
         handshake = HandshakeDecoder()
         await peer.until(lambda it: b"}}" in it.data)
         answer: Any = handshake.feed(bytes(peer.data))
@@ -285,6 +289,15 @@ class EverywhereTests(TwoProcessesTestCase):
         await self.visit(int(moved[0]["address"].rpartition(":")[2]))
         # It is told of its visitor.
         await peer.until(lambda it: b'"visitor"' in it.data[size:])
+
+    async def _claims(self) -> None:
+        """Come with a tunnel's URI until another member has had to pass it on."""
+        while not (await self.passed()).get("session"):
+            uri = await self.call("openTunnel", via="w3p")
+            identifier, _, secret = uri.rpartition("/")[2].partition("#")
+            claim = {"tunnel": {"id": identifier, "secret": secret}}
+            _, answer = await self._session({}, **claim)
+            self.assertEqual(answer["tunnels"], [uri.partition("#")[0]])
 
     async def _mine(self) -> list[dict[str, Any]]:
         """The tunnel of the only client who shares no service."""

@@ -5,6 +5,7 @@ The framed protocol at the server: how a client comes in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -118,30 +119,47 @@ class Admission(FramedProtocol):
         self._peer = self.transport.getPeer()
         offer = message.get(EXTENSION)
         if isinstance(offer, dict) and "ticket" in offer:
-            if not self._pass(message, offer["ticket"]):
+            if not self._pass("ticket", message, offer["ticket"]):
                 self._redeem(offer)
             return
         self.transport.pauseProducing()
-        self._admitting = Deferred.fromCoroutine(self._admit(message))
+        self._admitting = Deferred.fromCoroutine(self._arrive(message))
 
-    def _pass(self, message: dict[str, object], ticket: object) -> bool:
+    def _pass(self, kind: str, message: dict[str, object], mark: object) -> bool:
         """
-        Pass the connection on, if another process of this server has granted its
-        ticket.
+        Pass the connection on, if it belongs to another process of this server.
 
+        @param kind: What it is, for who counts that.
+        @param message: What the client has said.
+        @param mark: Begins with the mark of that process.
         @return: Whether this one has no more to do with it.
         """
         passing = getattr(self.factory, "passing", None)
-        owner = None if passing is None else passing.ownerOf(ticket)
+        owner = None if passing is None else passing.ownerOf(mark)
         if passing is None or owner is None or not passing.mayPass(self.transport):
             return False
         began = encodeHandshake(message) + self.stepAside()
         try:
-            passing.give("ticket", self.transport, began, owner)
+            passing.give(kind, self.transport, began, owner)
         except TunnelError as refusal:
             self._observer.peerRefused(self._peer, refusal)
             self.transport.abortConnection()
         return True
+
+    async def _arrive(self, message: dict[str, object]) -> None:
+        """
+        Let the client in, unless another process of this server has the tunnel that it
+        comes for.
+        """
+        offer = message.get(EXTENSION)
+        claim = offer.get("tunnel") if isinstance(offer, dict) else None
+        if self._service.siblings is not None and isinstance(claim, dict):
+            with suppress(TunnelError, CancelledError):
+                record = await self._service.entries.find(str(claim.get("id")))
+                if self._pass("session", message, f"{record.place.member}."):
+                    return
+        if not self._ended:
+            await self._admit(message)
 
     def _redeem(self, offer: dict[str, object]) -> None:
         """Let the connection be what its ticket is for."""
