@@ -71,6 +71,18 @@ class SharingTests(LoopbackTestCase):
         ((_, code),) = self.seen.named("tunnelFailed")
         self.assertEqual(code, "port-taken")
 
+    async def test_later(self) -> None:
+        """A client whose forward is changed to be shared lets others come, too."""
+        await self.startServer()
+        first = await self.startBeside("0,proxy=v1", b"a")
+        (before,) = first.forwards
+        spec = before.spec.replace("proxy=v1", "share")
+        await first.changeForwards([parseForward(self.reactor, spec)])
+        while self.tunnels.tunnels[0].group is None:
+            await deferLater(self.reactor, 0)
+        await self.startBeside(f"{self.port},share", b"b")
+        self.assertEqual(sorted(await self.heard(4)), list("aabb"))
+
     async def test_named(self) -> None:
         """A name without a port is shared as well, and passed on."""
         await self.startServer()

@@ -132,6 +132,7 @@ class SharingTests(SynchronousTestCase):
         self.assertEqual(first.group.balance, "sticky")
         self.assertEqual(second.address, first.address)
         self.assertEqual(self.refused(share="best", port=1), "bad-option")
+        self.assertEqual(self.refused(health=True, via="w3p"), "bad-option")
 
     def test_private(self) -> None:
         """A name without a port is shared, and passed on to who is left."""

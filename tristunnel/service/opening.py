@@ -63,6 +63,10 @@ async def build(
     if wanted.listener == "udp":
         tunnel.protocol = "udp"
         checkDatagrams(name, caller)
+    if wanted.health and name != SESSION:
+        raise badOption(
+            "option health is for a session, whose client tells how its service is"
+        )
     if wanted.share and service.siblings is not None:
         raise badOption(
             "the tunnels of a group are in one process of the server: its operator has"

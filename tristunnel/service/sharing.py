@@ -62,12 +62,19 @@ class Sharing:
         group.enter(tunnel, balance)
         return listener
 
-    def begin(self, tunnel: Tunnel, wanted: TunnelOptions) -> None:
+    def asked(self, tunnel: Tunnel, wanted: TunnelOptions) -> None:
         """
-        Let others come to a tunnel that is open now.
+        A tunnel is open, or its owner asks for it again: if it may be shared, let
+        others come to it. Who is beside it already stays.
 
         @param wanted: What was asked of it, in full.
         """
+        if wanted.share and isinstance(tunnel.group, Group):
+            tunnel.group.balance = wanted.share
+        elif wanted.share:
+            self._begin(tunnel, wanted)
+
+    def _begin(self, tunnel: Tunnel, wanted: TunnelOptions) -> None:
         listener: Any = tunnel.listener
         group = Group(wanted.share, [], 0, listener)
         group.enter(tunnel, wanted.share)

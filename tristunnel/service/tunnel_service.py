@@ -225,6 +225,8 @@ class TunnelService:
                     tunnel.scheme, tunnel.target = wanted.scheme, wanted.target
                     tunnel.tellsDestination = wanted.destination
                     tunnel.setChecked(wanted.health)
+                    if self.siblings is None:
+                        self.sharing.asked(tunnel, wanted)
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
         if self.decisions is not None:
@@ -309,8 +311,7 @@ class TunnelService:
             refusal = error if isinstance(error, TunnelError) else None
             await self._dismantle(tunnel, refusal or TunnelError("internal"))
             raise
-        if wanted.share and tunnel.group is None:
-            self.sharing.begin(tunnel, wanted)
+        self.sharing.asked(tunnel, wanted)
         self.rights.opened(tunnel, self.discard)
         if tunnel.until is not None:
             self._expiries.after(tunnel, wanted.ttl, tunnel.until)
