@@ -125,6 +125,17 @@ class UsageTests(SynchronousTestCase):
                 self.assertNotIn("Other options", out.getvalue(), line)
                 self.assertNotIn("Twisted version", out.getvalue())
 
+    def test_narrow(self) -> None:
+        """On a narrow terminal, usage and options are as narrow."""
+        out = io.StringIO()
+        with patch.object(sys, "stdout", out), patch.dict(os.environ, COLUMNS="40"):
+            self.assertRaises(SystemExit, main, ["http", "--help"])
+        usage, _, rest = out.getvalue().partition("Examples:")
+        options = [line for line in rest.splitlines() if line.startswith("    ")]
+        self.assertIn("[--name NAME]", usage)
+        for line in (*usage.splitlines(), *options):
+            self.assertLessEqual(len(line), 40, line)
+
     def test_taken(self) -> None:
         """What would fail at the start fails before the program leaves its terminal."""
         with socket.socket() as taken:

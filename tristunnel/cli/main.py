@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from argparse import Namespace, _SubParsersAction
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from tristunnel.cli.join import addJoinCommand
 from tristunnel.cli.running import PROGRAMS, parseProgram, runProgram
 from tristunnel.cli.status import addStatusCommand
 from tristunnel.cli.token import addTokenCommands
+from tristunnel.config.help import helpWidth
 from tristunnel.errors import TunnelError, printable
 from tristunnel.util.command_line import Parser, endWithUsage
 from tristunnel.util.words import nearest
@@ -34,8 +36,8 @@ __all__ = ["main", "parser", "places"]
 _USAGE = """\
 Usage: tristunnel COMMAND ...
 
-On a machine that visitors can reach, run a server; on your own machine join it, and
-share what runs there:
+On a machine that visitors can reach, run a server;
+on your own machine join it, and share what runs there:
 
   tristunnel server                     # prints an invitation
   tristunnel join t.example.com#CODE    # the invitation, once
@@ -85,7 +87,10 @@ class _Whole(Parser):
 
 
 def _table(rows: Mapping[str, str]) -> str:
-    return "\n".join(f"  {name:12}{text}" for name, text in rows.items())
+    return "\n".join(
+        textwrap.fill(f"  {name:12}{text}", helpWidth(), subsequent_indent=" " * 14)
+        for name, text in rows.items()
+    )
 
 
 def parser() -> _Whole:

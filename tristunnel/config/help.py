@@ -7,9 +7,15 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ABOUT", "Group", "helpText"]
+__all__ = ["ABOUT", "Group", "helpText", "helpWidth"]
 
-_INDENT = 26
+_INDENT, _NARROW = 26, 6
+"""Where texts begin beside their options, and below them on a narrow terminal."""
+
+
+def helpWidth() -> int:
+    """Columns that help may use."""
+    return min(100, max(40, shutil.get_terminal_size().columns)) - 2
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,15 @@ def helpText(
     @param texts: What each option does.
     @param defaults: What holds where nothing is said.
     """
-    width = min(100, max(60, shutil.get_terminal_size().columns)) - 2
-    lines = [f"Usage: {usage}", "", *textwrap.wrap(description, width)]
+    width = helpWidth()
+    head = textwrap.wrap(
+        f"Usage: {usage}",
+        width,
+        subsequent_indent=" " * 9,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    lines = [*head, "", *textwrap.wrap(description, width)]
     if examples:
         lines += ["", "Examples:", *(f"  {each.rstrip()}" for each in examples)]
     named = {name for group in (*groups, ABOUT) for name in group.names}
@@ -75,6 +88,7 @@ def helpText(
 
 def _option(word: str, text: str, width: int) -> list[str]:
     name = f"  --{word.replace('=', ' ', 1)}"
-    told = textwrap.wrap(text, width - _INDENT)
-    first = [] if len(name) > _INDENT - 2 else [f"{name:{_INDENT}}{told.pop(0)}"]
-    return [*(first or [name]), *(" " * _INDENT + line for line in told)]
+    indent = _INDENT if width >= 2 * _INDENT else _NARROW
+    told = textwrap.wrap(text, width - indent)
+    first = [] if len(name) > indent - 2 else [f"{name:{indent}}{told.pop(0)}"]
+    return [*(first or [name]), *(" " * indent + line for line in told)]
