@@ -16,7 +16,10 @@ from tristunnel.model.policy import POLICY_OPTIONS
 NAMES = st.sampled_from(
     [*(part.name for part in fields(TunnelOptions)), *POLICY_OPTIONS, "nonsense"]
 )
-_MADE = ("allow", "deny", "lookup", "target")
+_MADE = (
+    *("allow", "deny", "lookup", "target"),
+    *("path", "requestHeaders", "responseHeaders"),
+)
 """What is made of a value is something else."""
 VALUES = (
     st.none()
