@@ -212,7 +212,7 @@ REFUSALS = (
         " instead of tls:127.0.0.1:PLAIN. [session-lost]",
     ),
     (
-        "http 3000 --to ws://127.0.0.1:PLAIN/",
+        "http 3000 --to ws://127.0.0.1:PLAIN/health",
         "warning: Not connected: the server answered 200 OK instead of opening a"
         " WebSocket; check the path of the URL: tristunnel's is /tunnel [session-lost]",
     ),
