@@ -14,6 +14,7 @@ from tests.config.test_options import FileOptionsTestCase
 from tests.support.notes import ClientNotes
 from tristunnel.cli import client_tap
 from tristunnel.client.fleet import Clients
+from tristunnel.client.visitor import LocalPort
 from tristunnel.config.reload import Reload
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
@@ -108,6 +109,27 @@ class ClientsTests(FileOptionsTestCase):
         self.assertEqual(len(answer["changed"]), 2)
         (forward,) = first.forwards
         self.assertEqual(forward.policy.rate, 5000)
+
+    def test_dials(self) -> None:
+        """
+        A client's ports that others connect stay as they are while its forwards change;
+        others take effect with a new start.
+        """
+        self.patch(LocalPort, "listen", lambda port: Deferred())
+        dials = ONE + 'listen = ["tcp:0=h:9"]\n'
+        clients = self.start(dials)
+        (member,) = clients.members
+        service = member.service
+        answer = self.change(dials.replace("h:1", "h:2"))
+        self.assertEqual(
+            answer["changed"], ["client of tcp:one:1: forward 0=h:1 leads to h:2"]
+        )
+        self.assertIs(clients.members[0].service, service)
+        answer = self.change(dials.replace("h:9", "h:8"))
+        self.assertEqual(
+            answer["changed"],
+            ["client of tcp:one:1 started anew, when its visitors have left"],
+        )
 
     def test_connection(self) -> None:
         """Credentials, and the way to the server, count from the next connection on,

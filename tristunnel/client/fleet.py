@@ -44,6 +44,11 @@ class Member:
     over: bool = False
 
     @property
+    def client(self) -> Any:
+        """What offers its forwards, without the ports that others connect."""
+        return self.service.client if self.options.dials else self.service
+
+    @property
     def name(self) -> str:
         return f"client of {self.options.server.where}"
 
@@ -56,7 +61,6 @@ def _keyOf(options: ClientOptions) -> tuple[object, ...]:
         (options["tunnel"] or "").partition("#")[0],
         options["listen"],
         options["service"],
-        tuple(each.spec for each in options.dials),
     )
 
 
@@ -155,8 +159,8 @@ class Clients(MultiService):
         if member in self.members:
             self.members.remove(member)
         dialect = DIALECTS[member.options["dialect"]]
-        if successor is None and dialect.adapts(member.service):
-            member.service.forGood = True
+        if successor is None and dialect.adapts(member.client):
+            member.client.forGood = True
         left = self._leaving[member] = Deferred()
         stopping = maybeDeferred(member.service.disownServiceParent)
         stopping.addErrback(
@@ -212,14 +216,17 @@ class Clients(MultiService):
 
         @return: What has changed, in words.
         """
-        old, service = member.options, member.service
+        old, service = member.options, member.client
         different = differing(old, options) - options.processWide
         identity = old["credentials"] != options["credentials"]
         if not (different or identity or member.over):
             member.options = options
             return []
         dialect = DIALECTS[options["dialect"]]
-        if member.over or not dialect.adapts(service):
+        redials = [each.spec for each in old.dials] != [
+            each.spec for each in options.dials
+        ]
+        if member.over or redials or not dialect.adapts(service):
             self._end(member, options)
             return [f"{member.name} started anew, when its visitors have left"]
         told = [f"{member.name}: {name}" for name in sorted(different & _AT_ONCE)]

@@ -241,6 +241,12 @@ class RunningServer:
 
     def _dials(self, old: ServerOptions, new: ServerOptions) -> None:
         self.sessions.destinations = new.destinations
+        anybody = self.options.authenticator.admitsAnybody and not new["client-ca"]
+        if new.destinations and anybody:
+            self._log.warn(
+                "Whoever connects may have this server connect to what --dial-allow"
+                " names; --auth says who may"
+            )
 
     def _names(self, old: ServerOptions, new: ServerOptions) -> None:
         self.tunnels.hosts.change(new.domains, new["hostname"], new.reservedNames)
