@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.cluster.server import RedisServer
 from tests.support.book import FIRST, NO_LIMITS, BookHelpers, BookTestsMixin
+from tristunnel.cluster import redis_book
 from tristunnel.cluster.engine import Engine, engineAway
 from tristunnel.cluster.redis_book import RedisBook, Times
 from tristunnel.errors import TunnelError
@@ -151,6 +152,24 @@ class EngineTests(RedisTestCase, BookHelpers):
         self.assertEqual(await self.one.holder("tcp:1"), mine)
         self.assertNotIn("theirs", self.other._tunnels)
         await self.refused("unknown-tunnel", self.one.find(theirs.id))
+
+    async def test_version(self) -> None:
+        """A member of another version writes nothing beside those that are there."""
+        self.patch(redis_book, "VERSION", 2)
+        engine = Engine(self.endpoint(), "test")
+        reader = Engine(self.endpoint(), "test", patience=None)
+        book = RedisBook(reactor, engine, reader, "new", times=Times(grace=0.0))
+        self.addCleanup(book.stop)
+        book.start()
+        await self.soon(lambda: engine.isUp and not book._resyncing)
+        record = TunnelRecord("x", Place("new"))
+        await self.refused("cluster-away", book.open(record, NO_LIMITS))
+        beating: Deferred[Any] = Deferred.fromCoroutine(book._beatNow())
+        error: Any = await self.assertFailure(beating, TunnelError)
+        self.assertIn("the same version", str(error))
+        self.patch(redis_book, "VERSION", 1)
+        await book._sayAll()
+        await book.open(record, NO_LIMITS)
 
     async def test_dead(self) -> None:
         """What a dead member had is over; its leases wait for their clients."""

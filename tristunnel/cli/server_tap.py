@@ -18,6 +18,7 @@ from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.check.names import NamesCheck
 from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
+from tristunnel.cli.cluster_options import CLUSTER, ClusterOptionsMixin
 from tristunnel.cli.name_options import NAMES, NameOptionsMixin
 from tristunnel.cli.processes import MOST_PROCESSES, checkProcesses, makeParent
 from tristunnel.cli.serving import Serving
@@ -69,6 +70,7 @@ class Options(
     PolicyOptionsMixin,
     AskOptionsMixin,
     NameOptionsMixin,
+    ClusterOptionsMixin,
     ServerOptions,
     strcred.AuthOptionMixin,
 ):
@@ -124,6 +126,7 @@ class Options(
             " dial-allow=HOST:PORTS"
             " processes=NUMBER",
         ),
+        CLUSTER,
     )
     longdesc = (
         "A reverse tunnel server. Clients (twistd tunnel-client) connect to its"
@@ -395,6 +398,7 @@ class Options(
             reactor if self.membership is None else self.membership.join(reactor)
         )
         checkProcesses(self)
+        self.checkCluster(reactor, self.told)
 
     def written(self, port: str) -> str:
         """Write a port in full; what has no kind may be one with TLS."""

@@ -16,6 +16,7 @@ from tristunnel.auth.tokens import TokenFile
 from tristunnel.cli.belonging import serveAsMember
 from tristunnel.cli.demo import Demo
 from tristunnel.cli.name_serving import ChallengePage, NameServing
+from tristunnel.cluster.service import ClusterService
 from tristunnel.config.reload import Reload
 from tristunnel.dashboard.pages import Watch
 from tristunnel.dataplane.descriptors import RESERVE
@@ -32,6 +33,7 @@ from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Either, Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.table import LISTENERS, ListenerSettings
+from tristunnel.model.book import IBook
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.quota import TunnelQuota, defaultTotal
@@ -90,6 +92,7 @@ class Serving(MultiService):
         super().__init__()
         self._reactor, self._options, self._log = reactor, options, log
         self._membership = options.membership
+        self._cluster: ClusterService | None = None
         self._limiters: list[PreauthLimiter] = []
         self._visitorsTLS: CreatorInForce | None = None
         self._clientsTLS: CreatorInForce | None = None
@@ -195,9 +198,7 @@ class Serving(MultiService):
         total = defaultTotal()
         made = TunnelService(
             self._reactor,
-            MemoryBook(self._reactor)
-            if self._membership is None
-            else self._membership.book,
+            self._makeBook(),
             self._makeListeners(),
             self._watch.observer,
             options["hostname"],
@@ -209,10 +210,23 @@ class Serving(MultiService):
         )
         if self._membership is not None:
             made.siblings = Siblings(self._membership)
+        if self._cluster is not None:
+            self._cluster.serve(made)
         made.hosts.change(options.domains, options["hostname"], options.reservedNames)
         made.hosts.holders = self._keepersOf
         made.certificates = self._naming.states
         return made
+
+    def _makeBook(self) -> IBook:
+        if self._membership is not None:
+            return self._membership.book
+        if self._options.cluster is None:
+            return MemoryBook(self._reactor)
+        self._cluster = ClusterService(
+            self._reactor, self._options.cluster, self._options["grace"]
+        )
+        self._cluster.setServiceParent(self)
+        return self._cluster.book
 
     def _keepersOf(self, patterns: Collection[str]) -> set[str]:
         """Who keeps a name for itself, also while nobody has it."""

@@ -73,8 +73,9 @@ class Engine:
         patience: float | None = ANSWER,
     ) -> None:
         self.whenUp: Callable[[], object] = lambda: None
-        self._keys = [f"tt:{{{name}}}:{key}" for key in KEYS]
-        self.stream = self._keys[-1]
+        self._name = name
+        self._keys = [self.key(each) for each in KEYS]
+        self.stream = self.key("changes")
         self._endpoint = endpoint
         self._factory = _Factory(
             "tristunnel",
@@ -87,6 +88,10 @@ class Engine:
             convertNumbers=False,
         )
         self._factory.up = self._up
+
+    def key(self, name: str) -> str:
+        """The name of one of L{KEYS} in the engine."""
+        return f"tt:{{{self._name}}}:{name}"
 
     def start(self) -> None:
         """Begin to connect."""

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.cluster.changes import Changes
-from tristunnel.cluster.engine import Engine, engineAway
+from tristunnel.cluster.engine import ANSWER, Engine, engineAway
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook, Watcher
 from tristunnel.model.memory_book import checkFields, limitReached, taken
@@ -30,7 +30,13 @@ from tristunnel.model.record import (
 )
 from tristunnel.util.deferreds import returnsDeferred
 
-__all__ = ["RedisBook", "Times"]
+__all__ = ["VERSION", "RedisBook", "Times"]
+
+VERSION = 1
+"""What is in the book; members that write something else do not share one."""
+
+
+_MOST_KNOWN = 1000
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,14 @@ class Times:
     @ivar grace: After an engine has come up anew, no tunnel is opened for so long:
         those who have some say so first.
     @ivar lease: For which clients of a dead member may come back.
+    @ivar answer: In which the engine must answer.
     """
 
     beat: float = 1.5
     memberTTL: float = 6.0
     grace: float = 3.0
     lease: float = 120.0
+    answer: float = ANSWER
 
 
 @implementer(IBook)
@@ -92,7 +100,10 @@ class RedisBook:
         self._leases: dict[str, tuple[str, str, Place]] = {}
         # What could not be said, by what it is about.
         self._owed: dict[str, tuple[object, ...]] = {}
+        self._known: dict[str, Mapping[str, object]] = {}
         self._resyncing = self._again = False
+        # Whether the engine knows all that is here.
+        self._isSaid = False
         self._beats = LoopingCall(self._tick)
         self._beats.clock = reactor
         self._changes = Changes(reactor, reader)
@@ -122,11 +133,17 @@ class RedisBook:
         @raise TunnelError: The refusal, or C{cluster-away}.
         """
         answer = await self._engine.run(script, *args)
-        if answer[0] != "refused":
+        if not answer or answer[0] != "refused":
             return answer
         _, code, what, most = answer
         if code == "limit-reached":
             raise limitReached(what, int(most))
+        if code == "version":
+            raise TunnelError(
+                "protocol-error",
+                f"the cluster's book is of version {what}, and this server's of"
+                f" {VERSION}: give all servers the same version of tristunnel",
+            )
         if code == "taken":
             raise taken(what)
         if code == "cluster-away":
@@ -158,7 +175,12 @@ class RedisBook:
             await self._beatNow()
         except TunnelError:
             # The connection is lost; what follows is said when there is another.
-            pass
+            if self._isSaid:
+                self._isSaid = False
+                self._log.warn(
+                    "The cluster's book does not answer: what is open goes on, and"
+                    " nothing new is opened"
+                )
         except Exception:
             self._log.failure("The cluster's book failed")
 
@@ -170,10 +192,12 @@ class RedisBook:
             self._run,
             int(self.times.memberTTL * 1000),
             int(self.times.lease * 1000),
+            VERSION,
         )
 
     def _resync(self) -> None:
         """The engine may have forgotten what this member has, or given it away."""
+        self._isSaid = False
         self._again = self._resyncing
         if not self._resyncing:
             self._resyncing = True
@@ -181,8 +205,11 @@ class RedisBook:
             syncing.addErrback(self._notSaid).addBoth(self._said)
 
     def _notSaid(self, failure: Failure) -> None:
-        if not failure.check(TunnelError):
+        error = failure.value
+        if not isinstance(error, TunnelError):
             self._log.failure("The cluster's book does not know all of this", failure)
+        elif error.code.name != "cluster-away":
+            self._log.error("{why}", why=error.message)
 
     def _said(self, result: object) -> None:
         self._resyncing = False
@@ -201,6 +228,8 @@ class RedisBook:
         for record in list(self._tunnels.values()):
             if not record.lease or record.lease in self._leases:
                 await self._sayTunnel(record)
+        self._isSaid = True
+        self._log.info("The cluster's book is there")
         self._changes.tell(Change("resynced"))
 
     async def _sayLease(
@@ -296,6 +325,9 @@ class RedisBook:
 
     @returnsDeferred
     async def open(self, record: TunnelRecord, limits: TunnelLimits) -> None:
+        if not self._isSaid:
+            # Also to a book of another version nothing is added.
+            raise engineAway()
         await self._write("open", record, limits)
         self._tunnels[record.id] = record
 
@@ -357,6 +389,49 @@ class RedisBook:
         _, text, member, fence = answer
         record = TunnelRecord.fromDict(json.loads(text))
         return replace(record, place=Place(member, int(fence)))
+
+    @returnsDeferred
+    async def snapshot(self) -> list[TunnelRecord]:
+        """
+        All tunnels of all members.
+
+        @raise TunnelError: C{cluster-away}.
+        """
+        return [
+            replace(
+                TunnelRecord.fromDict(json.loads(text)), place=Place(member, int(fence))
+            )
+            for text, member, fence in await self._ask("all")
+        ]
+
+    @returnsDeferred
+    async def about(self, member: str) -> Mapping[str, object]:
+        """
+        What a member says of itself. Once known, that needs no engine: a member that
+        starts anew has another name.
+
+        @raise TunnelError: C{client-away}, if there is no such member.
+        """
+        if member not in self._known:
+            key = self._engine.key("members")
+            text = await self._engine.command("HGET", key, member)
+            if not text:
+                raise TunnelError("client-away", "the tunnel's server has left")
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[member] = json.loads(text)
+        return self._known[member]
+
+    @returnsDeferred
+    async def members(self) -> dict[str, Mapping[str, object]]:
+        """
+        All members, with what they say of themselves.
+
+        @raise TunnelError: C{cluster-away}.
+        """
+        words = await self._engine.command("HGETALL", self._engine.key("members"))
+        pairs = zip(words[::2], words[1::2], strict=False)
+        return {name: json.loads(about) for name, about in pairs}
 
     # Access
 

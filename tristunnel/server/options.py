@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tristunnel.acme.settings import AuthoritySettings, DomainSettings
 from tristunnel.auth.realm import Authenticator
+from tristunnel.cluster.service import ClusterSettings
 from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.settings import redacted, tomlValue
 from tristunnel.dialects.table import DIALECTS, Served
@@ -60,6 +61,7 @@ class ServerOptions(ConfiguredOptions):
     @ivar stateDirectory: Where it keeps what it must remember.
     @ivar membership: What this process has of others of the same server, if it is one
         of several.
+    @ivar cluster: What it was told of other machines; C{None} if there are none.
     @ivar invites: Shows the invitation of the first client, where there is no
         token yet; C{None} to make none.
     """
@@ -67,6 +69,7 @@ class ServerOptions(ConfiguredOptions):
     def __init__(self) -> None:
         super().__init__()
         self.serverPorts: list[ServerPort] = []
+        self.cluster: ClusterSettings | None = None
         self.namePorts: list[ServerPort] = []
         self.namedCertificates: NamedCertificates | None = None
         self.authority: AuthoritySettings | None = None

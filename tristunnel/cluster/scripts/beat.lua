@@ -1,6 +1,14 @@
 -- A member is there. Whoever says so also ends what is over, for all members.
--- member, what it says of itself, run_id, milliseconds: until it is dead, of a lease
-local member, about, run, ttl, lasting = unpack(ARGV)
+-- member, what it says of itself, run_id, milliseconds: until it is dead, of a lease;
+-- version of the book
+local member, about, run, ttl, lasting, version = unpack(ARGV)
+local known = redis.call('HGET', epoch, 'version')
+if known ~= version then
+  if known and redis.call('ZCARD', beats) > 0 then
+    return refused('version', known)
+  end
+  redis.call('HSET', epoch, 'version', version)
+end
 redis.call('HSET', members, member, about)
 redis.call('ZADD', beats, now, member)
 if redis.call('HGET', epoch, 'run') ~= run then

@@ -1,0 +1,129 @@
+"""A cluster of real servers, one of which is killed, and its engine too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    connectProtocol,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.protocols.portforward import ProxyFactory
+
+from tests.cli.test_taps_processes import ProcessTestCase
+from tests.cluster.server import RedisServer
+from tests.support.loopback import Talk
+from tests.support.processes import Program, freePort
+
+
+class Echo(Protocol):
+    """Says what it is told."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class ClusterProcessesTests(ProcessTestCase):
+    """Two machines are two addresses of this one."""
+
+    if not os.environ.get("TRISTUNNEL_LONG"):
+        skip = "set TRISTUNNEL_LONG=1 to kill servers of a cluster"
+    timeout = 120
+
+    async def machine(self, number: int) -> Program:
+        """Start a server."""
+        host, port = f"127.0.0.{number}", freePort()
+        (self.directory / "member").write_text("a secret of the cluster")
+        (self.directory / "member").chmod(0o600)
+        program = self.start(
+            "tunnel",
+            *("--port", f"tcp:{port}:interface={host}", "--interface", host),
+            *("--hostname", "t.example", "--cluster", f"redis+unix:{self.redis.path}"),
+            *("--cluster-listen", f"tcp:{host}:{freePort()}"),
+            *("--cluster-token-file", str(self.directory / "member")),
+            *("--state-dir", str(self.directory / host)),
+        )
+        await program.says("Listening for clients on")
+        await program.says("This is member")
+        program.place = (host, port)  # type: ignore[attr-defined]
+        return program
+
+    async def echoes(self, host: str, port: int) -> float:
+        """
+        Come as a visitor, and say something.
+
+        @return: How long the answer took.
+        """
+        began = time.monotonic()
+        talk = Talk()
+        await connectProtocol(TCP4ClientEndpoint(reactor, host, port), talk)
+        self._talks.append(talk)
+        talk.say(b"hello")
+        await talk.has(5)
+        return time.monotonic() - began
+
+    async def begin(self) -> tuple[Program, Program, int]:
+        """Start all: two servers, a balancer in front of them, and a client."""
+        self.redis = RedisServer()
+        self.addCleanup(self.redis.stop)
+        self.redis.start()
+        one, other = await self.machine(1), await self.machine(2)
+        where: Any = one
+        self.balancer = ProxyFactory(*where.place)
+        front = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+            self.balancer
+        )
+        self.addCleanup(front.stopListening)
+        service = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+            Factory.forProtocol(Echo)
+        )
+        self.addCleanup(service.stopListening)
+        # For the grace of an engine that is new.
+        await deferLater(reactor, 3.5)
+        client = self.start(
+            "tunnel-client",
+            *("--connect", f"tcp:127.0.0.1:{front.getHost().port}"),
+            *("--forward", f"0=127.0.0.1:{service.getHost().port}"),
+        )
+        return one, other, await self.address(client)
+
+    async def test_killed(self) -> None:
+        """
+        The owner is killed: a visitor at the other machine waits for the client, which
+        comes there, and nobody is refused; the port is the same.
+        """
+        one, other, port = await self.begin()
+        there: Any = other
+        for host in ("127.0.0.1", "127.0.0.2"):
+            await self.echoes(host, port)
+        self.balancer.host, self.balancer.port = there.place
+        await one.kill()
+        waited = [await self.echoes("127.0.0.2", port) for _ in range(3)]
+        print(f"the longest gap was {max(waited):.2f} s")
+        self.assertLess(max(waited), 6.0)
+
+    async def test_engine(self) -> None:
+        """
+        The engine hangs, and then it is killed and comes up empty: visitors come
+        through all that time, and the book is whole afterwards.
+        """
+        _, _, port = await self.begin()
+        await self.echoes("127.0.0.2", port)
+        self.redis._process.send_signal(signal.SIGSTOP)
+        await deferLater(reactor, 2.0)
+        times = [await self.echoes(f"127.0.0.{n}", port) for n in (1, 2)]
+        self.redis._process.send_signal(signal.SIGCONT)
+        self.redis.kill()
+        times += [await self.echoes(f"127.0.0.{n}", port) for n in (1, 2)]
+        self.redis.start()
+        await deferLater(reactor, 4.0)
+        times += [await self.echoes(f"127.0.0.{n}", port) for n in (1, 2)]
+        print(f"the longest visit took {max(times):.2f} s")
+        self.assertLess(max(times), 2.0)

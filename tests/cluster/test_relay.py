@@ -1,0 +1,264 @@
+"""Tests for L{tristunnel.cluster.relay} and L{tristunnel.cluster.entries}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    connectProtocol,
+)
+from twisted.internet.protocol import Factory
+
+from tests.cluster.test_redis_book import RedisTestCase
+from tests.support.loopback import Talk
+from tristunnel.cluster.entries import Entries
+from tristunnel.cluster.redis_book import RedisBook
+from tristunnel.cluster.relay import RelayFactory, askForTunnel
+from tristunnel.dataplane.reactor import ourReactor
+from tristunnel.errors import TunnelError
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.permissions import Identity
+from tristunnel.service.caller import Caller
+from tristunnel.service.tunnel_service import TunnelService
+
+SECRET = b"a secret of the cluster"
+
+reactor = ourReactor()
+
+
+def wayTo(address: object) -> TCP4ClientEndpoint:
+    """The way to a member, of what it tells the others."""
+    host, _, port = str(address).partition(" ")
+    return TCP4ClientEndpoint(reactor, host, int(port))
+
+
+class Member:
+    """
+    A server of a cluster, without sessions.
+
+    @ivar host: Its address.
+    @ivar tunnels: Its tunnels.
+    @ivar entries: The ports of others' tunnels.
+    """
+
+    def __init__(self, case: RelayTestCase, number: int, book: RedisBook) -> None:
+        self.host = f"127.0.0.{number}"
+        self.book = book
+        self.tunnels = TunnelService(
+            reactor, book, {"tcp": TCPListeners(reactor, self.host)}, hostname="here"
+        )
+        self.entries = Entries(
+            reactor,
+            book,
+            self.tunnels.listeners,
+            SECRET,
+            wayTo,
+            hold=2.0,
+        )
+        book.watch(self.entries.changed)
+        self.tunnels.kept = self.entries
+
+    def find(self, tunnel: str) -> Any:
+        held = self.tunnels.here.get(tunnel)
+        if held is None:
+            raise TunnelError("unknown-tunnel")
+        return held.tunnel.visitorArrived
+
+
+class RelayTestCase(RedisTestCase):
+    """Two servers, at two addresses of this machine."""
+
+    async def begin(self) -> None:
+        await super().begin()
+        self.members = [
+            Member(self, number, book)
+            for number, book in enumerate((self.one, self.other), 1)
+        ]
+        for member in self.members:
+            await self.listen(member)
+
+    async def listen(self, member: Member) -> None:
+        """Have a member take visitors of others."""
+        factory = RelayFactory(reactor, SECRET, member.find)
+        endpoint = TCP4ServerEndpoint(reactor, 0, interface=member.host)
+        port = await endpoint.listen(factory)
+        self.addCleanup(port.stopListening)
+        address = f"{member.host} {port.getHost().port}"
+        for each in self.members:
+            each.book._known[member.book.member] = {"relay": address}
+        self.addCleanup(self.over, member)
+
+    async def over(self, member: Member) -> None:
+        """Stop a member."""
+        await member.entries.stop()
+        await member.tunnels.discard(member.tunnels.tunnels, TunnelError("closed"))
+
+    async def connect(self, host: str, port: int) -> Talk:
+        """Connect to a port, which somebody is about to open."""
+        while True:
+            talk = Talk()
+            endpoint = TCP4ClientEndpoint(reactor, host, port)
+            try:
+                await connectProtocol(endpoint, talk)
+            except Exception:
+                await self.soon(lambda: True)
+            else:
+                self.addCleanup(talk.transport.abortConnection)
+                return talk
+
+    async def opened(self, member: Member, **options: Any) -> tuple[str, int, int]:
+        """
+        Open a tunnel of raw connections.
+
+        @return: Its URI, the port for its client, and that for visitors.
+        """
+        caller = Caller(Identity("ann"), "here", 9000, address=member.host)
+        asked = {"via": "tcp", "visitors": 9, **options}
+        uri = await member.tunnels.openTunnel(caller, asked)
+        address = await member.tunnels.getTunnelAddress(caller, uri)
+        return uri, int(uri.rpartition(":")[2]), int(address.rpartition(":")[2])
+
+
+class RelayTests(RelayTestCase):
+    """Visitors who come in at another machine."""
+
+    async def test_bytes(self) -> None:
+        """
+        Bytes pass both ways, with half-closes; the owner knows where the visitor comes
+        from, and that it left.
+        """
+        here, there = self.members
+        _, clients, visitors = await self.opened(here)
+        client = await self.connect(here.host, clients)
+        visitor = await self.connect(there.host, visitors)
+        visitor.say(b"x" * 300_000)
+        await self.soon(lambda: len(client.data) == 300_000)
+        (tunnel,) = here.tunnels.tunnels
+        (stream,) = tunnel.streams
+        mine = visitor.transport.getHost()
+        self.assertEqual(stream.visitorAddress, f"{mine.host}:{mine.port}")
+        client.say(b"answer")
+        client.finish()
+        await visitor.ended()
+        self.assertEqual(visitor.data, b"answer")
+        visitor.finish()
+        await client.ended()
+        await self.soon(lambda: not tunnel.streams)
+        self.assertEqual(there.entries.streams(), 0)
+
+    async def test_closed(self) -> None:
+        """With the tunnel, its ports are gone at all machines."""
+        here, there = self.members
+        uri, _, visitors = await self.opened(here)
+        await self.connect(there.host, visitors)
+        caller = Caller(Identity("ann"), "here", 9000)
+        await here.tunnels.closeTunnel(caller, uri)
+        await self.soon(lambda: not there.entries._tunnels)
+
+    async def test_found(self) -> None:
+        """A member that comes later, or has missed something, finds what there is."""
+        here, there = self.members
+        there.book._changes._watchers.clear()
+        _, _, visitors = await self.opened(here)
+        await there.book.watch(there.entries.changed)
+        there.book._resync()
+        await self.connect(there.host, visitors)
+        # A resynchronization finds out, too, that it is over.
+        there.book._changes._watchers.clear()
+        await here.tunnels.discard(here.tunnels.tunnels, TunnelError("closed"))
+        await there.book.watch(there.entries.changed)
+        there.book._resync()
+        await self.soon(lambda: not there.entries._tunnels)
+
+    async def test_taken(self) -> None:
+        """A port that a machine has for somebody else is not its visitors' way in."""
+        here, there = self.members
+        taken = TCP4ServerEndpoint(reactor, 0, interface=there.host)
+        port = await taken.listen(Factory.forProtocol(Talk))
+        self.addCleanup(port.stopListening)
+        self.patch(there.entries, "_stopped", False)
+        await self.opened(here, port=port.getHost().port)
+        await self.soon(lambda: there.entries.unbound)
+
+    async def test_exclusive(self) -> None:
+        """A port, and a name, is one tunnel's at all machines."""
+        here, there = self.members
+        _, _, visitors = await self.opened(here, name="shop")
+        for options, code in (
+            ({"port": visitors}, "port-taken"),
+            ({"name": "shop"}, "name-taken"),
+        ):
+            opening = Deferred.fromCoroutine(self.opened(there, **options))
+            error: Any = await self.assertFailure(opening, TunnelError)
+            self.assertEqual(error.code.name, code)
+
+    async def test_held(self) -> None:
+        """A visitor waits a while for a server that does not answer."""
+        here, there = self.members
+        _, clients, visitors = await self.opened(here)
+        known = there.book._known.pop("one")
+        there.book._known["one"] = {"relay": "127.0.0.1 1"}
+        visitor = await self.connect(there.host, visitors)
+        visitor.say(b"hello")
+        (_, side) = next(iter(there.entries._tunnels.values()))
+        await self.soon(lambda: side._waiting)
+        there.book._known["one"] = known
+        client = await self.connect(here.host, clients)
+        await self.soon(lambda: client.data == b"hello")
+
+
+class StrangerTests(RelayTestCase):
+    """Who knows no secret, and what is no member."""
+
+    async def refusal(self, secret: bytes, tunnel: str) -> str:
+        endpoint = wayTo(self.one._known["one"]["relay"])
+        asking = Deferred.fromCoroutine(
+            askForTunnel(reactor, endpoint, secret, tunnel, "192.0.2.1:5")
+        )
+        error: Any = await self.assertFailure(asking, TunnelError)
+        return str(error)
+
+    async def test_refused(self) -> None:
+        """Without the secret nothing is answered; with it, why not."""
+        await self.opened(self.members[0])
+        (tunnel,) = self.members[0].tunnels.tunnels
+        self.assertIn("has left", await self.refusal(b"another secret", tunnel.id))
+        self.assertIn("no such tunnel", await self.refusal(SECRET, "unknown"))
+        self.assertEqual(tunnel.streams, set())
+
+    async def test_nonsense(self) -> None:
+        """What is no request ends the connection, however long it is."""
+        address = str(self.one._known["one"]["relay"]).split(" ")
+        for words in (
+            b"\n",
+            b"[]\n",
+            b"{\n",
+            b'{"tunnel": 1}\n',
+            b"\xff\n",
+            bytes(9000),
+        ):
+            talk = await self.connect(address[0], int(address[1]))
+            talk.say(words)
+            await talk.gone()
+            self.assertIn(b"tristunnel-cluster 1 ", talk.data)
+
+    async def test_otherVersion(self) -> None:
+        """Members of unlike versions say so."""
+        for greeting, why in (
+            (b"tristunnel-cluster 9 abc\n", "same version"),
+            (b"HTTP/1.1 200 OK\r\n\r\n", "no member"),
+        ):
+
+            class Old(Talk):
+                def connectionMade(self, greeting: bytes = greeting) -> None:
+                    super().connectionMade()
+                    self.say(greeting)
+
+            endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+            port = await endpoint.listen(Factory.forProtocol(Old))
+            self.addCleanup(port.stopListening)
+            self.one._known["one"] = {"relay": f"127.0.0.1 {port.getHost().port}"}
+            self.assertIn(why, await self.refusal(SECRET, "x"))

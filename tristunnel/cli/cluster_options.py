@@ -1,0 +1,166 @@
+"""Options of a server that is one of several machines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from twisted.internet.endpoints import clientFromString, serverFromString
+
+from tristunnel.cluster.address import parseEngine
+from tristunnel.cluster.redis_book import Times
+from tristunnel.cluster.service import ClusterSettings
+from tristunnel.config.help import Group
+from tristunnel.config.numbers import readOption, seconds
+from tristunnel.errors import badOption
+from tristunnel.util.words import checkChoice
+
+__all__ = ["CLUSTER", "CLUSTER_OPTIONS", "ClusterOptionsMixin"]
+
+CLUSTER = Group(
+    "Several machines",
+    "cluster=URL cluster-listen=ENDPOINT cluster-advertise=ENDPOINT"
+    " cluster-token-file=FILE cluster-ports=PORTS member-ttl=SECONDS hold=SECONDS",
+)
+"""How help shows them."""
+
+CLUSTER_OPTIONS = (
+    "cluster",
+    "cluster-listen",
+    "cluster-advertise",
+    "cluster-token-file",
+    "cluster-ports",
+    "member-ttl",
+    "hold",
+)
+
+_SHORTEST_SECRET = 16
+
+
+class ClusterOptionsMixin:
+    """
+    Options about the other machines, for a class of
+    L{ServerOptions<tristunnel.server.options.ServerOptions>}.
+
+    @ivar cluster: What they say; C{None} for a server of its own.
+    """
+
+    cluster: ClusterSettings | None
+
+    optParameters: ClassVar[Any] = [
+        ("cluster", None, "", "Redis or Valkey that several servers share: a URL."),
+        ("cluster-listen", None, "", "Where the other servers connect to this one."),
+        ("cluster-advertise", None, "", "How they reach that: a client endpoint."),
+        (
+            "cluster-token-file",
+            None,
+            "",
+            "File with a secret that all servers share.",
+        ),
+        (
+            "cluster-ports",
+            None,
+            "all",
+            "Which tunnels' visitors come in here: all, or this server's own.",
+        ),
+        seconds(
+            "member-ttl",
+            6.0,
+            "Seconds after which a silent server is dead.",
+            2.0,
+        ),
+        seconds(
+            "hold", 5.0, "Seconds that visitors wait for a tunnel that is moving.", 0.0
+        ),
+    ]
+
+    def __getitem__(self, name: str, /) -> Any:
+        return super().__getitem__(name)  # type: ignore[misc]
+
+    def checkCluster(self, reactor: Any, told: Mapping[str, object]) -> None:
+        """
+        @param told: What was said, by option.
+        @raise TunnelError: C{bad-option}, also for what does not work on several
+            machines.
+        """
+        checkChoice("cluster-ports", self["cluster-ports"], ("all", "own"))
+        if not self["cluster"]:
+            for option in CLUSTER_OPTIONS[1:]:
+                if option in told:
+                    raise badOption(f"--{option} goes with --cluster")
+            return
+        if self["processes"] != 1:
+            raise badOption(
+                "--cluster runs one process on each machine: leave --processes out"
+            )
+        for option in ("http", "https", "minecraft", "postgres", "demo"):
+            if self[option]:
+                raise badOption(
+                    f"--{option} works on one machine: leave it or --cluster out"
+                )
+        listen, advertise = self["cluster-listen"], self["cluster-advertise"]
+        if not listen:
+            raise badOption(
+                "--cluster needs --cluster-listen, such as tcp:10.0.0.1:9001"
+            )
+        listen, found = _listening(listen)
+        advertise = advertise or found
+        if not advertise:
+            raise badOption(
+                f"--cluster-listen {listen} does not say at which address the other"
+                " servers reach it: add --cluster-advertise tcp:ADDRESS:PORT"
+            )
+        try:
+            serverEndpoint = serverFromString(reactor, listen)
+        except Exception as error:
+            raise badOption(f"--cluster-listen {listen}: {error}") from None
+        try:
+            clientFromString(reactor, advertise)
+        except Exception as error:
+            raise badOption(f"--cluster-advertise {advertise}: {error}") from None
+        ttl = self["member-ttl"]
+        self.cluster = ClusterSettings(
+            readOption("cluster", parseEngine, self["cluster"]),
+            serverEndpoint,
+            listen,
+            advertise,
+            _secretIn(self["cluster-token-file"]),
+            Times(beat=ttl / 4, memberTTL=ttl, lease=self["lease"]),
+            self["hold"],
+            self["cluster-ports"] == "all",
+        )
+
+
+def _listening(text: str) -> tuple[str, str]:
+    """
+    Read where to listen.
+
+    @return: An endpoint of Twisted's, and how to connect to it; empty if that does not
+        follow.
+    """
+    kind, _, rest = text.partition(":")
+    host, _, port = rest.rpartition(":")
+    if kind == "tcp" and host and port.isdecimal() and "=" not in host:
+        return f"tcp:{port}:interface={host}", f"tcp:{host}:{port}"
+    return text, ""
+
+
+def _secretIn(path: str) -> bytes:
+    if not path:
+        raise badOption(
+            "--cluster needs --cluster-token-file, a file with any secret of at least"
+            f" {_SHORTEST_SECRET} characters, the same on all servers"
+        )
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            secret = file.read(4096).strip()
+    except OSError as error:
+        raise badOption(f"--cluster-token-file {path}: {error.strerror}") from None
+    if len(secret) < _SHORTEST_SECRET or size > 4096:
+        raise badOption(
+            f"--cluster-token-file {path} has to hold a secret of {_SHORTEST_SECRET} to"
+            " 4096 characters"
+        )
+    return secret

@@ -1,0 +1,295 @@
+"""
+A visitor's way from the machine where it came in to the one that has its tunnel's
+client: a connection that begins with three lines, and is the visitor's from then on.
+
+The owner says what it speaks and a random word; the entry asks for a tunnel, and proves
+by that word that it knows the cluster's secret; the owner answers C{ok}, or why not.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.peek import Peeking
+from tristunnel.dataplane.transport_end import Arriving
+from tristunnel.errors import TunnelError
+from tristunnel.interfaces import End
+from tristunnel.rpc.strictjson import BadJSON, decode
+from tristunnel.util.hosts import addressText
+
+__all__ = ["VERSION", "RelayFactory", "askForTunnel"]
+
+VERSION = 1
+"""What members speak to each other; unlike ones do not."""
+
+PATIENCE = 3.0
+"""Seconds for the lines before a visitor's bytes."""
+
+STRANGERS = 256
+"""Connections that have not proved who they are; more are closed at once."""
+
+_LONGEST = 2000
+_GREETING = "tristunnel-cluster"
+
+
+def _proof(secret: bytes, word: str, tunnel: str, visitor: str) -> str:
+    text = "\n".join((_GREETING, word, tunnel, visitor))
+    return hmac.new(secret, text.encode(), sha256).hexdigest()
+
+
+class _Lines(Peeking):
+    """
+    Reads a line, and then perhaps another one.
+
+    @param reactor: Tells time.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._timer: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        self._timer = self._reactor.callLater(PATIENCE, self.late)
+        super().connectionMade()
+
+    def late(self) -> None:
+        """For subclasses: the line has not come."""
+        self.transport.abortConnection()
+
+    def lineCame(self, line: str) -> None:
+        """For subclasses: here it is."""
+        raise NotImplementedError
+
+    def seen(self, data: bytes) -> int:
+        line, newline, _ = data.partition(b"\n")
+        if newline:
+            self.skip(len(line) + 1)
+            self.lineCame(line.decode("utf-8", "replace"))
+            return 1
+        if len(line) > _LONGEST:
+            self.late()
+        return len(data) + 1
+
+    def say(self, line: str) -> None:
+        """Send a line."""
+        self.transport.write(line.encode() + b"\n")
+
+    def beEnd(self, arrived: Callable[[Any], None]) -> None:
+        """Let the connection be a visitor's from now on."""
+        self.forgetTime()
+        self.handOver(Arriving(self._reactor, arrived))
+
+    def forgetTime(self) -> None:
+        """There is nothing to wait for any more."""
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def left(self, reason: Failure) -> None:
+        self.forgetTime()
+
+
+class _Owner(_Lines):
+    """The side that has the tunnel's client."""
+
+    _word = ""
+
+    def __init__(self, factory: RelayFactory, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._parent = factory
+
+    def connectionMade(self) -> None:
+        self._word = secrets.token_hex(16)
+        self._parent.strangers.add(self)
+        self.say(f"{_GREETING} {VERSION} {self._word}")
+        super().connectionMade()
+
+    def lineCame(self, line: str) -> None:
+        try:
+            asked = decode(line.encode())
+        except BadJSON:
+            asked = None
+        if not isinstance(asked, dict):
+            asked = {}
+        tunnel, visitor, proof = (
+            str(asked.get(key, "")) for key in ("tunnel", "visitor", "proof")
+        )
+        right = _proof(self._parent.secret, self._word, tunnel, visitor)
+        if not hmac.compare_digest(proof.encode("utf-8", "replace"), right.encode()):
+            self._parent.refused(addressText(self.transport.getPeer()))
+            self.transport.abortConnection()
+            return
+        self._parent.strangers.discard(self)
+        try:
+            arrived = self._parent.find(tunnel)
+        except TunnelError as refusal:
+            self.say(json.dumps(refusal.asDict()))
+            self.transport.loseConnection()
+            return
+        self.say("ok")
+        self.beEnd(lambda end: arrived(end, visitor))
+
+    def forgetTime(self) -> None:
+        super().forgetTime()
+        self._parent.strangers.discard(self)
+
+
+class RelayFactory(Factory[_Owner]):
+    """
+    Takes visitors from the other machines.
+
+    @param reactor: Tells time.
+    @param secret: What all members of the cluster know.
+    @param find: Finds what is told of the visitors of a tunnel, by its id; or raises
+        L{TunnelError}.
+
+    @ivar strangers: Who has not proved to be a member yet.
+    """
+
+    noisy = False
+    _log = Logger(namespace="tristunnel.server")
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        secret: bytes,
+        find: Callable[[str], Callable[[End, str], None]],
+    ) -> None:
+        self.secret = secret
+        self.find = find
+        self.strangers: set[_Owner] = set()
+        self._reactor = reactor
+
+    def buildProtocol(self, addr: IAddress | None) -> _Owner | None:
+        """Make one."""
+        if len(self.strangers) >= STRANGERS:
+            return None
+        return _Owner(self, self._reactor)
+
+    def refused(self, peer: str) -> None:
+        """Somebody does not know the secret."""
+        self._log.warn(
+            "{peer} is no member of this cluster: give all servers the same"
+            " --cluster-token-file",
+            peer=peer,
+        )
+
+
+class _Entry(_Lines):
+    """The side where the visitor came in."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        secret: bytes,
+        tunnel: str,
+        visitor: str,
+        answered: Deferred[Any],
+    ) -> None:
+        super().__init__(reactor)
+        self._secret = secret
+        self._tunnel = tunnel
+        self._visitor = visitor
+        self._answered = answered
+        self._greeted = False
+
+    def lineCame(self, line: str) -> None:
+        if not self._greeted:
+            self._greet(line.split())
+        elif line == "ok":
+            self.beEnd(self._answered.callback)
+        else:
+            self._fail(_refusalIn(line))
+
+    def _greet(self, words: list[str]) -> None:
+        if len(words) != 3 or words[0] != _GREETING:
+            self._fail(TunnelError("protocol-error", "that is no member of a cluster"))
+        elif words[1] != str(VERSION):
+            self._fail(
+                TunnelError(
+                    "protocol-error",
+                    f"the other member speaks version {words[1][:9]}, and this one"
+                    f" {VERSION}: give both the same version of tristunnel",
+                )
+            )
+        else:
+            self._greeted = True
+            proof = _proof(self._secret, words[2], self._tunnel, self._visitor)
+            asked = {"tunnel": self._tunnel, "visitor": self._visitor, "proof": proof}
+            self.say(json.dumps(asked))
+
+    def late(self) -> None:
+        self._fail(TunnelError("client-away", "the tunnel's server does not answer"))
+
+    def left(self, reason: Failure = connectionDone) -> None:
+        super().left(reason)
+        self._fail(TunnelError("client-away", "the tunnel's server has left"))
+
+    def _fail(self, reason: TunnelError) -> None:
+        if not self._answered.called:
+            self._answered.errback(Failure(reason))
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+
+def _refusalIn(line: str) -> TunnelError:
+    try:
+        said = decode(line.encode())
+    except BadJSON:
+        said = None
+    return TunnelError.fromDict(said if isinstance(said, dict) else {}, "client-away")
+
+
+class _EntryFactory(Factory[_Entry]):
+    noisy = False
+
+    def __init__(self, make: Callable[[], _Entry]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: IAddress | None) -> _Entry:
+        return self._make()
+
+
+async def askForTunnel(
+    reactor: Any,
+    endpoint: IStreamClientEndpoint,
+    secret: bytes,
+    tunnel: str,
+    visitor: str,
+) -> Any:
+    """
+    Lead a visitor to another machine.
+
+    @param endpoint: The way there.
+    @param secret: What all members of the cluster know.
+    @param tunnel: The tunnel's id.
+    @param visitor: Where the visitor comes from.
+    @return: The L{End<tristunnel.interfaces.End>} of the way.
+    @raise TunnelError: Why it cannot go there.
+    """
+    answered: Deferred[Any] = Deferred()
+    factory = _EntryFactory(lambda: _Entry(reactor, secret, tunnel, visitor, answered))
+    connecting = endpoint.connect(factory).addTimeout(PATIENCE, reactor)
+    try:
+        await connecting
+    except Exception as error:
+        raise TunnelError(
+            "client-away", f"the tunnel's server cannot be reached: {error}"
+        ) from None
+    return await answered

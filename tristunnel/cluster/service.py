@@ -1,0 +1,147 @@
+"""What makes a server a member of a cluster."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.cluster.address import EngineAddress
+from tristunnel.cluster.engine import Engine
+from tristunnel.cluster.entries import Entries
+from tristunnel.cluster.redis_book import RedisBook, Times
+from tristunnel.cluster.relay import VERSION, RelayFactory
+from tristunnel.errors import TunnelError
+from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.util.endpoints import cannotListen
+from tristunnel.util.process import Drain
+
+__all__ = ["ClusterService", "ClusterSettings"]
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """
+    What a server was told of its cluster.
+
+    @ivar engine: Where the book is.
+    @ivar listen: Where the other members connect.
+    @ivar description: The same as it was written.
+    @ivar advertise: How they reach that.
+    @ivar secret: What all members know.
+    @ivar times: How long things take.
+    @ivar hold: Seconds that a visitor waits for a tunnel whose client has moved.
+    @ivar all: Whether visitors of all tunnels may come in here.
+    """
+
+    engine: EngineAddress
+    listen: IStreamServerEndpoint
+    description: str
+    advertise: str
+    secret: bytes
+    times: Times
+    hold: float
+    all: bool
+
+
+class ClusterService(Service):
+    """
+    A member of a cluster.
+
+    @param reactor: Tells time, and connects.
+    @param settings: What it was told.
+    @param grace: Seconds that visitors of others get to finish when it stops.
+
+    @ivar book: The book.
+    """
+
+    _log = Logger(namespace="tristunnel.server")
+
+    def __init__(self, reactor: Any, settings: ClusterSettings, grace: float) -> None:
+        self.settings = settings
+        self._reactor = reactor
+        self._grace = grace
+        engine = settings.engine
+
+        def connection(patience: float | None) -> Engine:
+            return Engine(
+                engine.endpoint(reactor),
+                engine.name,
+                engine.database,
+                engine.username,
+                engine.password,
+                patience,
+            )
+
+        self.book = RedisBook(
+            reactor,
+            connection(settings.times.answer),
+            connection(None),
+            secrets.token_hex(4),
+            {"relay": settings.advertise, "version": VERSION},
+            settings.times,
+        )
+        self._entries: Entries | None = None
+        self._listening: IListeningPort | None = None
+        self._tunnels: TunnelService | None = None
+
+    def serve(self, tunnels: TunnelService) -> None:
+        """Say whose tunnels are shared with the other members."""
+        self._tunnels = tunnels
+        settings = self.settings
+        self._entries = Entries(
+            self._reactor,
+            self.book,
+            tunnels.listeners if settings.all else {},
+            settings.secret,
+            lambda advertised: clientFromString(self._reactor, advertised),
+            settings.hold,
+        )
+        self.book.watch(self._entries.changed)
+        tunnels.kept = self._entries
+
+    def startService(self) -> None:
+        super().startService()
+        factory = RelayFactory(self._reactor, self.settings.secret, self._find)
+        listening = maybeDeferred(self.settings.listen.listen, factory)
+        listening.addCallbacks(self._opened, self._notOpened)
+        self.book.start()
+
+    def _find(self, tunnel: str) -> Any:
+        held = None if self._tunnels is None else self._tunnels.here.get(tunnel)
+        if held is None:
+            raise TunnelError("unknown-tunnel")
+        return held.tunnel.visitorArrived
+
+    def _opened(self, listening: IListeningPort) -> None:
+        self._listening = listening
+        self._log.info(
+            "This is member {member} of the cluster {name}; the others reach it at"
+            " {address}",
+            member=self.book.member,
+            name=self.settings.engine.name,
+            address=self.settings.advertise,
+        )
+
+    def _notOpened(self, failure: Failure) -> None:
+        why = cannotListen(f"--cluster-listen {self.settings.description}", failure)
+        self._log.critical("{why}", why=why.message)
+        self._reactor.stop()
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._entries is not None:
+            await self._entries.stop()
+            await Drain(self._reactor, self._entries.streams, self._grace).wait()
+        if self._listening is not None:
+            await maybeDeferred(self._listening.stopListening)
