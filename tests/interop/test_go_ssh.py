@@ -195,7 +195,9 @@ class ChiselTests(GoTestCase):
         target = f"127.0.0.1:{echo.getHost().port}"
         port, visitors = await self.server("--interface", "127.0.0.1"), freePort()
         remote = f"R:127.0.0.1:{visitors}:{target}/udp"
-        client = self.run_("chisel", CHISEL, "client", f"ws://127.0.0.1:{port}", remote)
+        client = self.run_(
+            "chisel", CHISEL, "client", f"http://127.0.0.1:{port}", remote
+        )
         await client.says("Connected")
         await self._ask(visitors)
         port, visitors = freePort(), freePort()
