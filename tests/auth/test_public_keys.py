@@ -5,10 +5,12 @@ Public keys: as people write them, in C{authorized_keys} files, and in tokens.
 from __future__ import annotations
 
 import json
+import sys
 from base64 import b64encode
+from io import StringIO
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import dsa, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
@@ -28,6 +30,8 @@ from tristunnel.auth.public_keys import (
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.auth.tokens import TokenFile, TokenStore
 from tristunnel.auth.tokens_format import formatToken, parseToken
+from tristunnel.cli.main import main
+from tristunnel.dialects.conch.hostkey import FILE_NAME, HostKey, parseFingerprint
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity, Permissions
 
@@ -54,7 +58,7 @@ class FormatTests(SynchronousTestCase):
     def test_bad(self) -> None:
         """What is weak, private or no key at all is refused."""
         weak = written(rsa.generate_private_key(65537, 1024))
-        old = written(dsa.generate_private_key(1024))
+        old = "ssh-dss AAAAB3NzaC1kc3M="
         for text in ("", "ssh-ed25519", "ssh-ed25519 AAAA", "vt-pub-AA", weak, old):
             with self.assertRaises(TunnelError):
                 parseKey(text)
@@ -172,3 +176,45 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(token.keys, parseToken(line).keys)
         with self.assertRaises(ValueError):
             parseToken(json.dumps({**json.loads(line), "keys": ["x"]}))
+
+
+class CommandTests(SynchronousTestCase):
+    """C{tristunnel token create --key}."""
+
+    def test_create(self) -> None:
+        """
+        The key of a file is in the token; the server's own key is shown beside it.
+        """
+        directory = Path(self.mktemp()).absolute()
+        HostKey.inDirectory(directory)
+        key = written(Ed25519PrivateKey.generate())
+        (directory / "id.pub").write_text(f"{key} me@laptop\n")
+        command = ["token", "create", "--name", "laptop", "--key"]
+        out = StringIO()
+        self.patch(sys, "stdout", out)
+        main([*command, str(directory / "id.pub"), "--file", str(directory / "tokens")])
+        (token,) = TokenStore(directory / "tokens").read().byName.values()
+        self.assertEqual((parseKey(key),), token.keys)
+        self.assertIn(HostKey.inDirectory(directory).fingerprint, out.getvalue())
+        self.assertEqual(0o600, (directory / FILE_NAME).stat().st_mode & 0o777)
+
+
+class HostKeyTests(SynchronousTestCase):
+    """The server's own key."""
+
+    def test_kept(self) -> None:
+        """It is made once, and none but an ed25519 key will do."""
+        directory = Path(self.mktemp())
+        made = HostKey.inDirectory(directory)
+        self.assertEqual(made.blob, HostKey.inDirectory(directory).blob)
+        self.assertRegex(made.fingerprint, "^SHA256:[A-Za-z0-9+/]{43}$")
+        for text in (f"SHA256:{'A' * 43}", "A" * 43 + "="):
+            self.assertEqual(f"SHA256:{'A' * 43}", parseFingerprint(text))
+        self.assertEqual("", parseFingerprint(""))
+        with self.assertRaises(TunnelError):
+            parseFingerprint("MD5:00:11")
+        (directory / FILE_NAME).write_text("no key")
+        with self.assertRaises(TunnelError):
+            HostKey.inDirectory(directory)
+        with self.assertRaises(TunnelError):
+            HostKey.inDirectory(directory / FILE_NAME)

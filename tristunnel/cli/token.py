@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
+from pathlib import Path
 from time import time as now
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from tristunnel.auth.tokens_format import (
     stateOf,
     tokenNameProblem,
 )
+from tristunnel.dialects.conch.hostkey import FILE_NAME, HostKey
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.model.names import parseNames
 from tristunnel.model.permissions import RIGHTS, Permissions
@@ -310,6 +312,11 @@ def _store(options: Namespace) -> TokenStore:
 def _create(options: Namespace) -> None:
     permissions = permissionsOf(options)
     token = _store(options).create(options.name, permissions, tuple(options.key))
+    directory = Path(options.file or defaultTokenFile()).parent
+    if options.key and (directory / FILE_NAME).exists():
+        # The last word is the token.
+        shown = HostKey.inDirectory(directory).fingerprint
+        print(f"The SSH host key of the server is {shown} (ED25519)")
     print(f"The token of {options.name}, which is shown only now: {token}")
 
 
