@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from socket import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -81,11 +82,28 @@ class ProxiedEndpoint:
         return made if self.over is None else self.over(made)
 
 
+def _never() -> None:
+    return None
+
+
 @implementer(IStreamClientEndpoint)
 @dataclass(frozen=True)
 class _Beginning:
     below: IStreamClientEndpoint
     header: bytes
+
+    def connectNow(self) -> socket | None:
+        """The same as L{ServiceEndpoint.connectNow}, of whatever can do that."""
+        dial: Callable[[], socket | None] = getattr(self.below, "connectNow", _never)
+        made = dial()
+        if made is not None:
+            try:
+                # A new connection has room for so little.
+                made.sendall(self.header)
+            except OSError:
+                made.close()
+                return None
+        return made
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         made: Deferred[IProtocol] = self.below.connect(

@@ -23,7 +23,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.descriptors import RESERVE
-from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.glimpse import Speech, glimpsed
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.poller import pollerOf
@@ -154,8 +153,9 @@ class _Attempt:
         if forVisitor is not None:
             endpoint = forVisitor(self.info)
         poller = pollerOf(reactor)
-        if poller is not None and isinstance(endpoint, ServiceEndpoint):
-            made = endpoint.connectNow()
+        connectNow = getattr(endpoint, "connectNow", None)
+        if poller is not None and connectNow is not None:
+            made = connectNow()
             if made is not None:
                 try:
                     SocketEnd(poller, made, self._arrived).begin()
