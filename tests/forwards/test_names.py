@@ -39,6 +39,28 @@ class NameForwardTests(SynchronousTestCase):
                 self.parse(spec)
             self.assertNotIn("\n", caught.exception.message)
 
+    def test_options(self) -> None:
+        """What is said of heads, as often as one likes, and read again as written."""
+        made = self.parse(
+            r"http/b=a:1,host=x.lan,request=X-A: b\, c,request=-Cookie"
+            ",response=-Server,raw"
+        )
+        options = made.options
+        self.assertEqual(options.request, ("X-A: b, c", "-Cookie"))
+        self.assertEqual(
+            options.asked,
+            {
+                "hostHeader": "x.lan",
+                "requestHeaders": ["X-A: b, c", "-Cookie"],
+                "responseHeaders": ["-Server"],
+                "raw": True,
+            },
+        )
+        self.assertEqual(self.parse(f"http/b=a:1{options.text}").options, options)
+        for wrong in (",request", ",raw=1", ",host", ",host=a,host=b"):
+            with self.assertRaises(TunnelError, msg=wrong):
+                self.parse(f"http/b=a:1{wrong}")
+
     def test_twice(self) -> None:
         """A host is asked for once with each path."""
         several = [self.parse(f"http/blog{path}=3000") for path in ("", "/a", "/b")]
