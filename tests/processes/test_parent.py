@@ -17,6 +17,7 @@ from tests.processes.fakes import FakeReactor, descriptors
 from tristunnel.errors import TunnelError
 from tristunnel.model.record import Place as Holder
 from tristunnel.model.record import TunnelLimits, TunnelRecord
+from tristunnel.processes import channel
 from tristunnel.processes.channel import Message, firstOf
 from tristunnel.processes.copies import CopyingReactor, checkCopied
 from tristunnel.processes.link import Asker, Link
@@ -270,6 +271,14 @@ class ParentTests(SynchronousTestCase):
         for process in self.reactor.started:
             self.assertEqual(process.signals, [signal.SIGHUP])
             self.assertEqual(process.told, ["hurry"])
+
+    def test_deaf(self) -> None:
+        """A member that takes no word any more is ended."""
+        one, other = self.ready()
+        self.patch(channel, "MOST_WAITING", 0)
+        self.parent.hurry()
+        for process in (one, other):
+            self.assertEqual(process.signals, [signal.SIGKILL])
 
     def test_stubborn(self) -> None:
         """A member that does not stop is killed."""

@@ -177,6 +177,8 @@ class Serving(MultiService):
             self._membership.ready()
         if self._index == 0:
             self._announce()
+        else:
+            self._placeInvitations()
 
     @property
     def _index(self) -> int:
@@ -479,27 +481,35 @@ class Serving(MultiService):
         host = options.hostnames[0] if asked else "localhost"
         return f"{scheme}://{hostAndPort(host, number)}/"
 
-    def _invite(self) -> None:
-        """Say where invitations lead to, and invite the first client."""
-        options, invitations = self._options, self._tunnels.invitations
-        numbers = self._server.numbers
+    def _placeInvitations(self) -> ServerPlace | None:
+        """Find out where invitations lead to; nowhere, if nobody can be invited."""
+        options, numbers = self._options, self._server.numbers
         ports = [port for port in options.serverPorts if numbers.get(port.description)]
         if not ports or not self._tokenFiles:
-            return
+            return None
         port = next((port for port in ports if port.shown), ports[0])
         number = numbers[port.description]
-        place = invitations.place = ServerPlace(
+        place = self._tunnels.invitations.place = ServerPlace(
             options["hostname"] or _hostOf(self._server.listening, number),
             number,
             os.path.abspath(port.shown) if port.shown else "",
             self._tokenFiles[0].path,
             self._naming.better(port),
         )
+        return place
+
+    def _invite(self) -> None:
+        """Say where invitations lead to, and invite the first client."""
+        options, place = self._options, self._placeInvitations()
+        if place is None:
+            return
         try:
             # A server that was told where all of its files are makes no directory.
             if place.certificate or options.stateDirectory.exists():
                 place.write(options.stateDirectory)
-            if options.invites is not None and (made := invitations.first()):
+            if options.invites is not None and (
+                made := self._tunnels.invitations.first()
+            ):
                 options.invites(made)
                 if not place.host:
                     _log.warn(

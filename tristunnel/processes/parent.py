@@ -10,6 +10,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import socket
 from typing import Any
@@ -225,12 +226,13 @@ class ParentService(Service):
     def signal(self, number: int) -> None:
         """Pass a signal on to all members."""
         for member in self._members:
+            self._signal(member, number)
+
+    def _signal(self, member: _Member, number: int) -> None:
+        # The end of one that is gone is about to be reported.
+        with suppress(ProcessExitedAlready):
             if member.process is not None:
-                try:
-                    member.process.signalProcess(number)
-                except ProcessExitedAlready:
-                    # Its end is about to be reported.
-                    continue
+                member.process.signalProcess(number)
 
     # Members
 
@@ -310,15 +312,21 @@ class ParentService(Service):
         params: Sequence[object],
         sockets: Sequence[socket] = (),
     ) -> None:
+        if member.link is None or not member.link.isOpen:
+            for each in sockets:
+                each.close()
+            return
         try:
-            if member.link is not None and member.link.isOpen:
-                member.link.tell(method, params, b"", sockets)
+            member.link.tell(method, params, b"", sockets)
         except TunnelError as refusal:
+            # What it does not know it would do wrong.
             self._log.error(
-                "Process {process} was not told: {refusal}",
+                "Process {process} takes no word any more, and is ended: {refusal}",
                 process=member.index,
                 refusal=refusal,
             )
+            member.link.close()
+            self._signal(member, signal.SIGKILL)
 
     # What members ask
 
@@ -346,6 +354,12 @@ class ParentService(Service):
                 self._standIn(other)
 
     def _keep(self, asker: Asker, tunnel: str, lease: str) -> None:
+        if asker.message.missing:
+            self._log.warn(
+                "There is no descriptor left to keep the port of {tunnel}: it ends with"
+                " its process",
+                tunnel=tunnel,
+            )
         self._ports.keep(tunnel, lease, asker.message.sockets)
 
     def _copies(self, member: _Member, tunnel: str) -> int:

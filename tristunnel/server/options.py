@@ -99,7 +99,10 @@ class ServerOptions(ConfiguredOptions):
     def processes(self) -> int:
         """How many processes serve."""
         asked: int = self["processes"]
-        return asked or len(os.sched_getaffinity(0))
+        if asked:
+            return asked
+        mine: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+        return (os.cpu_count() or 1) if mine is None else len(mine(0))
 
     def valueShown(self, name: str) -> str:
         """What holds for an option, for a log, without its secrets."""

@@ -189,10 +189,10 @@ class RunningServer:
         self.tunnels.rights.services = new["max-services"]
 
     def _acceptRate(self, old: ServerOptions, new: ServerOptions) -> None:
-        self.tunnels.clients.acceptLimiter.rate = new.share(new["accept-rate"])
+        self.tunnels.clients.acceptLimiter.rate = self.options.share(new["accept-rate"])
 
     def _maxMemory(self, old: ServerOptions, new: ServerOptions) -> None:
-        HELD.most = int(new.share(new.memory))
+        HELD.most = int(self.options.share(new.memory))
 
     # Time
 
