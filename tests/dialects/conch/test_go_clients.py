@@ -16,6 +16,7 @@ from tests.support.processes import freePort
 from tests.websocket.rig import WebSocketTestCase
 from tristunnel.dialects.base.client import openWebSocket
 from tristunnel.dialects.chisel.client import ChiselClientSession
+from tristunnel.dialects.conch import transport
 from tristunnel.dialects.conch.client import Credentials
 from tristunnel.dialects.conch.client_session import SSHClientSession
 from tristunnel.dialects.conch.hostkey import HostKey
@@ -85,6 +86,11 @@ class Conversations:
         await visitor.ended()
         self.assertEqual(9 + 600_000, len(visitor.data))
         self.assertIn(session.speaks, str(self.notes.named("clientConnected")))
+
+    async def test_keys(self: Any) -> None:
+        """So it does while both sides want new keys, again and again."""
+        self.patch(transport, "REKEY_BYTES", 100_000)
+        await self.test_conversation()
 
     async def test_answerDue(self: Any) -> None:
         """A visitor's end is kept back while its answer is due."""

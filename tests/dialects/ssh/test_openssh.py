@@ -16,6 +16,7 @@ from zope.interface import implementer
 from tests.dialects.ssh.rig import SSH, SSHTestCase
 from tests.support.loopback import Service, Talk
 from tests.support.processes import Program
+from tristunnel.dialects.conch import transport
 
 LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
 AMOUNT = 1 << (30 if LONG else 23)
@@ -83,14 +84,19 @@ class OpenSSHTests(SSHTestCase):
         await visitor.ended()
         self.assertEqual(b"220 ready\r\nanswer", bytes(visitor.data))
 
-    async def test_amount(self) -> None:
+    async def test_ourKeys(self) -> None:
+        """So it does if it is the server that wants new keys."""
+        self.patch(transport, "REKEY_BYTES", AMOUNT // 8)
+        await self.test_amount("1G")
+
+    async def test_amount(self, limit: str = "64M" if LONG else "1M") -> None:
         """What is long comes whole, also while keys are exchanged on the way."""
         await self.startServer()
         service = Source()
         program = self.ssh(
             "-N",
             "-o",
-            f"RekeyLimit={'64M' if LONG else '1M'}",
+            f"RekeyLimit={limit}",
             "-R",
             f"0:127.0.0.1:{self.offer(service)}",
         )

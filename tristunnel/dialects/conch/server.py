@@ -79,7 +79,8 @@ class ServerPackets(Packets, SSHServerTransport):
 
     def ssh_SERVICE_REQUEST(self, packet: bytes) -> None:
         name = Fields(packet).text()
-        if self.service is not None or name != "ssh-userauth":
+        early = self.sessionID is None
+        if early or self.service is not None or name != "ssh-userauth":
             raise protocolError("the peer wants an SSH service that is not here")
         self.sendPacket(_SERVICE_ACCEPT, packTexts(name))
         self.setService(self.session.loginService())

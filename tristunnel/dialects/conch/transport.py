@@ -524,7 +524,7 @@ class Packets(SSHTransportBase):
 
     def sendKexInit(self) -> None:
         self._mayPause.hold("keys")
-        self._blocked = 0
+        self._blocked = self._since = 0
         if self._kexTimer is None or not self._kexTimer.active():
             self._kexTimer = self.reactor.callLater(KEX_TIME, self._kexLate)
         super().sendKexInit()
