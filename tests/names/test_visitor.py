@@ -24,6 +24,7 @@ class HeadTests(VisitorTestCase):
             "X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\n"
             "X-Real-IP: 1.2.3.4\r\n"
             "X_Forwarded_Proto: https\r\nX-forwarded-host: evil\r\n"
+            "X-Forwarded-Prefix: /evil\r\nX_Real-IP: 1.2.3.4\r\nContent_Length: 9\r\n"
             "Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: x\r\n"
             "Proxy-Authorization: x\r\naCCept: \t*/* \r\nX_Own: 1\r\n"
         )

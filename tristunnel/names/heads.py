@@ -33,13 +33,8 @@ _HOP = frozenset(
         *(b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"),
     )
 )
-_ORIGIN = frozenset(
-    (
-        *(b"forwarded", b"x-forwarded-for", b"x-forwarded-host"),
-        *(b"x-forwarded-port", b"x-forwarded-proto", b"x-forwarded-ssl"),
-        *(b"x-forwarded-scheme", b"x-real-ip", b"x-url-scheme"),
-    )
-)
+_ORIGIN = frozenset((b"forwarded", b"x-real-ip", b"x-url-scheme"))
+_FORWARDED = b"x-forwarded-"
 _KNOWN = _HOP | _ORIGIN
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -131,11 +126,22 @@ def _kept(
     for lower, name, value in headers:
         if lower in known or lower in dropped or lower in connection:
             continue
-        if isRequest and b"_" in lower and lower.replace(b"_", b"-") in _KNOWN:
-            # To CGI and WSGI both names are one.
+        if isRequest and _isOurs(lower):
             continue
         lines.append(b"%s: %s\r\n" % (name, value))
     return lines
+
+
+def _isOurs(name: bytes) -> bool:
+    """
+    Whether only we say what a header says: also if it has an underscore in the place of
+    a hyphen, since to CGI and WSGI both names are one.
+    """
+    if b"_" in name:
+        name = name.replace(b"_", b"-")
+        if name in _KNOWN:
+            return True
+    return name.startswith(_FORWARDED)
 
 
 def requestBytes(head: RequestHead, rules: HeadRules, origin: Origin) -> bytes:
