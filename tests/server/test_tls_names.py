@@ -31,6 +31,7 @@ from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.tls import tlsOverEndpoint
 from tristunnel.dataplane.transport_end import EndFactory
+from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
 from tristunnel.names.table import NameTable, Route
 from tristunnel.server.tls_names import Certificates, Served, TLSNamesFactory
@@ -45,11 +46,16 @@ class Echo(Protocol):
 
     transport: Any
 
-    def __init__(self, who: bytes) -> None:
+    def __init__(self, who: bytes, alive: set[Echo]) -> None:
         self.who = who
+        self.alive = alive
 
     def connectionMade(self) -> None:
+        self.alive.add(self)
         self.transport.write(self.who)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.alive.discard(self)
 
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(data)
@@ -85,6 +91,8 @@ class TLSNamesTests(TestCase, FileTestCase):
         self.notes = ServerNotes()
         self.table = NameTable()
         self.ends: list[Any] = []
+        self.alive: set[Echo] = set()
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.quiet()))
         self.answers = Answers(self.directory / "challenges")
         self.put("named/b.example.pem", "b.example")
         default = ReloadingCertificate(
@@ -116,7 +124,9 @@ class TLSNamesTests(TestCase, FileTestCase):
             endpoint = HostEndpoint(self.reactor, "127.0.0.1", service, 5.0)
             came: Deferred[Any] = Deferred()
             await endpoint.connect(EndFactory(self.reactor, came.callback))
-            join(end, await came, lambda reason: None)
+            other = await came
+            self.ends.append(other)
+            join(end, other, lambda reason: None)
 
         def arrived(end: Any, address: str) -> None:
             Deferred.fromCoroutine(visit(end, address))
@@ -124,8 +134,17 @@ class TLSNamesTests(TestCase, FileTestCase):
         route = Route("tls-name", "c.example", "", TunnelOptions(), arrived)
         self.table.enter(route)
 
+    async def quiet(self) -> None:
+        """Leave no connection behind."""
+        for end in self.ends:
+            end.reset(TunnelError("closed"))
+        await self.until(lambda: not self.alive)
+        # What was broken off is gone in the reactor's next turn.
+        await deferLater(reactor, 0)
+        await deferLater(reactor, 0)
+
     def echo(self, who: bytes) -> Factory[Echo]:
-        made = Factory.forProtocol(lambda: Echo(who))
+        made = Factory.forProtocol(lambda: Echo(who, self.alive))
         made.noisy = False
         return made
 
@@ -173,7 +192,7 @@ class TLSNamesTests(TestCase, FileTestCase):
         ):
             self.assertEqual(await self.talk(asked), (names, who))
         self.assertEqual(self.notes.events, [])
-        (end,) = self.ends
+        end, _ = self.ends
         self.assertEqual(isinstance(end, SocketEnd), self.ours)
 
     async def test_bulk(self) -> None:
