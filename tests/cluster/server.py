@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,9 @@ import time
 from pathlib import Path
 
 __all__ = ["RedisServer"]
+
+
+_shared: dict[str, RedisServer] = {}
 
 
 class RedisServer:
@@ -28,6 +32,16 @@ class RedisServer:
     def isThere() -> bool:
         """Whether it is installed."""
         return shutil.which("redis-server") is not None
+
+    @classmethod
+    def shared(cls) -> RedisServer:
+        """The one of all tests of this process that do nothing to it."""
+        server = _shared.get("server")
+        if server is None:
+            server = _shared["server"] = cls()
+            server.start()
+            atexit.register(server.stop)
+        return server
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from random import Random
+from secrets import token_hex
 from typing import Any, NoReturn
 
 from twisted.internet import reactor
@@ -34,11 +35,14 @@ class RedisTestCase(TestCase):
 
     async def begin(self) -> None:
         """Start all."""
-        self.server = RedisServer()
-        self.addCleanup(self.server.stop)
-        self.server.start()
+        self.server = self.engine()
+        self.name = token_hex(8)
         self.books: list[RedisBook] = []
         self.one, self.other = await self.join("one"), await self.join("other")
+
+    def engine(self) -> RedisServer:
+        """The server."""
+        return RedisServer.shared()
 
     def endpoint(self) -> Any:
         """The way to the server."""
@@ -46,8 +50,8 @@ class RedisTestCase(TestCase):
 
     async def join(self, member: str, **more: Any) -> RedisBook:
         """Have another member."""
-        engine = Engine(self.endpoint(), "test")
-        reader = Engine(self.endpoint(), "test", patience=None)
+        engine = Engine(self.endpoint(), self.name)
+        reader = Engine(self.endpoint(), self.name, patience=None)
         times = {"beat": 0.05, "memberTTL": 1.0, "grace": 0.0, **more}
         book = RedisBook(reactor, engine, reader, member, times=Times(**times))
         book.start()
@@ -71,6 +75,12 @@ class RedisBookTests(RedisTestCase, BookTestsMixin):
 
 class EngineTests(RedisTestCase, BookHelpers):
     """What becomes of a book whose engine is lost."""
+
+    def engine(self) -> RedisServer:
+        server = RedisServer()
+        self.addCleanup(server.stop)
+        server.start()
+        return server
 
     async def restart(self) -> None:
         """Have an engine that knows nothing, in place of the one there is."""
@@ -156,8 +166,8 @@ class EngineTests(RedisTestCase, BookHelpers):
     async def test_version(self) -> None:
         """A member of another version writes nothing beside those that are there."""
         self.patch(redis_book, "VERSION", 2)
-        engine = Engine(self.endpoint(), "test")
-        reader = Engine(self.endpoint(), "test", patience=None)
+        engine = Engine(self.endpoint(), self.name)
+        reader = Engine(self.endpoint(), self.name, patience=None)
         book = RedisBook(reactor, engine, reader, "new", times=Times(grace=0.0))
         self.addCleanup(book.stop)
         book.start()
@@ -231,7 +241,7 @@ class AnythingTests(RedisTestCase, BookHelpers):
             book = chance.choice(self.books)
             kind = chance.randrange(12)
             if kind == 0:
-                await self.one._engine.command("FLUSHALL")
+                await self.one._engine.command("DEL", *self.one._engine._keys)
                 for each in self.books:
                     await each._sayAll()
             elif kind < 5:
