@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from tristunnel.errors import TunnelError
@@ -54,13 +55,18 @@ class _Record:
         return cls(**read)
 
 
+@cache
+def _blank(cls: type[_Record]) -> _Record:
+    return cls()
+
+
 def _read(cls: type[_Record], name: str, value: Any) -> Any:
     """
     Read one value, by what kind its default is of.
 
     @raise TunnelError: C{protocol-error}.
     """
-    default = getattr(cls(), name)
+    default = getattr(_blank(cls), name)
     if isinstance(default, _Record):
         return type(default).fromDict(value)
     if isinstance(default, float) and type(value) is int:
@@ -141,7 +147,7 @@ class TunnelRecord(_Record):
 
         @raise TunnelError: C{protocol-error}, if one is not of its kind.
         """
-        known = {each.name for each in fields(self)}
+        known = vars(self)
         read = {
             name: _read(TunnelRecord, name, value)
             for name, value in values.items()

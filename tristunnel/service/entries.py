@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -69,6 +68,7 @@ class BookEntries:
             grant = owner.grant
             most = None if grant is None else grant.permissions.maxTunnels
             token = "" if most is None else owner.name
+        reserved = {"name": named(tunnel.name)} if tunnel.name else {}
         record = TunnelRecord(
             tunnel.id,
             Place(self._book.member) if lease is None else lease.place,
@@ -76,16 +76,13 @@ class BookEntries:
             owner.name,
             owner.anonymous,
             owner.issued,
+            name=tunnel.name,
+            reserved=tuple(reserved.values()),
             countedAs=countedAs,
             token=token,
             options=options,
         )
-        held = Held(tunnel, record, counts=bool(countedAs))
-        if tunnel.name:
-            held.reserved["name"] = named(tunnel.name)
-        held.record = record = replace(
-            record, name=tunnel.name, reserved=tuple(held.reserved.values())
-        )
+        held = Held(tunnel, record, reserved, bool(countedAs))
         self._here.add(held)
         limits = TunnelLimits(self.quota.perCaller if countedAs else 0, most or 0)
         await inTime(
