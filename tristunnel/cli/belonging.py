@@ -23,7 +23,7 @@ from tristunnel.service.siblings import Siblings
 from tristunnel.service.visiting import Visiting
 from tristunnel.util.members import memberMark
 
-__all__ = ["serveAsMember"]
+__all__ = ["AT_ONCE", "serveAsMember", "shareClients"]
 
 AT_ONCE = 0.05
 """Seconds in which clients come that the others are told of together."""
@@ -56,7 +56,7 @@ def serveAsMember(
     siblings = sessions.service.siblings
     assert siblings is not None
     clients = sessions.service.clients
-    membership.whenMet = _shareClients(reactor, siblings, clients)
+    membership.whenMet = shareClients(reactor, siblings, clients)
     for index, limiter in enumerate(limiters):
         name = f"loginFailed{index}"
         limiter.told = partial(siblings.tell, name)
@@ -92,7 +92,7 @@ def _obeyOnce(reactor: Any, membership: Membership) -> None:
         signal.signal(number, signalled)
 
 
-def _shareClients(
+def shareClients(
     reactor: Any, siblings: Siblings, clients: ConnectedClients
 ) -> Callable[[], None]:
     """
