@@ -63,7 +63,7 @@ def children(pid: int) -> list[int]:
 class TwoProcessesTestCase(ProcessTestCase):
     """A server that has two members, and what it says of them."""
 
-    timeout = 300 if LONG else 60
+    timeout = 300 if LONG else 120
 
     async def serve(self, members: int = 2, *options: str) -> Program:
         """Start a server of several members, and wait for all of them."""
