@@ -66,6 +66,13 @@ def _commandOf(options: Any) -> list[str]:
         f"--{name}={outer[name]}" for name in ("reactor", "logger") if outer.get(name)
     ]
     words = [own, *more, outer.subCommand, *options.arguments]
+    # Those of the file as it is now: a member that is started again has the sockets of
+    # this parent, whatever the file says then.
+    if "port" not in options.told:
+        for port in options["port"]:
+            words += ["--port", port]
+    if options["rpc"] and "rpc" not in options.told:
+        words += ["--rpc", options["rpc"]]
     return memberCommand("tristunnel.cli.member", *words)
 
 
