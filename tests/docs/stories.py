@@ -80,7 +80,11 @@ STORIES: dict[str, Story] = {
         unvisited=("--allow 192.0.2.0/24",),
     ),
     "docs/screen.rst": Story(
-        before=(*_TOKEN, _SERVER),
+        before=(
+            *_TOKEN,
+            _SERVER,
+            f"{_CLIENT} --connect tcp:localhost:9000 --forward 0=localhost:8080",
+        ),
         replace={"https://tunnel.example": "http://localhost:9000"},
     ),
     "docs/udp.rst": Story(before=(_TLS,)),
