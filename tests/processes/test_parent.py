@@ -15,13 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes.fakes import FakeReactor, descriptors
 from tristunnel.errors import TunnelError
-from tristunnel.model.record import Place as Holder
-from tristunnel.model.record import TunnelLimits, TunnelRecord
+from tristunnel.model.record import Place, TunnelLimits, TunnelRecord
 from tristunnel.processes import channel
 from tristunnel.processes.channel import Message, firstOf
 from tristunnel.processes.copies import CopyingReactor, checkCopied
 from tristunnel.processes.link import Asker, Link
-from tristunnel.processes.parent import CHANNEL, ParentService, Place, memberCommand
+from tristunnel.processes.parent import CHANNEL, ParentService, PortPlace, memberCommand
 
 LEASE = 30.0
 
@@ -99,7 +98,7 @@ class ParentTests(SynchronousTestCase):
         self.parent = ParentService(
             self.reactor,
             copying,
-            [Place("--port tcp:0", endpoint)],
+            [PortPlace("--port tcp:0", endpoint)],
             ["program"],
             LEASE,
             self.lines.append,
@@ -199,6 +198,22 @@ class ParentTests(SynchronousTestCase):
         self.reactor.advance(60.0)
         self.assertEqual(len(self.reactor.started), 2)
 
+    def test_cannotStart(self) -> None:
+        """A process that cannot be started is tried again, and nothing is left open."""
+        self.ready()
+        spawn = self.reactor.spawnProcess
+
+        def refuse(*arguments: Any, **more: Any) -> Any:
+            raise OSError(12, "Cannot allocate memory")
+
+        self.patch(self.reactor, "spawnProcess", refuse)
+        self.reactor.started[0].end()
+        self.reactor.advance(0)
+        self.reactor.advance(10.0)
+        self.patch(self.reactor, "spawnProcess", spawn)
+        self.reactor.advance(10.0)
+        self.assertEqual(len(self.reactor.started), 3)
+
     def test_output(self) -> None:
         """What a member writes becomes whole lines."""
         output = self.reactor.started[0]._output
@@ -215,7 +230,7 @@ class ParentTests(SynchronousTestCase):
 
         @return: The parent's copy's twin.
         """
-        place = Holder.fromDict(self.ask(process, "book.grant", "lease", "hash", "ann"))
+        place = Place.fromDict(self.ask(process, "book.grant", "lease", "hash", "ann"))
         record = TunnelRecord("tunnel", place, "lease")
         self.ask(process, "book.open", record.asDict(), TunnelLimits().asDict())
         bound = socket.create_server(("127.0.0.1", 0))
@@ -256,7 +271,7 @@ class ParentTests(SynchronousTestCase):
             bound.close()
             self.assertTrue(self.isOpen(port))
             if close:
-                place = Holder("0", 1).asDict()
+                place = Place("0", 1).asDict()
                 self.ask(process, "book.close", "tunnel", place)
             else:
                 process.link.tell("drop", ["tunnel"])

@@ -10,8 +10,9 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.processes.channel import MOST_DESCRIPTORS
 from tristunnel.processes.copies import CopyingReactor, checkCopied
-from tristunnel.processes.parent import ParentService, Place, memberCommand
+from tristunnel.processes.parent import ParentService, PortPlace, memberCommand
 from tristunnel.server.options import ServerOptions
 from tristunnel.util.logs import Log
 from tristunnel.util.platform import HANG_UP
@@ -50,6 +51,11 @@ def checkProcesses(options: ServerOptions) -> None:
             raise badOption(
                 f"--{option} serves names in one process: leave it or --processes out"
             )
+    if len(options.allPorts) > MOST_DESCRIPTORS:
+        raise badOption(
+            f"--processes goes with {MOST_DESCRIPTORS} ports at most: leave it out, or"
+            " some of --port"
+        )
     for port in options.allPorts:
         checkCopied(port.option, port.description)
 
@@ -99,7 +105,7 @@ def makeParent(reactor: Any, options: Any, log: Log) -> Service:
         below,
         copying,
         [
-            Place(f"{port.option} {port.description}", port.endpoint)
+            PortPlace(f"{port.option} {port.description}", port.endpoint)
             for port in options.allPorts
         ],
         _commandOf(options),

@@ -33,7 +33,7 @@ from tristunnel.processes.link import Asker, Link
 from tristunnel.util.endpoints import cannotListen
 from tristunnel.util.process import FAREWELL, GRACE
 
-__all__ = ["CHANNEL", "ParentService", "Place"]
+__all__ = ["CHANNEL", "ParentService", "PortPlace"]
 
 CHANNEL = 3
 """The descriptor by which a member speaks with its parent."""
@@ -49,7 +49,7 @@ LONGEST_LINE = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Place:
+class PortPlace:
     """
     Where to listen.
 
@@ -136,7 +136,7 @@ class ParentService(Service):
         self,
         reactor: Any,
         copying: CopyingReactor,
-        places: Sequence[Place],
+        places: Sequence[PortPlace],
         command: Sequence[str],
         lease: float,
         line: Callable[[str], object],
@@ -237,6 +237,20 @@ class ParentService(Service):
     # Members
 
     def _start(self, member: _Member) -> None:
+        try:
+            self._spawn(member)
+        except OSError as problem:
+            # Without memory or descriptors; there may be some later.
+            self._log.error(
+                "Process {process} of this server cannot be started yet: {problem}",
+                process=member.index,
+                problem=problem.strerror,
+            )
+            if member.link is not None:
+                member.link.close()
+            member.restart = self._reactor.callLater(SLOWEST, self._start, member)
+
+    def _spawn(self, member: _Member) -> None:
         ours, theirs = pair()
         member.restart = None
         member.started = self._reactor.seconds()
@@ -250,7 +264,7 @@ class ParentService(Service):
             b"",
             sockets,
         )
-        with open(os.devnull, "rb") as nothing:
+        with theirs, open(os.devnull, "rb") as nothing:
             member.process = self._reactor.spawnProcess(
                 _Output(self._line, lambda: self._over(member)),
                 self._command[0],
@@ -264,7 +278,6 @@ class ParentService(Service):
                     CHANNEL: theirs.fileno(),
                 },
             )
-        theirs.close()
 
     def _over(self, member: _Member) -> None:
         """A member's process has ended: others take its place, and then a new one."""
