@@ -99,12 +99,21 @@ class ClusterProcessesTests(ProcessTestCase):
         The owner is killed: a visitor at the other machine waits for the client, which
         comes there, and nobody is refused; the port is the same.
         """
+        await self.lost("KILL")
+
+    async def test_stopped(self) -> None:
+        """The same, when it is stopped in good order."""
+        await self.lost("TERM")
+
+    async def lost(self, name: str) -> None:
+        """Lose the owner by a signal."""
         one, other, port = await self.begin()
         there: Any = other
         for host in ("127.0.0.1", "127.0.0.2"):
             await self.echoes(host, port)
         self.balancer.host, self.balancer.port = there.place
-        await one.kill()
+        one.signal(name)
+        await one.whenEnded()
         waited = [await self.echoes("127.0.0.2", port) for _ in range(3)]
         print(f"the longest gap was {max(waited):.2f} s")
         self.assertLess(max(waited), 6.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -299,6 +299,26 @@ class ElsewhereTests(NetworkTestCase):
         self.assertEqual(back.handshake["tristunnel"]["tunnels"], [])
         self.assertEqual(self.book._pages.tunnels, {})
         self.assertIn("could not be opened", str(self.notes.named("requestNoted")))
+
+    def test_stopped(self) -> None:
+        """
+        When a process stops, its ports are closed, and the client finds its tunnels at
+        another one.
+        """
+        self.makeServer(book=self.book.ofMember("a"))
+        here, ports = self.service, self.listeners
+        self.patch(self.book, "stop", lambda: succeed(None))
+        peer = self.dial(hello(), call(1, "openTunnel", name="shop"))
+        (tunnel,) = here.here
+        lease = peer.handshake["tristunnel"]["lease"]
+        closing = Deferred.fromCoroutine(here.close(TunnelError("shutting-down")))
+        self.successResultOf(closing)
+        self.sessions.close(TunnelError("shutting-down"))
+        self.assertEqual((list(here.here), ports.open_), ([], {}))
+        self.makeServer(book=self.book.ofMember("b"))
+        offer = {"id": lease["id"], "secret": lease["secret"]}
+        back = self.dial(hello(lease=offer))
+        self.assertEqual(back.handshake["tristunnel"]["tunnels"], [tunnel.uri])
 
     def test_forgotten(self) -> None:
         """A tunnel that the book had to forget ends."""

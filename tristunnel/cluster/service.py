@@ -115,9 +115,11 @@ class ClusterService(Service):
         self.book.start()
 
     def _find(self, tunnel: str) -> Any:
-        held = None if self._tunnels is None else self._tunnels.here.get(tunnel)
-        if held is None:
-            raise TunnelError("unknown-tunnel")
+        tunnels = self._tunnels
+        held = None if tunnels is None else tunnels.here.get(tunnel)
+        if held is None or held.tunnel.clientSide is None:
+            # The visitor may wait where it came in.
+            raise TunnelError("client-away")
         return held.tunnel.visitorArrived
 
     def _opened(self, listening: IListeningPort) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
 from typing import Any, TypeVar
 
 from tristunnel.errors import TunnelError
@@ -55,9 +54,13 @@ class _Record:
         return cls(**read)
 
 
-@cache
+_blanks: dict[type[_Record], _Record] = {}
+
+
 def _blank(cls: type[_Record]) -> _Record:
-    return cls()
+    if cls not in _blanks:
+        _blanks[cls] = cls()
+    return _blanks[cls]
 
 
 def _read(cls: type[_Record], name: str, value: Any) -> Any:

@@ -86,6 +86,21 @@ class Here:
             self.count -= held.counts
         return held
 
+    def leave(self) -> list[Tunnel]:
+        """
+        The process ends. What a lease keeps stays in the book: its client may have it
+        elsewhere.
+
+        @return: All tunnels, to be ended here.
+        """
+        tunnels = self.all
+        for held in list(self._held.values()):
+            if held.record.lease:
+                self.remove(held.record.id)
+                # Nor is the client told that they are over.
+                held.tunnel.clientSide = None
+        return tunnels
+
     def get(self, tunnel: str) -> Held | None:
         """
         Look a tunnel up.

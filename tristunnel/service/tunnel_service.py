@@ -586,5 +586,5 @@ class TunnelService:
         """
         self.access.close()
         await self.leases.close()
-        await self.discard(self.here.all, reason)
+        await self.discard(self.here.leave(), reason)
         await self.book.stop()
