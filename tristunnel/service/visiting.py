@@ -118,7 +118,11 @@ class Visiting:
             visits.leave(visitor)
 
         said = [name, address, callerAsDict(caller)]
-        self._lead(member, "visit", said, lambda end: join(visitor, end, closed))
+        try:
+            self._lead(member, "visit", said, lambda end: join(visitor, end, closed))
+        except TunnelError:
+            visits.leave(visitor)
+            raise
 
     def _lead(
         self,
