@@ -20,7 +20,8 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from tristunnel.dataplane.answers import Answers, Holds
-from tristunnel.dialects.base.stream import SessionStream, StreamCarrier
+from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.dialects.base.stream_carrier import StreamCarrier
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.wire.framed import (
@@ -87,7 +88,7 @@ class Sink(Protocol):
 
 
 @implementer(IPushProducer)
-class Multiplexer(StreamCarrier):
+class Multiplexer(StreamCarrier[SessionStream]):
     """
     The streams of a session.
 

@@ -4,13 +4,9 @@ A stream's end within a session.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-from twisted.logger import Logger
+from typing import TYPE_CHECKING
 
 from tristunnel.dataplane.endings import MovedEnd
 from tristunnel.dataplane.memory import HELD
@@ -19,6 +15,8 @@ from tristunnel.dataplane.polled import NOTHING
 from tristunnel.dataplane.rate import RateLimiter
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.splice import spliceBoth
+from tristunnel.dialects.base.guarded import Guarded
+from tristunnel.dialects.base.stream_carrier import StreamCarrier
 from tristunnel.errors import TunnelError
 from tristunnel.wire.windows import ReceiveWindow, SendWindow
 
@@ -29,9 +27,7 @@ __all__ = [
     "BUSY",
     "SOURCE_HIGH",
     "SOURCE_LOW",
-    "Guarded",
     "SessionStream",
-    "StreamCarrier",
 ]
 
 SOURCE_HIGH = 64 * 1024
@@ -42,110 +38,6 @@ BUSY = 1024 * 1024
 
 SOURCE_LOW = 16 * 1024
 """Bytes held for sending at which it is resumed."""
-
-
-class StreamCarrier(ABC):
-    """What streams need of the session that carries them."""
-
-    @abstractmethod
-    def now(self) -> float:
-        """The time, in seconds."""
-
-    @abstractmethod
-    def accept(self, stream: SessionStream) -> None:
-        """Tell the peer that the stream it opened has reached its service."""
-
-    @abstractmethod
-    def sendNow(self, stream: SessionStream, data: bytes) -> bool:
-        """
-        Send bytes of C{stream}, in which none wait, if nothing is before them.
-
-        @return: Whether they were sent.
-        """
-
-    @abstractmethod
-    def wantsToSend(self, stream: SessionStream) -> None:
-        """C{stream} has bytes to send, or its end, or has got credit."""
-
-    @abstractmethod
-    def sendEnd(self, stream: SessionStream) -> None:
-        """Say that C{stream} sends no more, after all that it had to send."""
-
-    @abstractmethod
-    def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
-        """Say that C{stream} is broken, and why."""
-
-    @abstractmethod
-    def drained(self, stream: SessionStream, amount: int) -> None:
-        """C{stream}'s local end took bytes."""
-
-    @abstractmethod
-    def emptied(self, stream: SessionStream) -> None:
-        """C{stream} held bytes for its local end, and now holds none."""
-
-    @abstractmethod
-    def streamOver(self, stream: SessionStream, held: int) -> None:
-        """
-        Forget C{stream}.
-
-        @param held: Bytes that its local end never took.
-        """
-
-    @abstractmethod
-    def provedBusy(self, stream: SessionStream) -> None:
-        """
-        So many bytes come and go that the stream had better have a connection of
-        its own.
-        """
-
-    @abstractmethod
-    def sendMoved(self, stream: SessionStream, offset: int) -> None:
-        """Say that C{stream} sends by its own connection after so many bytes."""
-
-    @abstractmethod
-    def streamMoved(self, stream: SessionStream) -> None:
-        """C{stream} needs the session no more."""
-
-
-class Guarded(ABC):
-    """
-    One of the many that share a connection. Whatever its local end's code raises
-    breaks it, and reaches neither the session nor the stream that happened to be
-    the cause of the call.
-    """
-
-    __slots__ = ()
-
-    id: int
-    _peer: Any
-    _over: bool
-    _log = Logger()
-
-    @abstractmethod
-    def reset(self, reason: TunnelError) -> None:
-        """Break off and tell the far side why."""
-
-    def guarded(self, call: Callable[..., object], *arguments: object) -> None:
-        """Call code that is for this one alone."""
-        try:
-            call(*arguments)
-        except Exception:
-            self.faulted()
-
-    def faulted(self) -> None:
-        """
-        Break off at both sides, because of the error that is being handled. The
-        local end may be in any state, so what it raises from now on says no more.
-        """
-        peer, self._peer = self._peer, None
-        if peer is not None or not self._over:
-            self._log.failure("An error ended stream {id}", id=self.id)
-        reason = TunnelError("internal", "an error ended the stream")
-        with suppress(Exception):
-            self.reset(reason)
-        if peer is not None:
-            with suppress(Exception):
-                peer.reset(reason)
 
 
 class SessionStream(Guarded):
@@ -209,7 +101,7 @@ class SessionStream(Guarded):
 
     def __init__(
         self,
-        multiplexer: StreamCarrier,
+        multiplexer: StreamCarrier[SessionStream],
         streamId: int,
         sendWindow: SendWindow,
         receiveWindow: ReceiveWindow,

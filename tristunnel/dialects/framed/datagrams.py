@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.logger import Logger
 
 from tristunnel.dataplane.datagrams import FlowEnd
-from tristunnel.dialects.base.stream import Guarded
+from tristunnel.dialects.base.guarded import Guarded
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import (
     MAX_DATAGRAM,
