@@ -25,8 +25,9 @@ from tests.support.ends import SilentEnd
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
-from tristunnel.dataplane import polled
-from tristunnel.dataplane.polled import DISCARDED, LEAVING, READ
+from tristunnel.dataplane import leaving
+from tristunnel.dataplane.leaving import DISCARDED, LEAVING
+from tristunnel.dataplane.polled import READ
 from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.tls import tlsOverEndpoint
@@ -60,7 +61,7 @@ class LeavingTests(PolledTestCase):
         super().setUp()
         # The sockets are the test's, and their numbers are not.
         self.untaken = 0
-        self.patch(polled, "bytesUntaken", lambda connection: self.untaken)
+        self.patch(leaving, "bytesUntaken", lambda connection: self.untaken)
 
     def pair(self, tls: Any = None) -> tuple[SocketTransport, Owner, Any, FakeSocket]:
         """A transport, its owner, and both ends of its connection."""
@@ -138,7 +139,7 @@ class LeavingTests(PolledTestCase):
 
     def test_many(self) -> None:
         """Their number is bounded."""
-        self.patch(polled, "MOST_LEAVING", 3)
+        self.patch(leaving, "MOST_LEAVING", 3)
         pairs = [self.pair() for _ in range(5)]
         for transport, _, near, _ in pairs:
             near.incoming = b"x"

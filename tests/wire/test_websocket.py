@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.websocket.frames import CONTINUE, frame, readFrames
-from tristunnel.dataplane.polled import RECORD
+from tristunnel.dataplane.pieces import RECORD
 from tristunnel.dataplane.sockets import FRAME_READ
 from tristunnel.wire import websocket
 from tristunnel.wire.framed import FrameType, frameHeader

@@ -21,8 +21,7 @@ States of the two directions::
     =========== ============================ ===================================
 
 When both directions have ended, or one meets an error, PolledSocket.lost is called,
-once, and the socket is closed: not by a reset, though, which is what the kernel makes
-of it while bytes are unread, and which destroys what the other side has not taken.
+once, and the socket is closed.
 """
 
 from __future__ import annotations
@@ -30,55 +29,33 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
-from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from tristunnel.dataplane.closing import SLOWEST
-from tristunnel.dataplane.deadlines import Key, deadlinesOf
+from tristunnel.dataplane.pieces import (
+    JOINED,
+    NOTHING,
+    RECORD,
+    firstPieces,
+    joinedRecord,
+)
 from tristunnel.dataplane.poller import ERRORS, IN, OUT, Poller
-from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
+from tristunnel.dataplane.tuning import resetIfKilled
 
-__all__ = ["MOST_RECORDS", "NOTHING", "READ", "PolledSocket"]
+__all__ = ["MOST_RECORDS", "READ", "PolledSocket"]
 
 READ = 64 * 1024
 """Most bytes that one socket is read for in one turn."""
 
-RECORD = 16 * 1024
-"""Bytes of the longest TLS record: what OpenSSL takes or gives at once."""
-
 MOST_RECORDS = 256
 """TLS records that one socket is read for in one turn: whoever sends a byte in each
 must not hold up all others. Large ones are a few to a turn."""
-
-PIECES = 64
-"""Pieces that are handed to the kernel in one call."""
-
-DISCARDED = 256 * 1024
-"""Bytes that are read from a connection after its owner has left."""
-
-LEAVING = 5.0
-"""Seconds in which the other side of such a one must take some of what is left."""
-
-LOOK = 1.0
-"""Seconds between two looks at that, and for which it stays when nothing is left."""
-
-MOST_LEAVING = 128
-"""Such connections at once."""
-
-JOINED = 64 * 1024
-"""Bytes up to which pieces are joined, which costs less than to name each."""
-
-NOTHING: deque[Any] = deque()
-"""What waits in most connections. Nothing is ever put into this one: an empty queue
-takes two thirds of a kilobyte."""
 
 _HANGUP: int = getattr(select, "EPOLLHUP", 16)
 _WANT = (SSL.WantReadError, SSL.WantWriteError)
@@ -428,7 +405,7 @@ class PolledSocket:
                 out.append(whole)
                 continue
             else:
-                sent = self.connection.sendmsg(_first(out))
+                sent = self.connection.sendmsg(firstPieces(out))
             if sent == self.unsent:
                 out.clear()
                 self.unsent = 0
@@ -443,25 +420,8 @@ class PolledSocket:
         while out:
             piece = out[0]
             if len(out) > 1 and len(piece) < RECORD:
-                piece = self._joined(out)
+                piece = joinedRecord(out)
             self._sent(tls.send(piece[:RECORD] if len(piece) > RECORD else piece))
-
-    @staticmethod
-    def _joined(out: deque[bytes | memoryview]) -> bytes:
-        """Join the first pieces to what one record takes."""
-        pieces: list[bytes | memoryview] = []
-        room = RECORD
-        while out and room:
-            piece = out.popleft()
-            if len(piece) > room:
-                whole = memoryview(piece)
-                out.appendleft(whole[room:])
-                piece = whole[:room]
-            pieces.append(piece)
-            room -= len(piece)
-        joined = b"".join(pieces)
-        out.appendleft(joined)
-        return joined
 
     def _sent(self, count: int) -> None:
         """Forget what was sent."""
@@ -535,29 +495,8 @@ class PolledSocket:
         self._fail(Failure(ConnectionAborted()))
 
     def _finishBoth(self) -> None:
-        """
-        Both directions are over, or their owner leaves: close, at once if nothing can
-        be lost by it.
-        """
-        if self._number < 0:
-            return
-        if (
-            self._readDone
-            and not self._out
-            and (self._writeDone or self._saysGoodbye())
-        ):
-            self._fail(connectionDone)
-        else:
-            self.leave()
-            self.lost(connectionDone)
-
-    def leave(self, reset: bool = False) -> None:
-        """
-        Let what was written go out without this object. lost is not called.
-
-        @param reset: Whether the connection is to be broken then.
-        """
-        _Leaving(self, reset).begin()
+        """Both directions are over, or their owner leaves: close."""
+        self._fail(connectionDone)
 
     def _fail(self, reason: Failure) -> None:
         """Close the socket, and say why; doing it twice is no error."""
@@ -625,109 +564,6 @@ class PolledSocket:
         # The first bytes may have come with the handshake's last ones.
         if self._number >= 0 and not self._readHeld:
             self.poller.again(self)
-
-
-class _Leaving(PolledSocket):
-    """
-    A connection that its owner has left: what was written goes out, the end behind it,
-    and what still comes is discarded, for as long as the other side takes something.
-
-    @param other: Who was the owner.
-    @param reset: Whether the connection is broken in the end.
-    """
-
-    __slots__ = ("_deadline", "_discarded", "_left", "_leftAt", "_reset")
-
-    def __init__(self, other: PolledSocket, reset: bool) -> None:
-        super().__init__(other.poller, other.connection)
-        self.takeOver(other)
-        self._reset = reset
-        self._discarded = self._left = 0
-        self._leftAt = self.poller.reactor.seconds()
-        self._deadline: Key | None = None
-
-    def begin(self) -> None:
-        """Go, now or later."""
-        self._writeEnding, self._readHeld = True, False
-        resetIfKilled(self.connection, self._reset)
-        if not self._shaken:
-            # What was written must not go out in the clear.
-            self._out.clear()
-            self._tls, self._shaken = None, True
-        if self._writeDone:
-            self.writeEnded()
-        else:
-            self._drain()
-        if self.isOpen:
-            _LEAVING[self] = None
-            self._ask()
-            self._left = self._untaken
-            self._wait()
-            if len(_LEAVING) > MOST_LEAVING:
-                next(iter(_LEAVING)).close()
-
-    def close(self) -> None:
-        """Wait no longer."""
-        self._fail(connectionDone)
-
-    def _finishBoth(self) -> None:
-        self.close()
-
-    def writeEnded(self) -> None:
-        if self._tls is not None:
-            # From now on bytes are discarded as they come.
-            self._tls = None
-            with suppress(OSError):
-                self.connection.shutdown(SHUT_WR)
-        while self.isOpen and not (self._readHeld or self._readDone):
-            before = self._discarded
-            self._read()
-            if self._discarded == before:
-                break
-        if self.isOpen and not (self._discarded or self._untaken):
-            self.close()
-
-    @property
-    def _untaken(self) -> int:
-        """How much the other side has yet to take, in bytes."""
-        return self.unsent + bytesUntaken(self.connection)
-
-    def bytesReceived(self, data: bytes) -> None:
-        self._discarded += len(data)
-        if self._discarded > DISCARDED:
-            # It may never look at what we say while it can go on.
-            self.hold()
-            if not self._untaken:
-                self.close()
-
-    def _wait(self) -> None:
-        """Look in a while."""
-        self._deadline = deadlinesOf(self.poller.reactor).add(LOOK, self._look)
-
-    def _look(self) -> None:
-        """Close if the other side has all, or takes nothing."""
-        now, left = self.poller.reactor.seconds(), self._untaken
-        if self._left - left >= SLOWEST * (now - self._leftAt):
-            self._left, self._leftAt = left, now
-        if left and now - self._leftAt < LEAVING:
-            self._wait()
-        else:
-            self.close()
-
-    def lost(self, reason: Failure) -> None:
-        _LEAVING.pop(self, None)
-        if self._deadline is not None:
-            deadlinesOf(self.poller.reactor).cancel(self._deadline)
-
-
-_LEAVING: OrderedDict[_Leaving, None] = OrderedDict()
-
-
-def _first(out: deque[bytes | memoryview]) -> list[bytes | memoryview]:
-    """The first pieces, as many as are handed over at once."""
-    if len(out) <= PIECES:
-        return list(out)
-    return [out[index] for index in range(PIECES)]
 
 
 def _lost(problem: OSError) -> Failure:

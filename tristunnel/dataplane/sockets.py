@@ -24,6 +24,7 @@ from tristunnel.dataplane.connection_end import (
     ConnectionEnd,
 )
 from tristunnel.dataplane.deadlines import Key, deadlinesOf
+from tristunnel.dataplane.leaving import LeavableSocket
 from tristunnel.dataplane.polled import READ, PolledSocket
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.transport import SocketTransport, addressOf
@@ -43,7 +44,7 @@ BUSY = 256 * 1024
 """Bytes, in large reads in a row, after which a direction is spliced."""
 
 
-class SocketEnd(ConnectionEnd, PolledSocket):
+class SocketEnd(ConnectionEnd, LeavableSocket):
     """
     The L{End<tristunnel.interfaces.End>} of a stream that is a socket.
 
@@ -74,7 +75,7 @@ class SocketEnd(ConnectionEnd, PolledSocket):
         arrived: Callable[[SocketEnd], None],
         tls: SSL.Connection | None = None,
     ) -> None:
-        PolledSocket.__init__(self, poller, connection, tls)
+        LeavableSocket.__init__(self, poller, connection, tls)
         self._prepare(poller.reactor, arrived)
         self._busy = self._mark = 0
         self._deadline: Key | None = None

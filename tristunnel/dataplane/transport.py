@@ -40,8 +40,9 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from tristunnel.dataplane.leaving import LeavableSocket
 from tristunnel.dataplane.line import LineRate
-from tristunnel.dataplane.polled import NOTHING, PolledSocket
+from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.tuning import boundUnsent
 from tristunnel.util.platform import AF_UNIX
@@ -71,7 +72,7 @@ def _peek(connection: socket, most: int) -> bytes:
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
-class SocketTransport(PolledSocket):
+class SocketTransport(LeavableSocket):
     """
     A transport. With TLS it provides C{ISSLTransport} and C{INegotiated}, too,
     and tells an C{IHandshakeListener} when the handshake is over.

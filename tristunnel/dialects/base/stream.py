@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from tristunnel.dataplane.endings import MovedEnd
 from tristunnel.dataplane.memory import HELD
+from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.pipes import canSplice
-from tristunnel.dataplane.polled import NOTHING
 from tristunnel.dataplane.rate import RateLimiter
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.splice import spliceBoth
