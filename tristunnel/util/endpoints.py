@@ -172,6 +172,8 @@ def whyNoEndpoint(prefix: str, error: Exception) -> str:
         if found:
             if not prefix:
                 return "it is empty"
+            if prefix.replace(",", "").isdecimal() and "," in prefix:
+                return "give the option again for each port"
             if addressOf(prefix) is not None:
                 return f"the port is missing: {prefix}:9000"
             if "." in prefix and "Unknown" in text:
