@@ -48,11 +48,11 @@ async def _each(count: int, work: Callable[[int], Awaitable[None]]) -> float:
 async def _measure(reactor: Any, path: str, count: int) -> None:
     books = []
     for member in ("one", "other"):
-        engines = [
+        engine, reader = (
             Engine(UNIXClientEndpoint(reactor, path), "storm", patience=None)
             for _ in range(2)
-        ]
-        book = RedisBook(reactor, *engines, member, times=Times(grace=0.0))
+        )
+        book = RedisBook(reactor, engine, reader, member, times=Times(grace=0.0))
         book.start()
         books.append(book)
     one, other = books
