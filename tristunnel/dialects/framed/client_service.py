@@ -20,12 +20,11 @@ from tristunnel.dialects.base.client import ClientService, backoff
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.dialects.framed.health import HealthReports
+from tristunnel.dialects.framed.managed import AskedForwards
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.session import EXTENSION
 from tristunnel.dialects.framed.wanted import beyondW3P, wantedFor
 from tristunnel.errors import TunnelError
-from tristunnel.forwards.consent import MOST as MOST_MANAGED
-from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.forwards.forward import Forward, matched
 from tristunnel.forwards.udp import UDPService
@@ -35,9 +34,6 @@ from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.process import GRACE
 
 __all__ = ["TunnelClientService"]
-
-ASK_AGAIN = 0.2
-"""Seconds from a change of what the server asks for until it is asked what that is."""
 
 
 class TunnelClientService(ClientService["TunnelClientProtocol"]):
@@ -62,7 +58,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     @ivar tellsTargets: Whether it is told of each tunnel where that leads.
     @ivar asksToDial: Whether it asks others to dial.
     @ivar destinations: What it dials for others.
-    @ivar managed: What the server may ask for, or C{None} for nothing.
+    @ivar managed: What the server asks for, and what it may ask for.
     @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
         what the forward says.
     """
@@ -88,12 +84,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self.tunnelOptions: dict[str, object] = {}
         self.asksToDial = False
         self.destinations = dialDestinations(())
-        self.managed: Consent | None = None
+        self.managed = AskedForwards(reactor, lambda: self.session, self._offerAsked)
         # What the user has said, without what the server asks for.
         self._own = list(forwards)
-        self._asked: list[Forward] = []
-        self._answer: object = None
-        self._asking: Deferred[None] | None = None
         self.about: dict[str, str] = {}
         self.tellsTargets = False
         self.forGood = False
@@ -170,7 +163,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         session.tunnelClosed = self._tunnelClosed
         session.isReplaced = self._isShared
         session.placeFree = self._openLater
-        session.managedChanged = self._askAgain
+        session.managedChanged = self.managed.askAgain
         self._settled, self._told = set(), set()
         self._beginOpening(session, self._openForwards(session))
         try:
@@ -248,10 +241,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self._lease.granted(session.lease, session.tunnels)
         for uri in set(session.tunnels) - set(self._lease.uris.values()):
             session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
-        if self.managed is not None:
-            await self._askManaged(session)
+        await self.managed.ask(session)
         await self._openMissing(session)
-        if self.managed is None and self._forwards and not self._lease.uris:
+        if self.managed.consent is None and self._forwards and not self._lease.uris:
             raise TunnelError.said(
                 "not-permitted", "the server refused all of the tunnels"
             )
@@ -299,89 +291,18 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             gone are closed. New ones are opened later, as after the start.
         """
         self._own = list(forwards)
-        return Deferred.fromCoroutine(self._changeForwards([*self._own, *self._asked]))
-
-    # What the server asks for
-
-    def consentTo(self, consent: Consent | None) -> None:
-        """
-        Have the user agree to something else. What is outside of it goes with the
-        next L{changeForwards}; what the server asks for besides is opened later.
-
-        @param consent: What the server may ask for, or C{None} for nothing.
-        """
-        before, self.managed = self.managed, consent
-        if consent is None:
-            self._asked = []
-        elif before is None or before.patterns != consent.patterns:
-            self._asked = self._judged(consent, self._answer)[0]
-            self._askAgain()
-
-    def _askAgain(self) -> None:
-        """The server asks for other tunnels now; it may say so many times a second."""
-        session = self.session
-        if session is None or self.managed is None or self._asking is not None:
-            return
-
-        def asked(result: object) -> None:
-            self._asking = None
-
-        async def later() -> None:
-            await deferLater(self._reactor, ASK_AGAIN)
-            if self.session is session:
-                await self._askManaged(session)
-
-        self._asking = Deferred.fromCoroutine(later())
-        self._asking.addErrback(
-            lambda failure: self._log.failure("Managed tunnels were not read", failure)
+        return Deferred.fromCoroutine(
+            self._changeForwards([*self._own, *self.managed.forwards])
         )
-        self._asking.addCallback(asked)
 
-    async def _askManaged(self, session: TunnelClientProtocol) -> None:
-        """Learn what the server asks for, and offer what the user agrees to."""
-        consent = self.managed
-        if consent is None:
-            return
-        patterns = list(consent.patterns)
-        try:
-            self._answer = await session.call("managedForwards", consent=patterns)
-            found, refused = self._judged(consent, self._answer)
-            if refused:
-                # So that whoever asks for it can see why.
-                await session.call("managedForwards", consent=patterns, refused=refused)
-        except (TunnelError, RemoteError) as error:
-            if session.lost is None:
-                self._log.warn("This client is not managed: {reason}", reason=error)
-            return
-        if self.managed is not consent:
-            # The user has changed it meanwhile.
-            await self._askManaged(session)
-            return
-        self._asked = found
-        kept = {forward.spec for forward in (*self._own, *found)}
+    async def _offerAsked(self, session: TunnelClientProtocol) -> list[str]:
+        """Offer what the server asks for now, too, and say what has changed."""
+        wanted = [*self._own, *self.managed.forwards]
+        kept = {forward.spec for forward in wanted}
         for spec in [each for each in self._lease.uris if each not in kept]:
             uri = self._lease.uris.pop(spec)
             session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
-        for change in await self._changeForwards([*self._own, *found]):
-            self._log.info("The server's operator: {change}", change=change)
-
-    def _judged(
-        self, consent: Consent, answer: object
-    ) -> tuple[list[Forward], dict[str, str]]:
-        """Sort out what the user agrees to, and why not the rest."""
-        found: dict[str, Forward] = {}
-        refused: dict[str, str] = {}
-        asked = answer if isinstance(answer, list) else []
-        for each in asked[:MOST_MANAGED]:
-            try:
-                forward = consent.forward(self._reactor, each)
-            except TunnelError as refusal:
-                identifier = each.get("id") if isinstance(each, dict) else None
-                refused[str(identifier)[:32]] = refusal.message
-                self._log.warn("The server's operator: {why}", why=refusal.message)
-            else:
-                found[forward.spec] = forward
-        return list(found.values()), refused
+        return await self._changeForwards(wanted)
 
     async def _changeForwards(self, wanted: list[Forward]) -> list[str]:
         """Change them when no tunnel is just being opened."""

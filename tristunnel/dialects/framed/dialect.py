@@ -178,7 +178,7 @@ class FramedDialect(Dialect):
             carrier=_carrierOf(options),
         )
         client.tunnelOptions = options.policy.describe()
-        client.managed = options.managed
+        client.managed.consent = options.managed
         client.asksToDial = bool(options.dials)
         client.destinations = options.destinations
         _introduce(client, options)
@@ -210,7 +210,7 @@ class FramedDialect(Dialect):
             _carrierOf(options),
             options["grace"],
         )
-        client.consentTo(options.managed)
+        client.managed.consentTo(options.managed)
         client.destinations = options.destinations
         _introduce(client, options)
 
