@@ -18,6 +18,7 @@ from twisted.internet.error import (
     ConnectionRefusedError,
 )
 from twisted.internet.task import deferLater
+from twisted.trial.unittest import SkipTest
 from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
@@ -351,9 +352,21 @@ class KilledTests(TwoProcessesTestCase):
         again, and all that a member's end breaks are its streams.
         """
         for members in (2, 4) if LONG else (2,):
-            await self._killEach(members)
+            await self._endEach(members, signal.SIGKILL)
 
-    async def _killEach(self, members: int) -> None:
+    async def test_stopped(self) -> None:
+        """Nor is anybody cut off by one that is told to end."""
+        if not LONG:
+            raise SkipTest("set TRISTUNNEL_LONG=1 to end one member after the other")
+        broken = await self._endEach(2, signal.SIGTERM)
+        self.assertEqual(broken, 0)
+
+    async def _endEach(self, members: int, how: signal.Signals) -> int:
+        """
+        End members while visitors come.
+
+        @return: How many visitors were cut off.
+        """
         server = await self.serve(members)
         service = Service(b"hello")
         target = f"127.0.0.1:{self.offer(service)}"
@@ -372,7 +385,7 @@ class KilledTests(TwoProcessesTestCase):
             if not LONG and str(index) != tunnels[0]["member"]:
                 continue
             since = len(server.lines)
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, how)
             await server.says("is started again", since)
             for crowd in crowds:
                 await crowd.served(10)
@@ -387,10 +400,12 @@ class KilledTests(TwoProcessesTestCase):
         broken = sum(crowd.broken for crowd in crowds)
         gaps = [f"{crowd.longest:.2f}" for crowd in crowds]
         self.note(
-            f"{members} processes, each killed: {served} visitors served, 0 refused,"
-            f" {broken} broken; longest gaps of the tunnels: {', '.join(gaps)} s"
+            f"{members} processes, each ended by {how.name}: {served} visitors served,"
+            f" 0 refused, {broken} broken; longest gaps of the tunnels:"
+            f" {', '.join(gaps)} s"
         )
         await server.stop()
+        return broken
 
     async def _tunnels(self) -> list[dict[str, Any]]:
         """All tunnels, when all have their clients."""

@@ -19,6 +19,10 @@ class PortsKept:
         @param listener: What visitors come to; C{None} without a public side.
         """
 
+    def keeps(self, listener: Any) -> bool:
+        """Whether those who come to a port can wait for another process."""
+        return False
+
     def drop(self, tunnel: str) -> None:
         """A tunnel needs its port no more; doing it twice is no error."""
 

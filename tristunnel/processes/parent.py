@@ -197,6 +197,8 @@ class ParentService(Service):
         self._stopping = True
         for port in self._opened:
             await maybeDeferred(port.stopListening)
+        # Nobody will come for them any more.
+        self._ports.close()
         self._tellAll("stop")
         killing = self._reactor.callLater(
             self._grace + 2 * FAREWELL + 5.0, self.signal, signal.SIGKILL

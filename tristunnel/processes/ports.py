@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM, socket
 from typing import Any
+from weakref import WeakSet
 
 from twisted.logger import Logger
 
@@ -29,6 +30,7 @@ class VisitorsPorts(PortsKept):
 
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
+        self._kept: WeakSet[Any] = WeakSet()
         # By kind, family and port: whose they are.
         self._recalled: dict[tuple[int, int, int], tuple[str, socket]] = {}
 
@@ -38,12 +40,18 @@ class VisitorsPorts(PortsKept):
             return
         try:
             self._membership.keep(tunnel, lease, sockets)
+            if all(each.type == SOCK_STREAM for each in sockets):
+                # Of datagrams, those who are here have no other way.
+                self._kept.add(listener)
         except TunnelError as refusal:
             self._log.warn(
                 "The port of {tunnel} ends with this process: {refusal}",
                 tunnel=tunnel,
                 refusal=refusal,
             )
+
+    def keeps(self, listener: Any) -> bool:
+        return listener in self._kept
 
     def drop(self, tunnel: str) -> None:
         self._membership.parent.tell("drop", [tunnel])

@@ -576,8 +576,14 @@ class TunnelService:
         )
 
     def leave(self, reason: TunnelError) -> None:
-        """Open no more tunnels."""
+        """
+        Open no more tunnels. Whoever comes to a port that another process can have
+        waits for that one.
+        """
         self._leaving = reason
+        for tunnel in self.here:
+            if tunnel.listener is not None and self.kept.keeps(tunnel.listener):
+                tunnel.listener.close()
 
     async def close(self, reason: TunnelError) -> None:
         """
