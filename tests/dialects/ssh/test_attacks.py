@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests.dialects.framed.memory import RecordingEnd
 from tests.dialects.ssh.rig import Peer, SSHTestCase
 from tests.support.loopback import Service
@@ -14,7 +16,7 @@ from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.conch import client
-from tristunnel.dialects.conch.client import Credentials
+from tristunnel.dialects.conch.client import ClientPackets, Credentials
 from tristunnel.dialects.conch.login import ATTEMPTS
 from tristunnel.dialects.conch.streams import LEAST_WINDOW
 from tristunnel.errors import TunnelError
@@ -31,7 +33,33 @@ def _open(number: int, kind: str = "direct-tcpip", size: int = 32768) -> bytes:
     return packTexts(kind) + packNumbers(number, 1 << 20, size) + place
 
 
-class AttackTests(SSHTestCase):
+class EnemyTestCase(SSHTestCase):
+    """A test with clients that mean no good."""
+
+    async def deaf(self, link: ClientPackets, kind: int, rest: bytes) -> None:
+        """Send a message again and again, and read nothing, until nobody reads us."""
+        (session,) = self.sessions.sessions
+        # What is refused is no matter for a log here.
+        self.patch(session, "noteRefusal", lambda asked, refusal: None)
+        link.transport.pauseProducing()
+        sent = 0
+        while "answers" not in session.connection.holds and sent < 200_000:
+            for _ in range(500):
+                sent += 1
+                link.sendPacket(kind, rest)
+            await self.turn()
+        self.assertIn("answers", session.connection.holds)
+        link.abort()
+        await self.until(lambda: not self.sessions.sessions)
+
+    async def turn(self) -> None:
+        """Let the reactor turn once."""
+        turned: list[int] = []
+        self.outside.callLater(0, turned.append, 1)
+        await self.until(lambda: bool(turned))
+
+
+class AttackTests(EnemyTestCase):
     """Those who are in."""
 
     limits = Limits(streams=ROOM, sessionWindow=1024 * 1024)
@@ -112,19 +140,21 @@ class AttackTests(SSHTestCase):
         )
 
     async def test_deaf(self) -> None:
-        """A client that asks much and reads nothing is read no further."""
+        """
+        A client that has much to be answered and reads nothing is read no further,
+        whatever the answer is.
+        """
         await self.startServer()
-        peer = await self.come()
-        (session,) = self.sessions.sessions
-        peer.link.transport.pauseProducing()
-        sent = 0
-        while not session.connection.holds and sent < 200_000:
-            for _ in range(500):
-                sent += 1
-                peer.send(Message.GLOBAL_REQUEST, rest=packText("keepalive@x") + b"\1")
-            await self.turn()
-        self.assertIn("answers", session.connection.holds)
-        peer.link.abort()
+        nowhere = packText("tcpip-forward") + b"\0" + packText("x") + packNumbers(1)
+        for kind, rest in (
+            (Message.GLOBAL_REQUEST, packText("keepalive@x") + b"\1"),
+            # Refused, with a word for whoever listens and no answer.
+            (Message.GLOBAL_REQUEST, nowhere),
+            # Unknown.
+            (192, b""),
+        ):
+            peer = await self.come()
+            await self.deaf(peer.link, kind, rest)
 
     async def test_stalled(self) -> None:
         """
@@ -163,14 +193,8 @@ class AttackTests(SSHTestCase):
                 break
         self.assertTrue(held)
 
-    async def turn(self) -> None:
-        """Let the reactor turn once."""
-        turned: list[int] = []
-        self.outside.callLater(0, turned.append, 1)
-        await self.until(lambda: bool(turned))
 
-
-class StrangerTests(SSHTestCase):
+class StrangerTests(EnemyTestCase):
     """Those who are not in."""
 
     authenticator = Authenticator(
@@ -221,6 +245,18 @@ class StrangerTests(SSHTestCase):
         (refused, *more) = self.notes.named("peerRefused")
         self.assertEqual(2, 1 + len(more), refused)
 
+    async def test_questions(self) -> None:
+        """Who has itself asked for passwords and reads nothing is read no further."""
+        links: list[ClientPackets] = []
+        self.patch(client._Login, "serviceStarted", lambda it: links.append(it._link))
+        await self.startServer()
+        lost = Deferred.fromCoroutine(self.come())
+        await self.until(lambda: bool(links))
+        wants = packTexts("me", "ssh-connection", "keyboard-interactive", "", "")
+        await self.deaf(links[0], 50, wants)
+        with self.assertRaises(TunnelError):
+            await lost
+
     async def test_service(self) -> None:
         """Who is not in opens no channels, and no tunnels."""
 
@@ -258,9 +294,13 @@ class ChannelTests(SSHTestCase):
         await self.until(lambda: bool(reasons))
 
     async def test_session(self) -> None:
-        """Without C{-N} there is a screen, and Ctrl-C ends it."""
+        """
+        Without C{-N} there is a screen, with what was refused before; Ctrl-C ends it.
+        """
         await self.startServer()
         peer = await self.come()
+        with self.assertRaises(TunnelError):
+            await peer.forward("nowhere", 1)
         port = await peer.listen()
         channel = peer.streams.openChannel("session", b"")
         end = RecordingEnd()
@@ -271,6 +311,7 @@ class ChannelTests(SSHTestCase):
         peer.streams.tell(channel, "shell", b"")
         await self.until(lambda: b"Ctrl-C" in end.taken)
         self.assertIn(f":{port}".encode(), end.taken)
+        self.assertIn(b"'nowhere' is no address", end.taken)
         channel.write(b"\x03")
         await self.until(lambda: channel.over)
         peer.link.close()

@@ -107,7 +107,7 @@ class Login(Service):
             self._secret(fields.text())
         elif method == "keyboard-interactive":
             self._questioned = True
-            self._link.sendPacket(
+            self._link.answer(
                 _QUESTION,
                 packTexts("", "", "")
                 + packNumbers(1)
@@ -135,7 +135,7 @@ class Login(Service):
                 self._deny()
         elif not isSigned:
             self._query()
-            self._link.sendPacket(_KEY_WANTED, packTexts(algorithm, blob))
+            self._link.answer(_KEY_WANTED, packTexts(algorithm, blob))
         elif self._isSignature(algorithm, blob, fields.data()):
             self._asked.login({"id": self._user}, blob)
         else:

@@ -66,7 +66,7 @@ _HEAD = Struct("!LB")
 _SEQUENCE = Struct("!L")
 _DISCONNECT, _NEWKEYS, _SERVICE_REQUEST, _KEXINIT, _FIRST_KEX = 1, 21, 5, 20, 30
 _FIRST_OF_SERVICE = 50
-_UNIMPLEMENTED = 3
+_UNIMPLEMENTED, _DEBUG = 3, 4
 _BY_APPLICATION = 11
 _HASHES: dict[bytes, Callable[..., Any]] = {
     b"hmac-sha2-256": sha256,
@@ -460,7 +460,7 @@ class Packets(SSHTransportBase):
         if not self.admitted:
             raise protocolError("the peer sent a message that SSH does not have")
         latest = (self.incomingPacketSequence - 1) & 0xFFFFFFFF
-        self.sendPacket(_UNIMPLEMENTED, packNumbers(latest))
+        self.answer(_UNIMPLEMENTED, packNumbers(latest))
 
     # What goes
 
@@ -516,6 +516,10 @@ class Packets(SSHTransportBase):
         if self.answers is not None and not self.gone:
             self.answers.wrote(len(payload))
         self.sendPacket(messageType, payload)
+
+    def explain(self, text: str) -> None:
+        """Say something that the peer shows to people who want to know all."""
+        self.answer(_DEBUG, b"\1" + packTexts(text, ""))
 
     def sendExtInfo(self, extensions: Any) -> None:
         super().sendExtInfo([(b"server-sig-algs", SIGNATURES)])

@@ -15,16 +15,18 @@ from tristunnel.util.qr import qrLines
 from tristunnel.util.repeating import RepeatingCall
 from tristunnel.util.words import plural
 
-__all__ = ["Screen"]
+__all__ = ["MOST_NOTES", "Screen"]
 
 INTERVAL = 1.0
 """Seconds between two looks whether there is something new to show."""
+
+MOST_NOTES = 3
+"""Lines of what happened that are shown."""
 
 _LAST_WORDS = frozenset(b"\x03\x04q")
 """Ctrl-C, Ctrl-D, and q."""
 
 _CLEAR = "\x1b[2J\x1b[H"
-_NOTES = 3
 
 
 class Screen:
@@ -51,7 +53,7 @@ class Screen:
         self._leave = leave
         self._full = False
         self._shown = ""
-        self._notes: deque[str] = deque(maxlen=_NOTES)
+        self._notes: deque[str] = deque(maxlen=MOST_NOTES)
         self._peer: Any = None
         self._closed: Closed | None = None
         self._drawing = RepeatingCall(reactor, self.draw)

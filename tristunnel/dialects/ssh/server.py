@@ -4,6 +4,7 @@ A client that is OpenSSH's, at the server: C{tcpip-forward} and what goes with i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from tristunnel.dialects.conch.server import (
     serverPackets,
 )
 from tristunnel.dialects.conch.streams import Channel
-from tristunnel.dialects.ssh.screen import Screen
+from tristunnel.dialects.ssh.screen import MOST_NOTES, Screen
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.model.tunnel import Stream
@@ -152,6 +153,8 @@ class OpenSSHSession(SSHServerSession):
     ) -> None:
         super().__init__(sessions, arrival, link)
         self._screens: dict[Channel, Screen] = {}
+        # ssh asks for its tunnels before it begins a session.
+        self._notes: deque[str] = deque(maxlen=MOST_NOTES)
         self._requests: dict[str, Callable[[Fields], Awaitable[bytes] | bytes | None]]
         self._requests = {
             "tcpip-forward": lambda fields: self._forward(_place(fields)),
@@ -174,7 +177,8 @@ class OpenSSHSession(SSHServerSession):
     def requestRefused(self, name: str, refusal: TunnelError) -> None:
         super().requestRefused(name, refusal)
         # ssh itself says no more than that it failed; this it shows with -v.
-        self._link.sendDebug(refusal.message.encode(), True)
+        self._link.explain(refusal.message)
+        self._notes.append(refusal.message)
         for screen in self._screens.values():
             screen.note(refusal.message)
 
@@ -225,6 +229,8 @@ class OpenSSHSession(SSHServerSession):
             lambda: list(self.tunnels.values()),
             lambda: self._leave(channel),
         )
+        for note in self._notes:
+            screen.note(note)
         self._screens[channel] = screen
         channel.whileWaiting(lambda reason: self._screenOver(channel, reason))
         channel.requests = lambda name, fields: self._take(channel, name, fields)
