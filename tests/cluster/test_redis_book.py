@@ -9,7 +9,7 @@ from secrets import token_hex
 from typing import Any, NoReturn
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
@@ -132,6 +132,29 @@ class EngineTests(RedisTestCase, BookHelpers):
         self.assertEqual(claim.place.fence, place.fence + 1)
         await self.until("claimed", changes)
         self.assertIn("resynced", [each.kind for each in changes])
+
+    async def test_starting(self) -> None:
+        """
+        An engine that refuses for a while, since it is starting or has another
+        password, is tried again, and then learns of all.
+        """
+        ask = self.one._engine._ask
+        self.patch(self.one._engine, "_ask", lambda *words: fail(engineAway()))
+        self.one._resync()
+        await self.soon(lambda: not self.one._resyncing)
+        record = TunnelRecord("x", Place("one"))
+        await self.refused("cluster-away", self.one.open(record, NO_LIMITS))
+        self.patch(self.one._engine, "_ask", ask)
+        await self.soon(lambda: self.one._isSaid)
+        await self.one.open(record, NO_LIMITS)
+        config = self.one._engine.command
+        await config("CONFIG", "SET", "requirepass", "sesame")
+        late = Engine(self.endpoint(), self.name, password="wrong")
+        self.addCleanup(late.stop)
+        late.start()
+        await self.soon(lambda: late._factory.slots[0].rejected)
+        await config("CONFIG", "SET", "requirepass", "wrong")
+        await self.soon(lambda: late.isUp)
 
     async def test_grace(self) -> None:
         """While they say so, nobody opens anything."""

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NoReturn
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 from txredisapi import RedisError, RedisFactory
@@ -88,6 +88,8 @@ class Engine:
             convertNumbers=False,
         )
         self._factory.up = self._up
+        # Its log says why a connection cannot be used; nobody waits for the first one.
+        self._factory.deferred.addErrback(lambda failure: None)
 
     def key(self, name: str) -> str:
         """The name of one of L{KEYS} in the engine."""
@@ -157,6 +159,10 @@ class _Factory(RedisFactory):  # type: ignore[misc]  # it has no types
 
     initialDelay, maxDelay = _FIRST, _LONGEST
     up: Callable[[], object]
+
+    def stopTrying(self) -> Deferred[None]:
+        """Go on: an engine that is starting, or gets another password, refuses us."""
+        return succeed(None)
 
     def addConnection(self, connection: Any) -> None:
         super().addConnection(connection)

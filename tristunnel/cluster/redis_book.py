@@ -171,6 +171,10 @@ class RedisBook:
     # Being a member
 
     async def _tick(self) -> None:
+        if not self._isSaid and self._engine.isUp:
+            # It has not taken what is here: it was starting, for example.
+            self._resync()
+            return
         try:
             await self._beatNow()
         except TunnelError:
