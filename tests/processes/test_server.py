@@ -39,7 +39,7 @@ from tristunnel.wire.framed import (
 
 LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
 
-PASSES = 10_000 if LONG else 200
+PASSES = 21_000 if LONG else 200
 """Connections, about half of which come to the wrong member."""
 
 BULK = 3_000_000
