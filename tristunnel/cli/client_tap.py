@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any, ClassVar
 
-from twisted.application.service import Service
 from twisted.python import usage
 
-from tristunnel.check.client import ClientCheck
-from tristunnel.check.report import CheckService, Finding, Inquiry
+from tristunnel.cli.offering import makeService
 from tristunnel.client.control import OFF, parseControl
 from tristunnel.client.dials import NO_DIALS, DialOptionsMixin
-from tristunnel.client.fleet import Clients
 from tristunnel.client.health_options import HEALTH, HealthOptionsMixin
 from tristunnel.client.local import localEndpoint
 from tristunnel.client.options import (
@@ -31,7 +27,6 @@ from tristunnel.config.help import Group
 from tristunnel.config.keys import Key, valuesIn
 from tristunnel.config.numbers import count, seconds
 from tristunnel.config.policy_options import VISITORS, PolicyOptionsMixin, policyOf
-from tristunnel.config.reload import Reload
 from tristunnel.config.servers import KnownServer, ServerStore
 from tristunnel.config.settings import DEFAULT, Setting, settingsOf, shownSettings
 from tristunnel.connect.address import parseConnect, parseTunnelURI
@@ -61,30 +56,16 @@ from tristunnel.dialects.table import ours
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward
-from tristunnel.hooks.certificates import CertificateWatch
-from tristunnel.hooks.delivery import Hooks
-from tristunnel.hooks.observers import HookedClient
-from tristunnel.hooks.options import HOOKS, HookOptionsMixin, hooksOf
-from tristunnel.model.observer import ClientObserver, severalObservers
+from tristunnel.hooks.options import HOOKS, HookOptionsMixin
 from tristunnel.model.policy import VisitorPolicy
-from tristunnel.screen.client import ClientWatch
-from tristunnel.util.command_line import endWithUsage, exposedSecrets, hideExposed
-from tristunnel.util.descriptor_limit import raiseDescriptorLimit
-from tristunnel.util.endpoints import checkBeforeFork
+from tristunnel.util.command_line import exposedSecrets
 from tristunnel.util.files import stateDirectory, stateVariable
 from tristunnel.util.hosts import basicLogin
-from tristunnel.util.logs import Log, checkFormat
-from tristunnel.util.process import (
-    GRACE,
-    ReloadSignalService,
-    exitWith,
-    hurryOnSecondSignal,
-    tuneCollector,
-    useMonotonicTime,
-)
+from tristunnel.util.logs import checkFormat
+from tristunnel.util.process import GRACE
 from tristunnel.util.words import checkChoice
 
-__all__ = ["ONE_SERVER", "Options", "makeService"]
+__all__ = ["NEEDS_NAME", "ONE_SERVER", "Options", "makeService"]
 
 _IDENTITY = {"credentials", "credentials-file", "token-file"}
 """Options that say who we are. What the environment says of that takes the place
@@ -95,6 +76,9 @@ ONE_SERVER = (
     *("credentials", "credentials-file", "token-file"),
 )
 """Options that are about one server."""
+
+NEEDS_NAME = "write --forward NAME=TARGET, for example db=localhost:5432"
+"""The cure where a private tunnel has no name."""
 
 
 class Options(
@@ -234,7 +218,6 @@ class Options(
         self.section = 0
         self.count = 0
         self.dialect: Dialect
-        self.exposed: dict[str, tuple[str, list[str]]] = {}
         self.known: KnownServer | None = None
 
     def opt_forward(self, spec: str) -> None:
@@ -535,103 +518,3 @@ class Options(
             pair = f"{fields.get('id', '')}:{secret}"
             headers["Authorization"] = basicLogin(pair)
         return headers
-
-
-NEEDS_NAME = "write --forward NAME=TARGET, for example db=localhost:5432"
-_NOTHING = (
-    "nothing is offered: give --forward, for example --forward 3000 for port 3000 of"
-    " this machine"
-)
-
-
-def makeService(options: Options) -> Service:
-    """Make the client."""
-    reactor = ourReactor()
-
-    ports = []
-    if options.localEndpoint is not None:
-        ports.append((f"--listen {options['listen']}", options.localEndpoint))
-    if options.control is not None:
-        control = options.control
-        ports.append((f"--rpc {control.description}", control.endpoint))
-    checkBeforeFork(
-        getattr(options, "parent", None),
-        ports,
-        options.stateDirectory if options["state-dir"] else None,
-    )
-    offers = all(
-        each.forwards
-        or each["listen"]
-        or each.managed
-        or each.dials
-        or each.destinations
-        for each in options.each
-    )
-    if not (offers or options["check"]):
-        endWithUsage(options.program, _NOTHING)
-    watch = None if options["check"] else ClientWatch(reactor, options)
-    log = Log(options, watch is not None and watch.hasScreen)
-    return log.around(_make(reactor, options, log, watch))
-
-
-def _make(
-    reactor: Any, options: Options, log: Log, watch: ClientWatch | None
-) -> Service:
-    useMonotonicTime(reactor)
-    raiseDescriptorLimit()
-    tuneCollector()
-    hideExposed(options.exposed)
-    options.warnOfSecrets()
-    if watch is None:
-        return CheckService(reactor, _Checks(reactor, options), sys.__stdout__)
-
-    def ended() -> None:
-        exitWith(1)
-        reactor.callWhenRunning(reactor.stop)
-
-    hooks = hooksOf(reactor, options, "client")
-    clients = Clients(reactor, options, _observers(watch, hooks), ended)
-    reactor.addSystemEventTrigger(
-        "before", "shutdown", hurryOnSecondSignal, reactor, clients.stopNow
-    )
-    if hooks is not None:
-        shown = {each["certificate"] for each in options.each} - {"", None}
-        CertificateWatch(reactor, hooks, sorted(shown)).setServiceParent(clients)
-    reload = Reload(options, clients.change)
-    watch.methods["reload"] = lambda caller: reload.reload()
-    ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(clients)
-    service = watch.around(clients, ended)
-    return service if hooks is None else hooks.around(service)
-
-
-def _observers(
-    watch: ClientWatch, hooks: Hooks | None
-) -> Callable[[ClientOptions], ClientObserver]:
-    """Who is told what happens at each client."""
-    if hooks is None:
-        return watch.observer
-
-    def both(options: ClientOptions) -> ClientObserver:
-        hooked = HookedClient(hooks, options.server.where)
-        return severalObservers(ClientObserver, watch.observer(options), hooked)
-
-    return both
-
-
-class _Checks(Inquiry):
-    def __init__(self, reactor: Any, options: Options) -> None:
-        super().__init__([])
-        self._inquiries = [
-            ClientCheck(
-                reactor,
-                each.server,
-                each.forwards,
-                each["credentials"],
-                ours()[each["dialect"]],
-                silence=options["check-idle"],
-            )
-            for each in options.each
-        ]
-
-    async def run(self, told: Callable[[Finding], None]) -> bool:
-        return all([await inquiry.run(told) for inquiry in self._inquiries])

@@ -65,6 +65,7 @@ class ClientOptions(ConfiguredOptions):
     @ivar dials: Local ports, whose visitors others connect.
     @ivar destinations: What it dials for others.
     @ivar managed: What the server may ask for, or C{None} for nothing.
+    @ivar exposed: Secrets on the command line, which others of this machine can read.
     @ivar control: Where calls about it are answered; C{None}: in its directory.
     """
 
@@ -86,6 +87,7 @@ class ClientOptions(ConfiguredOptions):
         self.stateDirectory = Path()
         self.control: ControlPort | None = None
         self.managed: Consent | None = None
+        self.exposed: dict[str, tuple[str, list[str]]] = {}
         self.dials: list[Dial] = []
         self.destinations = dialDestinations(())
 

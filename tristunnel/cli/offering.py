@@ -1,0 +1,134 @@
+"""The client that C{twistd tunnel-client} runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+
+from tristunnel.check.client import ClientCheck
+from tristunnel.check.report import CheckService, Finding, Inquiry
+from tristunnel.client.fleet import Clients
+from tristunnel.client.options import ClientOptions
+from tristunnel.config.reload import Reload
+from tristunnel.dataplane.reactor import ourReactor
+from tristunnel.dialects.table import ours
+from tristunnel.hooks.certificates import CertificateWatch
+from tristunnel.hooks.delivery import Hooks
+from tristunnel.hooks.observers import HookedClient
+from tristunnel.hooks.options import hooksOf
+from tristunnel.model.observer import ClientObserver, severalObservers
+from tristunnel.screen.client import ClientWatch
+from tristunnel.util.command_line import endWithUsage, hideExposed
+from tristunnel.util.descriptor_limit import raiseDescriptorLimit
+from tristunnel.util.endpoints import checkBeforeFork
+from tristunnel.util.logs import Log
+from tristunnel.util.process import (
+    ReloadSignalService,
+    exitWith,
+    hurryOnSecondSignal,
+    tuneCollector,
+    useMonotonicTime,
+)
+
+__all__ = ["makeService"]
+
+_NOTHING = (
+    "nothing is offered: give --forward, for example --forward 3000 for port 3000 of"
+    " this machine"
+)
+
+
+def makeService(options: ClientOptions) -> Service:
+    """Make the client."""
+    reactor = ourReactor()
+
+    ports = []
+    if options.localEndpoint is not None:
+        ports.append((f"--listen {options['listen']}", options.localEndpoint))
+    if options.control is not None:
+        control = options.control
+        ports.append((f"--rpc {control.description}", control.endpoint))
+    checkBeforeFork(
+        getattr(options, "parent", None),
+        ports,
+        options.stateDirectory if options["state-dir"] else None,
+    )
+    offers = all(
+        each.forwards
+        or each["listen"]
+        or each.managed
+        or each.dials
+        or each.destinations
+        for each in options.each
+    )
+    if not (offers or options["check"]):
+        endWithUsage(options.program, _NOTHING)
+    watch = None if options["check"] else ClientWatch(reactor, options)
+    log = Log(options, watch is not None and watch.hasScreen)
+    return log.around(_make(reactor, options, log, watch))
+
+
+def _make(
+    reactor: Any, options: ClientOptions, log: Log, watch: ClientWatch | None
+) -> Service:
+    useMonotonicTime(reactor)
+    raiseDescriptorLimit()
+    tuneCollector()
+    hideExposed(options.exposed)
+    options.warnOfSecrets()
+    if watch is None:
+        return CheckService(reactor, _Checks(reactor, options), sys.__stdout__)
+
+    def ended() -> None:
+        exitWith(1)
+        reactor.callWhenRunning(reactor.stop)
+
+    hooks = hooksOf(reactor, options, "client")
+    clients = Clients(reactor, options, _observers(watch, hooks), ended)
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", hurryOnSecondSignal, reactor, clients.stopNow
+    )
+    if hooks is not None:
+        shown = {each["certificate"] for each in options.each} - {"", None}
+        CertificateWatch(reactor, hooks, sorted(shown)).setServiceParent(clients)
+    reload = Reload(options, clients.change)
+    watch.methods["reload"] = lambda caller: reload.reload()
+    ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(clients)
+    service = watch.around(clients, ended)
+    return service if hooks is None else hooks.around(service)
+
+
+def _observers(
+    watch: ClientWatch, hooks: Hooks | None
+) -> Callable[[ClientOptions], ClientObserver]:
+    """Who is told what happens at each client."""
+    if hooks is None:
+        return watch.observer
+
+    def both(options: ClientOptions) -> ClientObserver:
+        hooked = HookedClient(hooks, options.server.where)
+        return severalObservers(ClientObserver, watch.observer(options), hooked)
+
+    return both
+
+
+class _Checks(Inquiry):
+    def __init__(self, reactor: Any, options: ClientOptions) -> None:
+        super().__init__([])
+        self._inquiries = [
+            ClientCheck(
+                reactor,
+                each.server,
+                each.forwards,
+                each["credentials"],
+                ours()[each["dialect"]],
+                silence=options["check-idle"],
+            )
+            for each in options.each
+        ]
+
+    async def run(self, told: Callable[[Finding], None]) -> bool:
+        return all([await inquiry.run(told) for inquiry in self._inquiries])
