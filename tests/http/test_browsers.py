@@ -8,9 +8,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.test.requesthelper import DummyRequest
+from twisted.web.server import Request
+from twisted.web.test.requesthelper import DummyChannel, DummyRequest
 
-from tristunnel.http.browsers import OriginRule
+from tristunnel.http.browsers import Guard, OriginRule
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY
+from tristunnel.service.caller import Caller
 
 
 def objection(
@@ -119,3 +122,34 @@ class OriginRuleTests(SynchronousTestCase):
         """Garbage gets an opinion, not an exception."""
         text = {"Host": host, "Origin": origin}
         objection({k: v.encode("utf-8", "replace").decode() for k, v in text.items()})
+
+
+class GuardTests(SynchronousTestCase):
+    """The cookie that belongs to a form."""
+
+    def test_tunnelsOfTheSameSite(self) -> None:
+        """
+        Over TLS, the cookie is one that the page of a tunnel below our own name cannot
+        set, and one that such a page could have set counts for nothing.
+        """
+        guard = Guard(True)
+        for secure, name in (
+            (True, "__Host-tristunnel_form"),
+            (False, "tristunnel_form"),
+        ):
+            caller = Caller(ANONYMOUS_IDENTITY, "t.example", secure=secure)
+            asked = Request(DummyChannel(), False)
+            token = guard.formToken(asked, caller)
+            (cookie,) = asked.cookies
+            said, *attributes = cookie.decode("ascii").split("; ")
+            self.assertEqual(said.partition("=")[0], name)
+            self.assertIn("Path=/", attributes)
+            self.assertEqual("Secure" in attributes, secure)
+            self.assertNotIn("Domain", cookie.decode("ascii"))
+            value = said.partition("=")[2].encode("ascii")
+            for sent in ("__Host-tristunnel_form", "tristunnel_form"):
+                posted = Request(DummyChannel(), False)
+                posted.received_cookies[sent.encode("ascii")] = value
+                self.assertEqual(
+                    guard.isGoodToken(posted, caller, token), sent == name, sent
+                )

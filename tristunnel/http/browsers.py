@@ -10,7 +10,9 @@ address, so that the browser takes us for the page's origin; then C{Host} is a n
 that is not ours. Programs that are no browsers send none of the first three.
 
 A form of ours needs, besides, a token that only our own page can know, made from a
-cookie that browsers do not send for pages of other sites.
+cookie that browsers do not send for pages of other sites. Tunnels' names may lie below
+the server's own, which makes their pages pages of the same site: over TLS the cookie
+has a C{__Host-} name, so that they cannot set it either (RFC 6265bis, section 4.1.3.2).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["COOKIE", "Guard", "OriginRule"]
 
 COOKIE = b"tristunnel_form"
+"""The name of the cookie; over TLS C{__Host-} is put before it."""
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?\Z")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)")
@@ -128,6 +131,10 @@ class OriginRule:
         return (origin[0], theirs) == (host, default if port is None else port)
 
 
+def _cookieName(caller: Caller) -> bytes:
+    return b"__Host-" + COOKIE if caller.secure else COOKIE
+
+
 class Guard:
     """
     Judges who may look at our pages with a browser, and whose forms are taken.
@@ -175,22 +182,27 @@ class Guard:
 
     def formToken(self, request: Request, caller: Caller) -> str:
         """Make the token of a form, and the cookie that belongs to it."""
-        cookie = self._cookie(request)
+        cookie = self._cookie(request, caller)
         if not cookie:
             cookie = secrets.token_urlsafe(24).encode("ascii")
             request.addCookie(
-                COOKIE, cookie, httpOnly=True, secure=caller.secure, sameSite="strict"
+                _cookieName(caller),
+                cookie,
+                path=b"/",
+                httpOnly=True,
+                secure=caller.secure,
+                sameSite="strict",
             )
         return self._sign(cookie, caller)
 
     def isGoodToken(self, request: Request, caller: Caller, token: str) -> bool:
         """Whether a posted form is one that we made for this caller."""
-        cookie = self._cookie(request)
+        cookie = self._cookie(request, caller)
         good = self._sign(cookie, caller).encode("ascii")
         return bool(cookie) and hmac.compare_digest(good, token.encode("utf-8"))
 
-    def _cookie(self, request: Request) -> bytes:
-        cookie: bytes = request.getCookie(COOKIE) or b""
+    def _cookie(self, request: Request, caller: Caller) -> bytes:
+        cookie: bytes = request.getCookie(_cookieName(caller)) or b""
         return cookie if 16 <= len(cookie) <= 64 else b""
 
     def _sign(self, cookie: bytes, caller: Caller) -> str:
