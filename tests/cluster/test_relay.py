@@ -88,7 +88,7 @@ class RelayTestCase(RedisTestCase):
         self.addCleanup(port.stopListening)
         address = f"{member.host} {port.getHost().port}"
         for each in self.members:
-            each.book._known[member.book.member] = {"relay": address}
+            each.book._known[member.book.member] = {"address": address}
         self.addCleanup(self.over, member)
 
     async def over(self, member: Member) -> None:
@@ -200,7 +200,7 @@ class RelayTests(RelayTestCase):
         here, there = self.members
         _, clients, visitors = await self.opened(here)
         known = there.book._known.pop("one")
-        there.book._known["one"] = {"relay": "127.0.0.1 1"}
+        there.book._known["one"] = {"address": "127.0.0.1 1"}
         visitor = await self.connect(there.host, visitors)
         visitor.say(b"hello")
         (_, side) = next(iter(there.entries._tunnels.values()))
@@ -214,7 +214,7 @@ class StrangerTests(RelayTestCase):
     """Who knows no secret, and what is no member."""
 
     async def refusal(self, secret: bytes, tunnel: str) -> str:
-        endpoint = wayTo(self.one._known["one"]["relay"])
+        endpoint = wayTo(self.one._known["one"]["address"])
         asking = Deferred.fromCoroutine(
             askForTunnel(reactor, endpoint, secret, tunnel, "192.0.2.1:5")
         )
@@ -231,7 +231,7 @@ class StrangerTests(RelayTestCase):
 
     async def test_nonsense(self) -> None:
         """What is no request ends the connection, however long it is."""
-        address = str(self.one._known["one"]["relay"]).split(" ")
+        address = str(self.one._known["one"]["address"]).split(" ")
         for words in (
             b"\n",
             b"[]\n",
@@ -260,5 +260,5 @@ class StrangerTests(RelayTestCase):
             endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
             port = await endpoint.listen(Factory.forProtocol(Old))
             self.addCleanup(port.stopListening)
-            self.one._known["one"] = {"relay": f"127.0.0.1 {port.getHost().port}"}
+            self.one._known["one"] = {"address": f"127.0.0.1 {port.getHost().port}"}
             self.assertIn(why, await self.refusal(SECRET, "x"))

@@ -263,7 +263,7 @@ class Entries(PortsKept):
         @raise TunnelError: Why that cannot be.
         """
         about = await self._book.about(record.place.member)
-        endpoint = self._endpoint(str(about.get("relay", "")))
+        endpoint = self._endpoint(str(about.get("address", "")))
         return await askForTunnel(
             self.reactor, endpoint, self._secret, record.id, visitor
         )

@@ -85,7 +85,7 @@ class ClusterService(Service):
             connection(settings.times.answer),
             connection(None),
             secrets.token_hex(4),
-            {"relay": settings.advertise, "version": VERSION},
+            {"address": settings.advertise, "version": VERSION},
             settings.times,
         )
         self._entries: Entries | None = None
