@@ -260,7 +260,7 @@ class JoinTests(JoinTestCase):
         self.assertIn("requires a certificate of this client: give --certif", line)
 
     async def test_otherServer(self) -> None:
-        """Who shows another certificate, or does not use TLS, is not told the code."""
+        """Who shows another certificate, or none, is not told the code."""
         await self.begin()
         heard: list[bytes] = []
 
@@ -271,14 +271,22 @@ class JoinTests(JoinTestCase):
                 self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
                 self.transport.loseConnection()
 
-        port = self.reactor.listenTCP(
-            0, Factory.forProtocol(Listens), interface="127.0.0.1"
+        class Closes(Protocol):
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.loseConnection()
+
+        port, penalty = (
+            self.reactor.listenTCP(0, Factory.forProtocol(each), interface="127.0.0.1")
+            for each in (Listens, Closes)
         )
-        self.addCleanup(port.stopListening)
+        for each in (port, penalty):
+            self.addCleanup(each.stopListening)
         code = "k7f39q2mabcdefgh"
         for number, said in (
             (self.port, "is not the server of this invitation"),
             (port.getHost().port, "does not use TLS"),
+            (penalty.getHost().port, "too many logins from an address have failed"),
         ):
             invitation = Invitation("127.0.0.1", number, b"x" * 17, code)
             (line,) = await self.run_("join", str(invitation), status=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import secrets
 from argparse import Namespace
@@ -211,25 +212,37 @@ def _notReached(
             f"nothing answers at {where}: start the server there, and open TCP port"
             f" {port} in its firewall",
         )
-    if not tls.seen and isinstance(error, SSL.Error | ConnectionClosed):
-        return TunnelError(
-            "session-lost",
-            f"what answers at {where} does not use TLS: check the port, and that"
-            " 'tristunnel server' runs there",
-        )
-    if tls.seen:
-        explained = explainTLSFailure(failure, host, tls, port)
-        return TunnelError(
-            "session-lost",
-            explained
-            or f"the connection to {where} was lost before the answer came; try again"
-            " within a minute",
-        )
+    if not tls.seen:
+        return _notGreeted(where, port, error)
+    explained = explainTLSFailure(failure, host, tls, port)
     return TunnelError(
         "session-lost",
-        f"{where} does not answer: open TCP port {port} in the server's firewall and"
-        " in its provider's, and check the address",
+        explained
+        or f"the connection to {where} was lost before the answer came; try again"
+        " within a minute",
     )
+
+
+def _notGreeted(where: str, port: int, error: BaseException | None) -> TunnelError:
+    """Say why a server has shown no certificate."""
+    isReset = isinstance(error, ConnectError) and error.osError == errno.ECONNRESET
+    if isReset or isinstance(error, ConnectionClosed):
+        text = (
+            f"{where} closed the connection at once, as a server does for a while when"
+            " too many logins from an address have failed: try again in some minutes,"
+            " or check the port"
+        )
+    elif isinstance(error, SSL.Error):
+        text = (
+            f"what answers at {where} does not use TLS: check the port, and that"
+            " 'tristunnel server' runs there"
+        )
+    else:
+        text = (
+            f"{where} does not answer: open TCP port {port} in the server's firewall"
+            " and in its provider's, and check the address"
+        )
+    return TunnelError("session-lost", text)
 
 
 def _read(status: int, body: bytes, invitation: Invitation) -> dict[str, Any]:
