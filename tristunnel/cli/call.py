@@ -18,7 +18,12 @@ from urllib.parse import urlsplit
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+)
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -409,6 +414,8 @@ def _explain(
     value = cause.value
     if isinstance(value, TunnelError):
         return value.message
+    if isinstance(value, ConnectionRefusedError):
+        return f"Could not connect to {where}: the connection was refused."
     if isinstance(value, (ConnectError, DNSLookupError)):
         return f"Could not connect to {where}: {value}"
     if isinstance(value, (ConnectionLost, SSL.Error)):

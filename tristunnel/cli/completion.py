@@ -76,7 +76,7 @@ For fish, once:
   tristunnel completion fish > ~/.config/fish/completions/tristunnel.fish""",
     )
     completion.add_argument(
-        "shell", choices=(*_SHELLS, _SERVERS), metavar="SHELL", help="bash, zsh or fish"
+        "shell", choices=_Choices(_SHELLS), metavar="SHELL", help="bash, zsh or fish"
     )
 
     def run(options: Namespace) -> None:
@@ -87,6 +87,13 @@ For fish, once:
             print(script(options.shell, lines()), end="")
 
     completion.set_defaults(run=run)
+
+
+class _Choices(tuple[str, ...]):
+    """The shells; what their scripts ask for is taken too, and not told."""
+
+    def __contains__(self, word: object) -> bool:
+        return word == _SERVERS or super().__contains__(word)
 
 
 def _oneLine(text: str | None) -> str:
