@@ -174,6 +174,17 @@ class ScreenTests(SynchronousTestCase):
             first.append(self.terminal.pictures[-1][0][: len(begins)])
             self.assertEqual(first[-1], begins)
 
+    def test_oneCode(self) -> None:
+        """Where there is but one code, every key goes back, C{c} too."""
+        self.codes = ["http://a.example/"]
+        self.screen.startService()
+        first: list[str] = []
+        for _ in range(2):
+            self.terminal.keys("c")
+            self.clock.advance(0)
+            first.append(self.terminal.pictures[-1][0])
+        self.assertEqual(first, ["http://a.example/  any key: back", "80x24"])
+
     def test_codeTooLarge(self) -> None:
         """A code that does not fit is not drawn in part."""
         self.codes = ["http://a.example/"]

@@ -128,8 +128,10 @@ class Screen(Service):
     ) -> list[str]:
         pen = self._pen
         address = codes[index]
-        more = f"{index + 1} of {len(codes)}, c for the next, " if codes[1:] else ""
-        head = Text.assemble((address, "bold"), (f"  {more}any other key: back", "dim"))
+        keys = "any key: back"
+        if codes[1:]:
+            keys = f"{index + 1} of {len(codes)}, c for the next, any other key: back"
+        head = Text.assemble((address, "bold"), (f"  {keys}", "dim"))
         code = qrLines(address, pen.unicode, pen.coloured)
         lines = len(code) + 1
         columns = (lines - 1) * 2 if pen.unicode else lines - 1
@@ -140,9 +142,10 @@ class Screen(Service):
     # Keys and signals
 
     def _keys(self, text: str) -> None:
-        if text in ("c", "C"):
+        isShown = self._code is not None
+        if text in ("c", "C") and not (isShown and len(self._codes()) == 1):
             self._code = 0 if self._code is None else self._code + 1
-        elif self._code is not None:
+        elif isShown:
             self._code = None
         elif text in ("q", "Q"):
             self._end()
