@@ -287,6 +287,11 @@ class ReadingTests(DashboardTestCase):
             self.assertEqual(f'href="{link}"' in page, True, (options, kind))
             self.assertEqual('class="qr"' in page, bool(link))
             self.assertIn(f'data-copies="{link or "tcp://server:8011"}"', page)
+            if not kind:
+                # Nobody knew more when it was opened.
+                self.assertIn(
+                    f"is open at {link or 'tcp://server:8011'}</", self.page()
+                )
             self.close(uri, self.owner())
 
     def test_warnings(self) -> None:

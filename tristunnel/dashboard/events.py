@@ -68,7 +68,7 @@ class ServerEvents(RecentEvents, ServerObserver):
         )
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
-        where = tunnel.address or "no public address"
+        where = tunnel.page or tunnel.address or "no public address"
         name = f" {tunnel.name}" if tunnel.name else ""
         self._tell(
             "good",

@@ -70,7 +70,7 @@ class HookedServer(ServerObserver):
             )
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
-        where = tunnel.address or tunnel.name
+        where = tunnel.page or tunnel.address or tunnel.name
         text = f"Tunnel of {tunnel.owner.shown} is open at {where}"
         self._hooks.tell("tunnel-opened", text, **_of(tunnel))
 
