@@ -173,6 +173,7 @@ class ReadingTests(DashboardTestCase):
         page = self.page()
         command = "tristunnel http 3000 --to tcp:127.0.0.1:9000"
         self.assertIn(f"<code>{command}</code>", page)
+        self.assertIn("on port 3000 of your machine, for example, run:", page)
         self.assertRegex(page, r'<p class="note" data-note="tunnels" hidden')
         self.assertNotRegex(page, r'data-none="tunnels" hidden')
 

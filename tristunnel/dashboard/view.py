@@ -243,9 +243,10 @@ class Board:
         """Say what to run on the machine with a service, and what that does."""
         host = hostAndPort(caller.host, caller.port) if caller.port else caller.host
         where = host if self.service.clientPort[1] else f"tcp:{host}"
-        offer = "To offer a web site on port 3000 there, for example, run:"
+        offer = "To offer a web site on port 3000 of that machine, for example, run:"
         if self.open:
-            return [(offer, f"tristunnel http 3000 --to {where}")]
+            mine = offer.replace("that", "your")
+            return [(mine, f"tristunnel http 3000 --to {where}")]
         invitation = "Accept the invitation that you were sent"
         if isAdmin(caller.identity) and self.files:
             invitation = "Create an invitation with 'Add a client' below, and accept it"
