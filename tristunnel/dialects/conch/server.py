@@ -209,19 +209,31 @@ class SSHServerSession(ServerSession):
         self.whileUp(self._visit(channel, name))
 
     async def _visit(self, channel: Channel, name: str) -> None:
+        caller, address = self._caller, addressText(self._link.peerAddress)
+        elsewhere, visiting = -1, self._sessions.visiting
         try:
             if self._leaving is not None:
                 raise self._leaving
-            tunnel = await self._service.findNamed(self._caller, name)
-            if tunnel.protocol == "udp":
+            try:
+                tunnel = await self._service.findNamed(caller, name)
+                protocol = tunnel.protocol
+            except TunnelError as refusal:
+                if visiting is None:
+                    raise
+                elsewhere, protocol = await visiting.find(caller, name, refusal)
+            if protocol == "udp":
                 raise TunnelError("not-permitted", f"{name} is a UDP service")
+            if channel.over or self.channels is None:
+                return
+            if visiting is not None and elsewhere >= 0:
+                # Another process of this server has it.
+                visiting.lead(elsewhere, caller, name, channel, address, self.visits)
+            else:
+                tunnel.visitorArrived(channel, address, self.visits)
         except TunnelError as refusal:
             channel.reset(refusal)
             return
-        if not channel.over and self.channels is not None:
-            address = addressText(self._link.peerAddress)
-            tunnel.visitorArrived(channel, address, self.visits)
-            self.channels.accept(channel)
+        self.channels.accept(channel)
 
     def requestRefused(self, name: str, refusal: TunnelError) -> None:
         """Have the log say what the client was refused."""
