@@ -224,6 +224,12 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(visitor.taken, b"other")
         self.assertEqual(self.web.visits, [])
 
+    def test_anyPortLast(self) -> None:
+        """A tunnel on any port does not get the one that another asks for."""
+        self.client(self.forward(name="blog"), self.forward(41001))
+        ready = ("tunnelReady", "tcp://server.example:41001", "web")
+        self.assertIn(ready, self.seen.events)
+
     def test_credentials(self) -> None:
         """The credentials reach the server's filter as they are."""
         asked: list[dict[str, object]] = []

@@ -258,6 +258,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             missing = [f for f in self._forwards if f.spec not in self._settled]
             if not missing:
                 return
+            # Those that any port will do for must not get another's.
+            missing.sort(key=lambda forward: not forward.port)
             refused = False
             for forward in missing:
                 await self._changing.acquire()
