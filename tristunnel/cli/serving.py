@@ -427,7 +427,9 @@ class Serving(MultiService):
         if numbers:
             self._tellOfDialects()
         for port in options.serverPorts:
-            if port.fingerprint and port.description in numbers:
+            known = port.fingerprint and port.description in numbers
+            # Who comes by the name is shown a better one, which no pin fits.
+            if known and not self._naming.better(port):
                 _log.info(
                     "{path} is a self-signed certificate; its SHA-256 fingerprint is"
                     " {fingerprint}",

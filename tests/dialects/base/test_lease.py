@@ -7,6 +7,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from pathlib import Path
+from typing import IO
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from twisted.internet.task import Clock
 
 from tests.tls.files import FileTestCase
 from tristunnel.dialects.base import lease
-from tristunnel.dialects.base.lease import TRY_AGAIN, ClientLease
+from tristunnel.dialects.base.lease import MANY, TRY_AGAIN, ClientLease
 from tristunnel.util import descriptor_calls
 
 _SPEC = "0=localhost:80"
@@ -53,6 +55,35 @@ class ClientLeaseTests(FileTestCase):
         (path,) = (self.directory / "state").iterdir()
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
         self.assertEqual(path.parent.stat().st_mode & 0o777, 0o700)
+
+    def test_manyTunnels(self) -> None:
+        """
+        Thousands of tunnels that open one after another are not written one by one;
+        a client that stops writes what is left.
+        """
+        clock = Clock()
+        replaced = ClientLease._replaced
+        written: list[float] = []
+
+        def slow(self: ClientLease, path: Path, lock: IO[bytes]) -> IO[bytes]:
+            written.append(clock.seconds())
+            clock.advance(0.01)
+            return replaced(self, path, lock)
+
+        self.patch(ClientLease, "_replaced", slow)
+        place = self.directory / "state"
+        first = ClientLease.forClient(place, "tcp:a:1", (_SPEC,), clock)
+        for number in range(1000):
+            first.opened(f"{number}=localhost:80", f"w3p://a/{number}", number)
+        self.assertLessEqual(len(written), MANY)
+        clock.advance(0.2)
+        self.assertLessEqual(len(written), MANY + 1)
+        first.opened(_SPEC, "w3p://a/last", 0)
+        first.close()
+        second = ClientLease.forClient(place, "tcp:a:1", (_SPEC,), clock)
+        self.addCleanup(second.close)
+        self.assertEqual(len(second.uris), 1000)
+        self.assertEqual(second.uris[_SPEC], "w3p://a/last")
 
     def test_another(self) -> None:
         """Another server, or other services, are another lease."""
