@@ -13,8 +13,8 @@ from tests.dialects.framed.test_server import OFFER, ServerTestCase, call
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.auth.tokens import TokenFile, TokenStore
 from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.model.permissions import Identity, Permissions
-from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.caller import Caller
 from tristunnel.service.methods import methodsOf
 

@@ -17,7 +17,7 @@ from tristunnel.check.report import Finding
 from tristunnel.check.silence import holdSilence, unmeasured
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.pending import RemoteError
+from tristunnel.jsonrpc.pending import RemoteError
 
 
 class _Session:

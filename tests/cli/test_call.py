@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 import tristunnel
-from tests.rpc.loopback import LoopbackTestCase, reactor
+from tests.jsonrpc.loopback import LoopbackTestCase, reactor
 from tests.support.short import shortDirectory
 from tristunnel.cli.call import (
     CallFailed,
@@ -28,7 +28,7 @@ from tristunnel.cli.call import (
     valueFrom,
 )
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.pending import RemoteError
+from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.tls.certificates import fingerprintOfFile, selfSigned
 from tristunnel.tls.server_context import ReloadingCertificate
 

@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from tests.rpc.loopback import parsed
+from tests.jsonrpc.loopback import parsed
 from tests.service.test_tunnel_service import ServiceTestCase
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor

@@ -26,13 +26,13 @@ from tristunnel.connect.address import (
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.errors import TunnelError
 from tristunnel.http.xmlrpc import _parse
+from tristunnel.jsonrpc.calls import CallError
+from tristunnel.jsonrpc.dispatcher import Dispatcher
+from tristunnel.jsonrpc.strictjson import BadJSON, decode
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.options import TunnelOptions
 from tristunnel.names.heads import UNCHANGED, requestBytes
 from tristunnel.names.origin import Origin
-from tristunnel.rpc.calls import CallError
-from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.rpc.strictjson import BadJSON, decode
 from tristunnel.server.hosts import hostAsked
 from tristunnel.service.capability import claimTunnel
 from tristunnel.service.tickets import Tickets

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rpc.loopback import parsed
+from tests.jsonrpc.loopback import parsed
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.auth.tokens import TokenFile, TokenStore
 from tristunnel.http.callers import HTTPCallers

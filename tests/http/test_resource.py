@@ -8,10 +8,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from tests.rpc.loopback import LoopbackTestCase, call, post
+from tests.jsonrpc.loopback import LoopbackTestCase, call, post
 from tristunnel.errors import TunnelError
 from tristunnel.http.resource import JSONRPCResource
-from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 
 
 class JSONRPCResourceTests(LoopbackTestCase):

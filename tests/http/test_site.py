@@ -19,7 +19,7 @@ from twisted.web.http_headers import _nameEncoder
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from tests.rpc.loopback import LoopbackTestCase, call, parsed, post
+from tests.jsonrpc.loopback import LoopbackTestCase, call, parsed, post
 from tristunnel.errors import TunnelError
 from tristunnel.http.site import LimitedSite, _BodyBudget, requestKnown
 

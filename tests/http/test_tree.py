@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
 from twisted.internet.testing import StringTransport
 
-from tests.rpc.loopback import parsed
+from tests.jsonrpc.loopback import parsed
 from tests.service.test_tunnel_service import ServiceTestCase
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rpc.loopback import LoopbackTestCase, post
-from tests.rpc.test_jsonrpc import Published
-from tests.rpc.test_strictjson import VALUES
+from tests.jsonrpc.loopback import LoopbackTestCase, post
+from tests.jsonrpc.test_dispatcher import Published
+from tests.jsonrpc.test_strictjson import VALUES
 from tristunnel.http.xmlrpc import TunnelXMLRPC
 
 BOMB = """<?xml version="1.0"?>

@@ -28,9 +28,9 @@ from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.policy import VisitorPolicy
-from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.caller import Caller

@@ -28,7 +28,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest
 
-from tests.rpc.loopback import parsed
+from tests.jsonrpc.loopback import parsed
 from tests.support.loopback import LoopbackTestCase, Talk
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.realm import Authenticator

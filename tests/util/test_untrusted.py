@@ -18,7 +18,7 @@ from twisted.web.test.requesthelper import DummyRequest
 from tristunnel.dashboard.render import Question, htmlOf
 from tristunnel.dialects.zlayer.messages import reasonIn
 from tristunnel.errors import CODES, TunnelError
-from tristunnel.rpc.pending import PendingCalls
+from tristunnel.jsonrpc.pending import PendingCalls
 from tristunnel.util.hosts import addressText
 from tristunnel.util.words import printableIn
 from tristunnel.websocket.codes import reasonOfClose

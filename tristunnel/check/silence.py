@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from tristunnel.check.report import Finding, inTime, ok, warn
 from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.pending import RemoteError
+from tristunnel.jsonrpc.pending import RemoteError
 
 __all__ = ["MARGIN", "holdSilence", "unmeasured"]
 

@@ -12,7 +12,7 @@ from tristunnel.cli.question import liveSockets
 from tristunnel.client.control import accessSockets
 from tristunnel.connect.route import NONE
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.pending import RemoteError
+from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.util.files import defaultStateDirectory
 from tristunnel.util.quantities import formatDuration
 from tristunnel.util.words import printableIn

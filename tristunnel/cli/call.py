@@ -35,9 +35,9 @@ from zope.interface import implementer
 
 from tristunnel.connect.route import ConnectOptions, connectOptionsBy
 from tristunnel.errors import TunnelError, printable
-from tristunnel.rpc.calls import Params
-from tristunnel.rpc.pending import PendingCalls, RemoteError
-from tristunnel.rpc.strictjson import BadJSON, decode, encode
+from tristunnel.jsonrpc.calls import Params
+from tristunnel.jsonrpc.pending import PendingCalls, RemoteError
+from tristunnel.jsonrpc.strictjson import BadJSON, decode, encode
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure

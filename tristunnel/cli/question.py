@@ -160,7 +160,7 @@ async def _ask(
     reactor: Any, question: Question, where: str, target: Target
 ) -> dict[str, Any]:
     from tristunnel.cli.call import CallFailed, ask
-    from tristunnel.rpc.pending import RemoteError
+    from tristunnel.jsonrpc.pending import RemoteError
 
     try:
         try:

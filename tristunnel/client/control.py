@@ -29,7 +29,7 @@ from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.resource import JSONRPCResource
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import rootOf
-from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.util.endpoints import (
     cannotListen,
     listenInFull,

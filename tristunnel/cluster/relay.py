@@ -30,7 +30,7 @@ from tristunnel.dataplane.peek import Peeking
 from tristunnel.dataplane.transport_end import Arriving
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
-from tristunnel.rpc.strictjson import BadJSON, decode
+from tristunnel.jsonrpc.strictjson import BadJSON, decode
 from tristunnel.util.hosts import addressText
 
 __all__ = ["VERSION", "RelayFactory", "askForTunnel"]

@@ -18,7 +18,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.http.browsers import Guard, OriginRule
 from tristunnel.http.plain import BROWSERS, errorText, refusalText
 from tristunnel.http.site import MAX_BODY
-from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from tristunnel.http.callers import HTTPCallers

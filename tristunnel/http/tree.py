@@ -15,7 +15,7 @@ from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.resource import JSONRPCResource
 from tristunnel.http.site import LimitedChannel
 from tristunnel.http.xmlrpc import TunnelXMLRPC
-from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.service.methods import methodsOf
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.service.tunnel_service import TunnelService

@@ -22,7 +22,7 @@ from xmlrpc.client import Fault, Unmarshaller, dumps
 from twisted.logger import Logger
 
 from tristunnel.http.resource import CallerFor, PostedCalls
-from tristunnel.rpc.calls import (
+from tristunnel.jsonrpc.calls import (
     INVALID_PARAMS,
     PARSE_ERROR,
     CallError,
@@ -30,7 +30,7 @@ from tristunnel.rpc.calls import (
     Params,
     invoke,
 )
-from tristunnel.rpc.strictjson import MAX_DEPTH, depthWithin
+from tristunnel.jsonrpc.strictjson import MAX_DEPTH, depthWithin
 
 __all__ = ["TunnelXMLRPC"]
 
@@ -144,7 +144,7 @@ class TunnelXMLRPC(PostedCalls):
     XML-RPC over HTTP, for the same methods as JSON-RPC.
 
     @param lookup: Finds the method of a name, as for
-        L{Dispatcher<tristunnel.rpc.jsonrpc.Dispatcher>}.
+        L{Dispatcher<tristunnel.jsonrpc.dispatcher.Dispatcher>}.
     @param callerFor: As for L{PostedCalls}, and so is C{hostnames}.
     """
 

@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
+from tristunnel.jsonrpc.calls import Lookup
+from tristunnel.jsonrpc.dispatcher import Dispatcher
+from tristunnel.jsonrpc.pending import PendingCalls
 from tristunnel.processes.channel import Channel, Message
-from tristunnel.rpc.calls import Lookup
-from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.rpc.pending import PendingCalls
 
 __all__ = ["PATIENCE", "Asker", "Link"]
 

@@ -17,7 +17,7 @@ from tristunnel.connect.address import Trust, parseTunnelURI
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
-from tristunnel.rpc.pending import RemoteError
+from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.wire.framed import MAX_DATAGRAM
 
 _MANY = 10_000

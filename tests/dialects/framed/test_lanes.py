@@ -13,7 +13,7 @@ from tests.support.loopback import Service
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.pending import RemoteError
+from tristunnel.jsonrpc.pending import RemoteError
 
 THREE = Carrier("session", sessions=3)
 

@@ -36,9 +36,9 @@ from tristunnel.dialects.framed.session import (
 )
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.dialling import DIAL
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.model.permissions import Identity
 from tristunnel.model.record import TunnelRecord
-from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.caller import Caller
 from tristunnel.service.capability import claimTunnel
 from tristunnel.service.clients import ClientFacts, Visits

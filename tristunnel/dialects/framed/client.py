@@ -49,8 +49,8 @@ from tristunnel.forwards.dialling import (
 )
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.forwards.udp import UDPConnector, UDPService
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.model.observer import ClientObserver
-from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.util.process import FAREWELL
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 from tristunnel.wire.framed import FrameType, decodeCredit

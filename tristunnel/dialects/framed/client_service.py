@@ -28,8 +28,8 @@ from tristunnel.errors import TunnelError
 from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.forwards.forward import Forward, matched
 from tristunnel.forwards.udp import UDPService
+from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.model.observer import ClientObserver
-from tristunnel.rpc.pending import RemoteError
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.process import GRACE
 

@@ -16,7 +16,7 @@ from tristunnel.dialects.framed.client import TunnelClientProtocol
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.consent import MOST, Consent
 from tristunnel.forwards.forward import Forward
-from tristunnel.rpc.pending import RemoteError
+from tristunnel.jsonrpc.pending import RemoteError
 
 __all__ = ["AskedForwards"]
 

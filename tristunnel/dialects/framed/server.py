@@ -29,7 +29,7 @@ from tristunnel.dialects.framed.lanes import ServerExtraConnections
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import Destinations
 from tristunnel.forwards.dialling import DIAL, dialDestinations
-from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.service.access import serviceOf
 from tristunnel.service.caller import Caller
 from tristunnel.service.leases import Lease

@@ -28,8 +28,8 @@ from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.jsonrpc import Dispatcher, errorResponse
-from tristunnel.rpc.pending import PendingCalls
+from tristunnel.jsonrpc.dispatcher import Dispatcher, errorResponse
+from tristunnel.jsonrpc.pending import PendingCalls
 from tristunnel.util.repeating import RepeatingCall
 from tristunnel.wire.framed import (
     MAX_CONTROL,
@@ -287,7 +287,7 @@ class FramedProtocol(Protocol):
         Call a method of the peer.
 
         @return: Its result; fails with L{TunnelError} or
-            L{RemoteError<tristunnel.rpc.pending.RemoteError>}, also when the
+            L{RemoteError<tristunnel.jsonrpc.pending.RemoteError>}, also when the
             session ends first.
         """
         request, result = self._calls.call(method, params)

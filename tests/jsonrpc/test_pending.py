@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.rpc.pending}."""
+"""Tests for L{tristunnel.jsonrpc.pending}."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rpc.test_strictjson import VALUES
+from tests.jsonrpc.test_strictjson import VALUES
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.pending import PendingCalls, RemoteError, errorFrom
+from tristunnel.jsonrpc.pending import PendingCalls, RemoteError, errorFrom
 
 
 class PendingCallsTests(SynchronousTestCase):

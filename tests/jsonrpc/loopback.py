@@ -24,12 +24,12 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
-from tests.rpc.test_jsonrpc import Published
+from tests.jsonrpc.test_dispatcher import Published
 from tristunnel.errors import TunnelError
 from tristunnel.http.resource import JSONRPCResource
 from tristunnel.http.site import LimitedChannel, LimitedSite
 from tristunnel.http.xmlrpc import TunnelXMLRPC
-from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 
 reactor: Any = _reactor
 

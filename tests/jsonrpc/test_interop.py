@@ -9,7 +9,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest
 from twisted.web.xmlrpc import Fault, Proxy
 
-from tests.rpc.loopback import LoopbackTestCase, reactor
+from tests.jsonrpc.loopback import LoopbackTestCase, reactor
 
 try:
     import jsonrpclib

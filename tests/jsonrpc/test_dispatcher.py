@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.rpc.jsonrpc}."""
+"""Tests for L{tristunnel.jsonrpc.dispatcher}."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rpc.test_strictjson import VALUES
+from tests.jsonrpc.test_strictjson import VALUES
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.jsonrpc import MAX_BATCH, Dispatcher
+from tristunnel.jsonrpc.dispatcher import MAX_BATCH, Dispatcher
 
 
 class Published:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tristunnel.errors import CODES, TunnelError, boundedHint
-from tristunnel.rpc.calls import CallError
+from tristunnel.jsonrpc.calls import CallError
 from tristunnel.util.words import printableIn
 
 __all__ = ["PendingCalls", "RemoteError", "errorFrom"]

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.calls import (
+from tristunnel.jsonrpc.calls import (
     INVALID_REQUEST,
     PARSE_ERROR,
     CallError,
@@ -24,8 +24,14 @@ from tristunnel.rpc.calls import (
     Params,
     invoke,
 )
-from tristunnel.rpc.pending import PendingCalls, RemoteError
-from tristunnel.rpc.strictjson import MAX_DEPTH, BadJSON, decode, depthWithin, encode
+from tristunnel.jsonrpc.pending import PendingCalls, RemoteError
+from tristunnel.jsonrpc.strictjson import (
+    MAX_DEPTH,
+    BadJSON,
+    decode,
+    depthWithin,
+    encode,
+)
 from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = ["MAX_BATCH", "Dispatcher", "PendingCalls", "RemoteError"]

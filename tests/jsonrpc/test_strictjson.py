@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.rpc.strictjson}."""
+"""Tests for L{tristunnel.jsonrpc.strictjson}."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.rpc.strictjson import BadJSON, decode, depthWithin, encode
+from tristunnel.jsonrpc.strictjson import BadJSON, decode, depthWithin, encode
 
 VALUES = st.recursive(
     st.none()
