@@ -226,9 +226,10 @@ class ClientServiceTests(ClientServiceTestCase):
 
     def test_anyPortLast(self) -> None:
         """A tunnel on any port does not get the one that another asks for."""
-        self.client(self.forward(name="blog"), self.forward(41001))
+        client = self.client(self.forward(name="blog"), self.forward(41001))
         ready = ("tunnelReady", "tcp://server.example:41001", "web")
         self.assertIn(ready, self.seen.events)
+        self.stop(client)
 
     def test_credentials(self) -> None:
         """The credentials reach the server's filter as they are."""
