@@ -124,12 +124,11 @@ class JoinTests(JoinTestCase):
         """Invitations are listed and revoked, and those of a second server are kept
         beside the first, under a name of one's own."""
         await self.begin()
-        first, second = await self.invite(), await self.invite("--expires", "2h")
+        first, second = await self.invite(), await self.invite("--expires", "7190s")
         options = ("invite", "--state-dir", str(self.state))
         lines = await self.run_(*options, "--list")
         self.assertEqual([line.split()[0] for line in lines], ["client", "client-2"])
-        # The first second of the two hours may not be over.
-        self.assertRegex(lines[1], "invited for (1h59m|2h) ")
+        self.assertIn("invited for 1h59m", lines[1])
         await self.run_(*options, "--revoke", "client")
         refused = await self.run_("join", first, status=1)
         self.assertEqual(refused, ["tristunnel: the invitation was revoked"])
