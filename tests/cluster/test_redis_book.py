@@ -162,6 +162,29 @@ class EngineTests(RedisTestCase, BookHelpers):
         record = TunnelRecord("x", Place("late"))
         refusal = await self.refused("cluster-away", late.open(record, NO_LIMITS))
         self.assertIsNotNone(refusal.retryAfter)
+        # Nor is a lease unknown whose member has not spoken yet.
+        await self.refused("cluster-away", late.claim("lease", FIRST, "ann"))
+
+    async def test_behind(self) -> None:
+        """
+        A member that says again what it had, before whoever has it since, is told
+        when that one speaks.
+        """
+        place, record = await self.leased()
+        changes: list[Change] = []
+        self.addCleanup(await self.one.watch(changes.append))
+        claim = await self.other.claim("lease", FIRST, "ann", 40)
+        await self.one._engine.command("DEL", *self.one._engine._keys)
+        # As if it had missed that.
+        changes.clear()
+        self.one._leases["lease"] = FIRST, "ann", place
+        self.one._tunnels["t"] = record
+        await self.one._sayAll()
+        self.assertEqual((await self.one.find("t")).place, place)
+        await self.other._sayAll()
+        await self.soon(lambda: Change("claimed", "lease", claim.place) in changes)
+        self.assertEqual((await self.one.find("t")).place, claim.place)
+        await self.refused("displaced", self.one.change("t", place, {"name": "y"}))
 
     async def test_taken(self) -> None:
         """

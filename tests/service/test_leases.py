@@ -86,6 +86,25 @@ class LeasesTests(SynchronousTestCase):
         self.here.add(Held(tunnel, record))
         self.lease.tunnels.append(tunnel)
 
+    def test_shown(self) -> None:
+        """
+        A client has seen who had the lease last, even if the book has not; what it
+        shows may be nonsense.
+        """
+        for shown, fence in (
+            (40, 41),
+            (7, 42),
+            (2**60, 43),
+            (-1, 44),
+            ("90", 45),
+            (None, 46),
+        ):
+            claiming = self.leases.claim(
+                self.lease.id, self.secret, ANN, self.holder, shown
+            )
+            self.successResultOf(claiming)
+            self.assertEqual(self.lease.place.fence, fence)
+
     @property
     def expired(self) -> list[str]:
         """The leases that nobody came back for."""

@@ -92,6 +92,7 @@ class RedisBook:
         self.now = time.time
         self.times = times or Times()
         self._engine = engine
+        self._grace = int(self.times.grace * 1000)
         self._about = json.dumps(dict(about or {}))
         self._run = ""
         # What this member has, to be said again: tunnels, and leases with their
@@ -279,9 +280,8 @@ class RedisBook:
         self, lease: str, secretHash: str, owner: str, shown: int = 0
     ) -> Claim | None:
         try:
-            answer = await self._ask(
-                "claim", lease, secretHash, owner, shown, self.member
-            )
+            fields = (lease, secretHash, owner, shown, self.member, self._grace)
+            answer = await self._ask("claim", *fields)
         except TunnelError:
             return self._claimHere(lease, secretHash, owner, shown)
         if answer[0] != "done":
@@ -350,7 +350,7 @@ class RedisBook:
             record.token,
             limits.perCaller,
             limits.perToken,
-            int(self.times.grace * 1000),
+            self._grace,
         )
 
     @returnsDeferred

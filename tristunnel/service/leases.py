@@ -20,6 +20,9 @@ from tristunnel.util.secret import newSecret, secretHash
 
 __all__ = ["Lease", "LeaseHolder", "Leases"]
 
+_MOST_FENCE = 2**48
+"""No lease is taken over so often."""
+
 
 class LeaseHolder(IClientSide, Protocol):
     """A session that can hold a lease."""
@@ -97,22 +100,24 @@ class Leases:
         secret: object,
         owner: Identity,
         holder: LeaseHolder,
-        shown: int = 0,
+        shown: object = None,
     ) -> tuple[Lease, list[TunnelRecord]] | None:
         """
         Take a lease over, from a session that may not know yet that it is
         dead, in this process or another one.
 
-        @param shown: The highest fence of the lease that the client has seen.
+        @param shown: The highest fence of the lease that the client has seen, if it
+            says so.
         @return: The lease, and the tunnels of it that are not here yet; C{None} if
             there is no lease of that name and secret for C{owner}.
         @raise TunnelError: If the book cannot be asked.
         """
         if not isinstance(leaseId, str) or not isinstance(secret, str):
             return None
+        seen = shown if isinstance(shown, int) and 0 <= shown < _MOST_FENCE else 0
         claim: Claim | None = await inTime(
             self._reactor,
-            self._book.claim(leaseId, secretHash(secret).hex(), owner.name, shown),
+            self._book.claim(leaseId, secretHash(secret).hex(), owner.name, seen),
             lambda claim: self._book.away(
                 leaseId, Place() if claim is None else claim.place, self.seconds
             ),

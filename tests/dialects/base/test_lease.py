@@ -21,6 +21,8 @@ from tristunnel.util import descriptor_calls
 
 _SPEC = "0=localhost:80"
 
+OFFER: dict[str, object] = {"id": "i", "secret": "s", "fence": 3}
+
 
 class ClientLeaseTests(FileTestCase):
     """A file that outlives its client, and may be no use."""
@@ -35,7 +37,7 @@ class ClientLeaseTests(FileTestCase):
 
     def fill(self, lease: ClientLease) -> None:
         """Have a server grant it."""
-        lease.granted({"id": "i", "secret": "s"}, [])
+        lease.granted(OFFER, [])
         lease.opened(_SPEC, "w3p://a/1", 4000)
 
     def test_remembered(self) -> None:
@@ -48,7 +50,7 @@ class ClientLeaseTests(FileTestCase):
         self.fill(first)
         first.close()
         second = self.take()
-        self.assertEqual(second.asOffer(), {"id": "i", "secret": "s"})
+        self.assertEqual(second.asOffer(), OFFER)
         self.assertEqual(second.uris, {_SPEC: "w3p://a/1"})
         self.assertEqual(second.ports, {_SPEC: 4000})
         self.assertEqual(second.specOf("w3p://a/1"), _SPEC)
@@ -268,7 +270,7 @@ class ClientLeaseTests(FileTestCase):
         with self.problems() as lines:
             second = self.take()
             second.opened(_SPEC, "w3p://a/1", 4001)
-        self.assertEqual(second.asOffer(), {"id": "i", "secret": "s"})
+        self.assertEqual(second.asOffer(), OFFER)
         self.assertEqual(len(lines), 1)
         self.assertIn("Read-only", lines[0])
 

@@ -243,7 +243,7 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(answer["version"], 1)
         self.assertEqual(answer["tunnels"], [])
         self.assertEqual(answer["streamWindow"], 256 * 1024)
-        self.assertEqual(sorted(answer["lease"]), ["id", "seconds", "secret"])
+        self.assertEqual(sorted(answer["lease"]), ["fence", "id", "seconds", "secret"])
         self.assertEqual(self.notes.named("clientConnected"), [("anonymous", "framed")])
 
     def test_otherVersion(self) -> None:
@@ -567,7 +567,7 @@ class LeaseTests(ServerTestCase):
     def lease(self, peer: RawPeer) -> dict[str, object]:
         """What a peer offers to come back to its lease."""
         lease = peer.handshake["tristunnel"]["lease"]
-        return {"id": lease["id"], "secret": lease["secret"]}
+        return {key: lease[key] for key in ("id", "secret", "fence")}
 
     def test_displaced(self) -> None:
         """
@@ -610,7 +610,9 @@ class LeaseTests(ServerTestCase):
         self.advance(100, 10)
         back = self.extended(call(1, "openTunnel", resume=uri), lease=offer)
         self.assertEqual(back.handshake["tristunnel"]["tunnels"], [uri])
-        self.assertNotIn("secret", back.handshake["tristunnel"]["lease"])
+        lease = back.handshake["tristunnel"]["lease"]
+        self.assertNotIn("secret", lease)
+        self.assertEqual(lease["fence"], offer["fence"] + 1)
         self.assertEqual(self.answers(back)[1]["result"], uri)
         self.advance(40, 10)
         self.assertEqual(list(self.listeners.open_), [41001])

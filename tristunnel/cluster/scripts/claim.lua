@@ -1,7 +1,11 @@
 -- Somebody comes back to a lease.
--- lease, secret, owner, fence that the client has seen, member
-local id, secret, owner, shown, member = unpack(ARGV)
+-- lease, secret, owner, fence that the client has seen, member, milliseconds of grace
+local id, secret, owner, shown, member, grace = unpack(ARGV)
 local lease = get(leases, id)
+if not lease and isNew(tonumber(grace)) then
+  -- Whoever has it may not have said so yet.
+  return refused('cluster-away')
+end
 if not lease or lease.secret ~= secret or lease.owner ~= owner then
   return {'nothing'}
 end

@@ -44,6 +44,11 @@ local function reached(what, most)
   return most > 0 and tonumber(redis.call('HGET', counts, what) or '0') >= most
 end
 
+-- Whether the engine has come up so lately that not everybody has said what they have.
+local function isNew(grace)
+  return now - tonumber(redis.call('HGET', epoch, 'since') or '0') < grace
+end
+
 local function has(member, kind, id)
   redis.call('ZADD', held, 0, member .. '\0' .. kind .. ':' .. id)
 end

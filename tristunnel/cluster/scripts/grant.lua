@@ -15,4 +15,7 @@ redis.call('ZREM', due, 'lease:' .. id)
 has(member, 'lease', id)
 put(leases, id, {secret = secret, owner = owner, member = member, fence = fence,
                  tunnels = tunnelsOf, next = following})
+if known and known.fence < fence then
+  tell('claimed', id, member, fence)
+end
 return {'done'}

@@ -17,8 +17,7 @@ if mode == 'open' then
   if known then
     return {'done'}
   end
-  local since = tonumber(redis.call('HGET', epoch, 'since') or '0')
-  if now - since < tonumber(ARGV[11]) then
+  if isNew(tonumber(ARGV[11])) then
     return refused('cluster-away')
   end
   if reached('token:' .. token, tonumber(ARGV[10])) and token ~= '' then

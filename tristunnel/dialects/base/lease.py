@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -53,6 +53,7 @@ class ClientLease:
 
     @ivar id: The lease's name, or empty.
     @ivar secret: What proves that it is ours.
+    @ivar fence: How often it was taken, as the server has told last; 0 if it has not.
     @ivar uris: The tunnel of each forward, by the forward's text.
     @ivar ports: The port it had.
     @ivar names: The host that it had, if the server had chosen it.
@@ -65,6 +66,7 @@ class ClientLease:
     ) -> None:
         self.id = ""
         self.secret = ""
+        self.fence = 0
         self.uris: dict[str, str] = {}
         self.ports: dict[str, int] = {}
         self.names: dict[str, str] = {}
@@ -128,7 +130,8 @@ class ClientLease:
 
     def asOffer(self) -> dict[str, object]:
         """What the handshake says of it."""
-        return {"id": self.id, "secret": self.secret} if self.id else {}
+        said = {"id": self.id, "secret": self.secret, "fence": self.fence}
+        return {key: value for key, value in said.items() if value and self.id}
 
     def granted(self, lease: dict[str, object], tunnels: list[str]) -> None:
         """
@@ -139,6 +142,7 @@ class ClientLease:
         identifier, secret = lease.get("id"), lease.get("secret")
         if isinstance(identifier, str) and isinstance(secret, str):
             self.id, self.secret = identifier, secret
+        self.fence = _fenceIn(lease)
         self.uris = {
             spec: uri for spec, uri in self.uris.items() if uri in set(tunnels)
         }
@@ -218,7 +222,7 @@ class ClientLease:
             names = {str(k): str(v) for k, v in state.get("names", {}).items()}
             if not all(0 <= port < 65536 for port in ports.values()):
                 raise ValueError("no port")
-            self.id, self.secret = identifier, secret
+            self.id, self.secret, self.fence = identifier, secret, _fenceIn(state)
             self.uris, self.ports, self.names = uris, ports, names
         except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
             self._log.warn("{path} is damaged and was ignored", path=str(self._path))
@@ -271,6 +275,7 @@ class ClientLease:
         state = {
             "id": self.id,
             "secret": self.secret,
+            "fence": self.fence,
             "uris": self.uris,
             "ports": self.ports,
             "names": self.names,
@@ -339,3 +344,8 @@ class ClientLease:
                 self._lock.close()
             self._lock = None
         self._path = None
+
+
+def _fenceIn(lease: Mapping[str, object]) -> int:
+    fence = lease.get("fence")
+    return fence if type(fence) is int else 0

@@ -382,7 +382,11 @@ class Admission(FramedProtocol):
         claimed = None
         if isinstance(asked, dict):
             claimed = await leases.claim(
-                asked.get("id"), asked.get("secret"), identity, self
+                asked.get("id"),
+                asked.get("secret"),
+                identity,
+                self,
+                asked.get("fence"),
             )
         if claimed is None:
             self.lease, granted["secret"] = await leases.grant(identity, self)
@@ -390,7 +394,7 @@ class Admission(FramedProtocol):
             self.lease, elsewhere = claimed
             for record in elsewhere:
                 await self._adopt(record)
-        granted["id"] = self.lease.id
+        granted["id"], granted["fence"] = self.lease.id, self.lease.place.fence
         return {
             "lease": granted,
             "tunnels": [tunnel.uri for tunnel in self.lease.tunnels],
