@@ -11,13 +11,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.auth.credentials import TunnelCredentials
-from tristunnel.auth.tokens import (
+from tristunnel.auth.token_store import (
     INVITATION_TIME,
     JOIN_AGAIN,
     MOST_INVITATIONS,
-    TokenFile,
     TokenStore,
 )
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.auth.tokens_format import digestOf, stateOf
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Permissions

@@ -28,7 +28,8 @@ from tristunnel.auth.public_keys import (
     parseLine,
 )
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.auth.tokens import TokenFile, TokenStore
+from tristunnel.auth.token_store import TokenStore
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.auth.tokens_format import formatToken, parseToken
 from tristunnel.cli.main import main
 from tristunnel.dialects.conch.hostkey import FILE_NAME, HostKey, parseFingerprint

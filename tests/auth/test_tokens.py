@@ -30,7 +30,8 @@ from tests.auth.test_clients_file import loggedLines
 from tests.auth.token_server import NOW, TokenServerTestCase
 from tests.dialects.framed.test_server import call
 from tristunnel.auth.credentials import TunnelCredentials
-from tristunnel.auth.tokens import TokenCheckerFactory, TokenFile, TokenStore
+from tristunnel.auth.token_store import TokenStore
+from tristunnel.auth.tokens import TokenCheckerFactory, TokenFile
 from tristunnel.cli.server_tap import Options
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import (

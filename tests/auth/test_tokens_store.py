@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import tristunnel
-from tristunnel.auth.tokens import TokenStore
+from tristunnel.auth.token_store import TokenStore
 from tristunnel.auth.tokens_format import PREFIX, digestOf
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Permissions

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from tests.support.processes import freePort
 from tests.websocket.rig import Recorder, WebSocketTestCase
 from tristunnel.auth.realm import portalFor
-from tristunnel.auth.tokens import TokenFile, TokenStore
+from tristunnel.auth.token_store import TokenStore
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Permissions
 from tristunnel.model.policy import VisitorPolicy, parseNetworks

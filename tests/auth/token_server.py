@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from tests.dialects.framed.network import RawPeer
 from tests.dialects.framed.test_server import OFFER, ServerTestCase, call
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.auth.tokens import TokenFile, TokenStore
+from tristunnel.auth.token_store import TokenStore
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.model.permissions import Identity, Permissions

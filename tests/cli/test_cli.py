@@ -14,7 +14,7 @@ from twisted.python import usage
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.auth.tokens import TokenStore
+from tristunnel.auth.token_store import TokenStore
 from tristunnel.cli import access_tap, client_tap, server_tap, token
 from tristunnel.cli.call import parseCommand
 from tristunnel.cli.main import main, parser

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SkipTest
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.support.processes import Program, freePort, startProgram
 from tests.tls.authority import makeAuthority
-from tristunnel.auth.tokens import TokenStore
+from tristunnel.auth.token_store import TokenStore
 from tristunnel.wire.invitation import Invitation
 
 

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.support.loopback import Service
 from tests.support.processes import freePort, startProgram
-from tristunnel.auth.tokens import TokenStore
+from tristunnel.auth.token_store import TokenStore
 from tristunnel.cli.main import main
 from tristunnel.cli.running import PROGRAMS
 from tristunnel.config.servers import KnownServer, ServerStore

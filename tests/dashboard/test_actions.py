@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from tests.dashboard.test_dashboard import HERE, DashboardTestCase
 from tests.service.test_tunnel_service import Session
-from tristunnel.auth.tokens import TokenFile, TokenStore
+from tristunnel.auth.token_store import TokenStore
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Permissions
 from tristunnel.service.invitations import Invitations, ServerPlace

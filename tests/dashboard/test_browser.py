@@ -28,7 +28,7 @@ from twisted.web.static import File
 from tests.dashboard.browser import Browser, chromium
 from tests.dashboard.pictures import smallPNG
 from tests.support.processes import Program, startTristunnel
-from tristunnel.auth.tokens import TokenStore
+from tristunnel.auth.token_store import TokenStore
 from tristunnel.model.permissions import Permissions
 
 reactor: Any = _reactor

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.jsonrpc.loopback import parsed
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.auth.tokens import TokenFile, TokenStore
+from tristunnel.auth.token_store import TokenStore
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.join import JoinPage

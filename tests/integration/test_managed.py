@@ -9,7 +9,7 @@ from typing import Any
 from tests.integration.test_hostile_processes import HostileTestCase
 from tests.support.loopback import Service
 from tests.support.processes import Program
-from tristunnel.auth.tokens import TokenStore
+from tristunnel.auth.token_store import TokenStore
 from tristunnel.model.permissions import Permissions
 
 

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.clients_file import ClientsFile
-from tristunnel.auth.tokens import TokenFile, TokenStore
+from tristunnel.auth.token_store import TokenStore
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.config.file import readConfig
 from tristunnel.connect.credentials import givenCredentials, givenToken
 from tristunnel.errors import TunnelError

@@ -40,6 +40,7 @@ from tristunnel.util.quantities import (
 )
 
 __all__ = [
+    "LONGEST_INVITATION",
     "PREFIX",
     "Token",
     "TokenList",
@@ -59,6 +60,9 @@ __all__ = [
 
 PREFIX = "tst_"
 """How tokens begin, so that programs that look for leaked secrets know them."""
+
+LONGEST_INVITATION = 30 * 86400.0
+"""The most seconds for which an invitation can be good."""
 
 _HEX_DIGEST = re.compile(r"[0-9a-fA-F]{64}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
@@ -87,6 +91,8 @@ class Token:
     @ivar salt: What the token was made of, with secrets of whoever fetched it, who
         may ask again if the answer was lost.
     @ivar keys: Public keys that are as good as the token, as SSH has them on the wire.
+    @ivar version: How often what the servers of a cluster say of that name has changed;
+        C{None} where there is no cluster. The highest one is right.
     @ivar line: Its line, counted from 1; 0 for one that has none yet.
     """
 
@@ -100,12 +106,20 @@ class Token:
     joined: float | None = None
     salt: bytes = field(default=b"", repr=False)
     keys: tuple[bytes, ...] = ()
+    version: int | None = None
     line: int = field(default=0, compare=False)
 
     def isOpen(self, now: float) -> bool:
         """Whether it is an invitation that can be used."""
         isOver = self.revoked is not None or (self.until or 0.0) <= now
         return not self.digest and not isOver
+
+    def isForgotten(self, now: float) -> bool:
+        """
+        Whether it is an invitation that was not used and is over since long. For a
+        while, who is late is told so.
+        """
+        return not self.digest and now - (self.until or now) > LONGEST_INVITATION
 
     def isGiven(self, now: float) -> bool:
         """Whether its name is taken: it is good, or was and may be again."""
@@ -336,6 +350,7 @@ _HISTORY: dict[str, Callable[[object], object]] = {
     "joined": _time,
     "salt": _digits,
     "keys": _keys,
+    "version": _count,
 }
 
 # What is asked of visitors: how a line calls it, what it is in a policy, and who

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import time as now
 from typing import Any
 
-from tristunnel.auth.tokens import INVITATION_TIME, TokenStore
+from tristunnel.auth.token_store import INVITATION_TIME, TokenStore
 from tristunnel.auth.tokens_format import formatTime, permitted, stateOf
 from tristunnel.cli.token import addPermissions, asType, permissionsOf
 from tristunnel.errors import badOption

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.auth.public_keys import parseKey
-from tristunnel.auth.tokens import TokenStore, defaultTokenFile
+from tristunnel.auth.token_store import TokenStore
+from tristunnel.auth.tokens import defaultTokenFile
 from tristunnel.auth.tokens_format import (
     Token,
     TokenList,

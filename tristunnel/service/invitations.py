@@ -20,7 +20,8 @@ from typing import Any
 from twisted.logger import Logger
 
 from tristunnel.auth.files import onlyWriter, readAtOnce, replaceFile
-from tristunnel.auth.tokens import INVITATION_TIME, TokenFile
+from tristunnel.auth.token_store import INVITATION_TIME
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.auth.tokens_format import (
     Token,
     formatToken,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from tristunnel.auth.tokens import INVITATION_TIME
+from tristunnel.auth.token_store import INVITATION_TIME
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.service.caller import Caller
 from tristunnel.service.granting import Granting
