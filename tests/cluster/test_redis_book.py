@@ -16,11 +16,11 @@ from twisted.trial.unittest import TestCase
 
 from tests.cluster.server import RedisServer
 from tests.support.book import FIRST, NO_LIMITS, BookHelpers, BookTestsMixin
-from tristunnel.cluster import redis_book
+from tristunnel.cluster import asking, redis_book
 from tristunnel.cluster.engine import Engine, engineAway
 from tristunnel.cluster.redis_book import RedisBook, Times
 from tristunnel.errors import TunnelError
-from tristunnel.model.record import Change, Place, TunnelRecord
+from tristunnel.model.record import AccessRecord, Change, Place, TunnelRecord
 
 
 class RedisTestCase(TestCase):
@@ -165,6 +165,44 @@ class EngineTests(RedisTestCase, BookHelpers):
         # Nor is a lease unknown whose member has not spoken yet.
         await self.refused("cluster-away", late.claim("lease", FIRST, "ann"))
 
+    async def test_spent(self) -> None:
+        """
+        What was spent of access, or taken back, stays so in an engine that comes up
+        empty, whoever speaks first; before that nothing is spent.
+        """
+        until = self.one.now() + 600
+        for access in ("spent", "dropped", "left"):
+            record = AccessRecord(access, "hash", "shop", uses=2, until=until)
+            await self.one.putAccess(record, 9)
+        await self.other.listAccess()
+        for _ in range(2):
+            await self.one.spend("spent")
+        await self.one.spend("left")
+        await self.one.dropAccess("dropped")
+        await self.one._engine.command("DEL", *self.one._engine._keys)
+        late = await self.join("late", grace=60.0)
+        for access in ("spent", "unknown"):
+            await self.refused("cluster-away", late.spend(access))
+        for book in (self.other, self.one):
+            await book._sayAll()
+        for access in ("spent", "dropped"):
+            await self.refused("expired", self.other.spend(access))
+        await self.other.spend("left")
+        await self.refused("expired", self.one.spend("left"))
+
+    async def test_first(self) -> None:
+        """Nobody comes in before it is agreed who may."""
+        agreed: Deferred[None] = Deferred()
+        self.one.sayFirst = lambda: agreed
+        await self.one.grant("lease", FIRST, "ann")
+        self.one._leases.clear()
+        self.one._resync()
+        await self.refused("cluster-away", self.one.grant("new", FIRST, "ann"))
+        await self.refused("cluster-away", self.one.claim("lease", FIRST, "ann"))
+        agreed.callback(None)
+        await self.soon(lambda: self.one._isSaid)
+        self.assertIsNotNone(await self.one.claim("lease", FIRST, "ann"))
+
     async def test_behind(self) -> None:
         """
         A member that says again what it had, before whoever has it since, is told
@@ -211,7 +249,9 @@ class EngineTests(RedisTestCase, BookHelpers):
 
     async def test_version(self) -> None:
         """A member of another version writes nothing beside those that are there."""
-        self.patch(redis_book, "VERSION", 2)
+        ours = asking.VERSION
+        for module in (asking, redis_book):
+            self.patch(module, "VERSION", ours + 1)
         engine = Engine(self.endpoint(), self.name)
         reader = Engine(self.endpoint(), self.name, patience=None)
         book = RedisBook(reactor, engine, reader, "new", times=Times(grace=0.0))
@@ -223,7 +263,7 @@ class EngineTests(RedisTestCase, BookHelpers):
         beating: Deferred[Any] = Deferred.fromCoroutine(book._beatNow())
         error: Any = await self.assertFailure(beating, TunnelError)
         self.assertIn("the same version", str(error))
-        self.patch(redis_book, "VERSION", 1)
+        self.patch(redis_book, "VERSION", ours)
         await book._sayAll()
         await book.open(record, NO_LIMITS)
 
@@ -264,7 +304,9 @@ class EngineTests(RedisTestCase, BookHelpers):
         await self.one.open(record, NO_LIMITS)
         await self.one.open(record, NO_LIMITS)
         await self.one.close("a", record.place)
-        counts = await self.one._engine.command("HGETALL", self.one._engine._keys[7])
+        counts = await self.one._engine.command(
+            "HGETALL", self.one._engine.key("counts")
+        )
         self.assertEqual(counts, [])
 
     def fails(self) -> NoReturn:

@@ -261,7 +261,8 @@ class InviteTests(DashboardTestCase):
         )
         invitation = Invitation.parse(word)
         self.assertEqual((invitation.host, invitation.port), ("t.example", 9001))
-        made, _ = self.service.invitations.join(invitation.code, "n" * 22)
+        joining = self.service.invitations.join(invitation.code, "n" * 22)
+        made, _ = self.successResultOf(joining)
         self.assertEqual(
             (made.name, str(made.permissions.ports)), ("phone", "8000-8010")
         )

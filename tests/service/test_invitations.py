@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+from twisted.python.failure import Failure
 
 from tests.auth.token_server import NOW, TokenServerTestCase
+from tristunnel.auth.tokens_format import Token
 from tristunnel.errors import TunnelError
 from tristunnel.service.invitations import Invitations, ServerPlace, globalAddress
 from tristunnel.tls.certificates import fingerprintOfFile, selfSigned
@@ -47,7 +51,7 @@ class InvitationsTests(TokenServerTestCase):
             self.assertEqual(made["state"], "invited for 2h")
             self.assertEqual((made["ports"], made["maxTunnels"]), ("8000-8010", 3))
             self.assertIn(made, self.rpc("admin", "listInvitations"))
-            name, token = self.invitations.join(invitation.code, NONCE)
+            name, token = self.join(invitation.code)
             self.assertEqual(name.name, f"laptop-{said}")
             self.assertEqual(name.permissions.expires, NOW + 30 * 86400)
             self.tokens["laptop"] = token
@@ -69,6 +73,16 @@ class InvitationsTests(TokenServerTestCase):
         self.assertRaises(TunnelError, self.identityOf, "phone")
         self.assertEqual(self.rpc("admin", "listTokens")[1]["state"], "revoked")
 
+    def join(self, code: str) -> tuple[Token, str]:
+        """Take up an invitation."""
+        answers: list[Any] = []
+        self.invitations.join(code, NONCE).addBoth(answers.append)
+        (answer,) = answers
+        if isinstance(answer, Failure):
+            answer.raiseException()
+        joined: tuple[Token, str] = answer
+        return joined
+
     def identityOf(self, name: str) -> None:
         login = self.authenticator.authenticateBearer(self.tokens[name])
         raise self.failureResultOf(login).value
@@ -78,7 +92,7 @@ class InvitationsTests(TokenServerTestCase):
         made = self.rpc("admin", "createInvitation")
         self.assertIsNone(self.rpc("admin", "revokeInvitation", name=made["name"]))
         code = Invitation.parse(made["invitation"]).code
-        error = self.assertRaises(TunnelError, self.invitations.join, code, NONCE)
+        error = self.assertRaises(TunnelError, self.join, code)
         self.assertEqual(error.code.name, "token-revoked")
 
     def test_wrong(self) -> None:
@@ -109,9 +123,9 @@ class InvitationsTests(TokenServerTestCase):
         self.revoke("admin")
         first, second = self.invitations.first(), self.invitations.first()
         assert first is not None and second is not None
-        error = self.assertRaises(TunnelError, self.invitations.join, first.code, NONCE)
+        error = self.assertRaises(TunnelError, self.join, first.code)
         self.assertEqual(error.code.name, "invitation-unknown")
-        self.assertEqual(self.invitations.join(second.code, NONCE)[0].name, "client")
+        self.assertEqual(self.join(second.code)[0].name, "client")
         self.assertEqual(str(second).partition("#")[0], "YOUR-SERVER:9001")
         self.assertIsNone(self.invitations.first())
 

@@ -18,6 +18,7 @@ from tristunnel.model.record import (
     AccessRecord,
     Change,
     Place,
+    TokenRecord,
     TunnelLimits,
     TunnelRecord,
     named,
@@ -334,6 +335,39 @@ class BookTestsMixin(BookHelpers):
         await self.one.putAccess(b, 2)
         await self.other.dropAccess("a")
         await self.other.putAccess(c, 2)
+
+    async def test_accessListed(self) -> None:
+        """Who comes later learns of all access, also of what is taken back."""
+        until = self.one.now() + 600
+        a, b = (AccessRecord(x, "hash", uses=3, until=until) for x in "ab")
+        for each in (a, b):
+            await self.one.putAccess(each, 9)
+        await self.one.spend("a")
+        await self.one.dropAccess("b")
+        found = {each.id: each for each in await self.other.listAccess()}
+        self.assertEqual(
+            found, {"a": replace(a, used=1), "b": replace(b, dropped=True)}
+        )
+
+    # Tokens
+
+    async def test_tokens(self) -> None:
+        """The highest version of a token counts, and of two the first."""
+        self.assertIsNone(await self.other.findToken("laptop"))
+        first = TokenRecord("laptop", 2, "of the one")
+        for record, kept in (
+            (first, first),
+            (TokenRecord("laptop", 2, "of the other"), first),
+            (TokenRecord("laptop", 1, "older"), first),
+            (first, first),
+        ):
+            self.assertEqual(await self.one.putToken(record), kept)
+            self.assertEqual(await self.other.findToken("laptop"), kept)
+        changes = await self.watched()
+        news = TokenRecord("laptop", 3, 'revoked, "\u00fc"')
+        self.assertEqual(await self.one.putToken(news), news)
+        await self.until("token", changes)
+        self.assertEqual(await self.other.tokens(), [news])
 
     # Watching
 

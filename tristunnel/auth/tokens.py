@@ -77,6 +77,8 @@ class TokenFile:
     or broken is over when the file has been the same for a second, so that an
     editor that writes in two steps ends nobody's session.
 
+    @ivar loads: How often the file has been read.
+
     @see: L{tristunnel.auth.tokens_format} for what is in the file.
     """
 
@@ -106,6 +108,7 @@ class TokenFile:
         self._count = -1
         self._grants: WeakValueDictionary[bytes, Grant] = WeakValueDictionary()
         self._missing: set[bytes] = set()
+        self.loads = 0
         self._looking: IDelayedCall | None = None
         self._file.begin()
 
@@ -252,6 +255,7 @@ class TokenFile:
             self._endMissing()
 
     def _load(self, status: os.stat_result, data: bytes) -> None:
+        self.loads += 1
         self._tokens = TokenList.parse(data)
         self._changed = self._now()
         count = sum(

@@ -12,7 +12,7 @@ from twisted.application.service import MultiService
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from tristunnel.auth.tokens import TokenFile
+from tristunnel.auth.tokens import LOOK_INTERVAL, TokenFile
 from tristunnel.cli.belonging import serveAsMember
 from tristunnel.cli.demo import Demo
 from tristunnel.cli.name_serving import ChallengePage, NameServing
@@ -120,7 +120,7 @@ class Serving(MultiService):
         )
         looking = RepeatingService(reactor, self._tunnels.managed.refresh, EDITED)
         looking.setServiceParent(self)
-        self._tunnels.invitations = Invitations(self._tokenFiles)
+        self._tunnels.invitations = self._makeInvitations()
         self._sessions = TunnelServerFactory(
             reactor,
             self._tunnels,
@@ -229,6 +229,14 @@ class Serving(MultiService):
         )
         self._cluster.setServiceParent(self)
         return self._cluster.book
+
+    def _makeInvitations(self) -> Invitations:
+        made = Invitations(self._tokenFiles)
+        if self._cluster is not None:
+            made.shared = shared = self._cluster.share(self._tokenFiles)
+            looking = RepeatingService(self._reactor, shared.look, LOOK_INTERVAL)
+            looking.setServiceParent(self)
+        return made
 
     def _keepersOf(self, patterns: Collection[str]) -> set[str]:
         """Who keeps a name for itself, also while nobody has it."""

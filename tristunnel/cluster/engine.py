@@ -32,6 +32,7 @@ KEYS = (
     "uris",
     "counts",
     "access",
+    "tokens",
     "due",
     "held",
     "changes",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +14,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tristunnel.cluster.asking import VERSION
 from tristunnel.cluster.changes import Changes
 from tristunnel.cluster.engine import ANSWER, Engine, engineAway
+from tristunnel.cluster.granted import GrantedInRedis
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook, Watcher
-from tristunnel.model.memory_book import checkFields, limitReached, taken
+from tristunnel.model.memory_book import checkFields
 from tristunnel.model.record import (
-    AccessRecord,
     Change,
     Claim,
     Place,
@@ -30,11 +30,7 @@ from tristunnel.model.record import (
 )
 from tristunnel.util.deferreds import returnsDeferred
 
-__all__ = ["VERSION", "RedisBook", "Times"]
-
-VERSION = 1
-"""What is in the book; members that write something else do not share one."""
-
+__all__ = ["RedisBook", "Times"]
 
 _MOST_KNOWN = 1000
 
@@ -59,8 +55,12 @@ class Times:
     answer: float = ANSWER
 
 
+async def _nothing() -> None:
+    """Nothing is to be said first."""
+
+
 @implementer(IBook)
-class RedisBook:
+class RedisBook(GrantedInRedis):
     """
     A book in an engine that several machines share.
 
@@ -75,6 +75,7 @@ class RedisBook:
     @param times: How long things take.
 
     @ivar now: The time of day.
+    @ivar sayFirst: Says, before anything else, who may come in.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -88,23 +89,21 @@ class RedisBook:
         about: Mapping[str, object] | None = None,
         times: Times | None = None,
     ) -> None:
-        self.member = member
-        self.now = time.time
         self.times = times or Times()
-        self._engine = engine
-        self._grace = int(self.times.grace * 1000)
+        super().__init__(engine, member, self.times.grace)
+        self.sayFirst: Callable[[], Awaitable[object]] = _nothing
         self._about = json.dumps(dict(about or {}))
         self._run = ""
         # What this member has, to be said again: tunnels, and leases with their
         # secrets and owners.
         self._tunnels: dict[str, TunnelRecord] = {}
         self._leases: dict[str, tuple[str, str, Place]] = {}
-        # What could not be said, by what it is about.
-        self._owed: dict[str, tuple[object, ...]] = {}
         self._known: dict[str, Mapping[str, object]] = {}
         self._resyncing = self._again = False
         # Whether the engine knows all that is here.
         self._isSaid = False
+        # Whether who may come in is known as all members know it.
+        self._mayAdmit = False
         self._beats = LoopingCall(self._tick)
         self._beats.clock = reactor
         self._changes = Changes(reactor, reader)
@@ -122,52 +121,6 @@ class RedisBook:
             self._beats.stop()
         await self._changes.stop()
         await self._engine.stop()
-
-    # Asking
-
-    @returnsDeferred
-    async def _ask(self, script: str, *args: object) -> list[Any]:
-        """
-        Run a script.
-
-        @return: What it answers, if that is no refusal.
-        @raise TunnelError: The refusal, or C{cluster-away}.
-        """
-        answer = await self._engine.run(script, *args)
-        if not answer or answer[0] != "refused":
-            return answer
-        _, code, what, most = answer
-        if code == "limit-reached":
-            raise limitReached(what, int(most))
-        if code == "version":
-            raise TunnelError(
-                "protocol-error",
-                f"the cluster's book is of version {what}, and this server's of"
-                f" {VERSION}: give all servers the same version of tristunnel",
-            )
-        if code == "taken":
-            raise taken(what)
-        if code == "cluster-away":
-            raise engineAway()
-        raise TunnelError(code)
-
-    async def _say(self, about: str, *said: object) -> None:
-        """
-        Say something that must be heard in the end: if not now, then as soon as the
-        engine can be asked again.
-
-        @param about: What a later word replaces.
-        @param said: A script and its arguments.
-        """
-        self._owed[about] = said
-        try:
-            await self._ask(*said)  # type: ignore[arg-type]  # the first is a name
-        except TunnelError as error:
-            if error.code.name != "cluster-away":
-                self._owed.pop(about, None)
-                raise
-        else:
-            self._owed.pop(about, None)
 
     # Being a member
 
@@ -202,7 +155,7 @@ class RedisBook:
 
     def _resync(self) -> None:
         """The engine may have forgotten what this member has, or given it away."""
-        self._isSaid = False
+        self._isSaid = self._mayAdmit = False
         self._again = self._resyncing
         if not self._resyncing:
             self._resyncing = True
@@ -226,8 +179,10 @@ class RedisBook:
         lines = str(info).split("\r\n")
         self._run = next((each for each in lines if each.startswith("run_id:")), "")
         await self._beatNow()
-        for about, said in list(self._owed.items()):
-            await self._say(about, *said)
+        await self.sayFirst()
+        self._mayAdmit = True
+        await self.sayGranted()
+        await self.sayOwed()
         for lease, (secret, owner, place) in list(self._leases.items()):
             await self._sayLease(lease, secret, owner, place)
         for record in list(self._tunnels.values()):
@@ -270,6 +225,8 @@ class RedisBook:
 
     @returnsDeferred
     async def grant(self, lease: str, secretHash: str, owner: str) -> Place:
+        if not self._mayAdmit:
+            raise engineAway()
         place = Place(self.member, 1)
         await self._ask("grant", lease, secretHash, owner, self.member, 1)
         self._leases[lease] = secretHash, owner, place
@@ -280,6 +237,8 @@ class RedisBook:
         self, lease: str, secretHash: str, owner: str, shown: int = 0
     ) -> Claim | None:
         try:
+            if not self._mayAdmit:
+                raise engineAway()
             fields = (lease, secretHash, owner, shown, self.member, self._grace)
             answer = await self._ask("claim", *fields)
         except TunnelError:
@@ -436,48 +395,6 @@ class RedisBook:
         words = await self._engine.command("HGETALL", self._engine.key("members"))
         pairs = zip(words[::2], words[1::2], strict=False)
         return {name: json.loads(about) for name, about in pairs}
-
-    # Access
-
-    @returnsDeferred
-    async def putAccess(self, record: AccessRecord, most: int) -> AccessRecord:
-        answer = await self._ask(
-            "access",
-            "put",
-            record.id,
-            self.member,
-            json.dumps(record.asDict()),
-            record.countedAs,
-            record.uses,
-            record.used,
-            int(record.dropped),
-            int(record.until * 1000),
-            most,
-        )
-        return replace(record, used=int(answer[1]), dropped=answer[2] != "0")
-
-    @returnsDeferred
-    async def spend(self, access: str) -> AccessRecord:
-        spent = await self._access("spend", access)
-        if spent is None:
-            raise TunnelError("expired")
-        return spent
-
-    def findAccess(self, access: str) -> Deferred[AccessRecord | None]:
-        return self._access("find", access)
-
-    @returnsDeferred
-    async def dropAccess(self, access: str) -> None:
-        await self._say(f"access {access}", "access", "drop", access, self.member)
-
-    @returnsDeferred
-    async def _access(self, mode: str, access: str) -> AccessRecord | None:
-        answer = await self._ask("access", mode, access, self.member)
-        if answer[0] != "done":
-            return None
-        _, used, dropped, text = answer
-        record = AccessRecord.fromDict(json.loads(text))
-        return replace(record, used=int(used), dropped=dropped != "0")
 
     # Watching
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,13 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.cluster.address import EngineAddress
 from tristunnel.cluster.engine import Engine
 from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.redis_book import RedisBook, Times
 from tristunnel.cluster.relay import VERSION, RelayFactory
+from tristunnel.cluster.tokens import SharedTokens
 from tristunnel.errors import TunnelError
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.endpoints import cannotListen
@@ -106,6 +109,17 @@ class ClusterService(Service):
         )
         self.book.watch(self._entries.changed)
         tunnels.kept = self._entries
+
+    def share(self, files: Sequence[TokenFile]) -> SharedTokens:
+        """
+        Have all members agree about tokens.
+
+        @param files: The files of this one; it is asked now and then to look at them.
+        """
+        shared = SharedTokens(self.book, files)
+        self.book.sayFirst = shared.meet
+        self.book.watch(shared.changed)
+        return shared
 
     def startService(self) -> None:
         super().startService()

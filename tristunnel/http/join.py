@@ -19,6 +19,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.plain import errorText, refusalOf
+from tristunnel.http.resource import answerWith
 from tristunnel.http.site import requestKnown
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire.invitation import readCode
@@ -31,6 +32,7 @@ SCHEME = "Invitation"
 _NONCE = re.compile(r"[A-Za-z0-9_-]{22,64}\Z")
 _TOLD = frozenset(
     (
+        "cluster-away",
         "invitation-expired",
         "invitation-unknown",
         "invitation-used",
@@ -60,14 +62,17 @@ class JoinPage(Resource):
         self._service, self._callers = service, callers
         self._forwarded = forwarded
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         if request.method != b"POST":
             request.setHeader("Allow", "POST")
             return errorText(request, 405, "Invitations are taken up by POST.")
+        return answerWith(request, self._answer(request), "POST /join failed")
+
+    async def _answer(self, request: Request) -> bytes:
         peer: Any = self._forwarded.peer(request)
         try:
             self._callers.check(peer)
-            answer = self._join(request)
+            answer = await self._join(request)
         except TunnelError as refusal:
             self._service.observer.authenticationFailed(peer, refusal)
             if refusal.code.name.startswith(("invitation-", "token-")):
@@ -82,7 +87,7 @@ class JoinPage(Resource):
         request.setHeader("X-Content-Type-Options", "nosniff")
         return json.dumps(answer).encode() + b"\n"
 
-    def _join(self, request: Request) -> dict[str, object]:
+    async def _join(self, request: Request) -> dict[str, object]:
         if not self._forwarded.isSecure(request):
             raise TunnelError(
                 "not-permitted", "invitations are taken up over TLS, nothing else"
@@ -97,7 +102,7 @@ class JoinPage(Resource):
                 " Idempotency-Key of 22 to 64 letters, digits, - and _",
             )
         try:
-            made, token = self._service.invitations.join(code, nonce)
+            made, token = await self._service.invitations.join(code, nonce)
         except TunnelError as refusal:
             if refusal.code.name in _TOLD:
                 raise

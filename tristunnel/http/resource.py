@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from tristunnel.http.callers import HTTPCallers
     from tristunnel.service.caller import Caller
 
-__all__ = ["CallerFor", "CallerPage", "JSONRPCResource", "PostedCalls", "contentType"]
+__all__ = [
+    "CallerFor",
+    "CallerPage",
+    "JSONRPCResource",
+    "PostedCalls",
+    "answerWith",
+    "contentType",
+]
 
 CallerFor = Callable[[Request], object]
 """Finds out who sent a request: returns the caller, a Deferred of it or a
@@ -39,7 +46,7 @@ def contentType(request: Request) -> str:
     return header.partition(";")[0].strip().lower()
 
 
-def _answerWith(
+def answerWith(
     request: Request, making: Coroutine[Any, Any, bytes | None], problem: str
 ) -> int:
     """
@@ -117,7 +124,7 @@ class CallerPage(Resource):
             except TunnelError as refusal:
                 return refusalText(request, refusal, BROWSERS)
 
-        return _answerWith(request, work(), "A page could not be made")
+        return answerWith(request, work(), "A page could not be made")
 
 
 class PostedCalls(Resource):
@@ -166,9 +173,7 @@ class PostedCalls(Resource):
         refusal = self._refusal(request)
         if refusal is not None:
             return errorText(request, *refusal)
-        return _answerWith(
-            request, self._serve(request), "A call could not be answered"
-        )
+        return answerWith(request, self._serve(request), "A call could not be answered")
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         if request.method != b"POST":

@@ -17,6 +17,7 @@ from tristunnel.model.record import (
     Change,
     Claim,
     Place,
+    TokenRecord,
     TunnelLimits,
     TunnelRecord,
 )
@@ -136,6 +137,23 @@ class IBook(Interface):
 
     def dropAccess(access: str) -> Deferred[None]:
         """Take access back; what is not in the book is no error."""
+
+    def listAccess() -> Deferred[list[AccessRecord]]:
+        """All access, also what was taken back."""
+
+    def putToken(record: TokenRecord) -> Deferred[TokenRecord]:
+        """
+        Write a token down, unless the book has that version of it already, or a
+        higher one.
+
+        @return: What is in the book now.
+        """
+
+    def findToken(name: str) -> Deferred[TokenRecord | None]:
+        """Look a token up."""
+
+    def tokens() -> Deferred[list[TokenRecord]]:
+        """All tokens, also revoked ones."""
 
     def watch(changed: Watcher) -> Deferred[Callable[[], None]]:
         """

@@ -20,6 +20,7 @@ from tristunnel.model.record import (
     Change,
     Claim,
     Place,
+    TokenRecord,
     TunnelLimits,
     TunnelRecord,
 )
@@ -111,6 +112,7 @@ class _Pages:
     access: dict[str, AccessRecord] = field(default_factory=dict)
     granted: Counter[str] = field(default_factory=Counter)
     over: dict[str, IDelayedCall] = field(default_factory=dict)
+    named: dict[str, TokenRecord] = field(default_factory=dict)
     watchers: list[Watcher] = field(default_factory=list)
 
 
@@ -358,6 +360,29 @@ class MemoryBook:
         known = self._pages.access.get(access)
         if known is not None and not known.dropped:
             self._putAccess(replace(known, dropped=True))
+
+    @returnsDeferred
+    async def listAccess(self) -> list[AccessRecord]:
+        return list(self._pages.access.values())
+
+    # Tokens
+
+    @returnsDeferred
+    async def putToken(self, record: TokenRecord) -> TokenRecord:
+        known = self._pages.named.get(record.name)
+        if known is not None and known.version >= record.version:
+            return known
+        self._pages.named[record.name] = record
+        self._tell("token", record.name, Place(self.member))
+        return record
+
+    @returnsDeferred
+    async def findToken(self, name: str) -> TokenRecord | None:
+        return self._pages.named.get(name)
+
+    @returnsDeferred
+    async def tokens(self) -> list[TokenRecord]:
+        return list(self._pages.named.values())
 
     # Members
 

@@ -16,6 +16,7 @@ __all__ = [
     "Change",
     "Claim",
     "Place",
+    "TokenRecord",
     "TunnelLimits",
     "TunnelRecord",
     "named",
@@ -224,14 +225,29 @@ class AccessRecord(_Record):
 
 
 @dataclass(frozen=True)
+class TokenRecord(_Record):
+    """
+    What the servers of a cluster know of a token, or of an invitation.
+
+    @ivar name: Whose it is.
+    @ivar version: How often that has changed, from 1; the highest one is right.
+    @ivar line: What a file of tokens says of it. One that is revoked stays on record.
+    """
+
+    name: str = ""
+    version: int = 0
+    line: str = ""
+
+
+@dataclass(frozen=True)
 class Change(_Record):
     """
     Something that has happened in a book.
 
     @ivar kind: C{opened}, C{changed} or C{closed}, of a tunnel; C{claimed}, C{away}
-        or C{expired}, of a lease; C{access}; or C{resynced}, if more may have
-        happened than was told.
-    @ivar id: The tunnel, lease or access.
+        or C{expired}, of a lease; C{access}; C{token}; or C{resynced}, if more may
+        have happened than was told.
+    @ivar id: The tunnel, lease or access, or the token's name.
     @ivar place: Who has it after that; for what is over, who had it.
     """
 

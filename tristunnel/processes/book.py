@@ -19,6 +19,7 @@ from tristunnel.model.record import (
     Change,
     Claim,
     Place,
+    TokenRecord,
     TunnelLimits,
     TunnelRecord,
 )
@@ -102,6 +103,23 @@ class _Answers:
 
     def dropAccess(self, asker: Asker, access: str) -> object:
         return self._book.dropAccess(access)
+
+    @returnsDeferred
+    async def listAccess(self, asker: Asker) -> object:
+        return [each.asDict() for each in await self._book.listAccess()]
+
+    @returnsDeferred
+    async def putToken(self, asker: Asker, record: Any) -> object:
+        return (await self._book.putToken(TokenRecord.fromDict(record))).asDict()
+
+    @returnsDeferred
+    async def findToken(self, asker: Asker, name: str) -> object:
+        record = await self._book.findToken(name)
+        return None if record is None else record.asDict()
+
+    @returnsDeferred
+    async def tokens(self, asker: Asker) -> object:
+        return [each.asDict() for each in await self._book.tokens()]
 
 
 @implementer(IBook)
@@ -189,6 +207,23 @@ class ParentsBook:
 
     def dropAccess(self, access: str) -> Deferred[None]:
         return self._ask("dropAccess", access)
+
+    @returnsDeferred
+    async def listAccess(self) -> list[AccessRecord]:
+        return [AccessRecord.fromDict(each) for each in await self._ask("listAccess")]
+
+    @returnsDeferred
+    async def putToken(self, record: TokenRecord) -> TokenRecord:
+        return TokenRecord.fromDict(await self._ask("putToken", record.asDict()))
+
+    @returnsDeferred
+    async def findToken(self, name: str) -> TokenRecord | None:
+        record = await self._ask("findToken", name)
+        return None if record is None else TokenRecord.fromDict(record)
+
+    @returnsDeferred
+    async def tokens(self) -> list[TokenRecord]:
+        return [TokenRecord.fromDict(each) for each in await self._ask("tokens")]
 
     def watch(self, changed: Watcher) -> Deferred[Callable[[], None]]:
         self._watchers.append(changed)

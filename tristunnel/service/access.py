@@ -248,6 +248,13 @@ class AccessGrants:
             lambda failure: self._log.failure("Access could not be looked up", failure),
         )
 
+    def lookThrough(self) -> None:
+        """The book may have access that this process has not heard of."""
+        listing = inTime(self._reactor, self._book.listAccess())
+        listing.addCallback(lambda records: [self._found(each) for each in records])
+        # A book that cannot be asked now tells when it can.
+        listing.addErrback(lambda failure: failure.trap(TunnelError))
+
     def _found(self, record: AccessRecord | None) -> None:
         if record is None or self._stopped or record.id in self._issuing:
             return

@@ -44,6 +44,8 @@ class Elsewhere:
         """Something has happened in the book, maybe by another process."""
         if change.kind == "access":
             self._access.changed(change.id)
+        elif change.kind == "resynced":
+            self._access.lookThrough()
         elif change.kind == "closed":
             self._tunnelClosed(change)
         elif change.kind == "expired":

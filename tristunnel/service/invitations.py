@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
@@ -34,6 +34,7 @@ from tristunnel.service.caller import Caller
 from tristunnel.service.rights import isAdmin
 from tristunnel.tls.certificates import fingerprintOfFile
 from tristunnel.tls.directory import CertificateDirectory
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.quantities import parseDuration
 from tristunnel.wire.invitation import PIN_BYTES, PLACEHOLDER, Invitation
 
@@ -132,6 +133,16 @@ class ServerPlace:
             ) from None
 
 
+class _Shared(Protocol):
+    """Several servers that have the same tokens."""
+
+    async def meet(self, *names: str) -> None:
+        """Have all say the same of some tokens."""
+
+    def look(self) -> None:
+        """Somebody may have changed the file."""
+
+
 class Invitations:
     """
     What an operator may do with the tokens of a server.
@@ -140,28 +151,42 @@ class Invitations:
     @param now: The time of day.
 
     @ivar place: Where clients reach the server, once it listens.
+    @ivar shared: Has several servers agree about the first file.
     """
 
     def __init__(
         self, files: list[TokenFile], now: Callable[[], float] = time.time
     ) -> None:
         self.place: ServerPlace | None = None
+        self.shared: _Shared | None = None
         self._files = files
         self._now = now
 
     # For clients
 
-    def join(self, code: str, nonce: str) -> tuple[Token, str]:
+    @returnsDeferred
+    async def join(self, code: str, nonce: str) -> tuple[Token, str]:
         """
         Take up an invitation, as
-        L{TokenStore.join<tristunnel.auth.tokens.TokenStore.join>}.
+        L{TokenStore.join<tristunnel.auth.token_store.TokenStore.join>}: once, over all
+        servers.
+
+        @raise TunnelError: C{cluster-away}, too.
         """
         for file in self._files:
             try:
-                return file.join(code, nonce)
-            except TunnelError as refusal:
-                if refusal.code.name != "invitation-unknown":
-                    raise
+                name = file.invited(code).name
+            except TunnelError:
+                continue
+            shared = self.shared if file is self._files[0] else None
+            if shared is not None:
+                await shared.meet(name)
+            made, token = file.join(code, nonce)
+            if shared is not None:
+                await shared.meet(name)
+                if file.invited(code).digest != made.digest:
+                    raise TunnelError("invitation-used")
+            return made, token
         raise TunnelError("invitation-unknown")
 
     # For operators
@@ -211,7 +236,7 @@ class Invitations:
         place.invitation("0" * 16)
         asked = permissionsFrom(permissions, self._now())
         code = file.store.invite(name, asked, _seconds(lifetime))
-        file.follow()
+        self._follow(file)
         made = file.invited(code)
         _tell(caller, f"has invited {made.name}")
         return {**_row(made, self._now()), "invitation": str(place.invitation(code))}
@@ -229,7 +254,7 @@ class Invitations:
         file = self._file()
         asked = permissionsFrom(permissions, self._now())
         token = file.store.create(name, asked)
-        file.follow()
+        self._follow(file)
         _tell(caller, f"has made a token for {name}")
         return {"name": name, "token": token}
 
@@ -267,9 +292,16 @@ class Invitations:
             file.follow()
             if any(token.name == name for token in file.tokens()):
                 file.revoke(name)
+                self._follow(file)
                 _tell(caller, f"has revoked the token of {name}")
                 return
         raise badOption(f"there is no token {name!r}")
+
+    def _follow(self, file: TokenFile) -> None:
+        """Put in force what was changed, here and at other servers."""
+        file.follow()
+        if self.shared is not None:
+            self.shared.look()
 
     def _file(self) -> TokenFile:
         if not self._files:
@@ -302,6 +334,6 @@ def _seconds(value: object) -> float:
 
 def _row(token: Token, now: float) -> dict[str, Any]:
     values: Mapping[str, Any] = json.loads(formatToken(token))
-    hidden = {"sha256", "invitation", "salt"}
+    hidden = {"sha256", "invitation", "salt", "version"}
     shown = {key: value for key, value in values.items() if key not in hidden}
     return {**shown, "state": stateOf(token, now)}

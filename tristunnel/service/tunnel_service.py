@@ -175,7 +175,8 @@ class TunnelService:
         self.siblings: Siblings | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
         elsewhere = Elsewhere(book, self.here, self.leases, self.access, self.discard)
-        book.watch(elsewhere.changed)
+        watching = book.watch(elsewhere.changed)
+        watching.addCallback(lambda end: self.access.lookThrough())
 
     # ITunnelService
 

@@ -1,5 +1,6 @@
 -- Access is granted or said again, used, taken back, or looked up.
--- mode, id, member, and for "put": record, owner, uses, used, dropped, its end, most
+-- mode, id, member; for "put": record, owner, uses, used, dropped, its end, most; for
+-- "spend": milliseconds of grace
 local mode, id, member = unpack(ARGV, 1, 3)
 local entry = get(access, id)
 local counted = entry and entry.dropped == 0
@@ -19,6 +20,9 @@ if mode == 'put' then
   end
   entry.used = math.max(entry.used, tonumber(used))
   entry.dropped = math.max(entry.dropped, tonumber(dropped))
+elseif mode == 'spend' and isNew(tonumber(ARGV[4])) then
+  -- Whoever has spent some of it may not have said so yet.
+  return refused('cluster-away')
 elseif not entry then
   return {'nothing'}
 elseif mode == 'spend' then

@@ -3,11 +3,12 @@
 -- leases:  id -> {secret, owner, member, fence, tunnels = {id = number}, next}
 -- tunnels: id -> {record = JSON, lease, member, fence, caller, token}
 -- access:  id -> {record = JSON, owner, uses, used, dropped, over}
+-- tokens:  name -> {version, line}
 -- reserved, uris: what -> id of the tunnel      counts: "caller:X", "token:X", "access:X"
 -- due:   "lease:ID", "access:ID", by the time of their end
 -- held:  "MEMBER\0lease:ID" and "MEMBER\0tunnel:ID", to find what a dead member had
-local members, beats, epoch, leases, tunnels, reserved, uris, counts, access, due, held,
-      changes = unpack(KEYS)
+local members, beats, epoch, leases, tunnels, reserved, uris, counts, access, tokens, due,
+      held, changes = unpack(KEYS)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

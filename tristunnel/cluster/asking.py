@@ -1,0 +1,81 @@
+"""Asking an engine that may be away, and telling it what it must hear in the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tristunnel.cluster.engine import Engine, engineAway
+from tristunnel.errors import TunnelError
+from tristunnel.model.memory_book import limitReached, taken
+from tristunnel.util.deferreds import returnsDeferred
+
+__all__ = ["VERSION", "Asking"]
+
+VERSION = 2
+"""What is in the book; members that write something else do not share one."""
+
+
+class Asking:
+    """
+    Runs scripts in an engine.
+
+    @param engine: Where.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        # What could not be said, by what it is about.
+        self._owed: dict[str, tuple[object, ...]] = {}
+
+    @returnsDeferred
+    async def _ask(self, script: str, *args: object) -> list[Any]:
+        """
+        Run a script.
+
+        @return: What it answers, if that is no refusal.
+        @raise TunnelError: The refusal, or C{cluster-away}.
+        """
+        answer = await self._engine.run(script, *args)
+        if not answer or answer[0] != "refused":
+            return answer
+        _, code, what, most = answer
+        if code == "limit-reached":
+            raise limitReached(what, int(most))
+        if code == "version":
+            raise TunnelError(
+                "protocol-error",
+                f"the cluster's book is of version {what}, and this server's of"
+                f" {VERSION}: give all servers the same version of tristunnel",
+            )
+        if code == "taken":
+            raise taken(what)
+        if code == "cluster-away":
+            raise engineAway()
+        raise TunnelError(code)
+
+    async def _say(self, about: str, *said: object) -> None:
+        """
+        Say something that must be heard in the end: if not now, then as soon as the
+        engine can be asked again.
+
+        @param about: What a later word replaces.
+        @param said: A script and its arguments.
+        """
+        self._owed[about] = said
+        try:
+            await self._ask(*said)  # type: ignore[arg-type]  # the first is a name
+        except TunnelError as error:
+            if error.code.name != "cluster-away":
+                self._owed.pop(about, None)
+                raise
+        else:
+            self._owed.pop(about, None)
+
+    async def sayOwed(self) -> None:
+        """
+        Say what could not be said before.
+
+        @raise TunnelError: C{cluster-away}.
+        """
+        for about, said in list(self._owed.items()):
+            await self._say(about, *said)
