@@ -22,6 +22,20 @@ class TunnelQuotaTests(SynchronousTestCase):
         """0 is no limit."""
         TunnelQuota(0, 0).check(1_000_000)
 
+    def test_ports(self) -> None:
+        """What has no port goes on where what has one does not."""
+        tunnels = TunnelQuota(0, 10, 3)
+        tunnels.checkPorts(2)
+        tunnels.check(9)
+        error = self.assertRaises(TunnelError, tunnels.checkPorts, 3)
+        self.assertIn("3 tunnels with ports;", error.message)
+
+    def test_asked(self) -> None:
+        """A number that was asked for counts all tunnels, whatever they are."""
+        self.patch(quota, "descriptorLimit", lambda: 1024)
+        self.assertEqual(TunnelQuota.of(7, 0), TunnelQuota(7, 20_000, 256))
+        self.assertEqual(TunnelQuota.of(7, 500), TunnelQuota(7, 500, 0))
+
     def test_default(self) -> None:
         """The default leaves descriptors over."""
         for limit, total in ((1024, 256), (2, 1), (0, 20_000)):

@@ -15,6 +15,7 @@ from tristunnel.model.permissions import (
     Identity,
     Permissions,
 )
+from tristunnel.model.quota import TunnelQuota
 from tristunnel.names.public import PublicNames
 from tristunnel.service.caller import Caller
 
@@ -89,6 +90,18 @@ class HostRulesTests(ServiceTestCase):
         self.open(listener="http", name="blog", via="w3p")
         message = self.refused("name-taken", name="blog")
         self.assertIn("blog.t.example", message)
+
+    def test_noPorts(self) -> None:
+        """A name is not counted with what has ports, of which there may be fewer."""
+        self.makeService(quota=TunnelQuota(0, 4, 1))
+        uri = self.open(listener="tcp", via="w3p")
+        self.assertNotOpened("limit-reached", listener="tcp", via="w3p")
+        self.opened(name="one")
+        self.close(uri)
+        self.open(listener="tcp", via="w3p")
+        self.opened(name="two")
+        self.opened(name="three")
+        self.refused("limit-reached", name="four")
 
     def test_tokens(self) -> None:
         """What a token has among its names is its holder's, who has no other."""

@@ -215,7 +215,7 @@ class Options(
             "Seconds of silence after which a UDP visitor has left.",
             0.1,
         ),
-        count("max-tunnels", 0, "Maximum tunnels (0 = what file descriptors allow)."),
+        count("max-tunnels", 0, "Maximum tunnels (0 = what this process can bear)."),
         count(
             "max-tunnels-per-caller",
             PER_CALLER,

@@ -197,7 +197,6 @@ class Serving(MultiService):
 
     def _makeTunnels(self) -> TunnelService:
         options = self._options
-        total = defaultTotal()
         made = TunnelService(
             self._reactor,
             self._makeBook(),
@@ -205,10 +204,8 @@ class Serving(MultiService):
             self._watch.observer,
             options["hostname"],
             options["lease"],
-            TunnelQuota(
-                options["max-tunnels-per-caller"], options["max-tunnels"] or total
-            ),
-            WaitingRoom(total),
+            TunnelQuota.of(options["max-tunnels-per-caller"], options["max-tunnels"]),
+            WaitingRoom(defaultTotal()),
         )
         if self._membership is not None:
             made.siblings = Siblings(self._membership)

@@ -1,8 +1,8 @@
 """
 How many tunnels there may be.
 
-Every tunnel costs descriptors and ports, and on a server without C{--auth}
-anybody may ask for one; so they are counted, for each caller and in all.
+Every tunnel costs memory, and most cost descriptors and ports; on a server without
+C{--auth} anybody may ask for one. So they are counted, for each caller and in all.
 """
 
 from __future__ import annotations
@@ -38,19 +38,42 @@ class TunnelQuota:
 
     @ivar perCaller: Tunnels that one caller may have, wherever they are.
     @ivar total: Tunnels that this process may have.
+    @ivar withPorts: Those of them that may have ports of their own, which cost
+        descriptors; a name costs none.
     """
 
     perCaller: int = PER_CALLER
     total: int = 0
+    withPorts: int = 0
+
+    @classmethod
+    def of(cls, perCaller: int, total: int) -> TunnelQuota:
+        """
+        Make the limits that somebody has asked for.
+
+        @param total: As asked for; 0 for what this process can bear.
+        """
+        return cls(perCaller, total or _MOST, 0 if total else defaultTotal())
 
     def check(self, count: int) -> None:
         """
         @param count: The tunnels that this process has.
         @raise TunnelError: C{limit-reached}.
         """
-        if self.total and count >= self.total:
+        self._check(count, self.total, "tunnels")
+
+    def checkPorts(self, count: int) -> None:
+        """
+        @param count: The tunnels that have ports.
+        @raise TunnelError: C{limit-reached}.
+        """
+        self._check(count, self.withPorts, "tunnels with ports")
+
+    @staticmethod
+    def _check(count: int, most: int, what: str) -> None:
+        if most and count >= most:
             raise TunnelError(
                 "limit-reached",
-                f"this server has reached its limit of {self.total} tunnels; try"
-                " again later, or raise its --max-tunnels",
+                f"this server has reached its limit of {most} {what}; try again later,"
+                " or raise its --max-tunnels",
             )

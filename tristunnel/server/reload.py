@@ -22,7 +22,7 @@ from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.table import DIALECTS
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
-from tristunnel.model.quota import defaultTotal
+from tristunnel.model.quota import TunnelQuota
 from tristunnel.node.spec import NodeSpec
 from tristunnel.node.tunnel import NodeTunnel
 from tristunnel.server.options import ServerOptions
@@ -179,7 +179,7 @@ class RunningServer:
 
     def _quota(self, old: ServerOptions, new: ServerOptions) -> None:
         self.tunnels.limit(
-            new["max-tunnels-per-caller"], new["max-tunnels"] or defaultTotal()
+            TunnelQuota.of(new["max-tunnels-per-caller"], new["max-tunnels"])
         )
 
     def _maxClients(self, old: ServerOptions, new: ServerOptions) -> None:

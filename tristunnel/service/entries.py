@@ -103,6 +103,7 @@ class BookEntries:
             for each in record.reserved
         }
         held = Held(tunnel, record, reserved, bool(record.countedAs))
+        held.hasPorts = bool(held.port("visitors"))
         self._here.add(held)
         return held
 
@@ -113,12 +114,16 @@ class BookEntries:
 
         @param use: C{"visitors"} or C{"uri"}.
         @param kind: C{"tcp"}, C{"udp"}, C{"loopback"}, or that of a listener of names.
-        @raise TunnelError: C{port-taken}, C{name-taken}, or if the book cannot be
-            asked.
+        @raise TunnelError: C{port-taken}, C{name-taken}, C{limit-reached}, or if the
+            book cannot be asked.
         """
         wanted = {**held.reserved, use: f"{kind}:{what}"}
         if wanted == held.reserved:
             return
+        if isinstance(what, int) and not held.hasPorts:
+            if held.counts:
+                self.quota.checkPorts(self._here.withPorts)
+            self._here.getsPort(held)
         held.record = await self._change(held, {"reserved": tuple(wanted.values())})
         held.reserved = wanted
 

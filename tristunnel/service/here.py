@@ -22,12 +22,14 @@ class Held:
     @ivar reserved: What it has to itself, by what for: C{"name"}, C{"visitors"},
         C{"uri"}.
     @ivar counts: Whether it is one that somebody opened; a relay's channel is not.
+    @ivar hasPorts: Whether ports are open for it, and not just a name.
     """
 
     tunnel: Tunnel
     record: TunnelRecord
     reserved: dict[str, str] = field(default_factory=dict)
     counts: bool = True
+    hasPorts: bool = False
 
     @property
     def place(self) -> Place:
@@ -46,11 +48,12 @@ class Here:
     not what is still being made.
 
     @ivar count: How many are L{counted}.
+    @ivar withPorts: How many of those have ports.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
-        self.count = 0
+        self.count = self.withPorts = 0
 
     def __iter__(self) -> Iterator[Tunnel]:
         return iter([held.tunnel for held in self._held.values() if held.record.uri])
@@ -73,6 +76,13 @@ class Here:
         self.remove(held.record.id)
         self._held[held.record.id] = held
         self.count += held.counts
+        self.withPorts += held.counts and held.hasPorts
+
+    def getsPort(self, held: Held) -> None:
+        """A port is going to be open for a tunnel; doing it twice is no error."""
+        if not held.hasPorts:
+            held.hasPorts = True
+            self.withPorts += held.counts
 
     def remove(self, tunnel: str) -> Held | None:
         """
@@ -84,6 +94,7 @@ class Here:
         held = self._held.pop(tunnel, None)
         if held is not None:
             self.count -= held.counts
+            self.withPorts -= held.counts and held.hasPorts
         return held
 
     def leave(self) -> list[Tunnel]:

@@ -548,14 +548,9 @@ class TunnelService:
         ]
         return gatherResults(ending).addCallback(lambda _: None)
 
-    def limit(self, perCaller: int, total: int) -> None:
-        """
-        Have other limits for tunnels that come from now on.
-
-        @param perCaller: Tunnels that one caller may have; 0 for any number.
-        @param total: Tunnels in all, likewise.
-        """
-        self.entries.quota.perCaller, self.entries.quota.total = perCaller, total
+    def limit(self, quota: TunnelQuota) -> None:
+        """Have other limits for tunnels that come from now on."""
+        self.entries.quota = quota
 
     def servedBy(self, side: IClientSide | None) -> list[Tunnel]:
         """The tunnels whose visitors a session serves."""
