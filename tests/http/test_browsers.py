@@ -17,9 +17,12 @@ from tristunnel.service.caller import Caller
 
 
 def objection(
-    headers: dict[str, str], hostnames: Collection[str] | None = None
+    headers: dict[str, str],
+    hostnames: Collection[str] | None = None,
+    secure: bool = False,
 ) -> str | None:
     request: Any = DummyRequest([])
+    request.isSecure = lambda: secure
     for name, value in headers.items():
         request.requestHeaders.setRawHeaders(name, [value])
     return OriginRule(hostnames).objection(request)
@@ -61,6 +64,19 @@ class OriginRuleTests(SynchronousTestCase):
             self.assertIsNotNone(
                 objection({"Host": "localhost:9000", "Origin": origin}), origin
             )
+
+    def test_scheme(self) -> None:
+        """
+        A page in clear text may not call over TLS, even from the same host and port;
+        one over TLS may where a proxy has taken that off.
+        """
+        for origin, secure, good in (
+            ("https://localhost:9000", True, True),
+            ("http://localhost:9000", True, False),
+            ("https://localhost:9000", False, True),
+        ):
+            headers = {"Host": "localhost:9000", "Origin": origin}
+            self.assertEqual(objection(headers, secure=secure) is None, good, origin)
 
     def test_rebinding(self) -> None:
         """A page whose name was made to lead here may not call."""

@@ -114,18 +114,24 @@ class OriginRule:
                     " one of the names it was configured with."
                 )
         for page in pages:
-            if ours is None or not self._sameOrigin(page, *ours):
+            secure = request.isSecure()
+            if ours is None or not self._sameOrigin(page, *ours, secure):
                 return "A page from another site may not call this server."
         return None
 
     @staticmethod
-    def _sameOrigin(page: str, host: str, port: int | None) -> bool:
+    def _sameOrigin(page: str, host: str, port: int | None, secure: bool) -> bool:
         match = _URL.match(page)
         if match is None:
             return False  # Among others "null".
         origin = _parseAuthority(match[2])
-        default = _DEFAULT_PORTS.get(match[1].lower())
+        scheme = match[1].lower()
+        default = _DEFAULT_PORTS.get(scheme)
         if origin is None or default is None:
+            return False
+        if secure and scheme != "https":
+            # Anybody on its way may have written that page. The opposite is no harm:
+            # something before us may have taken the TLS off, and not have said so.
             return False
         theirs = default if origin[1] is None else origin[1]
         return (origin[0], theirs) == (host, default if port is None else port)
