@@ -225,7 +225,9 @@ class Options(
         A service to offer: SERVICE on any public port, PORT=SERVICE on this
         one, NAME=SERVICE for a named tunnel on any port. SERVICE is PORT,
         HOST:PORT, http://HOST:PORT, unix:PATH or tls:HOST:PORT. For UDP put
-        udp/ in front: udp/5353=localhost:53. Can be repeated.
+        udp/ in front: udp/5353=localhost:53. Where the server has names,
+        http/NAME[/PATH]=SERVICE is a web site, and tls/NAME=SERVICE passes
+        TLS on. Can be repeated.
         """
         self["forward"].append(spec)
 

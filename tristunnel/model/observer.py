@@ -28,6 +28,13 @@ class ServerObserver(VisitorObserver):
         @param port: The endpoint string it was asked for by.
         """
 
+    def namesPortOpened(self, port: str, address: IAddress) -> None:
+        """
+        A port is open for visitors of names, and for nobody else.
+
+        @param port: The endpoint string it was asked for by.
+        """
+
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
         """A client was let in."""
 

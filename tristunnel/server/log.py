@@ -66,6 +66,13 @@ class LoggingServerObserver(ServerObserver):
             address=addressText(address),
         )
 
+    def namesPortOpened(self, port: str, address: IAddress) -> None:
+        self._log.info(
+            "Listening for visitors of names on {address} ({port})",
+            port=port,
+            address=addressText(address),
+        )
+
     def _about(self, client: Identity, line: str, **fields: object) -> None:
         self._note(client, partial(self._log.info, line, client=client.shown, **fields))
 

@@ -117,6 +117,11 @@ class ServerPort:
         return option == self.option or option in self.serves
 
     @property
+    def onlyNames(self) -> bool:
+        """Whether it is for visitors alone."""
+        return not (self.serving("--port") or self.serving("--rpc"))
+
+    @property
     def place(self) -> object:
         """What two ports have in common that are one."""
         prefix, parts, keywords = splitEndpoint(self.description)

@@ -102,7 +102,9 @@ class TunnelServerService(Service):
             self.tunnels.clientPort = (number, port.secure)
             if self._sessions.paths is not None:
                 self._sessions.paths.port(number)
-        self.tunnels.observer.serverStarted(port.description, listening.getHost())
+        observer = self.tunnels.observer
+        told = observer.namesPortOpened if port.onlyNames else observer.serverStarted
+        told(port.description, listening.getHost())
 
     def _notOpened(self, failure: Failure, port: ServerPort) -> None:
         self._failed(cannotListen(f"{port.option} {port.description}", failure))
