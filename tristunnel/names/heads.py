@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tristunnel.errors import badOption, printable
 from tristunnel.model.options import TunnelOptions
@@ -28,7 +28,7 @@ __all__ = [
 
 _HOP = frozenset(
     (
-        *(b"connection", b"content-length", b"host", b"http2-settings"),
+        *(b"close", b"connection", b"content-length", b"host", b"http2-settings"),
         *(b"keep-alive", b"proxy-authenticate", b"proxy-authorization"),
         *(b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"),
     )
@@ -36,6 +36,18 @@ _HOP = frozenset(
 _ORIGIN = frozenset((b"forwarded", b"x-real-ip", b"x-url-scheme"))
 _FORWARDED = b"x-forwarded-"
 _KNOWN = _HOP | _ORIGIN
+_USUAL = frozenset((b"close", b"keep-alive", b"upgrade"))
+"""What C{Connection} says mostly: these are left out anyway."""
+_PLAIN = frozenset(
+    b"accept accept-charset accept-encoding accept-language authorization cache-control"
+    b" content-encoding content-language content-type cookie dnt expect if-match"
+    b" if-modified-since if-none-match if-range origin pragma priority range referer"
+    b" sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode"
+    b" sec-fetch-site sec-fetch-user sec-websocket-extensions sec-websocket-key"
+    b" sec-websocket-version upgrade-insecure-requests user-agent".split()
+)
+"""What most requests have, which need not be looked at any closer."""
+_LOOKED_AT = frozenset((b"location", b"set-cookie"))
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VALUE = re.compile(r"[\t\x20-\x7e]{0,2000}")
@@ -52,10 +64,27 @@ class _Changes:
 
     @ivar dropped: Names of headers that are left out, in lower case.
     @ivar added: Lines that are there in any case.
+    @ivar ofRequest: All that are left out of requests.
+    @ivar ofResponse: All that are left out of responses.
     """
 
     dropped: frozenset[bytes] = frozenset()
     added: bytes = b""
+    ofRequest: frozenset[bytes] = field(init=False)
+    ofResponse: frozenset[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ofRequest", self.dropped | _KNOWN)
+        object.__setattr__(self, "ofResponse", self.dropped | _HOP)
+
+    def gone(self, connection: frozenset[bytes], isRequest: bool) -> frozenset[bytes]:
+        """
+        What is left out of a message.
+
+        @param connection: What its C{Connection} says.
+        """
+        gone = self.ofRequest if isRequest else self.ofResponse
+        return gone if connection <= _USUAL else gone | connection
 
     @classmethod
     def of(cls, texts: Iterable[str], option: str) -> _Changes:
@@ -120,16 +149,16 @@ def _kept(
     headers: Headers, connection: frozenset[bytes], changes: _Changes, isRequest: bool
 ) -> list[bytes]:
     """The lines of those headers that go on."""
-    dropped = changes.dropped
-    known = _KNOWN if isRequest else _HOP
-    lines = []
-    for lower, name, value in headers:
-        if lower in known or lower in dropped or lower in connection:
-            continue
-        if isRequest and _isOurs(lower):
-            continue
-        lines.append(b"%s: %s\r\n" % (name, value))
-    return lines
+    gone = changes.gone(connection, isRequest)
+    if not isRequest:
+        return [
+            b"%b: %b\r\n" % (name, v) for low, name, v in headers if low not in gone
+        ]
+    return [
+        b"%b: %b\r\n" % (name, value)
+        for lower, name, value in headers
+        if lower not in gone and (lower in _PLAIN or not _isOurs(lower))
+    ]
 
 
 def _isOurs(name: bytes) -> bool:
@@ -137,11 +166,8 @@ def _isOurs(name: bytes) -> bool:
     Whether only we say what a header says: also if it has an underscore in the place of
     a hyphen, since to CGI and WSGI both names are one.
     """
-    if b"_" in name:
-        name = name.replace(b"_", b"-")
-        if name in _KNOWN:
-            return True
-    return name.startswith(_FORWARDED)
+    name = name.replace(b"_", b"-")
+    return name in _KNOWN or name.startswith(_FORWARDED)
 
 
 def requestBytes(head: RequestHead, rules: HeadRules, origin: Origin) -> bytes:
@@ -181,16 +207,17 @@ def responseBytes(
     reason = head.reason
     if not reason.isalpha():
         reason = _LINE.sub(b"", reason)
-    lines = [b"HTTP/1.1 %d %s\r\n" % (head.status, reason)]
-    dropped = rules.response.dropped
+    lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, reason)]
+    gone = rules.response.gone(head.connection, False)
     for lower, name, value in head.headers:
-        if lower in _HOP or lower in dropped or lower in head.connection:
+        if lower in gone:
             continue
-        if lower == b"location":
-            value = _location(value, rules.host, request.host, scheme)
-        elif lower == b"set-cookie" and rules.host:
-            value = _cookie(value, rules.host)
-        lines.append(b"%s: %s\r\n" % (name, value))
+        if lower in _LOOKED_AT:
+            if lower == b"location":
+                value = _location(value, rules.host, request.host, scheme)
+            elif rules.host:
+                value = _cookie(value, rules.host)
+        lines.append(b"%b: %b\r\n" % (name, value))
     if rules.response.added:
         lines.append(rules.response.added)
     if head.status == 101:

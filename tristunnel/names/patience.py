@@ -49,7 +49,7 @@ class Patience:
     def begin(self, seconds: float = IDLE) -> None:
         """A head is to come in so many seconds."""
         site = self._site
-        self._until = site.reactor.seconds() + seconds
+        self._until = site.seconds() + seconds
         site.idle[self] = None
         if len(site.idle) > site.mostIdle:
             next(iter(site.idle)).leave()
@@ -72,7 +72,7 @@ class Patience:
         if self not in self._site.idle:
             # It is being answered; then its next head is awaited anew.
             return
-        left = self._until - self._site.reactor.seconds()
+        left = self._until - self._site.seconds()
         if left > 0:
             self._deadline = deadlinesOf(self._site.reactor).add(left, self._look)
         else:

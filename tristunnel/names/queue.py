@@ -21,13 +21,14 @@ class RequestQueue:
 
     @ivar first: All that has come, until somebody has forgotten it by C{None}: a
         connection may turn out to be for somebody who reads it differently.
+    @ivar events: What was read of them; the first one is next.
     """
 
-    __slots__ = ("_events", "_input", "_reader", "first")
+    __slots__ = ("_input", "_reader", "events", "first")
 
     def __init__(self) -> None:
         self._reader = RequestReader()
-        self._events: deque[Event] = deque()
+        self.events: deque[Event] = deque()
         self._input = b""
         self.first: bytes | None = b""
 
@@ -37,32 +38,27 @@ class RequestQueue:
             self.first += data
         self._input = self._input + data if self._input else data
 
-    def next(self) -> Event | None:
+    def read(self) -> bool:
         """
-        What is next, which stays so until L{took} is called.
+        Read on.
 
-        @return: C{None} if nothing is.
+        @return: Whether anything is next.
         """
-        while not self._events:
+        while not self.events:
             data = self._input
             if not data:
-                return None
+                return False
             if len(data) > SLICE and not self._reader.inBody:
                 data, self._input = data[:SLICE], data[SLICE:]
             else:
                 self._input = b""
-            self._events.extend(self._reader.feed(data))
-        return self._events[0]
-
-    def took(self) -> None:
-        """What was next is done with."""
-        if self._events:
-            self._events.popleft()
+            self.events.extend(self._reader.feed(data))
+        return True
 
     @property
     def waits(self) -> bool:
         """Whether something waits for its turn."""
-        return bool(self._events or self._input or self._reader.rest)
+        return bool(self.events or self._input or self._reader.rest)
 
     @property
     def isBetween(self) -> bool:
@@ -72,7 +68,7 @@ class RequestQueue:
     def declined(self) -> None:
         """There was no upgrade: what came behind the request is another one."""
         if self._reader.rest is not None:
-            self._events.extend(self._reader.goOn())
+            self.events.extend(self._reader.goOn())
 
     def rest(self) -> bytes:
         """What came behind a request that was upgraded; nothing is left of it."""
@@ -82,5 +78,5 @@ class RequestQueue:
 
     def clear(self) -> None:
         """Nothing more is to be looked at."""
-        self._events.clear()
+        self.events.clear()
         self._input = b""

@@ -57,6 +57,7 @@ class NameSite:
     @param names: The routes, and what visitors see of them.
 
     @ivar reactor: The same.
+    @ivar seconds: Its time.
     @ivar names: The same.
     @ivar log: Where requests are noted, or C{None}.
     @ivar tally: Counts them.
@@ -67,6 +68,7 @@ class NameSite:
 
     def __init__(self, reactor: Any, names: PublicNames) -> None:
         self.reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
         self.names = names
         self.log: AccessLog | None = None
         self.tally = REQUESTS
@@ -125,4 +127,4 @@ class NameSite:
             status = exchange.response.status
         self.tally.count(exchange, status)
         if self.log is not None:
-            self.log.note(exchange, status, self.reactor.seconds() - exchange.began)
+            self.log.note(exchange, status, self.seconds() - exchange.began)

@@ -172,18 +172,22 @@ class VisitorConnection(Protocol):
         if self._advancing:
             return
         self._advancing = True
+        requests = self._requests
+        events = requests.events
         try:
-            while not (self._closing or self._through):
-                event = self._requests.next()
-                if event is None or not self._take(event):
+            while not (self._closing or self._through) and (events or requests.read()):
+                if not self._take(events[0]):
                     break
-                self._requests.took()
+                if events:
+                    events.popleft()
         finally:
             self._advancing = False
-        self._flush()
-        if self._closing or self._through:
-            return
-        self._hold(QUEUE, self._requests.waits)
+        if self._out:
+            self._flush()
+        if not (self._closing or self._through):
+            waits = requests.waits
+            if waits or self._held:
+                self._hold(QUEUE, waits)
 
     def _take(self, event: Any) -> bool:
         """
@@ -218,7 +222,7 @@ class VisitorConnection(Protocol):
         self._patience.came()
         self._waiting.known()
         host = hostOf(head.host)
-        origin, now = self._origins.of(head), site.reactor.seconds()
+        origin, now = self._origins.of(head), site.seconds()
         self._exchange = exchange = Exchange(head, host, origin, now)
         exchange.keepAlive = head.keepAlive
         own = site.ownAnswer(exchange)
@@ -302,7 +306,8 @@ class VisitorConnection(Protocol):
             self._takeAnswers(run, run.reader.feed(data))
         finally:
             self._advancing = advancing
-        self._advance()
+        if self._held or self._requests.waits:
+            self._advance()
 
     def _takeAnswers(self, run: Run, events: list[Event]) -> None:
         for event in events:
@@ -429,7 +434,7 @@ class VisitorConnection(Protocol):
 
     def _exchangeDone(self, exchange: Exchange) -> None:
         """Request and response are complete."""
-        run, now = self._run, self._site.reactor.seconds()
+        run, now = self._run, self._site.seconds()
         response = exchange.response
         self._logged(0)
         if run is not None:

@@ -148,8 +148,9 @@ Event = RequestHead | ResponseHead | bytes | MessageEnd | BadMessage
 """What a reader returns."""
 
 _NOTHING: Headers = []
+_END = MessageEnd(_NOTHING)
 _LOOKED_AT = frozenset(
-    (b"connection", b"content-length", b"transfer-encoding", b"upgrade")
+    (b"connection", b"content-length", b"host", b"transfer-encoding", b"upgrade")
 )
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _ODD = re.compile(rb"[^\x21-\x7e]")
@@ -167,6 +168,18 @@ class _Refusal(Exception):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.bad = BadMessage(status, reason)
+
+
+def _checkCount(headers: Headers) -> None:
+    if len(headers) > MOST_HEADERS:
+        raise _Refusal(431, "the head has too much in it")
+
+
+def _checkEncoding(encoding: bytes, head: Head) -> None:
+    if encoding != b"chunked":
+        raise _Refusal(501, "Transfer-Encoding is not chunked")
+    if head.version == "1.0":
+        raise _Refusal(400, "Transfer-Encoding is not for HTTP/1.0")
 
 
 class _Reader:
@@ -234,37 +247,49 @@ class _Reader:
     # What httptools calls
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        headers = self._headers
-        if len(headers) >= MOST_HEADERS:
-            raise _Refusal(431, "the head has too much in it")
-        headers.append((name.lower(), name, value.strip(b" \t")))
+        # How many there are is looked at in the end: there is no end of more bytes.
+        self._headers.append((name.lower(), name, value.strip(b" \t")))
 
     def on_body(self, body: bytes) -> None:
         self._events.append(body)
 
     def on_message_complete(self) -> None:
         headers = self._headers
-        self._events.append(MessageEnd(headers if self._inBody else _NOTHING))
-        self._forget()
+        if headers and self._inBody:
+            _checkCount(headers)
+            self._events.append(MessageEnd(headers))
+            self._headers = []
+        else:
+            self._events.append(_END)
+        self._start = b""
+        self._inBody = False
 
     def _forget(self) -> None:
         self._headers = []
         self._start = b""
         self._inBody = False
 
-    def _complete(self, head: RequestHead | ResponseHead) -> None:
-        """A head is there: what both directions look at in it."""
+    def _read(self, head: RequestHead | ResponseHead) -> list[bytes]:
+        """
+        Read what both directions look at in a head.
+
+        @return: What each C{Host} says.
+        """
         if self._feeding > MOST_HEAD_BYTES:
             # Else it cannot be too long, and most need not be measured.
             size = sum(len(name) + len(value) for name, _, value in head.headers)
             if size > MOST_HEAD_BYTES:
                 raise _Refusal(431, "the head is too long")
+        _checkCount(head.headers)
         encoding = None
         upgrade = b""
+        hosts = []
         for lower, _, value in head.headers:
             if lower not in _LOOKED_AT:
                 continue
-            if lower == b"content-length":
+            if lower == b"host":
+                hosts.append(value)
+            elif lower == b"content-length":
                 head.length = int(value)
             elif lower == b"transfer-encoding":
                 if encoding is not None:
@@ -276,13 +301,14 @@ class _Reader:
             else:
                 upgrade = value
         if encoding is not None:
-            if encoding != b"chunked":
-                raise _Refusal(501, "Transfer-Encoding is not chunked")
-            if head.version == "1.0":
-                raise _Refusal(400, "Transfer-Encoding is not for HTTP/1.0")
+            _checkEncoding(encoding, head)
             head.chunked = True
         if upgrade and b"upgrade" in head.connection and not _HTTP.search(upgrade):
             head.upgrade = upgrade
+        return hosts
+
+    def _begin(self, head: RequestHead | ResponseHead) -> None:
+        """A head is there, and good."""
         self._headers = []
         self._inBody = True
         self._events.append(head)
@@ -350,7 +376,7 @@ class RequestReader(_Reader):
         target = self._start
         if _ODD.search(target):
             raise _Refusal(400, "the target has bytes that no target has")
-        hosts = [value for lower, _, value in self._headers if lower == b"host"]
+        hosts = self._read(head)
         authority = None
         if not target.startswith(b"/"):
             if found := _ABSOLUTE.fullmatch(target):
@@ -368,10 +394,10 @@ class RequestReader(_Reader):
             raise _Refusal(400, "Host is not a name")
         head.host = hosts[0]
         head.target = target.partition(b"#")[0] if b"#" in target else target
-        self._complete(head)
-        if self._parser.should_upgrade() and head.hasBody:
+        if head.hasBody and self._parser.should_upgrade():
             # Its body would not be told from what is spoken after the upgrade.
             raise _Refusal(501, "a request with a body cannot ask for an upgrade")
+        self._begin(head)
 
 
 class ResponseReader(_Reader):
@@ -417,7 +443,7 @@ class ResponseReader(_Reader):
             kept.append(BadMessage(502, "a response to HEAD has a body"))
             self._over = True
         else:
-            kept.append(MessageEnd(_NOTHING))
+            kept.append(_END)
         self._bodiless = self.toHead = False
         self._parser = self.makeParser(self)
         self._forget()
@@ -432,7 +458,7 @@ class ResponseReader(_Reader):
         """
         if self._inBody and self._untilClose:
             self._forget()
-            return [MessageEnd(_NOTHING)]
+            return [_END]
         if self.isBetween:
             return []
         return [BadMessage(502, "the service closed the connection too early")]
@@ -448,7 +474,8 @@ class ResponseReader(_Reader):
         if not 100 <= head.status <= 599:
             raise _Refusal(502, "the status is none")
         head.reason = self._start
-        self._complete(head)
+        self._read(head)
+        self._begin(head)
         bodiless = head.status < 200 or head.status in (204, 304)
         self._untilClose = not (head.chunked or head.length is not None or bodiless)
         if self.toHead and not head.isInterim:
