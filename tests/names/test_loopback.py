@@ -91,16 +91,27 @@ class NamesLoopbackTests(LoopbackTestCase):
 
     async def test_clientAway(self) -> None:
         """While a client is away its name is answered for."""
-        port = await self.serve("http/a={}")
+        port = await self.serve("http/a={}", "http/raw={},raw")
         await self.client.stopService()
+        for name in (b"a", b"raw"):
+            self.assertIn(await self.page(port, name), (404, 503))
+
+    async def test_serviceDown(self) -> None:
+        """So it is while its service does not answer, before anything came of it."""
+        port = await self.serve("http/a=127.0.0.1:1", "http/raw=127.0.0.1:1,raw")
+        for name in (b"a", b"raw"):
+            self.assertEqual(await self.page(port, name), 502)
+
+    async def page(self, port: int, name: bytes) -> int:
         talk = await self.visit(port)
-        head = b"GET / HTTP/1.1\r\nHost: a.example\r\nAccept: text/html\r\n\r\n"
-        talk.say(head)
+        talk.say(
+            b"GET / HTTP/1.1\r\nHost: %b.example\r\nAccept: text/html\r\n\r\n" % name
+        )
         await talk.ended()
         talk.close()
         await talk.gone()
-        self.assertRegex(bytes(talk.data), rb"HTTP/1.1 (503|404) ")
         self.assertIn(b"</html>", talk.data)
+        return int(talk.data.split()[1])
 
 
 class StockNamesLoopbackTests(NamesLoopbackTests):

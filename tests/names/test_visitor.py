@@ -741,6 +741,12 @@ class ThroughTests(VisitorTestCase):
         self.assertEqual(self.service("r.example").take(), request("b.example"))
         self.service("r.example").say(b"what it says")
         self.assertEqual(self.answer(), b"what it says")
+        # Where nobody serves it, a page says so.
+        self.refusal = TunnelError("client-away")
+        self.connect().dataReceived(request("r.example"))
+        self.assertIn(b"503 ", self.answer())
+        self.assertTrue(self.transport.disconnecting)
+        self.refusal = None
         # Not behind another tunnel's requests.
         visitor = self.connect()
         visitor.dataReceived(request())

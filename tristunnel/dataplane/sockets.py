@@ -29,6 +29,7 @@ from tristunnel.dataplane.polled import READ, PolledSocket
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.transport import SocketTransport, addressOf
 from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
+from tristunnel.errors import TunnelError
 from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["BUSY", "LARGE_READ", "SocketEnd"]
@@ -55,6 +56,10 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         later; what comes meanwhile is kept, up to
         L{EARLY<tristunnel.dataplane.connection_end.EARLY>} bytes.
     @param tls: TLS over the socket, before its handshake.
+
+    @ivar lastWords: Gives what the far side is told before the connection is closed, by
+        the reason; asked if that breaks before anything came for it. C{None} if it is
+        told nothing.
     """
 
     __slots__ = (
@@ -64,6 +69,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         "_deadline",
         "_mark",
         "_refusal",
+        "lastWords",
         "splice",
         "spliceToUs",
     )
@@ -80,6 +86,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         self._busy = self._mark = 0
         self._deadline: Key | None = None
         self._refusal: Failure | None = None
+        self.lastWords: Callable[[TunnelError], bytes] | None = None
         # What L{tristunnel.dataplane.splice} has for what is read, and written.
         self.splice: Any = None
         self.spliceToUs: Any = None
@@ -318,6 +325,14 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         """
         self._endSplices()
         reason = self._reason
+        lastWords, self.lastWords = self.lastWords, None
+        # In the midst of an answer they would be taken for a part of it.
+        isSilent = not (self._finished or getattr(self._peer, "received", False))
+        if lastWords is not None and reason is not None and self.isOpen and isSilent:
+            PolledSocket.write(self, lastWords(reason))
+            self._inTime()
+            self.leave()
+            return
         # What the program itself wants to be rid of is not kept for anybody.
         byOther = reason is not None and reason.code.name == "reset"
         if (

@@ -17,6 +17,7 @@ from tristunnel.names.log import AccessLog
 from tristunnel.names.origin import NO_PROXIES, Proxies
 from tristunnel.names.public import CHALLENGES, PublicNames
 from tristunnel.names.tally import REQUESTS
+from tristunnel.wire.http import RequestHead
 
 __all__ = ["MOST_IDLE", "NameSite", "Waiting", "hostOf"]
 
@@ -116,6 +117,28 @@ class NameSite:
             b"Content-Length: 0\r\nConnection: close\r\n\r\n"
             % (status, where, head.target if head.target != b"*" else b"/")
         )
+
+    def page(
+        self,
+        head: RequestHead | None,
+        status: int,
+        text: str,
+        retryAfter: float | None = None,
+    ) -> bytes:
+        """
+        Write what answers a request in a service's place; behind it the connection is
+        closed.
+
+        @param head: The request's, if there is one.
+        @param text: What is the matter, in a sentence.
+        @param retryAfter: Seconds after which to ask again, if that is known.
+        """
+        headers = b"Connection: close\r\n"
+        if retryAfter is not None:
+            headers = b"Retry-After: %d\r\n%b" % (max(1, round(retryAfter)), headers)
+        accept = b"" if head is None else head.get(b"accept")
+        withBody = head is None or head.method != b"HEAD"
+        return self.names.pages.response(status, text, accept, headers, withBody)
 
     def ended(self, exchange: Exchange, status: int) -> None:
         """

@@ -148,7 +148,7 @@ class VisitorConnection(Protocol):
                 run.leave()
             else:
                 run.abandon(TunnelError("reset", "the visitor has left"))
-        self._logged(499)
+        self._logged(0 if self._through else 499)
 
     # Time
 
@@ -298,6 +298,8 @@ class VisitorConnection(Protocol):
 
     def answered(self, run: Run, data: bytes) -> None:
         if self._through:
+            if self._exchange is not None:
+                self._logged(0)
             self.transport.write(data)
             return
         # The next request waits until it is known that nothing is behind this response.
@@ -395,10 +397,11 @@ class VisitorConnection(Protocol):
             return
         self._run = None
         self._hold(RUN, False)
-        if self._through:
+        if self._through and self._exchange is None:
             self._over = True
             self.transport.abortConnection()
         elif self._exchange is not None:
+            self._through = False
             self._broken(self._exchange, reason)
 
     def runLeaves(self, run: Run) -> None:
@@ -427,10 +430,7 @@ class VisitorConnection(Protocol):
             if run is not None:
                 run.send(exchange.written)
         else:
-            headers = b""
-            if reason.retryAfter is not None:
-                headers = b"Retry-After: %d\r\n" % max(1, round(reason.retryAfter))
-            self._refuse(statusOf(reason), textOf(reason), headers)
+            self._refuse(statusOf(reason), textOf(reason), reason.retryAfter)
 
     def _exchangeDone(self, exchange: Exchange) -> None:
         """Request and response are complete."""
@@ -475,24 +475,30 @@ class VisitorConnection(Protocol):
             return
         whole = first.lstrip(b"\r\n")
         early = exchange.written + whole[whole.find(b"\r\n\r\n") + 4 :]
-        self._logged(0)
         self._patience.stop()
         self._through = True
         transport, peer = self.transport, exchange.origin.peer
-        transport.unregisterProducer()
         if isinstance(transport, SocketTransport):
+            transport.unregisterProducer()
+
+            def lastWords(reason: TunnelError) -> bytes:
+                status = statusOf(reason)
+                self._logged(status)
+                after = reason.retryAfter
+                return self._site.page(exchange.head, status, textOf(reason), after)
 
             def arrived(end: SocketEnd) -> None:
                 end.begunBy(early)
+                end.lastWords = lastWords
                 route.arrived(end, peer)
 
             SocketEnd.of(transport, arrived)
+            self._logged(0)
             return
         reactor, here = self._site.reactor, transport.getHost()
         self._run = run = Run(self, route, reactor, exchange.origin.address, here)
         route.arrived(run, peer)
         run.send(early)
-        transport.registerProducer(self, True)
 
     # The end
 
@@ -507,7 +513,7 @@ class VisitorConnection(Protocol):
             self._site.ended(exchange, status)
             self._exchange = None
 
-    def _refuse(self, status: int, text: str, headers: bytes = b"") -> None:
+    def _refuse(self, status: int, text: str, retryAfter: float | None = None) -> None:
         """Answer in the service's place, and close the connection."""
         exchange = self._exchange
         head = None if exchange is None else exchange.head
@@ -518,15 +524,7 @@ class VisitorConnection(Protocol):
         if exchange is not None and not exchange.requestDone:
             # What the service has of it must not be taken for the whole.
             self._dropRun(TunnelError("protocol-error", text))
-        accept = b"" if head is None else head.get(b"accept")
-        written = self._site.names.pages.response(
-            status,
-            text,
-            accept,
-            headers + b"Connection: close\r\n",
-            head is None or head.method != b"HEAD",
-        )
-        self.transport.write(written)
+        self.transport.write(self._site.page(head, status, text, retryAfter))
         self._logged(status)
         self._close()
 
