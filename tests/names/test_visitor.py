@@ -119,6 +119,30 @@ class HeadTests(VisitorTestCase):
                 f"Location: {expected}\r\n".lower().encode(), self.answer().lower()
             )
 
+    def test_redirectsHome(self) -> None:
+        """
+        A redirect to where the service is itself, by any of its names or by its own
+        port, leads to the tunnel's name; one to another place does not.
+        """
+        self.route("d.example", ownHost="localhost:3000")
+        for said, expected in (
+            ("http://localhost:3000/x?y", "https://d.example/x?y"),
+            ("http://127.0.0.1:3000", "https://d.example"),
+            ("https://[::1]:3000/", "https://d.example/"),
+            ("http://d.example:3000/new", "https://d.example/new"),
+            ("http://localhost:3001/", "http://localhost:3001/"),
+            ("http://localhost/", "http://localhost/"),
+            ("http://d.example:3001/", "http://d.example:3001/"),
+            ("http://e.example:3000/", "http://e.example:3000/"),
+        ):
+            visitor = self.connect(secure=True)
+            visitor.dataReceived(request("d.example"))
+            lines = f"Location: {said}\r\nSet-Cookie: a=b; Domain=LocalHost; Secure\r\n"
+            self.service("d.example").say(response(b"", lines, "302 Found"))
+            answer = self.answer()
+            self.assertIn(f"Location: {expected}\r\n".encode(), answer)
+            self.assertIn(b"Set-Cookie: a=b; Secure\r\n", answer)
+
     def test_wrongOptions(self) -> None:
         """What would break a head is no option."""
         wrong: tuple[tuple[str, Any], ...] = (
@@ -130,6 +154,8 @@ class HeadTests(VisitorTestCase):
             ("responseHeaders", ["X"]),
             ("hostHeader", "a b"),
             ("hostHeader", "a\r\nX: y"),
+            ("ownHost", "a b:3"),
+            ("ownHost", "a\r\nX: y:3"),
         )
         for name, value in wrong:
             with self.assertRaises(TunnelError, msg=repr(value)) as caught:

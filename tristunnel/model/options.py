@@ -47,6 +47,8 @@ class TunnelOptions:
     @ivar destination: Whether the client is to learn at which address of the
         server each visitor came.
     @ivar hostHeader: What a web service reads in C{Host}; empty for what visitors send.
+    @ivar ownHost: C{HOST:PORT} where its client reaches it, and where it might redirect
+        visitors to; empty if that is not known.
     @ivar requestHeaders: C{Name: value} for headers that requests to it have, and
         C{-Name} for those that they have not.
     @ivar responseHeaders: The same of its responses.
@@ -76,6 +78,7 @@ class TunnelOptions:
     firstLine: bool = False
     destination: bool = False
     hostHeader: str = ""
+    ownHost: str = ""
     requestHeaders: tuple[str, ...] = ()
     responseHeaders: tuple[str, ...] = ()
     raw: bool = False

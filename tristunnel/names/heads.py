@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from tristunnel.errors import badOption, printable
 from tristunnel.model.options import TunnelOptions
 from tristunnel.names.origin import Origin
+from tristunnel.util.hosts import addressOf, parsePlace
 from tristunnel.wire.http import Headers, RequestHead, ResponseHead
 
 __all__ = [
@@ -54,6 +55,8 @@ _VALUE = re.compile(r"[\t\x20-\x7e]{0,2000}")
 _LINE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]")
 _MOST_RULES = 50
 _LOCATION = re.compile(rb"(https?):?//([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_PORT = re.compile(rb":[0-9]*\Z")
+_PORTS = (80, 443)
 _DOMAIN = re.compile(rb";\s*domain=\.?([^;]*)", re.IGNORECASE)
 
 
@@ -118,11 +121,15 @@ class HeadRules:
     What the owner of a tunnel has changed in its heads.
 
     @ivar host: What the service reads in C{Host}; empty for what the visitor sent.
+    @ivar own: What it may call itself in a redirect, in lower case.
+    @ivar port: Its port with a colon in front; empty if that is not known.
     @ivar request: What is changed in requests.
     @ivar response: What is changed in responses.
     """
 
     host: bytes = b""
+    own: frozenset[bytes] = frozenset()
+    port: bytes = b""
     request: _Changes = _Changes()
     response: _Changes = _Changes()
 
@@ -134,11 +141,39 @@ class HeadRules:
         host = options.hostHeader
         if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{0,260}", host):
             raise badOption(f"{printable(host, 80)!r} is no host for option hostHeader")
+        names = {host.lower().encode("ascii")} - {b""}
+        port = b""
+        if options.ownHost:
+            place, number = _ownHost(options.ownHost)
+            port = b":%d" % number
+            names |= {each + port for each in place}
+            names |= place if number in _PORTS else set()
         return cls(
             host.encode("ascii"),
+            frozenset(names),
+            port,
             _Changes.of(options.requestHeaders, "requestHeaders"),
             _Changes.of(options.responseHeaders, "responseHeaders"),
         )
+
+
+def _ownHost(text: str) -> tuple[set[bytes], int]:
+    """
+    Read where a service is.
+
+    @return: What its host may be called, and its port.
+    @raise TunnelError: C{bad-option}.
+    """
+    try:
+        host, port = parsePlace(text)
+    except ValueError:
+        raise badOption(
+            f"{printable(text, 80)!r} is no HOST:PORT for option ownHost"
+        ) from None
+    address = addressOf(host)
+    here = host == "localhost" or (address is not None and address.is_loopback)
+    names = ("localhost", "127.0.0.1", "::1") if here else (host.lower(),)
+    return {f"[{x}]".encode() if ":" in x else x.encode("ascii") for x in names}, port
 
 
 UNCHANGED = HeadRules()
@@ -214,9 +249,9 @@ def responseBytes(
             continue
         if lower in _LOOKED_AT:
             if lower == b"location":
-                value = _location(value, rules.host, request.host, scheme)
-            elif rules.host:
-                value = _cookie(value, rules.host)
+                value = _location(value, rules, request.host, scheme)
+            elif rules.own:
+                value = _cookie(value, rules.own)
         lines.append(b"%b: %b\r\n" % (name, value))
     if rules.response.added:
         lines.append(rules.response.added)
@@ -227,27 +262,31 @@ def responseBytes(
     return b"".join(lines)
 
 
-def _location(value: bytes, told: bytes, public: bytes, scheme: bytes) -> bytes:
+def _location(value: bytes, rules: HeadRules, public: bytes, scheme: bytes) -> bytes:
     """
     Lead a redirect to where the visitor is: an application may know only the host that
-    it was told, and that it is reached in clear text.
+    it was told, the one where it is itself, or its own port, and that it is reached in
+    clear text.
     """
     found = _LOCATION.fullmatch(value)
     if found is None:
         return value
-    said, host, rest = found.groups()
-    isOurs = host.lower() == public.lower()
-    isTold = bool(told) and host.lower() == told.lower()
-    if not (isTold or (isOurs and said.lower() == b"http")):
+    said, host, rest = found[1], found[2].lower(), found[3]
+    name = _PORT.sub(b"", public.lower())
+    isPublic = said.lower() == b"http" and host == public.lower()
+    isItsPort = bool(rules.port) and host == name + rules.port
+    if not (isPublic or isItsPort or host in rules.own):
         return value
-    return b"%s://%s%s" % (scheme, public, rest)
+    return b"%b://%b%b" % (scheme, public, rest)
 
 
-def _cookie(value: bytes, told: bytes) -> bytes:
-    """Give a cookie of the host that the service was told to the one that is."""
+def _cookie(value: bytes, own: frozenset[bytes]) -> bytes:
+    """Give a cookie of what a service calls itself to the host that visitors ask."""
     found = _DOMAIN.search(value)
-    host = told.partition(b":")[0].lower()
-    if found is None or found[1].strip().lower() != host:
+    if found is None:
+        return value
+    domain = found[1].strip().lower()
+    if not any(_PORT.sub(b"", host) == domain for host in own):
         return value
     return value[: found.start()] + value[found.end() :]
 

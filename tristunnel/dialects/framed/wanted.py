@@ -7,6 +7,7 @@ from typing import Any
 
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.forwards.forward import Forward
+from tristunnel.util.hosts import parsePlace
 
 __all__ = ["beyondW3P", "wantedFor"]
 
@@ -40,11 +41,22 @@ def wantedFor(
         options["listener"] = forward.listener
         options["path"] = forward.path
         options["preferName"] = lease.names.get(forward.spec, "")
+    if forward.listener == "http" and _isPlace(forward.target):
+        options["ownHost"] = forward.target
     if forward.private:
         options["private"] = True
     if forward.spec in lease.uris:
         options["resume"] = lease.uris[forward.spec]
     return options
+
+
+def _isPlace(target: str) -> bool:
+    """Whether a service is at a host and a port."""
+    try:
+        parsePlace(target)
+    except ValueError:
+        return False
+    return True
 
 
 def beyondW3P(forward: Forward, rules: Mapping[str, object]) -> str:
