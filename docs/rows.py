@@ -82,12 +82,19 @@ def tunnelOptionRows() -> Iterator[Row]:
     """
     @return: The options of C{openTunnel}: name, default, and what it says.
     """
+    from tristunnel.model.gate import GateRules
     from tristunnel.model.options import TunnelOptions
     from tristunnel.model.policy import VisitorPolicy
 
-    text = " ".join(f"{TunnelOptions.__doc__} {VisitorPolicy.__doc__}".split())
+    parts = VisitorPolicy, GateRules
+    text = " ".join(
+        " ".join(each.__doc__ or "" for each in (TunnelOptions, *parts)).split()
+    )
     told = dict(re.findall(r"@ivar (\w+): (.*?)(?= @ivar|$)", text))
-    for entry in (*fields(TunnelOptions)[:-1], *fields(VisitorPolicy)):
+    own = [
+        each for each in fields(TunnelOptions) if each.name not in ("policy", "gate")
+    ]
+    for entry in (*own, *(each for part in parts for each in fields(part))):
         shown = json.dumps(entry.default).removesuffix(".0")
         yield (f"``{entry.name}``", f"``{shown}``", _plain(told[entry.name]))
 

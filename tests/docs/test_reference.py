@@ -28,6 +28,7 @@ from tristunnel.cli.main import parser
 from tristunnel.cli.running import PROGRAMS
 from tristunnel.cli.server_tap import Options as ServerOptions
 from tristunnel.errors import CODES
+from tristunnel.model.gate import GateRules
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.service.methods import methodsOf
@@ -40,8 +41,9 @@ _TROUBLESHOOTING = "docs/troubleshooting.rst"
 
 _TUNNEL_OPTIONS = [
     part.name
-    for part in (*fields(TunnelOptions), *fields(VisitorPolicy))
-    if part.name != "policy"
+    for each in (TunnelOptions, VisitorPolicy, GateRules)
+    for part in fields(each)
+    if part.name not in ("policy", "gate")
 ]
 
 

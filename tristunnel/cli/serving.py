@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from autobahn.websocket import USES_NVX
@@ -25,6 +27,9 @@ from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import DIALECTS, portProtocols
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.gate.attempts import Attempts
+from tristunnel.gate.gate import VisitorGate
+from tristunnel.gate.seal import Seal, keyFrom
 from tristunnel.hooks.certificates import CertificateWatch
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.observers import HookedServer
@@ -303,6 +308,7 @@ class Serving(MultiService):
         site = self._site(pages, callers)
         hosts = NameSite(self._reactor, self._names)
         hosts.proxies = options.forwarded
+        hosts.gate = self._makeGate()
         self._names.pages = options.pages
         self._names.redirects = not options["no-https-redirect"]
         if path := options["access-log"]:
@@ -340,6 +346,14 @@ class Serving(MultiService):
                 self._reloadLater,
             )
         return [*named, *ports]
+
+    def _makeGate(self) -> VisitorGate:
+        """Make what asks visitors of names who they are."""
+        options = self._options
+        shared = b"" if options.cluster is None else options.cluster.secret
+        seal = Seal(partial(keyFrom, options.stateDirectory, shared), time.time)
+        attempts = Attempts(self._reactor, self._makeLimiter())
+        return VisitorGate(seal, attempts, self._names)
 
     def _accessFile(self, path: str) -> LogFile:
         try:

@@ -107,7 +107,7 @@ def forwardOf(
         own: Mapping[str, Any] = {}
     else:
         forward, own = _fromTable(reactor, wanted), wanted
-    policy = policyOf({**options, **own})
+    policy = policyOf({**options, **own, **forward.options.policy})
     # A port has no use for it, and may stand beside a name. A short command has that
     # as an option.
     name = forward.name or options.get("name")

@@ -20,6 +20,7 @@ from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.tls import tlsOverClientEndpoint
 from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.forwards.gate import GateFiles, readGate
 from tristunnel.forwards.health import HealthPlan, planOf
 from tristunnel.forwards.options import ForwardOptions, splitOptions
 from tristunnel.forwards.proxied import ProxiedEndpoint
@@ -74,6 +75,7 @@ class Forward:
     @ivar health: What is asked of the service to know that it is well; C{None} for
         nothing.
     @ivar inner: The service, if it is one of the client's own.
+    @ivar gate: How visitors of its name say who they are.
     """
 
     spec: str
@@ -89,6 +91,7 @@ class Forward:
     options: ForwardOptions = field(default_factory=ForwardOptions)
     health: HealthPlan | None = None
     inner: Inner | None = None
+    gate: GateFiles = field(default_factory=GateFiles)
 
     @property
     def beside(self) -> Forward | None:
@@ -130,11 +133,12 @@ class Forward:
         Whether another one asks for just the same. (Endpoints cannot be
         compared, but they are what the text says.)
         """
-        return (self.spec, self.private, self.policy, self.health) == (
+        return (self.spec, self.private, self.policy, self.health, self.gate) == (
             other.spec,
             other.private,
             other.policy,
             other.health,
+            other.gate,
         )
 
     @property
@@ -234,6 +238,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
             )
         if scheme:
             raise badOption(f"--forward {written!r}: {scheme} does not go over UDP")
+        _gate(written, False, options)
         service = _udp(reactor, written, target)
         return Forward(spec, port, name, f"udp:{target}", service, options=options)
     endpoint = inner.endpoint if inner else _endpoint(reactor, written, target, options)
@@ -249,7 +254,23 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         options=options,
         health=planOf(options.health),
         inner=inner,
+        gate=_gate(written, kind in _WEB or bool(scheme and not port), options),
     )
+
+
+def _gate(spec: str, isWeb: bool, options: ForwardOptions) -> GateFiles:
+    try:
+        gate = readGate(vars(options))
+    except TunnelError as error:
+        raise badOption(f"--forward {spec!r}: {error.message}") from None
+    if gate and (options.raw or not isWeb):
+        what = "raw joins whole connections" if options.raw else "this is no HTTP name"
+        raise badOption(
+            f"--forward {spec!r}: {what}, of which nobody can ask a PIN or a login;"
+            " write http/NAME=TARGET, or limit where visitors come from by allow="
+            " and deny="
+        )
+    return gate
 
 
 def _inner(

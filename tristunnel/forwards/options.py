@@ -37,6 +37,13 @@ class ForwardOptions:
     @ivar health: What is asked of the service to know that it is well, as
         L{parseHealth<tristunnel.forwards.health.parseHealth>} reads it; empty for
         what the client asks of all, C{none} for nothing.
+    @ivar allow: Networks that visitors may come from, beside what the client asks.
+    @ivar deny: Networks that they may not come from.
+    @ivar pin: The file of a PIN that visitors of an HTTP name have to know, or empty.
+    @ivar login: The file of their names and passwords, or empty.
+    @ivar oidc: The file about a provider at which they have accounts, or empty.
+    @ivar link: Whether links let them in.
+    @ivar stay: How long they are not asked again, such as C{8h}; empty for the default.
     """
 
     proxy: str = ""
@@ -46,6 +53,13 @@ class ForwardOptions:
     raw: bool = False
     share: str = ""
     health: str = ""
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    pin: str = ""
+    login: str = ""
+    oidc: str = ""
+    link: bool = False
+    stay: str = ""
 
     @classmethod
     def fromMapping(cls, values: Mapping[str, Any]) -> ForwardOptions:
@@ -64,6 +78,8 @@ class ForwardOptions:
             kind = known.get(name)
             if kind is None and name.isdecimal():
                 raise badOption("separate services by spaces, not by commas")
+            if name == "networks":
+                raise badOption("write allow=NETWORK or deny=NETWORK, not networks=")
             if kind is None:
                 raise badOption(
                     f"a forward has no option {name[:60]!r}{nearest(name, known)}"
@@ -82,6 +98,12 @@ class ForwardOptions:
         if made.health not in ("", "none"):
             parseHealth(made.health)
         return made
+
+    @property
+    def policy(self) -> dict[str, list[str]]:
+        """What is asked of where visitors come from, by the names of options."""
+        told = {"allow": self.allow, "deny": self.deny}
+        return {name: list(value) for name, value in told.items() if value}
 
     @property
     def text(self) -> str:

@@ -20,7 +20,8 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -93,10 +94,24 @@ class OriginRule:
 
         @return: One line, or C{None} if nothing is.
         """
-        for site in _values(request, "Sec-Fetch-Site"):
+        # Whether it came over TLS is asked of those only that say where from.
+        return self.objectionTo(
+            partial(_values, request), lambda: bool(request.isSecure())
+        )
+
+    def objectionTo(
+        self, values: Callable[[str], list[str]], isSecure: Callable[[], bool]
+    ) -> str | None:
+        """
+        The same, of a request that may be of any kind.
+
+        @param values: Finds what its headers of a name say.
+        @param isSecure: Whether it came over TLS.
+        """
+        for site in values("Sec-Fetch-Site"):
             if site not in ("same-origin", "none"):
                 return "A page from another site may not call this server."
-        hosts = _values(request, "Host")
+        hosts = values("Host")
         if len(hosts) > 1:
             return "More than one Host header."
         ours = None
@@ -105,7 +120,7 @@ class OriginRule:
             if ours is None:
                 return "The Host header is not a host name with an optional port."
         # Old browsers post forms without Origin, but with Referer.
-        pages = _values(request, "Origin") or _values(request, "Referer")
+        pages = values("Origin") or values("Referer")
         if ours is not None and (pages or self._hostnames is not None):
             host = ours[0]
             if not (_isLiteral(host) or host in (self._hostnames or ())):
@@ -114,8 +129,7 @@ class OriginRule:
                     " one of the names it was configured with."
                 )
         for page in pages:
-            secure = request.isSecure()
-            if ours is None or not self._sameOrigin(page, *ours, secure):
+            if ours is None or not self._sameOrigin(page, *ours, isSecure()):
                 return "A page from another site may not call this server."
         return None
 

@@ -63,6 +63,10 @@ class NameListener:
         scheme = self._scheme or self._names.schemeFor(route.host)
         return self._names.address(scheme, route.host, route.path)
 
+    def changed(self, options: TunnelOptions) -> None:
+        """The tunnel's owner asks something else of visitors."""
+        self.route.gate = options.gate or None
+
     def close(self) -> Awaitable[object]:
         """Take the route away."""
         if self._names.table.remove(self.route) and self._certified:
@@ -82,6 +86,7 @@ class NameListeners:
         default if no scheme is given.
 
     @cvar named: Whether a tunnel's C{name} is what visitors ask for.
+    @ivar hasGate: Whether visitors can be asked who they are.
     """
 
     named = True
@@ -97,6 +102,7 @@ class NameListeners:
         self._names = names
         self._scheme = scheme
         self._certified = not scheme if certified is None else certified
+        self.hasGate = not scheme
 
     @returnsDeferred
     async def open(
@@ -122,7 +128,15 @@ class NameListeners:
             )
         if options.path and self._scheme:
             raise badOption(f"only HTTP names have paths; leave out {options.path}")
-        route = Route(self._kind, options.name, options.path, options, arrived, rules)
+        route = Route(
+            self._kind,
+            options.name,
+            options.path,
+            options,
+            arrived,
+            rules,
+            options.gate or None,
+        )
         await reserve(self._kind, f"{options.name}{options.path}")
         self._names.table.enter(route)
         if self._certified:

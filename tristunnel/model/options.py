@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tristunnel.errors import badOption, printable
+from tristunnel.model.gate import GATE_OPTIONS, GateRules, gateFrom
 from tristunnel.model.group import checkBalance
 from tristunnel.model.names import isHost, pathWanted
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
@@ -58,6 +59,7 @@ class TunnelOptions:
     @ivar health: Whether its client tells by C{reportHealth} whether the service is
         well; no visitor comes before it has.
     @ivar policy: What is asked of visitors.
+    @ivar gate: How visitors of an HTTP name say who they are.
     """
 
     via: str = ""
@@ -85,22 +87,24 @@ class TunnelOptions:
     share: str = ""
     health: bool = False
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
+    gate: GateRules = field(default_factory=GateRules)
 
     @classmethod
     def fromMapping(cls, options: Mapping[str, object]) -> TunnelOptions:
         """
         Check what a caller gave.
 
-        @param options: By name; those of the policy are among them.
+        @param options: By name; those of the policy and of the gate are among them.
         @raise TunnelError: C{bad-option}, naming the option.
         """
-        own = [part for part in fields(cls) if part.name != "policy"]
-        known = {part.name: type(part.default) for part in own} | _POLICY
+        own = [part for part in fields(cls) if part.name not in ("policy", "gate")]
+        known = {part.name: type(part.default) for part in own} | _POLICY | GATE_OPTIONS
         for name in options:
             if name not in known:
                 raise badOption(f"unknown option {name[:64]!r}{nearest(name, known)}")
         asked = {name: options[name] for name in POLICY_OPTIONS if name in options}
         values = _read({k: v for k, v in options.items() if k not in asked}, known)
+        gate = {name: values.pop(name) for name in GATE_OPTIONS if name in values}
         for option in ("name", "preferName"):
             name = values.get(option, "")
             if not (isName(name) or isHost(name)):
@@ -115,7 +119,7 @@ class TunnelOptions:
             checkBalance(values["share"])
         if "target" in values:
             values["target"] = printable(values["target"], 200)
-        return cls(**values, policy=policyFrom(asked))
+        return cls(**values, policy=policyFrom(asked), gate=gateFrom(gate))
 
 
 _POLICY = {name: type(part.default) for name, part in POLICY_OPTIONS.items()}
@@ -146,6 +150,7 @@ _KINDS = {
     float: "a number",
     bool: "true or false",
     tuple: "a list of strings",
+    dict: "an object",
 }
 
 _PORT = (0, 65535, "0 to 65535")
@@ -161,6 +166,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "rate": (0, 10**15, "bytes per second"),
     "idle": _SECONDS,
     "maxAge": _SECONDS,
+    "stay": (60, 90 * 86400, "seconds, from 60 up to 90 days"),
     "ttl": (0, 10 * 365 * 86400, "seconds, up to 10 years"),
 }
 """Numbers that an option may have besides 0: the least, the greatest, and both in

@@ -16,6 +16,7 @@ from tristunnel.dataplane.join import join
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError, printable
 from tristunnel.interfaces import EitherEnd
+from tristunnel.model.gate import GateRules
 from tristunnel.model.health import Health
 from tristunnel.model.permissions import Identity
 from tristunnel.model.policy import VisitorPolicy
@@ -156,6 +157,7 @@ class Tunnel:
     @ivar health: Whether its service is well; C{None} where nobody looks.
     @ivar group: Who shares its public side with it, or C{None}.
     @ivar until: When it will be over, or C{None}.
+    @ivar gate: How visitors say who they are; the listener asks them.
     @ivar protocol: What visitors speak: C{"tcp"}, for bytes, or C{"udp"}, for
         datagrams.
     @ivar scheme: C{"http"} or C{"https"}, if the owner says that it is a web site.
@@ -203,6 +205,7 @@ class Tunnel:
     ownThrottle: Throttle | None = None
     opened: float = field(init=False)
     until: float | None = None
+    gate: GateRules = field(default_factory=GateRules)
     health: Health | None = None
     group: TunnelGroup | None = field(default=None, repr=False)
 

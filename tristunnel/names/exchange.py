@@ -5,14 +5,29 @@ One request and its response, as far as they have come.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from tristunnel.names.origin import Origin
 from tristunnel.names.table import Route
-from tristunnel.wire.http import RequestHead, ResponseHead
+from tristunnel.wire.http import Event, RequestHead, ResponseHead
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "Reception"]
 
 _REPEATABLE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+
+
+class Reception(Protocol):
+    """What waits for a gate to decide on a request."""
+
+    def take(self, event: Event) -> bool:
+        """
+        Take what comes behind the head.
+
+        @return: Whether it was its turn.
+        """
+
+    def cancel(self) -> None:
+        """The visitor has left, or was answered."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,6 +49,7 @@ class Exchange:
     @ivar chunks: Whether the visitor gets the response in chunks.
     @ivar isInterim: Whether what the service sends now is followed by a response.
     @ivar sent: Bytes of the response's body so far.
+    @ivar reception: Where it waits for a gate, or C{None}.
     """
 
     head: RequestHead
@@ -50,6 +66,7 @@ class Exchange:
     chunks: bool = False
     isInterim: bool = False
     sent: int = 0
+    reception: Reception | None = None
 
     @property
     def isRepeatable(self) -> bool:

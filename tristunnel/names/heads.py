@@ -20,12 +20,18 @@ from tristunnel.util.hosts import addressOf, parsePlace
 from tristunnel.wire.http import Headers, RequestHead, ResponseHead
 
 __all__ = [
+    "ANYBODY",
+    "COOKIES",
     "UNCHANGED",
+    "Guest",
     "HeadRules",
     "requestBytes",
     "responseBytes",
     "trailerBytes",
 ]
+
+COOKIES = b"tristunnel-"
+"""What is in the names of the cookies of gates, none of which a service sees."""
 
 _HOP = frozenset(
     (
@@ -176,6 +182,24 @@ def _ownHost(text: str) -> tuple[set[bytes], int]:
     return {f"[{x}]".encode() if ":" in x else x.encode("ascii") for x in names}, port
 
 
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """
+    Somebody whom a tunnel's gate lets in.
+
+    @ivar lines: Headers that tell the service who it is.
+    @ivar without: Headers of the request that are not the service's to see, in lower
+        case.
+    """
+
+    lines: bytes = b""
+    without: frozenset[bytes] = frozenset()
+
+
+ANYBODY = Guest()
+"""Of whom nothing is known."""
+
+
 UNCHANGED = HeadRules()
 """What holds where an owner has said nothing."""
 
@@ -205,14 +229,48 @@ def _isOurs(name: bytes) -> bool:
     return name in _KNOWN or name.startswith(_FORWARDED)
 
 
-def requestBytes(head: RequestHead, rules: HeadRules, origin: Origin) -> bytes:
-    """Write the head of a request for a service."""
+def _forService(headers: Headers, guest: Guest) -> Headers:
+    """The headers that are a service's, who must not have a cookie of ours."""
+    kept: Headers = []
+    for lower, name, value in headers:
+        if lower in guest.without:
+            continue
+        if lower == b"cookie":
+            value = b"; ".join(
+                each
+                for each in map(bytes.strip, value.split(b";"))
+                if COOKIES not in each.partition(b"=")[0]
+            )
+            if not value:
+                continue
+        kept.append((lower, name, value))
+    return kept
+
+
+def requestBytes(
+    head: RequestHead, rules: HeadRules, origin: Origin, guest: Guest = ANYBODY
+) -> bytes:
+    """
+    Write the head of a request for a service.
+
+    @param guest: Who makes it.
+    """
+    told = origin.lines(head.host) + guest.lines
+    written = _request(head, head.headers, rules, told)
+    if COOKIES in written or guest.without:
+        written = _request(head, _forService(head.headers, guest), rules, told)
+    return written
+
+
+def _request(
+    head: RequestHead, headers: Headers, rules: HeadRules, told: bytes
+) -> bytes:
     lines = [
         b"%s %s HTTP/1.1\r\nHost: %s\r\n"
         % (head.method, head.target, rules.host or head.host)
     ]
-    lines += _kept(head.headers, head.connection, rules.request, True)
-    lines.append(origin.lines(head.host))
+    lines += _kept(headers, head.connection, rules.request, True)
+    lines.append(told)
     if rules.request.added:
         lines.append(rules.request.added)
     if head.chunked:

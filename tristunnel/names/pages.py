@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tristunnel.errors import TunnelError, badOption
 
-__all__ = ["Pages", "loadPages", "statusOf", "textOf"]
+__all__ = ["FORMS", "Pages", "loadPages", "statusOf", "textOf", "wholeResponse"]
 
 REASONS: Mapping[int, str] = {
     400: "Bad Request",
@@ -30,6 +30,8 @@ REASONS: Mapping[int, str] = {
     505: "HTTP Version Not Supported",
 }
 """The statuses that have a page."""
+
+_OTHERS = {200: "OK", 303: "See Other", 401: "Unauthorized", 413: "Content Too Large"}
 
 _LONGEST = 256 * 1024
 
@@ -91,9 +93,12 @@ def statusOf(refusal: TunnelError) -> int:
 class Pages:
     """
     @ivar own: The operator's pages, by their status.
+    @ivar signIn: The operator's page for visitors who are to say who they are, which
+        has L{FORMS} in it; empty for ours.
     """
 
     own: Mapping[int, bytes] = field(default_factory=dict)
+    signIn: bytes = b""
 
     def response(
         self,
@@ -121,44 +126,69 @@ class Pages:
                 body = page.encode()
         else:
             kind, body = b"text/plain", f"{status} {reason}: {text}\n".encode()
-        return b"".join(
-            (
-                b"HTTP/1.1 %d %s\r\n" % (status, reason.encode("ascii")),
-                b"Content-Type: %s; charset=utf-8\r\n" % kind,
-                b"Content-Length: %d\r\n" % len(body),
-                b"Cache-Control: no-store\r\n",
-                b"X-Content-Type-Options: nosniff\r\n",
-                headers,
-                b"\r\n",
-                body if withBody else b"",
-            )
+        return wholeResponse(status, kind, body, headers, withBody)
+
+
+def wholeResponse(
+    status: int, kind: bytes, body: bytes, headers: bytes, withBody: bool = True
+) -> bytes:
+    """
+    Write a whole response of ours.
+
+    @param kind: C{text/html} or C{text/plain}.
+    @param headers: Lines to be added.
+    @param withBody: Whether it answers anything but a HEAD.
+    """
+    reason = REASONS.get(status) or _OTHERS.get(status, "Error")
+    return b"".join(
+        (
+            b"HTTP/1.1 %d %s\r\n" % (status, reason.encode("ascii")),
+            b"Content-Type: %s; charset=utf-8\r\n" % kind,
+            b"Content-Length: %d\r\n" % len(body),
+            b"Cache-Control: no-store\r\n",
+            b"X-Content-Type-Options: nosniff\r\n",
+            headers,
+            b"\r\n",
+            body if withBody else b"",
         )
+    )
+
+
+FORMS = b"<!-- sign-in -->"
+"""Where the forms are in the operator's own page for signing in."""
 
 
 def loadPages(directory: str) -> Pages:
     """
     Read the operator's pages.
 
-    @param directory: With C{404.html}, C{502.html}, C{503.html} and others; those that
-        are missing are ours.
+    @param directory: With C{404.html}, C{502.html}, C{503.html} and others, and
+        C{sign-in.html}; those that are missing are ours.
     @raise TunnelError: C{bad-option}, if one cannot be read or is too long.
     """
-    own: dict[int, bytes] = {}
     if not directory:
-        return Pages(own)
+        return Pages()
     place = Path(directory)
     if not place.is_dir():
         raise badOption(f"--error-pages {directory!r} is no directory")
-    for status in REASONS:
-        path = place / f"{status}.html"
-        if not path.exists():
-            continue
-        try:
-            with path.open("rb") as file:
-                page = file.read(_LONGEST + 1)
-        except OSError as error:
-            raise badOption(f"{path} cannot be read: {error.strerror}") from None
-        if len(page) > _LONGEST:
-            raise badOption(f"{path} is longer than {_LONGEST // 1024} KiB")
-        own[status] = page
-    return Pages(own)
+    found = {status: _page(place / f"{status}.html") for status in REASONS}
+    signIn = _page(place / "sign-in.html")
+    if signIn and FORMS not in signIn:
+        raise badOption(
+            f"{place / 'sign-in.html'} does not say where its forms are: write"
+            f" {FORMS.decode('ascii')} there"
+        )
+    return Pages({status: page for status, page in found.items() if page}, signIn)
+
+
+def _page(path: Path) -> bytes:
+    if not path.exists():
+        return b""
+    try:
+        with path.open("rb") as file:
+            page = file.read(_LONGEST + 1)
+    except OSError as error:
+        raise badOption(f"{path} cannot be read: {error.strerror}") from None
+    if len(page) > _LONGEST:
+        raise badOption(f"{path} is longer than {_LONGEST // 1024} KiB")
+    return page

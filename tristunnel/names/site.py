@@ -13,6 +13,7 @@ from typing import Protocol as Structure
 
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.names.exchange import Exchange
+from tristunnel.names.gate import Closed, Gate
 from tristunnel.names.log import AccessLog
 from tristunnel.names.origin import NO_PROXIES, Proxies
 from tristunnel.names.public import CHALLENGES, PublicNames
@@ -63,6 +64,7 @@ class NameSite:
     @ivar log: Where requests are noted, or C{None}.
     @ivar tally: Counts them.
     @ivar proxies: Who may say for others where they come from.
+    @ivar gate: Decides on requests for tunnels whose owners ask visitors for more.
     @ivar idle: Connections that have nothing to do, the oldest first.
     @ivar mostIdle: How many of those there may be.
     """
@@ -74,15 +76,28 @@ class NameSite:
         self.log: AccessLog | None = None
         self.tally = REQUESTS
         self.proxies: Proxies = NO_PROXIES
+        self.gate: Gate = Closed()
         self.idle: OrderedDict[Any, None] = OrderedDict()
         self.mostIdle = max(16, min(MOST_IDLE, RESERVE.size))
 
-    def ownAnswer(self, exchange: Exchange) -> tuple[int, bytes] | None:
+    def received(self, exchange: Exchange) -> tuple[int, bytes] | None:
         """
-        Answer what is asked of the server itself.
+        Find where a request goes, or answer what needs no service.
 
-        @return: The status and the whole response, or C{None}.
+        @return: The status and the whole response, or C{None} if there is a route.
         """
+        own = self._challenged(exchange)
+        if own is not None:
+            return own
+        path = exchange.head.target.decode("ascii")
+        exchange.route = self.names.table.find("http", exchange.host, path)
+        if exchange.route is None:
+            text = f"No tunnel of this server has the name {exchange.host}."
+            return 404, self.page(exchange.head, 404, text)
+        return self._redirect(exchange)
+
+    def _challenged(self, exchange: Exchange) -> tuple[int, bytes] | None:
+        """Answer an authority that looks for proof that a name is ours."""
         target = exchange.head.target
         if not target.startswith(CHALLENGES):
             return None
@@ -94,12 +109,8 @@ class NameSite:
             b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(answer), answer)
         )
 
-    def redirect(self, exchange: Exchange) -> tuple[int, bytes] | None:
-        """
-        Send a visitor in clear text on to TLS, if its browser will believe it.
-
-        @return: The status and the whole response, or C{None}.
-        """
+    def _redirect(self, exchange: Exchange) -> tuple[int, bytes] | None:
+        """Send a visitor in clear text on to TLS, if its browser will believe it."""
         names, host = self.names, exchange.host
         if (
             exchange.origin.scheme == b"https"

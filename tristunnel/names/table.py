@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
+from tristunnel.model.gate import GateRules
 from tristunnel.model.options import TunnelOptions
 from tristunnel.names.heads import UNCHANGED, HeadRules
 
 __all__ = ["NameTable", "Route"]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Route:
     """
     A name that leads to a tunnel.
@@ -27,6 +28,8 @@ class Route:
     @ivar options: All that was asked of the tunnel.
     @ivar arrived: Takes each visitor's end and address.
     @ivar rules: What is changed in the heads of its requests.
+    @ivar gate: What is asked of those who make them, which its owner may change;
+        C{None} for nothing.
     """
 
     kind: str
@@ -35,6 +38,7 @@ class Route:
     options: TunnelOptions
     arrived: Callable[[End, str], None]
     rules: HeadRules = UNCHANGED
+    gate: GateRules | None = None
 
     def covers(self, path: str) -> bool:
         """Whether a path is this one or below it."""

@@ -31,12 +31,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.memory import HELD
-from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.stock import tuneSocket, unsent
 from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.errors import TunnelError
 from tristunnel.names.exchange import Exchange
+from tristunnel.names.gate import Answer, AtGate
 from tristunnel.names.heads import (
+    ANYBODY,
+    Guest,
     requestBytes,
     responseBytes,
     trailerBytes,
@@ -48,6 +50,7 @@ from tristunnel.names.queue import RequestQueue
 from tristunnel.names.run import Run
 from tristunnel.names.site import NameSite, Waiting, hostOf
 from tristunnel.names.table import Route
+from tristunnel.names.whole import handOver
 from tristunnel.wire.http import (
     BadMessage,
     Event,
@@ -197,6 +200,8 @@ class VisitorConnection(Protocol):
         """
         exchange = self._exchange
         kind = type(event)
+        if exchange is not None and exchange.reception is not None:
+            return exchange.reception.take(event)
         if kind is bytes:
             if exchange is not None:
                 if exchange.head.chunked:
@@ -221,30 +226,44 @@ class VisitorConnection(Protocol):
         site = self._site
         self._patience.came()
         self._waiting.known()
-        host = hostOf(head.host)
-        origin, now = self._origins.of(head), site.seconds()
-        self._exchange = exchange = Exchange(head, host, origin, now)
-        exchange.keepAlive = head.keepAlive
-        own = site.ownAnswer(exchange)
+        exchange = Exchange(
+            head, hostOf(head.host), self._origins.of(head), site.seconds()
+        )
+        self._exchange, exchange.keepAlive = exchange, head.keepAlive
+        own = site.received(exchange)
         if own is not None:
-            self._answer(own)
-            return
-        route = site.names.table.find("http", host, head.target.decode("ascii"))
-        if route is None:
-            self._refuse(404, f"No tunnel of this server has the name {host}.")
-            return
-        exchange.route = route
-        own = site.redirect(exchange)
-        if own is not None:
-            self._answer(own)
-            return
-        exchange.written = requestBytes(head, route.rules, origin)
+            self._answer(*own)
+        elif exchange.route is not None and exchange.route.gate is None:
+            self._goOn(exchange, exchange.route)
+        else:
+            exchange.reception = waiting = AtGate(site.reactor, self._gateSaid)
+            waiting.begin(site.gate.ask(exchange))
+            if exchange.reception is not None:
+                # What its service sends meanwhile is no answer to this.
+                self._leaveRun()
+
+    def _gateSaid(self, said: Guest | Answer | None) -> None:
+        """A tunnel's gate has decided on the request."""
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.reception = None
+        if isinstance(said, Guest) and exchange.route is not None:
+            self._goOn(exchange, exchange.route, said)
+            self._advance()
+        elif isinstance(said, Answer):
+            self._answer(said.status, said.data)
+        else:
+            self._refuse(500, "The sign-in of this name does not work.")
+
+    def _goOn(self, exchange: Exchange, route: Route, guest: Guest = ANYBODY) -> None:
+        """A request is let in."""
+        head, origin = exchange.head, exchange.origin
+        exchange.written = requestBytes(head, route.rules, origin, guest)
         first, self._requests.first = self._requests.first, None
         if route.options.raw:
             self._goThrough(exchange, route, first)
             return
-        run = self._runFor(exchange, route)
-        if run is not None:
+        if self._runFor(exchange, route) is not None:
             self._out.append(exchange.written)
 
     def _runFor(self, exchange: Exchange, route: Route) -> Run | None:
@@ -269,13 +288,11 @@ class VisitorConnection(Protocol):
         return self._newRun(exchange, route)
 
     def _newRun(self, exchange: Exchange, route: Route) -> Run | None:
-        reactor = self._site.reactor
-        here = self.transport.getHost()
-        run = Run(self, route, reactor, exchange.origin.address, here)
+        reactor, here = self._site.reactor, self.transport.getHost()
+        self._run = run = Run(self, route, reactor, exchange.origin.address, here)
         run.reader.toHead = exchange.head.method == b"HEAD"
         if self._full:
             run.pauseAnswers()
-        self._run = run
         route.arrived(run, exchange.origin.peer)
         return self._run
 
@@ -318,7 +335,7 @@ class VisitorConnection(Protocol):
                 return
             if exchange is None or exchange.responseDone:
                 # More than was asked for: nobody knows what to make of this service.
-                self._dropRun(TunnelError("protocol-error", "an answer too many"))
+                self._leaveRun(TunnelError("protocol-error", "an answer too many"))
                 if exchange is not None:
                     self._close()
                 return
@@ -414,7 +431,7 @@ class VisitorConnection(Protocol):
 
     def _broken(self, exchange: Exchange, reason: TunnelError) -> None:
         """There is no more of a response, or never was any."""
-        self._dropRun(reason)
+        self._leaveRun(reason)
         self._out = []
         if exchange.response is not None:
             if exchange.responseDone:
@@ -477,27 +494,14 @@ class VisitorConnection(Protocol):
         early = exchange.written + whole[whole.find(b"\r\n\r\n") + 4 :]
         self._patience.stop()
         self._through = True
-        transport, peer = self.transport, exchange.origin.peer
+        transport = self.transport
         if isinstance(transport, SocketTransport):
             transport.unregisterProducer()
-
-            def lastWords(reason: TunnelError) -> bytes:
-                status = statusOf(reason)
-                self._logged(status)
-                after = reason.retryAfter
-                return self._site.page(exchange.head, status, textOf(reason), after)
-
-            def arrived(end: SocketEnd) -> None:
-                end.begunBy(early)
-                end.lastWords = lastWords
-                route.arrived(end, peer)
-
-            SocketEnd.of(transport, arrived)
-            self._logged(0)
+            handOver(transport, self._site, exchange, route, early, self._logged)
             return
         reactor, here = self._site.reactor, transport.getHost()
         self._run = run = Run(self, route, reactor, exchange.origin.address, here)
-        route.arrived(run, peer)
+        route.arrived(run, exchange.origin.peer)
         run.send(early)
 
     # The end
@@ -510,6 +514,8 @@ class VisitorConnection(Protocol):
         """
         exchange = self._exchange
         if exchange is not None:
+            if exchange.reception is not None:
+                exchange.reception.cancel()
             self._site.ended(exchange, status)
             self._exchange = None
 
@@ -523,15 +529,13 @@ class VisitorConnection(Protocol):
             return
         if exchange is not None and not exchange.requestDone:
             # What the service has of it must not be taken for the whole.
-            self._dropRun(TunnelError("protocol-error", text))
-        self.transport.write(self._site.page(head, status, text, retryAfter))
-        self._logged(status)
-        self._close()
+            self._leaveRun(TunnelError("protocol-error", text))
+        self._answer(status, self._site.page(head, status, text, retryAfter))
 
-    def _answer(self, written: tuple[int, bytes]) -> None:
+    def _answer(self, status: int, written: bytes) -> None:
         """Answer with what the server has itself, and close the connection."""
-        self.transport.write(written[1])
-        self._logged(written[0])
+        self.transport.write(written)
+        self._logged(status)
         self._close()
 
     def _close(self) -> None:
@@ -542,7 +546,7 @@ class VisitorConnection(Protocol):
         self._patience.stop()
         exchange = self._exchange
         if exchange is not None and not exchange.responseDone:
-            self._dropRun(TunnelError("reset", "the visitor has left"))
+            self._leaveRun(TunnelError("reset", "the visitor has left"))
         self._leaveRun()
         self._logged(499)
         self._requests.clear()
@@ -550,16 +554,11 @@ class VisitorConnection(Protocol):
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
-    def _leaveRun(self) -> None:
+    def _leaveRun(self, reason: TunnelError | None = None) -> None:
+        """Have no more to do with a service: in good order, or at once."""
         run, self._run = self._run, None
         if run is not None:
-            run.leave()
-            self._hold(RUN, False)
-
-    def _dropRun(self, reason: TunnelError) -> None:
-        run, self._run = self._run, None
-        if run is not None:
-            run.abandon(reason)
+            run.leave() if reason is None else run.abandon(reason)
             self._hold(RUN, False)
 
     # Backpressure
@@ -594,6 +593,6 @@ class VisitorConnection(Protocol):
 
     def _shed(self, reason: TunnelError) -> None:
         """The memory is needed that is kept for this visitor."""
-        self._dropRun(reason)
+        self._leaveRun(reason)
         self._closing = True
         self.transport.abortConnection()

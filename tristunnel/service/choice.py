@@ -17,6 +17,7 @@ from tristunnel.util.hosts import hostAndPort
 __all__ = [
     "SESSION",
     "checkDatagrams",
+    "checkGate",
     "inItsPlace",
     "isNamed",
     "listenersFor",
@@ -109,6 +110,22 @@ def isNamed(known: Mapping[str, Listeners], wanted: TunnelOptions) -> bool:
     """Whether visitors ask for a tunnel by its name."""
     listeners = known.get(wanted.listener)
     return not wanted.private and getattr(listeners, "named", False)
+
+
+def checkGate(known: Mapping[str, Listeners], wanted: TunnelOptions) -> None:
+    """
+    @raise TunnelError: C{bad-option}, if visitors are to be asked who they are where
+        nobody can ask them.
+    """
+    if not wanted.gate:
+        return
+    listeners = None if wanted.private else known.get(wanted.listener)
+    if wanted.raw or not getattr(listeners, "hasGate", False):
+        ways = ", ".join(wanted.gate.ways)
+        raise badOption(
+            f"visitors can be asked for {ways} at HTTP names only, without raw; other"
+            " tunnels have allow and deny"
+        )
 
 
 def inItsPlace(

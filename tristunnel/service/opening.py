@@ -26,7 +26,7 @@ from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
 from tristunnel.service.siblings import Siblings
 
-__all__ = ["Opens", "build"]
+__all__ = ["Opens", "askedAgain", "build"]
 
 
 class Opens(OpensVia, Protocol):
@@ -76,6 +76,11 @@ async def build(
     if group is not None:
         # The group has its name.
         tunnel.name = ""
+        if any(it.gate.describe() != wanted.gate.describe() for it in group.tunnels):
+            raise badOption(
+                "clients that share a name ask the same of its visitors: give all of"
+                " them the same pin, login, oidc, link and stay"
+            )
     lease = caller.lease if name == SESSION else None
     held = await enter(lease)
     _checkWanted(tunnel, caller)
@@ -106,6 +111,20 @@ async def build(
     if lease is not None:
         lease.tunnels.append(tunnel)
         service.kept.keep(tunnel.id, lease.id, tunnel.listener)
+
+
+def askedAgain(tunnel: Tunnel, wanted: TunnelOptions) -> None:
+    """
+    The owner of a tunnel asks for it once more, and may want something else of it.
+    """
+    tunnel.scheme, tunnel.target = wanted.scheme, wanted.target
+    tunnel.tellsDestination = wanted.destination
+    tunnel.setChecked(wanted.health)
+    if tunnel.gate != wanted.gate:
+        tunnel.gate = wanted.gate
+        changed = getattr(tunnel.listener, "changed", None)
+        if changed is not None:
+            changed(wanted)
 
 
 def _checkWanted(tunnel: Tunnel, caller: Caller) -> None:

@@ -37,6 +37,7 @@ from tristunnel.service.caller import Caller, ITunnelService, Listeners, Via
 from tristunnel.service.capability import viaCapability
 from tristunnel.service.choice import (
     SESSION,
+    checkGate,
     inItsPlace,
     isNamed,
     listenersFor,
@@ -54,7 +55,7 @@ from tristunnel.service.host_rules import HostRules
 from tristunnel.service.invitations import Invitations
 from tristunnel.service.leases import Lease, Leases
 from tristunnel.service.managed import ManagedForwards
-from tristunnel.service.opening import build
+from tristunnel.service.opening import askedAgain, build
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.rights import TunnelRights
@@ -207,6 +208,7 @@ class TunnelService:
         if not wanted.private:
             kind, _ = listenersFor(self.listeners, wanted)
             wanted = replace(wanted, listener=kind)
+        checkGate(self.listeners, wanted)
         return self.hosts.completed(wanted, isNamed(self.listeners, wanted))
 
     async def _open(
@@ -223,9 +225,7 @@ class TunnelService:
                 if tunnel.uri == wanted.resume:
                     # What is asked of visitors may have changed meanwhile.
                     self.policies.setByOwner(tunnel, wanted.policy)
-                    tunnel.scheme, tunnel.target = wanted.scheme, wanted.target
-                    tunnel.tellsDestination = wanted.destination
-                    tunnel.setChecked(wanted.health)
+                    askedAgain(tunnel, wanted)
                     if self.siblings is None:
                         self.sharing.asked(tunnel, wanted)
                     return tunnel
@@ -282,6 +282,7 @@ class TunnelService:
             health=Health() if wanted.health else None,
             speech=Speech() if self.looksAtAnswers else None,
             web=caller.web,
+            gate=wanted.gate,
         )
         if wanted.ttl:
             tunnel.until = self.reactor.seconds() + wanted.ttl

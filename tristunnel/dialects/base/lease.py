@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_bytes
 from typing import IO, Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -57,6 +58,7 @@ class ClientLease:
     @ivar uris: The tunnel of each forward, by the forward's text.
     @ivar ports: The port it had.
     @ivar names: The host that it had, if the server had chosen it.
+    @ivar salt: What hashes of passwords are made with, so that they stay the same.
     """
 
     _log = Logger()
@@ -70,6 +72,7 @@ class ClientLease:
         self.uris: dict[str, str] = {}
         self.ports: dict[str, int] = {}
         self.names: dict[str, str] = {}
+        self.salt = token_bytes(16)
         self._path = path
         self._reactor = reactor
         self._lock: IO[bytes] | None = None
@@ -224,6 +227,8 @@ class ClientLease:
                 raise ValueError("no port")
             self.id, self.secret, self.fence = identifier, secret, _fenceIn(state)
             self.uris, self.ports, self.names = uris, ports, names
+            if salt := bytes.fromhex(state.get("salt", "")):
+                self.salt = salt
         except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
             self._log.warn("{path} is damaged and was ignored", path=str(self._path))
 
@@ -279,6 +284,7 @@ class ClientLease:
             "uris": self.uris,
             "ports": self.ports,
             "names": self.names,
+            "salt": self.salt.hex(),
         }
         # Always the same name, for what a kill leaves is then overwritten.
         temporary = path.with_name(f"{path.name}.new")

@@ -348,6 +348,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         if before.policy != after.policy:
             self._settled.discard(before.spec)
             told.append("has new limits on visitors")
+        if before.gate != after.gate:
+            self._settled.discard(before.spec)
+            told.append("asks something else of visitors")
         if (before.options, before.health) != (after.options, after.health):
             self._settled.discard(before.spec)
             self._health.withdrawn(before.spec)

@@ -31,6 +31,8 @@ def wantedFor(
     if forward.scheme:
         options["scheme"] = forward.scheme
     options |= forward.options.asked
+    if forward.gate:
+        options |= forward.gate.asked(lease.salt, forward.wanted)
     if forward.health is not None:
         options["health"] = True
     if forward.isUDP:

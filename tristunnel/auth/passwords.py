@@ -1,0 +1,113 @@
+"""
+Passwords that people remember: kept as hashes of bcrypt, which are slow to guess.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+
+import bcrypt
+
+from tristunnel.auth.credentials import nameProblem
+from tristunnel.auth.files import Lines
+
+__all__ = ["LONGEST", "UserList", "hashed", "isHash", "isPassword", "secretProblem"]
+
+LONGEST = 72
+"""Bytes that a password may have; bcrypt looks at no more."""
+
+COST = 10
+"""Of the hashes that are made here: each step doubles the time."""
+
+_FOREIGN = (b"$apr1$", b"{SHA}", b"$1$", b"$5$", b"$6$", b"sha256:")
+"""Hashes of other kinds, as web servers' files have them."""
+
+
+def isHash(secret: bytes) -> bool:
+    """Whether that is no password, but a hash of one."""
+    return len(secret) == 60 and secret.startswith((b"$2a$", b"$2b$", b"$2y$"))
+
+
+@lru_cache(1024)
+def hashed(password: bytes, salt: bytes, whose: str) -> str:
+    """
+    Make the hash of a password, the same each time for the same salt.
+
+    @param password: Up to L{LONGEST} bytes.
+    @param salt: Secret, so that nobody can begin to guess before he has the hash.
+    @param whose: What the password is for.
+    """
+    own = hmac.digest(salt, whose.encode(), sha256)[:16]
+    # The alphabet of bcrypt is another than that of base64.
+    text = base64.b64encode(own).rstrip(b"=").translate(_ALPHABET)
+    return bcrypt.hashpw(password, b"$2b$%02d$%b" % (COST, text)).decode("ascii")
+
+
+_ALPHABET = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+    b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+)
+
+
+def isPassword(given: bytes, kept: str) -> bool:
+    """
+    Whether a password is the one of a hash; this takes a while, and as long for a
+    wrong one.
+
+    @param kept: The hash; empty for nobody's.
+    """
+    fits = 0 < len(given) <= LONGEST and b"\0" not in given
+    known = (kept or _NOBODYS).encode("ascii")
+    return bcrypt.checkpw(given if fits else b"-", known) and fits and bool(kept)
+
+
+_NOBODYS = "$2b$10$" + "." * 53
+"""What no password has for a hash, at the usual cost."""
+
+
+@dataclass
+class UserList(Lines):
+    """
+    What a file of users says: C{NAME:PASSWORD} or C{NAME:HASH}, as C{htpasswd -B} has
+    it.
+
+    @ivar secrets: The password or the hash of each, by name.
+    """
+
+    secrets: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+    def readLine(self, line: bytes, number: int) -> str | None:
+        said, colon, secret = line.partition(b":")
+        if not colon:
+            return "there is no colon after the name; write NAME:PASSWORD"
+        try:
+            name = said.strip().decode("utf-8")
+        except UnicodeDecodeError:
+            return "the name is not UTF-8"
+        problem = nameProblem(name) or secretProblem(secret.strip())
+        if problem is None and name in self.secrets:
+            problem = "the name is already on an earlier line"
+        if problem is None:
+            self.secrets[name] = secret.strip()
+        return problem
+
+
+def secretProblem(secret: bytes) -> str | None:
+    """
+    Say what is wrong with a password, or a hash of one, in a file.
+
+    @return: The reason without the password, or C{None} for a good one.
+    """
+    if not secret:
+        return "there is no password"
+    if secret.startswith(_FOREIGN):
+        return "the hash is of a kind that is not known; make it with htpasswd -B"
+    if len(secret) > LONGEST or b"\0" in secret:
+        return f"a password has up to {LONGEST} bytes"
+    if secret.startswith(b"$2") and not isHash(secret):
+        return "the hash is not whole"
+    return None

@@ -1,0 +1,202 @@
+"""
+The gate of a server's HTTP names: who may come in is told by a cookie of this server's,
+and who has none is asked.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+from twisted.internet.defer import Deferred
+
+from tristunnel.errors import TunnelError
+from tristunnel.gate.attempts import Attempts
+from tristunnel.gate.pages import GatePages, form
+from tristunnel.gate.seal import Seal, cookieLine, cookieName, cookiesNamed
+from tristunnel.gate.visit import Account, Visit
+from tristunnel.http.browsers import OriginRule
+from tristunnel.names.exchange import Exchange
+from tristunnel.names.gate import Answer, Asked, Form
+from tristunnel.names.heads import Guest
+from tristunnel.names.public import PublicNames
+
+__all__ = ["VisitorGate"]
+
+MOST_FORM = 8 * 1024
+"""Bytes of a form."""
+
+SESSION = "visitor"
+"""What the cookie is for that says who somebody is."""
+
+_WITHOUT = frozenset((b"authorization",))
+
+Fields = dict[str, str]
+
+
+class VisitorGate:
+    """
+    A L{Gate<tristunnel.names.gate.Gate>}.
+
+    @param seal: Signs cookies.
+    @param attempts: Checks passwords.
+    @param names: Has the operator's own pages.
+    """
+
+    def __init__(self, seal: Seal, attempts: Attempts, names: PublicNames) -> None:
+        self.seal = seal
+        self.attempts = attempts
+        self.pages = GatePages(names)
+        self._own: dict[str, Callable[[Visit], Asked]] = {
+            "sign-in": lambda visit: self._form(visit, self._signIn),
+            "sign-out": lambda visit: self._form(visit, self._signOut),
+        }
+
+    def ask(self, exchange: Exchange) -> Asked:
+        visit = Visit(exchange)
+        if visit.own is not None:
+            page = self._own.get(visit.own)
+            if page is None:
+                return self.pages.page(visit, 404, "There is nothing at this address.")
+            return page(visit)
+        account = self.accountOf(visit)
+        if account is not None:
+            return Guest(account.lines)
+        header = visit.head.get(b"authorization")
+        if header[:6].lower() == b"basic " and (visit.rules.pin or visit.rules.login):
+            return self._byHeader(visit, header)
+        return self.pages.asks(visit)
+
+    # Who it is
+
+    def accountOf(self, visit: Visit) -> Account | None:
+        """Find out who has signed in."""
+        name = cookieName(SESSION, visit.path, visit.secure)
+        for value in cookiesNamed(name, visit.head.all(b"cookie")):
+            claims = self.seal.read(SESSION, visit.place, value)
+            account = None if claims is None else Account.of(claims, visit.rules)
+            if account is not None:
+                return account
+        return None
+
+    def signedIn(
+        self, visit: Visit, account: Account, where: str, most: float = 0.0
+    ) -> Answer:
+        """
+        Let somebody in from now on.
+
+        @param where: Where to go on.
+        @param most: Seconds after which it is over in any case; 0 for none.
+        """
+        stay = visit.rules.stayFor(account.way)
+        stay = min(stay, most) if most else stay
+        claims = account.claims(visit.rules)
+        value = self.seal.made(SESSION, visit.place, stay, claims)
+        name = cookieName(SESSION, visit.path, visit.secure)
+        line = cookieLine(name, value, stay, visit.secure)
+        return self.pages.redirect(visit.next(where), line)
+
+    # Forms
+
+    def _form(
+        self, visit: Visit, then: Callable[[Visit, Fields], Answer | Deferred[Answer]]
+    ) -> Asked:
+        if visit.head.method != b"POST":
+            if visit.own == "sign-out":
+                button = form(visit, "sign-out", "", "Sign out")
+                title = f"Sign out of {visit.place}"
+                text = "Sign out by a POST to this address."
+                return self.pages.page(visit, 200, text, [button], title=title)
+            return self.pages.asks(visit)
+        objection = OriginRule([visit.host]).objectionTo(
+            visit.values, lambda: visit.secure
+        )
+        if objection is not None:
+            return self.pages.page(visit, 403, objection)
+        long = self.pages.page(visit, 413, "The form is too long, or did not come.")
+
+        def read(body: bytes) -> Answer | Deferred[Answer]:
+            text = body.decode("utf-8", "replace")
+            try:
+                said = parse_qs(text, keep_blank_values=True, max_num_fields=20)
+            except ValueError:
+                return long
+            return then(visit, {name: values[0] for name, values in said.items()})
+
+        return Form(MOST_FORM, long, read)
+
+    def _signIn(self, visit: Visit, fields: Fields) -> Answer | Deferred[Answer]:
+        rules, user = visit.rules, fields.get("user", "")
+        if "pin" in fields and rules.pin:
+            account, given, kept = Account("pin"), fields["pin"], rules.pin
+        elif user and rules.login:
+            account, kept = Account("login", user), rules.hashOf(user)
+            given = fields.get("password", "")
+        else:
+            return self.pages.asks(visit)
+
+        def tried(isRight: bool) -> Answer:
+            if isRight:
+                return self.signedIn(visit, account, fields.get("next", ""))
+            wrong = "That is not the PIN." if account.way == "pin" else _WRONG
+            return self.pages.asks(visit, 401, wrong)
+
+        try:
+            trying = self.attempts.isRight(
+                visit.address, visit.place, given.encode(), kept
+            )
+        except TunnelError as refusal:
+            return self.refused(visit, refusal)
+        return trying.addCallback(tried)
+
+    def refused(self, visit: Visit, refusal: TunnelError) -> Answer:
+        """Answer that something cannot be done now."""
+        headers = b""
+        if refusal.retryAfter is not None:
+            headers = b"Retry-After: %d\r\n" % max(1, round(refusal.retryAfter))
+        text = refusal.message[:1].upper() + refusal.message[1:]
+        return self.pages.page(visit, 429, f"{text}.", headers=headers)
+
+    def _signOut(self, visit: Visit, fields: Fields) -> Answer:
+        name = cookieName(SESSION, visit.path, visit.secure)
+        line = cookieLine(name, "", 0, visit.secure)
+        text = "You have signed out."
+        title = f"Signed out of {visit.place}"
+        return self.pages.page(visit, 200, text, headers=line, title=title)
+
+    # Programs
+
+    def _byHeader(self, visit: Visit, header: bytes) -> Asked:
+        """Take what C{Authorization} says, as programs send it with each request."""
+        rules = visit.rules
+        try:
+            login = base64.b64decode(header[6:], validate=True)
+        except binascii.Error:
+            return self.pages.asks(visit)
+        name, _, password = login.partition(b":")
+        user = name.decode("utf-8", "replace")
+        kept = rules.hashOf(user)
+        account = Account("login", user)
+        if not kept and rules.pin:
+            account, kept = Account("pin"), rules.pin
+        said = (visit.place, kept, login)
+        guest = Guest(account.lines, _WITHOUT)
+        if self.attempts.isKnown(*said):
+            return guest
+
+        def tried(isRight: bool) -> Guest | Answer:
+            if isRight:
+                self.attempts.remember(*said)
+                return guest
+            return self.pages.asks(visit, 401, _WRONG)
+
+        try:
+            trying = self.attempts.isRight(visit.address, visit.place, password, kept)
+        except TunnelError as refusal:
+            return self.refused(visit, refusal)
+        return trying.addCallback(tried)
+
+
+_WRONG = "The name or the password is wrong."

@@ -1,0 +1,186 @@
+"""
+What visitors see who are asked who they are: a page for browsers, a line for programs.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from urllib.parse import urlencode, urlsplit
+
+from tristunnel.gate.visit import Visit
+from tristunnel.names.gate import Answer
+from tristunnel.names.pages import FORMS, wholeResponse
+from tristunnel.names.public import PublicNames
+
+__all__ = ["GatePages"]
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font: 1.1em/1.5 system-ui, sans-serif; max-width: 22em; margin: 15vh auto;
+  padding: 0 1em; color: #222; background: #fff }}
+h1 {{ font-size: 1.5em; overflow-wrap: anywhere }}
+form {{ margin: 1.5em 0 }}
+label {{ display: block; margin: .8em 0 }}
+input {{ display: block; box-sizing: border-box; width: 100%; font: inherit;
+  padding: .4em .6em; color: inherit; background: transparent;
+  border: 1px solid #888; border-radius: .3em }}
+button, .button {{ font: inherit; padding: .5em 1.2em; color: #fff;
+  background: #1a5fb4; border: 0; border-radius: .3em; cursor: pointer;
+  text-decoration: none }}
+.told {{ font-weight: bold }}
+@media (prefers-color-scheme: dark) {{ body {{ color: #ddd; background: #1b1b1b }} }}
+</style>
+<h1>{title}</h1>
+<!-- sign-in -->
+</html>
+"""
+
+_SECURITY = (
+    b"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src"
+    b" data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'\r\n"
+    b"X-Frame-Options: DENY\r\n"
+    b"Referrer-Policy: same-origin\r\n"
+    b"Connection: close\r\n"
+)
+"""No other site's page may show one of these within itself, and nothing of ours needs
+a script."""
+
+_ASKS = {
+    "pin": "a PIN",
+    "login": "a name and a password",
+    "oidc": "an account at {issuer}",
+    "link": "a link",
+}
+
+
+class GatePages:
+    """
+    Writes answers.
+
+    @param names: Has the operator's own.
+    """
+
+    def __init__(self, names: PublicNames) -> None:
+        self._names = names
+
+    def asks(self, visit: Visit, status: int = 401, told: str = "") -> Answer:
+        """
+        Ask a visitor.
+
+        @param status: C{401}, or why there is nothing else.
+        @param told: What is wrong so far.
+        """
+        ways = [_ASKS[each].format(issuer=issuerOf(visit)) for each in visit.rules.ways]
+        if told and status != 401:
+            text = told
+        else:
+            text = f"{told} {visit.place} asks visitors for {' or '.join(ways)}."
+        challenge = b""
+        if status == 401 and not visit.isBrowser and self._takesHeader(visit):
+            # A browser would ask by itself, and not show the page.
+            challenge = b'WWW-Authenticate: Basic realm="%b", charset="UTF-8"\r\n' % (
+                visit.host.encode("ascii")
+            )
+        return self.page(visit, status, text.strip(), _forms(visit), told, challenge)
+
+    @staticmethod
+    def _takesHeader(visit: Visit) -> bool:
+        return bool(visit.rules.pin or visit.rules.login)
+
+    def page(
+        self,
+        visit: Visit,
+        status: int,
+        text: str,
+        forms: Sequence[str] = (),
+        told: str = "",
+        headers: bytes = b"",
+        title: str = "",
+    ) -> Answer:
+        """
+        Answer with a page, or with a line.
+
+        @param text: What is the matter, in sentences.
+        @param forms: In HTML.
+        @param told: What stands above the forms; by default, all of C{text}.
+        @param headers: Lines to be added.
+        """
+        head = visit.head
+        if visit.wantsPage:
+            said = told or ("" if forms else text)
+            parts = [f'<p class="told">{html.escape(said)}</p>'] if said else []
+            inner = "\n".join((*parts, *forms)).encode()
+            shown = title or f"Sign in to {visit.place}"
+            ours = _PAGE.format(title=html.escape(shown)).encode()
+            whole = self._names.pages.signIn or ours
+            kind, body = b"text/html", whole.replace(FORMS, inner, 1)
+        else:
+            kind, body = b"text/plain", f"{text}\n".encode()
+        data = wholeResponse(
+            status, kind, body, headers + _SECURITY, head.method != b"HEAD"
+        )
+        return Answer(status, data)
+
+    def redirect(self, where: str, headers: bytes = b"") -> Answer:
+        """Send a visitor on, to be asked for by a GET."""
+        lines = b"Location: %b\r\n" % where.encode("ascii")
+        data = wholeResponse(303, b"text/plain", b"", lines + headers + _SECURITY)
+        return Answer(303, data)
+
+
+def issuerOf(visit: Visit) -> str:
+    """How a provider is called on a page."""
+    provider = visit.rules.oidc
+    return "" if provider is None else urlsplit(provider.issuer).netloc
+
+
+def form(
+    visit: Visit, page: str, fields: str, button: str, method: str = "post"
+) -> str:
+    """
+    Write a form.
+
+    @param page: Which of the gate's pages takes it.
+    @param fields: In HTML.
+    @param button: What the button says.
+    """
+    return (
+        f'<form method="post" action="{visit.base}/{page}">\n{fields}\n'
+        f"<button>{html.escape(button)}</button>\n</form>"
+    )
+
+
+def hidden(name: str, value: str) -> str:
+    """Write a field that is not seen."""
+    return f'<input type="hidden" name="{name}" value="{html.escape(value)}">'
+
+
+def _forms(visit: Visit) -> list[str]:
+    """All ways to sign in."""
+    found, rules, where = [], visit.rules, hidden("next", visit.target)
+    if rules.pin:
+        field = (
+            '<label>PIN <input name="pin" type="password" autocomplete="off" required'
+            " autofocus></label>"
+        )
+        found.append(form(visit, "sign-in", f"{where}\n{field}", "Continue"))
+    if rules.login:
+        fields = (
+            '<label>Name <input name="user" autocomplete="username" required></label>\n'
+            '<label>Password <input name="password" type="password"'
+            ' autocomplete="current-password" required></label>'
+        )
+        found.append(form(visit, "sign-in", f"{where}\n{fields}", "Sign in"))
+    if rules.oidc is not None:
+        # No form: browsers follow those to no other site.
+        url = html.escape(f"{visit.base}/begin?{urlencode({'next': visit.target})}")
+        words = html.escape(f"Sign in with {issuerOf(visit)}")
+        found.append(f'<p><a class="button" href="{url}">{words}</a></p>')
+    if not found:
+        found.append("<p>Open the link that you were given.</p>")
+    return found
