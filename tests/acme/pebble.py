@@ -26,7 +26,7 @@ from tests.support.processes import Program, freePort, startProgram
 from tests.tls.authority import makeAuthority
 from tristunnel.acme.account import Account
 from tristunnel.acme.challenges import Answers
-from tristunnel.acme.settings import AuthoritySettings
+from tristunnel.acme.settings import AuthoritySettings, ExternalAccount
 from tristunnel.tls.contexts import serverContext
 from tristunnel.tls.pem import loadIdentity
 
@@ -80,6 +80,8 @@ class Pebble:
 
     @ivar url: Its directory.
     @ivar ca: Who vouches for its TLS.
+    @ivar customers: Whose accounts it takes, by their keys' identifiers; empty for
+        anybody's. To be set before it is started.
     """
 
     def __init__(self, reactor: Any, directory: Path, zone: str = "test.example"):
@@ -89,6 +91,7 @@ class Pebble:
         self.names = NameServer(zone, directory)
         self.challenges = _Challenges(self.answers)
         self._ports: list[Any] = []
+        self.customers: dict[str, str] = {}
         self.program: Program | None = None
         authority = makeAuthority()
         self.ca = authority.write(directory / "ca.pem")
@@ -126,7 +129,8 @@ class Pebble:
             "httpPort": httpPort,
             "tlsPort": tlsPort,
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": False,
+            "externalAccountBindingRequired": bool(self.customers),
+            "externalAccountMACKeys": self.customers,
         }
         config = self.directory / "pebble.json"
         config.write_text(json.dumps({"pebble": settings}))
@@ -148,8 +152,9 @@ class Pebble:
         self.url = f"https://localhost:{port}/dir"
         self._manage = f"https://localhost:{manage}"
 
-    def account(self) -> Account:
-        settings = AuthoritySettings("me@test.example", self.url, str(self.ca))
+    def account(self, external: ExternalAccount | None = None) -> Account:
+        ca = str(self.ca)
+        settings = AuthoritySettings("me@test.example", self.url, ca, external)
         return Account(settings, self.directory)
 
     def root(self) -> Deferred[bytes]:

@@ -105,12 +105,12 @@ class AccountTests(TestCase):
             self.assertIn("/dir", problem.message, body)
             self.assertLess(len(problem.message), 600)
 
-    async def test_byHand(self) -> None:
-        """An authority that wants accounts made by hand is refused, with the cure."""
+    async def test_unbound(self) -> None:
+        """An authority that has customers only is told of, with the cure."""
         directory = self.authority.answers["/dir"][1]
         directory["meta"] = {"externalAccountRequired": True}
         problem = await self.problem()
-        self.assertIn("--acme-directory", problem.message)
+        self.assertIn("--acme-eab", problem.message)
         with self.assertRaises(AuthorityProblem):
             await inThread(reactor, lambda: reach(self.settings))
 

@@ -22,6 +22,7 @@ from tristunnel.acme.dns import CommandRecords, Records, UpdatedRecords
 from tristunnel.acme.order import Orders
 from tristunnel.acme.problems import AuthorityProblem
 from tristunnel.acme.renewal import AutomaticCertificates
+from tristunnel.acme.settings import ExternalAccount
 from tristunnel.acme.store import Store
 from tristunnel.acme.threads import inThread
 from tristunnel.tls.pem import certificateNames
@@ -122,6 +123,21 @@ class PebbleTests(TestCase):
         self.assertEqual(again.failures, 1)
         self.assertGreaterEqual(again.next - again.tried, 300.0)
         self.flushLoggedErrors()
+
+    async def test_customers(self) -> None:
+        """An authority that has customers takes an account that is bound to theirs."""
+        key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+        self.pebble.customers = {"kid-1": key}
+        await self.pebble.start()
+        stranger = ExternalAccount("kid-2", key)
+        for external, words in ((None, "customers"), (stranger, "not known")):
+            orders = self.orders("http-01", account=self.pebble.account(external))
+            with self.assertRaises(AuthorityProblem) as caught:
+                await orders.obtain(["a.test.example"])
+            self.assertIn("--acme-eab", caught.exception.message)
+            self.assertIn(words, caught.exception.message)
+        account = self.pebble.account(ExternalAccount("kid-1", key))
+        await self.orders("http-01", account=account).obtain(["a.test.example"])
 
     async def test_unknownAccount(self) -> None:
         """An authority that has forgotten an account gets another one."""

@@ -150,6 +150,10 @@ class NameServingTests(FileTestCase):
                 "--acme-dns-key",
             ),
             (
+                ("--https", "tcp:443", "--acme", "a@b.c", "--acme-eab", self.ca),
+                "two lines",
+            ),
+            (
                 ("--https", "tcp:443", "--acme", "a@b.c", "--acme-dns-hook", "/no/x"),
                 "no program",
             ),

@@ -53,18 +53,18 @@ def reach(settings: AuthoritySettings) -> None:
     net = ClientNetwork(None, None, ES256, verify, _AGENT, TIMEOUT)
     try:
         client = ClientV2(ClientV2.get_directory(settings.directory, net), net)
-        _refuseByHand(client, settings)
+        _refuseUnbound(client, settings)
     except _FAILURES as failure:
         if isinstance(failure, AuthorityProblem):
             raise
         raise problemOf(failure, None, settings.directory) from None
 
 
-def _refuseByHand(client: ClientV2, settings: AuthoritySettings) -> None:
-    if client.external_account_required():
+def _refuseUnbound(client: ClientV2, settings: AuthoritySettings) -> None:
+    if client.external_account_required() and settings.external is None:
         raise AuthorityProblem(
-            f"{settings.directory} wants an account that was made with it by hand,"
-            " which is not supported: choose another with --acme-directory"
+            f"{settings.directory} serves its customers only: write what it gives you"
+            " for external account binding to a file, and give --acme-eab FILE"
         )
 
 
@@ -171,12 +171,26 @@ class Account:
             self._hint = max(0.0, until.timestamp() - time.time())
 
     def _register(self, client: ClientV2, key: JWK) -> None:
-        _refuseByHand(client, self._settings)
-        made = client.new_account(
-            messages.NewRegistration.from_data(
-                email=self._settings.email, terms_of_service_agreed=True
+        _refuseUnbound(client, self._settings)
+        external, binding = self._settings.external, None
+        if external is not None:
+            binding = messages.ExternalAccountBinding.from_data(
+                key.public_key(), external.identifier, external.key, client.directory
             )
+        wanted = messages.NewRegistration.from_data(
+            email=self._settings.email,
+            terms_of_service_agreed=True,
+            external_account_binding=binding,
         )
+        try:
+            made = client.new_account(wanted)
+        except messages.Error as error:
+            if binding is None or error.code not in _UNBOUND:
+                raise
+            raise AuthorityProblem(
+                f"{self._settings.directory} does not take what --acme-eab says"
+                f" ({error.detail or error.code}): copy both lines anew"
+            ) from None
         self._write("private_key.json", key.json_dumps())
         self._write("regr.json", json.dumps({"uri": made.uri}))
         self._log.info(
@@ -212,6 +226,7 @@ class Account:
         replaceFile(str(self._path(name)), text.encode())
 
 
+_UNBOUND = ("externalAccountRequired", "malformed", "unauthorized")
 _NO_ACCOUNT = ("accountDoesNotExist", "unauthorized")
 
 _FAILURES = (

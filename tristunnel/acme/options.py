@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -12,17 +13,20 @@ from tristunnel.acme.settings import (
     WAIT,
     AuthoritySettings,
     DomainSettings,
+    ExternalAccount,
 )
+from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.config.help import Group
 from tristunnel.config.numbers import seconds
 from tristunnel.errors import badOption
 from tristunnel.tls.pem import loadAuthorities
+from tristunnel.util.files import warnIfOpen
 
 __all__ = ["ACME", "ACMEOptions", "ACMEOptionsMixin", "automaticCertificates"]
 
 ACME = Group(
     "Automatic certificates",
-    "acme=EMAIL acme-directory=URL acme-ca=FILE acme-dns-hook=COMMAND"
+    "acme=EMAIL acme-directory=URL acme-ca=FILE acme-eab=FILE acme-dns-hook=COMMAND"
     " acme-dns-server=HOST[:PORT] acme-dns-key=FILE acme-dns-wait=SECONDS",
 )
 """How help shows them."""
@@ -61,6 +65,13 @@ class ACMEOptionsMixin:
         ),
         ("acme-directory", None, LETS_ENCRYPT, "URL of the authority's directory."),
         ("acme-ca", None, "", "PEM file to verify the authority's own server with."),
+        (
+            "acme-eab",
+            None,
+            "",
+            "File with the identifier and the key of your account with the authority,"
+            " for external account binding.",
+        ),
         (
             "acme-dns-hook",
             None,
@@ -118,12 +129,42 @@ class ACMEOptionsMixin:
         if bool(self["acme-dns-server"]) != bool(self["acme-dns-key"]):
             raise badOption("--acme-dns-server goes with --acme-dns-key")
         self.authority = AuthoritySettings(
-            self["acme"], self["acme-directory"], self["acme-ca"]
+            self["acme"],
+            self["acme-directory"],
+            self["acme-ca"],
+            _external(self["acme-eab"]) if self["acme-eab"] else None,
         )
         _records(self.changesDomains)
 
 
-_DEPENDENT = ("acme-ca", "acme-dns-hook", "acme-dns-server", "acme-dns-key")
+_DEPENDENT = (
+    *("acme-ca", "acme-eab", "acme-dns-hook", "acme-dns-server", "acme-dns-key"),
+)
+
+
+def _external(path: str) -> ExternalAccount:
+    """
+    Read what an authority gives its customers.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    try:
+        status, data = readAtOnce(path)
+        words = data.decode("ascii").split()
+    except (OSError, ValueError) as problem:
+        raise badOption(
+            f"--acme-eab {path} cannot be read: {reasonOf(problem)}"
+        ) from None
+    warnIfOpen(path, status.st_mode)
+    if len(words) != 2 or not _KEY.fullmatch(words[1]):
+        raise badOption(
+            f"--acme-eab {path} takes two lines: the key's identifier, and the key in"
+            " base64url, as the authority shows them"
+        )
+    return ExternalAccount(words[0], words[1].rstrip("="))
+
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{16,1000}=*")
 
 
 def _records(settings: DomainSettings) -> Any:

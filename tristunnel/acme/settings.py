@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["LETS_ENCRYPT", "WAIT", "AuthoritySettings", "DomainSettings"]
+__all__ = [
+    "LETS_ENCRYPT",
+    "WAIT",
+    "AuthoritySettings",
+    "DomainSettings",
+    "ExternalAccount",
+]
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 """The authority that is asked unless somebody says otherwise."""
 
 WAIT = 30.0
 """Seconds that a changed record takes to be seen everywhere, unless said otherwise."""
+
+
+@dataclass(frozen=True)
+class ExternalAccount:
+    """
+    A customer's account with an authority, which ours is bound to (RFC 8555, section
+    7.3.4).
+
+    @ivar identifier: What the authority calls its key.
+    @ivar key: The key, in base64url.
+    """
+
+    identifier: str
+    key: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -22,11 +42,13 @@ class AuthoritySettings:
     @ivar directory: The URL of what it offers.
     @ivar ca: A PEM file with who vouches for its own TLS; empty for those that the
         platform trusts.
+    @ivar external: What our account is bound to, or C{None}.
     """
 
     email: str
     directory: str = LETS_ENCRYPT
     ca: str = ""
+    external: ExternalAccount | None = None
 
 
 @dataclass(frozen=True)

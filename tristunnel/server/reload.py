@@ -43,6 +43,7 @@ RESTART = frozenset(
         "acme-dns-key",
         "acme-dns-server",
         "acme-dns-wait",
+        "acme-eab",
         "ask",
         "ask-default",
         "ask-timeout",

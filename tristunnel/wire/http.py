@@ -439,11 +439,11 @@ class ResponseReader(_Reader):
             kept.append(event)
             if isinstance(event, ResponseHead) and not event.isInterim:
                 break
+        kept.append(_END)
         if any(isinstance(each, bytes) for each in events):
+            # It is whole, but nobody knows where the next one would begin.
             kept.append(BadMessage(502, "a response to HEAD has a body"))
             self._over = True
-        else:
-            kept.append(_END)
         self._bodiless = self.toHead = False
         self._parser = self.makeParser(self)
         self._forget()
