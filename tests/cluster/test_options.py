@@ -118,8 +118,8 @@ class OptionsTests(FileTestCase):
         """What does not go together, and what several machines cannot do."""
         for words, why in (
             (("--processes", "2"), "leave --processes out"),
+            (("--acme", "a@b.example", "--http", "tcp:0"), "--acme works on one"),
             (("--demo",), "--demo works on one machine"),
-            (("--http", "tcp:0", "--domain", "t.example"), "--http works on one"),
             (("--cluster-advertise", "x"), "--cluster-advertise x: "),
             (("--cluster-ports", "some"), "all"),
             (("--member-ttl", "1"), "--member-ttl"),

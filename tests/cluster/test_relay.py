@@ -16,7 +16,7 @@ from tests.cluster.test_redis_book import RedisTestCase
 from tests.support.loopback import Talk
 from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.redis_book import RedisBook
-from tristunnel.cluster.relay import RelayFactory, askForTunnel
+from tristunnel.cluster.relay import RelayFactory, RelayWays, askForTunnel
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
@@ -54,18 +54,13 @@ class Member:
             reactor,
             book,
             self.tunnels.listeners,
-            SECRET,
-            wayTo,
+            self.tunnels.here,
+            RelayWays(reactor, book.about, SECRET, wayTo),
+            self.tunnels.hosts,
             hold=2.0,
         )
         book.watch(self.entries.changed)
         self.tunnels.kept = self.entries
-
-    def find(self, tunnel: str) -> Any:
-        held = self.tunnels.here.get(tunnel)
-        if held is None:
-            raise TunnelError("unknown-tunnel")
-        return held.tunnel.visitorArrived
 
 
 class RelayTestCase(RedisTestCase):
@@ -82,7 +77,7 @@ class RelayTestCase(RedisTestCase):
 
     async def listen(self, member: Member) -> None:
         """Have a member take visitors of others."""
-        factory = RelayFactory(reactor, SECRET, member.find)
+        factory = RelayFactory(reactor, SECRET, member.tunnels.here.arrivedFor)
         endpoint = TCP4ServerEndpoint(reactor, 0, interface=member.host)
         port = await endpoint.listen(factory)
         self.addCleanup(port.stopListening)
@@ -226,7 +221,7 @@ class StrangerTests(RelayTestCase):
         await self.opened(self.members[0])
         (tunnel,) = self.members[0].tunnels.tunnels
         self.assertIn("has left", await self.refusal(b"another secret", tunnel.id))
-        self.assertIn("no such tunnel", await self.refusal(SECRET, "unknown"))
+        self.assertIn("client", await self.refusal(SECRET, "unknown"))
         self.assertEqual(tunnel.streams, set())
 
     async def test_nonsense(self) -> None:

@@ -68,11 +68,10 @@ class NameTableTests(SynchronousTestCase):
         self.assertEqual(list(self.table), [])
 
     def test_bounds(self) -> None:
-        """A place is taken once, and a host has so many paths."""
-        first = self.enter("a.example")
-        with self.assertRaises(TunnelError) as caught:
-            self.enter("a.example")
-        self.assertEqual(caught.exception.code.name, "name-taken")
+        """A newer route takes an older one's place; a host has so many paths."""
+        before, first = self.enter("a.example"), self.enter("a.example")
+        self.assertIs(self.table.find("http", "a.example"), first)
+        self.assertFalse(self.table.remove(before))
         for number in range(NameTable.MOST_PATHS - 1):
             self.enter("a.example", f"/{number}")
         with self.assertRaises(TunnelError) as caught:

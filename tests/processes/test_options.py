@@ -42,7 +42,7 @@ class OptionsTests(SynchronousTestCase):
         """What cannot be divided is refused in one line that names it."""
         for words, named in (
             (("--demo",), "--demo"),
-            (("--http", "tcp:0"), "--http"),
+            (("--http", "onion:80"), "--http 'onion:80'"),
             (("--processes", "65"), "--processes"),
             (("--processes", "-1"), "--processes"),
             (("--processes", "two"), "--processes"),

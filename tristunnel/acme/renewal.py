@@ -63,6 +63,8 @@ class AutomaticCertificates(Service):
     @param now: The time of day.
 
     @ivar certificates: Those that there are.
+    @ivar orders: Whether this process gets them; otherwise another one that keeps them
+        in the same place does.
     """
 
     _log = Logger(namespace="tristunnel.acme")
@@ -77,6 +79,7 @@ class AutomaticCertificates(Service):
         now: Callable[[], float] = time.time,
     ) -> None:
         self.certificates = NamedCertificates(store.live, seconds=reactor.seconds)
+        self.orders = True
         self._reactor = reactor
         self._orders = orders
         self._store = store
@@ -168,7 +171,7 @@ class AutomaticCertificates(Service):
     # When
 
     def _wakeIn(self, seconds: float) -> None:
-        if not self.running:
+        if not (self.running and self.orders):
             return
         if self._waking is not None and self._waking.active():
             if self._waking.getTime() <= self._reactor.seconds() + seconds:
@@ -207,7 +210,7 @@ class AutomaticCertificates(Service):
 
     def _renewalOf(self, name: str) -> Renewal:
         known = self._renewals.get(name)
-        if known is None:
+        if known is None or not self.orders:
             known = self._renewals[name] = self._store.renewal(name)
         return known
 

@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
+from tristunnel.cluster.entries import Entries
+from tristunnel.cluster.siblings import SiblingWays
 from tristunnel.dataplane.poller import pollerOf
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import DIALECTS
@@ -36,17 +40,18 @@ def serveAsMember(
     detectors: Sequence[ProtocolDetectorFactory],
     limiters: Sequence[PreauthLimiter],
     reload: Callable[[], object],
-) -> None:
+) -> Deferred[None]:
     """
     Have a server pass what is not its own, and take what is.
 
     @param reactor: The process's.
     @param membership: Its parent and siblings.
     @param sessions: Its sessions.
-    @param detectors: What serves its ports; connections of other members are served
-        as those of the first one.
+    @param detectors: What serves clients at its ports; connections of other members
+        are served as those of the first one.
     @param limiters: What counts failed logins there.
     @param reload: Called when another member was told to reload its configuration.
+    @return: Fires when it knows what the others have opened, and can serve.
     """
     poller = pollerOf(reactor)
     assert poller is not None
@@ -62,12 +67,32 @@ def serveAsMember(
         limiter.told = partial(siblings.tell, name)
         siblings.publish(name, limiter.failedElsewhere)
     siblings.publish("reload", reload)
-    ports = sessions.service.kept = VisitorsPorts(membership)
-    for listeners in sessions.service.listeners.values():
+    service = sessions.service
+    ports = VisitorsPorts(membership)
+    for listeners in service.listeners.values():
         if isinstance(listeners, TCPListeners):
             listeners.bind = ports.listen
         elif isinstance(listeners, UDPListeners):
             listeners.bind = ports.bind
+    entries = Entries(
+        reactor,
+        membership.book,
+        {
+            kind: listeners
+            for kind, listeners in service.listeners.items()
+            if getattr(listeners, "named", False)
+        },
+        service.here,
+        SiblingWays(
+            poller,
+            membership,
+            service.here.arrivedFor,
+            lambda: siblings.passed.update(("visitor",)),
+        ),
+        service.hosts,
+        kept=ports,
+    )
+    service.kept = entries
     sessions.visiting = Visiting(poller, membership, siblings, sessions.service)
     sessions.visiting.dialler = sessions.dialler
     sessions.passing = Passing(poller, membership, detectors[0], siblings.passed)
@@ -77,6 +102,7 @@ def serveAsMember(
     owners = PageOwners(sessions.passing, membership.index, membership.count)
     for each in detectors:
         each.elsewhere = owners
+    return entries.begin()
 
 
 def _obeyOnce(reactor: Any, membership: Membership) -> None:

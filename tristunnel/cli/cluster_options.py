@@ -94,7 +94,7 @@ class ClusterOptionsMixin:
             raise badOption(
                 "--cluster runs one process on each machine: leave --processes out"
             )
-        for option in ("http", "https", "minecraft", "postgres", "demo"):
+        for option in ("demo", "acme"):
             if self[option]:
                 raise badOption(
                     f"--{option} works on one machine: leave it or --cluster out"

@@ -20,7 +20,7 @@ from tristunnel.tls.named import NamedCertificates
 from tristunnel.util.endpoints import listenInFull
 from tristunnel.util.words import checkChoice
 
-__all__ = ["NAMES", "NameOptionsMixin"]
+__all__ = ["NAMES", "NAME_PORTS", "NameOptionsMixin"]
 
 NAMES = Group(
     "Names for visitors",
@@ -32,7 +32,9 @@ NAMES = Group(
 """How help shows them."""
 
 
-_PORTS = ("http", "https", "minecraft", "postgres")
+NAME_PORTS = ("http", "https", "minecraft", "postgres")
+"""The options that say where visitors of names connect."""
+
 _SECURE = frozenset(("https", "postgres"))
 
 
@@ -84,7 +86,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
 
     def __init__(self) -> None:
         super().__init__()
-        for option in (*_PORTS, "domain", "reserved-name"):
+        for option in (*NAME_PORTS, "domain", "reserved-name"):
             self[option] = []
 
     def __getitem__(self, name: str, /) -> Any:
@@ -148,7 +150,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
         if self["certificates"]:
             self.namedCertificates = NamedCertificates(self["certificates"])
             self.namedCertificates.check("--certificates")
-        if any(self[option] for option in _PORTS):
+        if any(self[option] for option in NAME_PORTS):
             return
         for option in ("domain", "access-log", "error-pages", "acme", "certificates"):
             if self[option]:
@@ -166,7 +168,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
         """
         made = [
             self._namePort(reactor, option, listenInFull(each))
-            for option in _PORTS
+            for option in NAME_PORTS
             for each in self[option]
         ]
         ports = joined(self.serverPorts, made)

@@ -68,6 +68,8 @@ class NameServing:
         its own is asked for: authorities give few in a week.
 
     @ivar automatic: Gets certificates; C{None} if nobody is asked for any.
+    @ivar detectors: What tells connections for the server itself apart, at the ports
+        that it has made.
     """
 
     def __init__(
@@ -90,9 +92,13 @@ class NameServing:
             [options["hostname"].lower(), *options.domains],
             lambda name: own is not None and own.find(name) is not None,
         )
+        self.detectors: list[ProtocolDetectorFactory] = []
         self._first = {"--minecraft": self._minecraft, "--postgres": self._postgres}
         self._sources = [] if own is None else [own]
         if self.automatic is not None:
+            # One order for a name, whichever process has its tunnel.
+            membership = options.membership
+            self.automatic.orders = membership is None or membership.index == 0
             self._sources.append(self.automatic.certificates)
             names.challenge = self._answers.get
             names.held = lambda host: isMadeUp(host) or self.automatic.want(host)
@@ -232,7 +238,10 @@ class NameServing:
                 protocols.append(shared)
             else:
                 protocols.append(NamesPortProtocol(hosts, secure))
-            return detecting(protocols)
+            made = detecting(protocols)
+            if "--port" in options:
+                self.detectors.append(made)
+            return made
 
         if not port.serving("--https"):
             whole = detector(frozenset((port.option, *port.serves)), port.secure)

@@ -9,6 +9,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
 
+from tristunnel.cli.name_options import NAME_PORTS
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.processes.channel import MOST_DESCRIPTORS
 from tristunnel.processes.copies import CopyingReactor, checkCopied
@@ -46,11 +47,6 @@ def checkProcesses(options: ServerOptions) -> None:
         )
     if not hasattr(select, "epoll"):
         raise badOption("--processes needs Linux: leave it out")
-    for option in ("http", "https", "minecraft", "postgres"):
-        if options[option]:
-            raise badOption(
-                f"--{option} serves names in one process: leave it or --processes out"
-            )
     if len(options.allPorts) > MOST_DESCRIPTORS:
         raise badOption(
             f"--processes goes with {MOST_DESCRIPTORS} ports at most: leave it out, or"
@@ -74,9 +70,10 @@ def _commandOf(options: Any) -> list[str]:
     words = [own, *more, outer.subCommand, *options.arguments]
     # Those of the file as it is now: a member that is started again has the sockets of
     # this parent, whatever the file says then.
-    if "port" not in options.told:
-        for port in options["port"]:
-            words += ["--port", port]
+    for option in ("port", *NAME_PORTS):
+        if option not in options.told:
+            for port in options[option]:
+                words += [f"--{option}", port]
     if options["rpc"] and "rpc" not in options.told:
         words += ["--rpc", options["rpc"]]
     return memberCommand("tristunnel.cli.member", *words)

@@ -11,6 +11,7 @@ from typing import Any
 
 from autobahn.websocket import USES_NVX
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
@@ -98,6 +99,7 @@ class Serving(MultiService):
         self._reactor, self._options, self._log = reactor, options, log
         self._membership = options.membership
         self._cluster: ClusterService | None = None
+        self._knowing: Deferred[None] | None = None
         self._limiters: list[PreauthLimiter] = []
         self._visitorsTLS: CreatorInForce | None = None
         self._clientsTLS: CreatorInForce | None = None
@@ -135,15 +137,7 @@ class Serving(MultiService):
         self._sessions.stateDirectory = options.stateDirectory
         if options["direct-udp"]:
             self._sessions.paths = ServerPaths(reactor, offset=self._index)
-        self._server = TunnelServerService(
-            reactor,
-            self._makePorts(),
-            self._sessions,
-            self._tunnels,
-            options["grace"],
-            self._cannotStart,
-        )
-        self._server.names = self._names
+        self._server = self._makeServer()
         signals = ReloadSignalService(reactor, log, self._reloadLater)
         signals.setServiceParent(self)
         self._server.setServiceParent(self)
@@ -173,9 +167,16 @@ class Serving(MultiService):
             "before", "shutdown", hurryOnSecondSignal, reactor, self._signalled
         )
         self._watch.start()
-        reactor.callWhenRunning(self._running)
+        reactor.callWhenRunning(self._begun)
 
-    def _running(self) -> None:
+    def _begun(self) -> None:
+        """The server's service has been started."""
+        if self._knowing is None:
+            self._running(None)
+        else:
+            self._knowing.addCallback(self._running)
+
+    def _running(self, result: None) -> None:
         """All ports are open."""
         if self._membership is not None:
             self._membership.hurry = self._hurry
@@ -279,6 +280,19 @@ class Serving(MultiService):
             if listeners is not None
         }
 
+    def _makeServer(self) -> TunnelServerService:
+        made = TunnelServerService(
+            self._reactor,
+            self._makePorts(),
+            self._sessions,
+            self._tunnels,
+            self._options["grace"],
+            self._cannotStart,
+        )
+        made.names = self._names
+        made.before = self._knowing
+        return made
+
     def _makePorts(self) -> list[tuple[ServerPort, Any]]:
         options, sessions = self._options, self._sessions
         limiter = self._makeLimiter()
@@ -337,11 +351,12 @@ class Serving(MultiService):
             for port in (*clientPorts, *options.namePorts)
         ]
         if self._membership is not None:
-            serveAsMember(
+            self._knowing = serveAsMember(
                 self._reactor,
                 self._membership,
                 sessions,
-                [detector for port, detector in (*named, *ports)],
+                # The first port is one for clients.
+                [*self._naming.detectors, *(each for _, each in ports)],
                 self._limiters,
                 self._reloadLater,
             )

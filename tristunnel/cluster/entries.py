@@ -1,43 +1,71 @@
-"""Ports of tunnels whose clients are at other machines: visitors come in here, too."""
+"""
+Ports and names of tunnels whose clients are at other members: visitors come in here,
+too, and are led to the one member that has the client.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from tristunnel.cluster.redis_book import RedisBook
-from tristunnel.cluster.relay import askForTunnel
 from tristunnel.errors import TunnelError
+from tristunnel.model.book import IBook
 from tristunnel.model.kept_ports import PortsKept
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.record import Change, TunnelRecord
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.entries import ownerOf
+from tristunnel.service.here import Here
+from tristunnel.service.host_rules import HostRules
+from tristunnel.util.deferreds import returnsDeferred
+from tristunnel.util.hosts import addressText
 
-__all__ = ["Entries", "MemberSide"]
+__all__ = ["HOLD", "Entries", "MemberSide", "Ways"]
 
-KINDS = ("tcp", "tls")
-"""Listeners whose ports every machine opens."""
+HOLD = 5.0
+"""Seconds that a visitor waits for a tunnel whose client is moving."""
 
 WAITING = 256
 """Visitors of a tunnel who wait for their way to be found."""
+
+MOVING = ("client-away", "session-lost", "unknown-tunnel")
+"""How a member refuses that has a tunnel no more, or not yet."""
+
+LEAVING = "shutting-down"
+"""How one refuses that is stopping: its clients go to others, when it is done."""
 
 _AGAIN = 0.25
 _ATTEMPTS = 12
 _TURN = 0.02
 
 
+class Ways(Protocol):
+    """How visitors get to other members."""
+
+    async def wayTo(self, record: TunnelRecord, visitor: str, host: str) -> Any:
+        """
+        Lead a visitor to the member that has a tunnel's client.
+
+        @param visitor: Where it comes from.
+        @param host: Where it came to; empty if that is not known.
+        @return: The end of the way, once the visitor is served there.
+        @raise TunnelError: Why it is not. Nothing was said for it before.
+        """
+
+
 class MemberSide:
     """
     The L{IClientSide<tristunnel.model.tunnel.IClientSide>} of a tunnel whose client is
-    at another machine.
+    at another member.
 
     @param entries: All of them.
     @param record: What the book says of the tunnel.
@@ -51,7 +79,7 @@ class MemberSide:
         self._waiting = 0
 
     def serve(self, stream: Stream) -> None:
-        """Lead a visitor to that machine."""
+        """Lead a visitor to that member."""
         if self._waiting >= WAITING:
             stream.refuse(TunnelError("limit-reached", "too many visitors wait"))
             return
@@ -68,23 +96,30 @@ class MemberSide:
 
     async def _lead(self, stream: Stream) -> None:
         """
-        Find the way, while it may be found. No byte of the visitor was sent before,
-        so another attempt does no harm.
+        Find the way, while it may be found: the tunnel's client may be on its way from
+        one member to another. No byte of the visitor was sent before, so another
+        attempt does no harm.
         """
         entries = self._entries
         end = entries.reactor.seconds() + entries.hold
+        place = getattr(stream.visitor, "hostAddress", None)
+        host = "" if place is None else addressText(place)
         try:
             while True:
                 try:
-                    way = await entries.wayTo(self.record, stream.visitorAddress)
-                except TunnelError:
-                    if stream.over or entries.reactor.seconds() >= end:
+                    way = await entries.ways.wayTo(
+                        self.record, stream.visitorAddress, host
+                    )
+                except TunnelError as refusal:
+                    code = refusal.code.name
+                    late = code in MOVING and entries.reactor.seconds() >= end
+                    if stream.over or late or code not in (*MOVING, LEAVING):
                         raise
                 else:
                     stream.connect(way)
                     return
                 await deferLater(entries.reactor, _AGAIN)
-                # It may have moved, and this machine not have heard of it.
+                # It may have moved, and this member not have heard of it.
                 await entries.lookAgain(self)
         finally:
             self._waiting -= 1
@@ -99,10 +134,12 @@ class Entries(PortsKept):
 
     @param reactor: Tells time.
     @param book: The book.
-    @param listeners: What opens ports, by what C{openTunnel} calls it.
-    @param secret: What all members of the cluster know.
-    @param endpoint: Makes the way to a member of what it advertises.
+    @param listeners: What opens ports and names here, by what C{openTunnel} calls it.
+    @param here: The tunnels of this member itself.
+    @param ways: Lead to the other members.
+    @param hosts: Knows whose a name is.
     @param hold: Seconds that a visitor waits for a tunnel whose client has moved.
+    @param kept: What else becomes of this member's own ports.
 
     @ivar unbound: Ports that cannot be had here.
     """
@@ -112,50 +149,60 @@ class Entries(PortsKept):
     def __init__(
         self,
         reactor: Any,
-        book: RedisBook,
+        book: IBook,
         listeners: Mapping[str, Any],
-        secret: bytes,
-        endpoint: Callable[[str], IStreamClientEndpoint],
-        hold: float,
+        here: Here,
+        ways: Ways,
+        hosts: HostRules,
+        hold: float = HOLD,
+        kept: PortsKept | None = None,
     ) -> None:
         self.reactor = reactor
         self.hold = hold
+        self.ways = ways
         self.unbound: set[str] = set()
         self._book = book
         self._listeners = listeners
-        self._secret = secret
-        self._endpoint = endpoint
+        self._here = here
+        self._hosts = hosts
+        self._kept = kept or PortsKept()
         self._tunnels: dict[str, tuple[Tunnel, MemberSide]] = {}
+        self._all: WeakSet[Tunnel] = WeakSet()
         self._looking: set[str] = set()
         self._work: set[Deferred[None]] = set()
         self._observer = ServerObserver()
         self._stopped = False
 
+    @returnsDeferred
+    async def begin(self) -> None:
+        """Follow the book from now on, and open what is in it."""
+        watching = self._book.watch(self.changed)
+        try:
+            await watching
+            await self._lookAround()
+        except TunnelError as refusal:
+            self._log.error(
+                "Not all names and ports are known yet: {refusal}", refusal=refusal
+            )
+
     def changed(self, change: Change) -> None:
         """Something has happened in the book."""
-        if change.kind in ("opened", "changed", "closed"):
+        if change.kind in ("changed", "closed"):
             self._look(change.id)
         elif change.kind in ("claimed", "expired"):
             for tunnel, (_, side) in list(self._tunnels.items()):
                 if side.record.lease == change.id:
                     self._look(tunnel)
-            if change.kind == "claimed" and change.place.member != self._book.member:
-                self._lookThrough(change.id)
         elif change.kind == "resynced":
-            self._lookThrough("")
+            self._do(self._lookAround())
 
-    def _lookThrough(self, lease: str) -> None:
-        """Look at all tunnels of a lease, or at all."""
-
-        async def look() -> None:
-            records = await self._book.snapshot()
-            for tunnel in set(self._tunnels) - {each.id for each in records}:
-                self._look(tunnel)
-            for record in records:
-                if not lease or record.lease == lease:
-                    await self._follow(record)
-
-        self._do(look())
+    async def _lookAround(self) -> None:
+        """Look at all tunnels."""
+        records = await self._book.snapshot()
+        for tunnel in set(self._tunnels) - {each.id for each in records}:
+            self._look(tunnel)
+        for record in records:
+            await self._follow(record)
 
     def _look(self, tunnel: str) -> None:
         async def look() -> None:
@@ -186,21 +233,43 @@ class Entries(PortsKept):
     async def _follow(self, record: TunnelRecord) -> None:
         """Open or close here what belongs to a tunnel."""
         known = self._tunnels.get(record.id)
-        kind, _, _ = record.address.partition("://")
-        port = record.address.rpartition(":")[2]
-        isElsewhere = record.place.member != self._book.member
-        if not isElsewhere or kind not in KINDS or not port.isdecimal():
+        wanted = self._publicSide(record)
+        isOurs = record.place.member == self._book.member
+        if isOurs and wanted is not None and wanted.name:
+            # Its visitors wait until its client has come back, after this member was
+            # killed; or go on to where it was, until it is open here.
+            isOurs = self._here.get(record.id) is not None and known is None
+        if isOurs or wanted is None:
             await self._close(record.id)
         elif known is not None:
             known[1].record = record
-        elif record.id not in self._looking and kind in self._listeners:
+        elif record.id not in self._looking:
             self._looking.add(record.id)
             try:
-                await self._open(record, kind, int(port))
+                await self._open(record, wanted)
             finally:
                 self._looking.discard(record.id)
 
-    async def _open(self, record: TunnelRecord, kind: str, port: int) -> None:
+    def _publicSide(self, record: TunnelRecord) -> TunnelOptions | None:
+        """
+        Find out by what a tunnel's visitors may come in here.
+
+        @return: C{None} if they may not.
+        """
+        if not record.address:
+            return None
+        for kind, _, name in (each.partition(":") for each in record.reserved):
+            if getattr(self._listeners.get(kind), "named", False):
+                asked = TunnelOptions.fromMapping(json.loads(record.options or "{}"))
+                host, slash, path = name.partition("/")
+                return replace(asked, listener=kind, name=host, path=slash + path)
+        kind, _, _ = record.address.partition("://")
+        port = record.address.rpartition(":")[2]
+        if kind in self._listeners and port.isdecimal():
+            return TunnelOptions(listener=kind, port=int(port))
+        return None
+
+    async def _open(self, record: TunnelRecord, wanted: TunnelOptions) -> None:
         side = MemberSide(self, record)
         tunnel = Tunnel(
             record.id,
@@ -210,12 +279,17 @@ class Entries(PortsKept):
             self.reactor.seconds,
             uri=record.uri,
         )
+        self._all.add(tunnel)
         opening = partial(
-            self._listeners[kind].open,
-            TunnelOptions(port=port),
+            self._listeners[wanted.listener].open,
+            wanted,
             tunnel.visitorArrived,
             _reserved,
         )
+        if wanted.name:
+            self._hosts.isElsewhere(tunnel, record, wanted.name)
+            if not json.loads(record.options or "{}").get("name"):
+                self._hosts.wasMadeUp(wanted.name, record)
         listener = None
         for attempt in range(_ATTEMPTS):
             if self._stopped or record.id not in self._looking:
@@ -223,11 +297,11 @@ class Entries(PortsKept):
             try:
                 listener = await opening()
             except TunnelError as refusal:
-                # It may have been this machine's own until a moment ago.
+                # It may have been this member's own until a moment ago.
                 if refusal.code.name != "port-taken" or attempt == _ATTEMPTS - 1:
                     self.unbound.add(record.address)
                     self._log.warn(
-                        "Visitors of {uri} cannot come in at this machine: {refusal}",
+                        "Visitors of {uri} cannot come in at this member: {refusal}",
                         uri=record.uri,
                         refusal=refusal,
                     )
@@ -241,32 +315,42 @@ class Entries(PortsKept):
 
     # PortsKept
 
+    def keep(self, tunnel: str, lease: str, listener: Any) -> None:
+        # It is open here.
+        self._do(self._close(tunnel))
+        self._kept.keep(tunnel, lease, listener)
+
+    def keeps(self, listener: Any) -> bool:
+        return self._kept.keeps(listener)
+
+    def drop(self, tunnel: str) -> None:
+        self._kept.drop(tunnel)
+
+    def forget(self, tunnel: str) -> None:
+        self._kept.forget(tunnel)
+
+    def moved(self, record: TunnelRecord) -> None:
+        self._do(self._follow(record))
+
     async def recall(self, tunnel: str) -> None:
-        """A tunnel comes to this machine, and has its port itself from now on."""
+        """A tunnel comes to this member, and has its port itself from now on."""
         self._looking.discard(tunnel)
-        if tunnel in self._tunnels:
-            await self._close(tunnel)
-            # The poller closes descriptors only at the end of its turn.
-            await deferLater(self.reactor, _TURN)
+        known = self._tunnels.get(tunnel)
+        if known is not None and known[0].listener is not None:
+            port = known[0].listener.address[2]
+            if port:
+                await self._close(tunnel)
+                # The poller closes descriptors only at the end of its turn.
+                await deferLater(self.reactor, _TURN)
+        await self._kept.recall(tunnel)
 
     async def _close(self, identifier: str) -> None:
         """Let nobody in here any more; visitors who are in stay."""
         known = self._tunnels.pop(identifier, None)
-        if known is not None and known[0].listener is not None:
-            await known[0].listener.close()
-
-    async def wayTo(self, record: TunnelRecord, visitor: str) -> Any:
-        """
-        Connect to the machine that has a tunnel's client.
-
-        @return: The end of the way.
-        @raise TunnelError: Why that cannot be.
-        """
-        about = await self._book.about(record.place.member)
-        endpoint = self._endpoint(str(about.get("address", "")))
-        return await askForTunnel(
-            self.reactor, endpoint, self._secret, record.id, visitor
-        )
+        if known is not None:
+            self._hosts.release(known[0])
+            if known[0].listener is not None:
+                await known[0].listener.close()
 
     async def lookAgain(self, side: MemberSide) -> None:
         """Find out where a tunnel's client is now; without the book it stays there."""
@@ -285,7 +369,7 @@ class Entries(PortsKept):
 
     def streams(self) -> int:
         """How many visitors there are."""
-        return sum(len(tunnel.streams) for tunnel, _ in self._tunnels.values())
+        return sum(len(tunnel.streams) for tunnel in self._all)
 
 
 async def _reserved(kind: str, port: int | str) -> None:

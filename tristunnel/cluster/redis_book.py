@@ -355,11 +355,6 @@ class RedisBook(GrantedInRedis):
 
     @returnsDeferred
     async def snapshot(self) -> list[TunnelRecord]:
-        """
-        All tunnels of all members.
-
-        @raise TunnelError: C{cluster-away}.
-        """
         return [
             replace(
                 TunnelRecord.fromDict(json.loads(text)), place=Place(member, int(fence))

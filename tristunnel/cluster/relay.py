@@ -3,7 +3,8 @@ A visitor's way from the machine where it came in to the one that has its tunnel
 client: a connection that begins with three lines, and is the visitor's from then on.
 
 The owner says what it speaks and a random word; the entry asks for a tunnel, and proves
-by that word that it knows the cluster's secret; the owner answers C{ok}, or why not.
+by that word that it knows the cluster's secret; the owner answers C{ok} when the
+visitor is served, or why not.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -26,14 +27,16 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tristunnel.cluster.arrival import PATIENCE as SERVED
+from tristunnel.cluster.arrival import Finds, RelayedArriving, placeFrom
 from tristunnel.dataplane.peek import Peeking
 from tristunnel.dataplane.transport_end import Arriving
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import End
 from tristunnel.jsonrpc.strictjson import BadJSON, decode
+from tristunnel.model.record import TunnelRecord
 from tristunnel.util.hosts import addressText
 
-__all__ = ["VERSION", "RelayFactory", "askForTunnel"]
+__all__ = ["VERSION", "RelayFactory", "RelayWays", "askForTunnel"]
 
 VERSION = 1
 """What members speak to each other; unlike ones do not."""
@@ -48,8 +51,11 @@ _LONGEST = 2000
 _GREETING = "tristunnel-cluster"
 
 
-def _proof(secret: bytes, word: str, tunnel: str, visitor: str) -> str:
-    text = "\n".join((_GREETING, word, tunnel, visitor))
+_ASKED = ("tunnel", "visitor", "host")
+
+
+def _proof(secret: bytes, word: str, *asked: str) -> str:
+    text = "\n".join((_GREETING, word, *asked))
     return hmac.new(secret, text.encode(), sha256).hexdigest()
 
 
@@ -65,8 +71,13 @@ class _Lines(Peeking):
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        self._timer = self._reactor.callLater(PATIENCE, self.late)
+        self.within(PATIENCE)
         super().connectionMade()
+
+    def within(self, seconds: float) -> None:
+        """Wait so long for the next line."""
+        self.forgetTime()
+        self._timer = self._reactor.callLater(seconds, self.late)
 
     def late(self) -> None:
         """For subclasses: the line has not come."""
@@ -89,11 +100,6 @@ class _Lines(Peeking):
     def say(self, line: str) -> None:
         """Send a line."""
         self.transport.write(line.encode() + b"\n")
-
-    def beEnd(self, arrived: Callable[[Any], None]) -> None:
-        """Let the connection be a visitor's from now on."""
-        self.forgetTime()
-        self.handOver(Arriving(self._reactor, arrived))
 
     def forgetTime(self) -> None:
         """There is nothing to wait for any more."""
@@ -127,23 +133,31 @@ class _Owner(_Lines):
             asked = None
         if not isinstance(asked, dict):
             asked = {}
-        tunnel, visitor, proof = (
-            str(asked.get(key, "")) for key in ("tunnel", "visitor", "proof")
-        )
-        right = _proof(self._parent.secret, self._word, tunnel, visitor)
+        *told, proof = (str(asked.get(key, "")) for key in (*_ASKED, "proof"))
+        right = _proof(self._parent.secret, self._word, *told)
         if not hmac.compare_digest(proof.encode("utf-8", "replace"), right.encode()):
             self._parent.refused(addressText(self.transport.getPeer()))
             self.transport.abortConnection()
             return
         self._parent.strangers.discard(self)
+        tunnel, visitor, host = told
         try:
             arrived = self._parent.find(tunnel)
         except TunnelError as refusal:
             self.say(json.dumps(refusal.asDict()))
             self.transport.loseConnection()
             return
-        self.say("ok")
-        self.beEnd(lambda end: arrived(end, visitor))
+
+        def came(end: Any) -> None:
+            def told(reason: TunnelError | None) -> None:
+                word = "ok" if reason is None else json.dumps(reason.asDict())
+                end.say(word.encode() + b"\n")
+
+            end.tells(told, placeFrom(host))
+            arrived(end, visitor)
+
+        self.forgetTime()
+        self.handOver(RelayedArriving(self._reactor, came))
 
     def forgetTime(self) -> None:
         super().forgetTime()
@@ -156,8 +170,7 @@ class RelayFactory(Factory[_Owner]):
 
     @param reactor: Tells time.
     @param secret: What all members of the cluster know.
-    @param find: Finds what is told of the visitors of a tunnel, by its id; or raises
-        L{TunnelError}.
+    @param find: Finds who takes a tunnel's visitors.
 
     @ivar strangers: Who has not proved to be a member yet.
     """
@@ -169,7 +182,7 @@ class RelayFactory(Factory[_Owner]):
         self,
         reactor: IReactorTime,
         secret: bytes,
-        find: Callable[[str], Callable[[End, str], None]],
+        find: Finds,
     ) -> None:
         self.secret = secret
         self.find = find
@@ -198,14 +211,12 @@ class _Entry(_Lines):
         self,
         reactor: Any,
         secret: bytes,
-        tunnel: str,
-        visitor: str,
+        asked: tuple[str, ...],
         answered: Deferred[Any],
     ) -> None:
         super().__init__(reactor)
         self._secret = secret
-        self._tunnel = tunnel
-        self._visitor = visitor
+        self._asked = asked
         self._answered = answered
         self._greeted = False
 
@@ -213,7 +224,8 @@ class _Entry(_Lines):
         if not self._greeted:
             self._greet(line.split())
         elif line == "ok":
-            self.beEnd(self._answered.callback)
+            self.forgetTime()
+            self.handOver(Arriving(self._reactor, self._answered.callback))
         else:
             self._fail(_refusalIn(line))
 
@@ -230,9 +242,10 @@ class _Entry(_Lines):
             )
         else:
             self._greeted = True
-            proof = _proof(self._secret, words[2], self._tunnel, self._visitor)
-            asked = {"tunnel": self._tunnel, "visitor": self._visitor, "proof": proof}
-            self.say(json.dumps(asked))
+            proof = _proof(self._secret, words[2], *self._asked)
+            asked = dict(zip(_ASKED, self._asked, strict=True))
+            self.say(json.dumps({**asked, "proof": proof}))
+            self.within(SERVED)
 
     def late(self) -> None:
         self._fail(TunnelError("client-away", "the tunnel's server does not answer"))
@@ -272,6 +285,7 @@ async def askForTunnel(
     secret: bytes,
     tunnel: str,
     visitor: str,
+    host: str = "",
 ) -> Any:
     """
     Lead a visitor to another machine.
@@ -280,16 +294,60 @@ async def askForTunnel(
     @param secret: What all members of the cluster know.
     @param tunnel: The tunnel's id.
     @param visitor: Where the visitor comes from.
+    @param host: Where it came to; empty if that is not known.
     @return: The L{End<tristunnel.interfaces.End>} of the way.
     @raise TunnelError: Why it cannot go there.
     """
     answered: Deferred[Any] = Deferred()
-    factory = _EntryFactory(lambda: _Entry(reactor, secret, tunnel, visitor, answered))
+    asked = tunnel, visitor, host
+    factory = _EntryFactory(lambda: _Entry(reactor, secret, asked, answered))
     connecting = endpoint.connect(factory).addTimeout(PATIENCE, reactor)
     try:
-        await connecting
+        protocol: Any = await connecting
+    except CancelledError:
+        raise
     except Exception as error:
         raise TunnelError(
             "client-away", f"the tunnel's server cannot be reached: {error}"
         ) from None
-    return await answered
+    try:
+        return await answered
+    except CancelledError:
+        # The visitor has left.
+        protocol.transport.abortConnection()
+        raise
+
+
+class RelayWays:
+    """
+    The L{Ways<tristunnel.cluster.entries.Ways>} to other machines.
+
+    @param reactor: Connects.
+    @param about: Says what a member tells of itself, by its name.
+    @param secret: What all members of the cluster know.
+    @param endpoint: Makes the way to a member of what it advertises.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        about: Callable[[str], Awaitable[Mapping[str, object]]],
+        secret: bytes,
+        endpoint: Callable[[str], IStreamClientEndpoint],
+    ) -> None:
+        self._reactor = reactor
+        self._about = about
+        self._secret = secret
+        self._endpoint = endpoint
+
+    async def wayTo(self, record: TunnelRecord, visitor: str, host: str) -> Any:
+        """
+        Connect to the machine that has a tunnel's client.
+
+        @raise TunnelError: Why that cannot be.
+        """
+        about = await self._about(record.place.member)
+        endpoint = self._endpoint(str(about.get("address", "")))
+        return await askForTunnel(
+            self._reactor, endpoint, self._secret, record.id, visitor, host
+        )

@@ -19,14 +19,16 @@ from tristunnel.cluster.address import EngineAddress
 from tristunnel.cluster.engine import Engine
 from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.redis_book import RedisBook, Times
-from tristunnel.cluster.relay import VERSION, RelayFactory
+from tristunnel.cluster.relay import VERSION, RelayFactory, RelayWays
 from tristunnel.cluster.tokens import SharedTokens
-from tristunnel.errors import TunnelError
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.endpoints import cannotListen
 from tristunnel.util.process import Drain
 
-__all__ = ["ClusterService", "ClusterSettings"]
+__all__ = ["PORTS", "ClusterService", "ClusterSettings"]
+
+PORTS = ("tcp", "tls")
+"""Listeners whose ports every machine opens."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,24 @@ class ClusterService(Service):
         """Say whose tunnels are shared with the other members."""
         self._tunnels = tunnels
         settings = self.settings
+        ways = RelayWays(
+            self._reactor,
+            self.book.about,
+            settings.secret,
+            lambda advertised: clientFromString(self._reactor, advertised),
+        )
         self._entries = Entries(
             self._reactor,
             self.book,
-            tunnels.listeners if settings.all else {},
-            settings.secret,
-            lambda advertised: clientFromString(self._reactor, advertised),
+            {
+                kind: listeners
+                for kind, listeners in tunnels.listeners.items()
+                if getattr(listeners, "named", False)
+                or (settings.all and kind in PORTS)
+            },
+            tunnels.here,
+            ways,
+            tunnels.hosts,
             settings.hold,
         )
         self.book.watch(self._entries.changed)
@@ -123,18 +137,12 @@ class ClusterService(Service):
 
     def startService(self) -> None:
         super().startService()
-        factory = RelayFactory(self._reactor, self.settings.secret, self._find)
+        assert self._tunnels is not None
+        find = self._tunnels.here.arrivedFor
+        factory = RelayFactory(self._reactor, self.settings.secret, find)
         listening = maybeDeferred(self.settings.listen.listen, factory)
         listening.addCallbacks(self._opened, self._notOpened)
         self.book.start()
-
-    def _find(self, tunnel: str) -> Any:
-        tunnels = self._tunnels
-        held = None if tunnels is None else tunnels.here.get(tunnel)
-        if held is None or held.tunnel.clientSide is None:
-            # The visitor may wait where it came in.
-            raise TunnelError("client-away")
-        return held.tunnel.visitorArrived
 
     def _opened(self, listening: IListeningPort) -> None:
         self._listening = listening

@@ -7,7 +7,7 @@ epoll.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -116,7 +116,7 @@ class TransportEnd(ConnectionEnd, Protocol):
         return address
 
     @property
-    def hostAddress(self) -> IAddress:
+    def hostAddress(self) -> IAddress | None:
         """Where the far side has connected to."""
         address: IAddress = self.transport.getHost()
         return address
@@ -192,7 +192,12 @@ class Arriving(Protocol):
     Makes an end of whatever connection an endpoint has.
 
     @ivar end: The end, once the connection is there.
+    @cvar socketEnd: What it is of a socket of ours.
+    @cvar transportEnd: What it is of any other transport.
     """
+
+    socketEnd: ClassVar[type[SocketEnd]] = SocketEnd
+    transportEnd: ClassVar[type[TransportEnd]] = TransportEnd
 
     def __init__(self, reactor: Any, arrived: Callable[[Any], None]) -> None:
         self.end: SocketEnd | TransportEnd | None = None
@@ -202,9 +207,9 @@ class Arriving(Protocol):
     def makeConnection(self, transport: Any) -> None:
         """The connection is there."""
         if isinstance(transport, SocketTransport):
-            self.end = SocketEnd.of(transport, self._show)
+            self.end = self.socketEnd.of(transport, self._show)
             return
-        self.end = made = TransportEnd(self._reactor, self._arrived)
+        self.end = made = self.transportEnd(self._reactor, self._arrived)
         self.dataReceived = made.dataReceived  # type: ignore[method-assign]
         self.connectionLost = made.connectionLost  # type: ignore[method-assign]
         below = getattr(transport, "protocol", None)

@@ -69,7 +69,9 @@ class NameListener:
 
     def close(self) -> Awaitable[object]:
         """Take the route away."""
-        if self._names.table.remove(self.route) and self._certified:
+        self._names.table.remove(self.route)
+        if self._certified:
+            self._certified = False
             self._names.left(self.route.host)
         return succeed(None)
 

@@ -107,6 +107,9 @@ class IBook(Interface):
         @raise TunnelError: C{unknown-tunnel}.
         """
 
+    def snapshot() -> Deferred[list[TunnelRecord]]:
+        """All tunnels of all members."""
+
     def holder(reserved: str) -> Deferred[TunnelRecord | None]:
         """
         Find out who has something reserved.

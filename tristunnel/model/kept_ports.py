@@ -1,8 +1,10 @@
-"""What becomes of visitors' ports when the process ends that has them."""
+"""What becomes of visitors' ports when their tunnel goes to another process."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from tristunnel.model.record import TunnelRecord
 
 __all__ = ["PortsKept"]
 
@@ -25,6 +27,17 @@ class PortsKept:
 
     def drop(self, tunnel: str) -> None:
         """A tunnel needs its port no more; doing it twice is no error."""
+
+    def moved(self, record: TunnelRecord) -> None:
+        """
+        A tunnel's client has come to another member, whose it is from now on.
+
+        @param record: What the book says of it since then.
+        """
+
+    def streams(self) -> int:
+        """How many visitors are led to other members."""
+        return 0
 
     async def recall(self, tunnel: str) -> None:
         """

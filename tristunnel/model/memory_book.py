@@ -297,6 +297,10 @@ class MemoryBook:
         return record
 
     @returnsDeferred
+    async def snapshot(self) -> list[TunnelRecord]:
+        return list(self._pages.tunnels.values())
+
+    @returnsDeferred
     async def holder(self, reserved: str) -> TunnelRecord | None:
         return self._pages.tunnels.get(self._pages.reserved.get(reserved, ""))
 

@@ -84,16 +84,16 @@ class NameTable:
 
     def enter(self, route: Route) -> None:
         """
-        Add a route.
+        Add a route. The book has said whose the name is, so this one takes the place
+        of the one that there may be: its tunnel has come to another member.
 
-        @raise TunnelError: C{name-taken}, C{limit-reached}.
+        @raise TunnelError: C{limit-reached}.
         """
         host = self._hosts.get((route.kind, route.host)) or _Host()
-        if any(each.path == route.path for each in host.routes):
-            raise TunnelError(
-                "name-taken",
-                f"the name {route.host}{route.path} is already in use; choose another",
-            )
+        before = next((each for each in host.routes if each.path == route.path), None)
+        if before is not None:
+            host.routes[host.routes.index(before)] = route
+            return
         if len(host.routes) >= self.MOST_PATHS:
             raise TunnelError(
                 "limit-reached",

@@ -83,6 +83,10 @@ class _Answers:
         return (await self._book.find(tunnel)).asDict()
 
     @returnsDeferred
+    async def snapshot(self, asker: Asker) -> object:
+        return [record.asDict() for record in await self._book.snapshot()]
+
+    @returnsDeferred
     async def holder(self, asker: Asker, reserved: str) -> object:
         record = await self._book.holder(reserved)
         return None if record is None else record.asDict()
@@ -184,6 +188,10 @@ class ParentsBook:
     @returnsDeferred
     async def find(self, tunnel: str) -> TunnelRecord:
         return TunnelRecord.fromDict(await self._ask("find", tunnel))
+
+    @returnsDeferred
+    async def snapshot(self) -> list[TunnelRecord]:
+        return [TunnelRecord.fromDict(each) for each in await self._ask("snapshot")]
 
     @returnsDeferred
     async def holder(self, reserved: str) -> TunnelRecord | None:

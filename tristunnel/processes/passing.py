@@ -7,7 +7,6 @@ who accepted it keeps it, and passes one end of a pair of sockets that is joined
 
 from __future__ import annotations
 
-import socket as socketModule
 from collections import Counter
 from collections.abc import Callable
 from socket import socket
@@ -29,8 +28,8 @@ from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.errors import TunnelError
 from tristunnel.processes.link import Asker
 from tristunnel.processes.membership import Membership
+from tristunnel.processes.passage import endOf, passage
 from tristunnel.util.members import memberIn
-from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["PassedTransport", "Passing", "socketBelow"]
 
@@ -175,20 +174,13 @@ class Passing:
         @return: What is to be passed.
         @raise TunnelError: C{limit-reached}, without descriptors.
         """
-        try:
-            ours, theirs = socketModule.socketpair(AF_UNIX)
-        except OSError as error:
-            raise TunnelError("limit-reached", f"a passage: {error.strerror}") from None
-        ours.setblocking(False)
+        ours, theirs = passage()
 
         def closed(reason: TunnelError | None) -> None:
             """Either end is over."""
 
         def arrived(end: SocketEnd) -> None:
-            inner = SocketEnd(
-                self._poller, ours, lambda other: join(end, other, closed)
-            )
-            inner.begin()
+            endOf(self._poller, ours, lambda other: join(end, other, closed))
 
         SocketEnd.of(transport, arrived)
         return theirs

@@ -43,6 +43,7 @@ class TunnelServerService(Service):
     @ivar numbers: Their numbers, by what was asked for.
     @ivar grace: Seconds that streams get to finish.
     @ivar names: Told of the ports that names share.
+    @ivar before: Waited for before it listens, or C{None}.
     """
 
     _log = Logger()
@@ -64,6 +65,7 @@ class TunnelServerService(Service):
         self._sessions = sessions
         self.grace = grace
         self.names = PublicNames()
+        self.before: Deferred[None] | None = None
         self._failed = failed
         self._drain: Drain | None = None
         self._begun = False
@@ -80,6 +82,12 @@ class TunnelServerService(Service):
         if self._begun:
             return
         self._begun = True
+        if self.before is None:
+            self._openPorts(None)
+        else:
+            self.before.addCallback(self._openPorts)
+
+    def _openPorts(self, result: None) -> None:
         for port, factory in self._ports:
             opening = maybeDeferred(port.listening.listen, factory)
             opening.addCallback(self._opened, port)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
-from tristunnel.model.record import Change
+from tristunnel.model.record import Change, TunnelRecord
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.access import AccessGrants
 from tristunnel.service.here import Here
@@ -24,6 +25,7 @@ class Elsewhere:
     @param leases: Its leases.
     @param access: Its access.
     @param discard: Ends tunnels.
+    @param moved: Told of each tunnel whose client is at another process now.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class Elsewhere:
         leases: Leases,
         access: AccessGrants,
         discard: Callable[[list[Tunnel], TunnelError], object],
+        moved: Callable[[TunnelRecord], object],
     ) -> None:
         self._book = book
         self._here = here
         self._leases = leases
         self._access = access
         self._discard = discard
+        self._moved = moved
 
     def changed(self, change: Change) -> None:
         """Something has happened in the book, maybe by another process."""
@@ -69,4 +73,9 @@ class Elsewhere:
         holder, lease.holder = lease.holder, None
         if holder is not None:
             holder.displaced()
+        if change.kind == "claimed":
+            for tunnel in lease.tunnels:
+                held = self._here.get(tunnel.id)
+                if held is not None:
+                    self._moved(replace(held.record, place=change.place))
         self._discard(list(lease.tunnels), reason)

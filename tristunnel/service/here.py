@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tristunnel.errors import TunnelError
+from tristunnel.interfaces import EitherEnd
 from tristunnel.model.record import Place, TunnelRecord
 from tristunnel.model.tunnel import Tunnel
 
@@ -49,11 +50,13 @@ class Here:
 
     @ivar count: How many are L{counted}.
     @ivar withPorts: How many of those have ports.
+    @ivar leaving: Why other processes are to send no more visitors, or C{None}.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
         self.count = self.withPorts = 0
+        self.leaving: TunnelError | None = None
 
     def __iter__(self) -> Iterator[Tunnel]:
         return iter([held.tunnel for held in self._held.values() if held.record.uri])
@@ -119,6 +122,21 @@ class Here:
         @param tunnel: Its id.
         """
         return self._held.get(tunnel)
+
+    def arrivedFor(self, tunnel: str) -> Callable[[EitherEnd, str], None]:
+        """
+        Find who takes the visitors of a tunnel who came in at another process.
+
+        @param tunnel: Its id.
+        @raise TunnelError: C{client-away}, if its client is not here now; they may
+            wait where they came in.
+        """
+        held = self._held.get(tunnel)
+        if held is None or held.tunnel.clientSide is None:
+            raise TunnelError("client-away")
+        if self.leaving is not None:
+            raise self.leaving
+        return held.tunnel.visitorArrived
 
     def live(self, record: TunnelRecord) -> Tunnel:
         """

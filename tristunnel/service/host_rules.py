@@ -16,6 +16,7 @@ from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.names import hostWanted, patternsFor
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.permissions import Identity
+from tristunnel.model.record import TunnelRecord
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.names.words import pronounceable
 from tristunnel.service.caller import Caller
@@ -46,15 +47,22 @@ class _Held:
     tunnels: set[Tunnel] = field(default_factory=set)
 
 
-def _ownerOf(tunnel: Tunnel, caller: Caller) -> str:
+def _ownerOf(identity: Identity, lease: str, tunnel: str) -> str:
     """
     Tell owners apart: by their names where these are proven, else by what only they
     have.
+
+    @param lease: The id of the tunnel's lease, or empty.
+    @param tunnel: Its own.
     """
-    identity = caller.identity
     if not (identity.anonymous or identity.issued):
         return f"client {identity.name}"
-    return f"lease {caller.lease.id}" if caller.lease else f"tunnel {tunnel.id}"
+    return f"lease {lease}" if lease else f"tunnel {tunnel}"
+
+
+def _recorded(record: TunnelRecord) -> str:
+    identity = Identity(record.owner, record.anonymous, issued=record.issued)
+    return _ownerOf(identity, record.lease, record.id)
 
 
 class HostRules:
@@ -141,16 +149,38 @@ class HostRules:
         @return: The same, with the name that it has now.
         @raise TunnelError: C{name-not-permitted}, C{name-taken}.
         """
-        owner = _ownerOf(tunnel, caller)
+        lease = caller.lease.id if caller.lease else ""
+        owner = _ownerOf(caller.identity, lease, tunnel.id)
         host = wanted.name
         if host:
             self._check(host, owner, caller.identity)
         else:
             host = self._madeUp(owner, caller.identity, wanted.preferName)
+        self._enter(tunnel, host, owner)
+        return replace(wanted, name=host)
+
+    def _enter(self, tunnel: Tunnel, host: str, owner: str) -> None:
         held = self._held.setdefault(host, _Held(owner))
         held.tunnels.add(tunnel)
         self._hosts[tunnel] = host
-        return replace(wanted, name=host)
+
+    def isElsewhere(self, tunnel: Tunnel, record: TunnelRecord, host: str) -> None:
+        """
+        Another process of the server has given a name to a tunnel; until L{release}
+        it is nobody else's here either.
+
+        @param tunnel: What stands for it here.
+        @param record: What the book says of it.
+        """
+        self._enter(tunnel, host, _recorded(record))
+
+    def wasMadeUp(self, host: str, record: TunnelRecord) -> None:
+        """
+        Know that another process has made a name up.
+
+        @param record: What the book says of the tunnel that it was made for.
+        """
+        self._remember(host, _recorded(record))
 
     def join(self, tunnel: Tunnel, identity: Identity, host: str) -> None:
         """

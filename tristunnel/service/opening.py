@@ -6,8 +6,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
+from tristunnel.dataplane.glimpse import Speech
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.model.decisions import Decisions
+from tristunnel.model.health import Health
 from tristunnel.model.kept_ports import PortsKept
+from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.caller import Caller, OpensVia, Via
@@ -26,12 +30,16 @@ from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
 from tristunnel.service.siblings import Siblings
 
-__all__ = ["Opens", "askedAgain", "build"]
+__all__ = ["Opens", "askedAgain", "build", "made"]
 
 
 class Opens(OpensVia, Protocol):
-    """What L{build} needs of the tunnel service."""
+    """What L{made} and L{build} need of the tunnel service."""
 
+    hostname: str
+    observer: ServerObserver
+    looksAtAnswers: bool
+    decisions: Decisions | None
     via: dict[str, Via]
     entries: BookEntries
     hosts: HostRules
@@ -39,6 +47,38 @@ class Opens(OpensVia, Protocol):
     sharing: Sharing
     kept: PortsKept
     siblings: Siblings | None
+
+
+def made(
+    service: Opens, identifier: str, caller: Caller, wanted: TunnelOptions
+) -> Tunnel:
+    """
+    Make a tunnel, of which nothing is open yet.
+
+    @param service: Of what it is made.
+    @param identifier: Its id.
+    """
+    tunnel = Tunnel(
+        id=identifier,
+        owner=caller.identity,
+        clientSide=None,
+        observer=service.observer,
+        seconds=service.reactor.seconds,
+        hostname=service.hostname or caller.host,
+        name="" if isNamed(service.listeners, wanted) else wanted.name,
+        scheme=wanted.scheme,
+        target=wanted.target,
+        tellsDestination=wanted.destination,
+        health=Health() if wanted.health else None,
+        speech=Speech() if service.looksAtAnswers else None,
+        web=caller.web,
+        gate=wanted.gate,
+    )
+    if wanted.ttl:
+        tunnel.until = service.reactor.seconds() + wanted.ttl
+    if service.decisions is not None:
+        tunnel.ask = service.decisions.visitor
+    return tunnel
 
 
 async def build(

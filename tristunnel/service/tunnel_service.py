@@ -19,11 +19,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from tristunnel.dataplane.glimpse import Speech
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
 from tristunnel.model.decisions import Decisions
-from tristunnel.model.health import Health
 from tristunnel.model.kept_ports import PortsKept
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
@@ -55,7 +53,7 @@ from tristunnel.service.host_rules import HostRules
 from tristunnel.service.invitations import Invitations
 from tristunnel.service.leases import Lease, Leases
 from tristunnel.service.managed import ManagedForwards
-from tristunnel.service.opening import askedAgain, build
+from tristunnel.service.opening import askedAgain, build, made
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.rights import TunnelRights
@@ -175,7 +173,14 @@ class TunnelService:
         self.kept = PortsKept()
         self.siblings: Siblings | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
-        elsewhere = Elsewhere(book, self.here, self.leases, self.access, self.discard)
+        elsewhere = Elsewhere(
+            book,
+            self.here,
+            self.leases,
+            self.access,
+            self.discard,
+            lambda record: self.kept.moved(record),
+        )
         watching = book.watch(elsewhere.changed)
         watching.addCallback(lambda end: self.access.lookThrough())
 
@@ -235,7 +240,7 @@ class TunnelService:
             if self._leaving is not None:
                 raise self._leaving
         tunnel = self._make(secrets.token_hex(8), caller, wanted)
-        text = "" if caller.lease is None else json.dumps(dict(options))
+        text = json.dumps(dict(options))
         entering = partial(self.entries.open, tunnel, countedAs=caller.countedAs)
         return await self._finish(
             tunnel,
@@ -253,7 +258,11 @@ class TunnelService:
         @raise TunnelError: Why it cannot be here; then it is over.
         """
         wanted = self._wanted(json.loads(record.options))
-        wanted = inItsPlace(wanted, record, isNamed(self.listeners, wanted))
+        hasHost = isNamed(self.listeners, wanted)
+        isMadeUp = hasHost and not wanted.name
+        wanted = inItsPlace(wanted, record, hasHost)
+        if isMadeUp:
+            self.hosts.wasMadeUp(wanted.name, record)
         tunnel = self._make(record.id, caller, wanted)
         if wanted.ttl:
             tunnel.until = self.reactor.seconds() + record.until - self.now()
@@ -268,27 +277,8 @@ class TunnelService:
             self.kept.forget(record.id)
 
     def _make(self, identifier: str, caller: Caller, wanted: TunnelOptions) -> Tunnel:
-        tunnel = Tunnel(
-            id=identifier,
-            owner=caller.identity,
-            clientSide=None,
-            observer=self.observer,
-            seconds=self.reactor.seconds,
-            hostname=self.hostname or caller.host,
-            name="" if isNamed(self.listeners, wanted) else wanted.name,
-            scheme=wanted.scheme,
-            target=wanted.target,
-            tellsDestination=wanted.destination,
-            health=Health() if wanted.health else None,
-            speech=Speech() if self.looksAtAnswers else None,
-            web=caller.web,
-            gate=wanted.gate,
-        )
-        if wanted.ttl:
-            tunnel.until = self.reactor.seconds() + wanted.ttl
+        tunnel = made(self, identifier, caller, wanted)
         tunnel.exhausted = self._exhausted
-        if self.decisions is not None:
-            tunnel.ask = self.decisions.visitor
         self.policies.setByOwner(tunnel, wanted.policy)
         return tunnel
 
@@ -565,8 +555,8 @@ class TunnelService:
         return self.here.counted
 
     def streams(self) -> int:
-        """How many visitors have a client's end now."""
-        return sum(
+        """How many visitors have a client's end now, or are led to another process."""
+        return self.kept.streams() + sum(
             stream.client is not None
             for tunnel in self.tunnels
             for stream in tunnel.streams
@@ -577,7 +567,7 @@ class TunnelService:
         Open no more tunnels. Whoever comes to a port that another process can have
         waits for that one.
         """
-        self._leaving = reason
+        self._leaving = self.here.leaving = reason
         for tunnel in self.here:
             if tunnel.listener is not None and self.kept.keeps(tunnel.listener):
                 tunnel.listener.close()

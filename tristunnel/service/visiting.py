@@ -5,7 +5,6 @@ of it has or dials: their streams go there by a pair of sockets.
 
 from __future__ import annotations
 
-import socket as socketModule
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -13,17 +12,16 @@ from twisted.logger import Logger
 
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.poller import Poller
-from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.processes.link import Asker
 from tristunnel.processes.membership import Membership
+from tristunnel.processes.passage import endOf, passage
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import Visits
 from tristunnel.service.siblings import Siblings, callerAsDict, callerFrom
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.deferreds import returnsDeferred
-from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["Dials", "Visiting"]
 
@@ -138,17 +136,13 @@ class Visiting:
         @param arrived: Called with this side's end.
         """
         link = self._membership.sibling(member)
-        try:
-            ours, theirs = socketModule.socketpair(AF_UNIX)
-        except OSError as error:
-            raise TunnelError("limit-reached", f"a passage: {error.strerror}") from None
+        ours, theirs = passage()
         try:
             link.tell(what, said, b"", [theirs])
         except TunnelError:
             ours.close()
             raise
-        ours.setblocking(False)
-        SocketEnd(self._poller, ours, arrived).begin()
+        endOf(self._poller, ours, arrived)
 
     # Dialling
 
@@ -191,18 +185,17 @@ class Visiting:
             self._log.warn("A visitor was lost: there are no descriptors left")
             return
         connection = asker.message.sockets[0]
-        connection.setblocking(False)
         found = self.dialler(name)
         try:
             if found is None:
                 raise TunnelError("client-away")
             far = found.openDial(target, address)
-            SocketEnd(
+            endOf(
                 self._poller,
                 connection,
                 lambda end: join(far, end, lambda reason: None),
-            ).begin()
-        except (TunnelError, OSError) as problem:
+            )
+        except TunnelError as problem:
             self._log.info(
                 "A visitor of {name} was turned away: {problem}",
                 name=name,
@@ -219,7 +212,6 @@ class Visiting:
             self._log.warn("A visitor was lost: there are no descriptors left")
             return
         connection = asker.message.sockets[0]
-        connection.setblocking(False)
         who = callerFrom(caller)
         try:
             tunnel = await self._service.findNamed(who, name)
@@ -228,8 +220,8 @@ class Visiting:
             def arrived(end: End) -> None:
                 tunnel.visitorArrived(end, address, visits)
 
-            SocketEnd(self._poller, connection, arrived).begin()
-        except (TunnelError, OSError) as problem:
+            endOf(self._poller, connection, arrived)
+        except TunnelError as problem:
             self._log.info(
                 "A visitor of {name} was turned away: {problem}",
                 name=name,

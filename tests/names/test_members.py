@@ -1,0 +1,303 @@
+"""Names of one server, of one in two processes, and of one on two machines."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import struct
+from http.client import HTTPConnection
+from typing import Any, ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from tests.cli.test_taps_processes import ProcessTestCase
+from tests.cluster.server import RedisServer
+from tests.support.loopback import Service, Talk
+from tests.support.minecraft import handshake
+from tests.support.notes import ClientNotes
+from tests.support.processes import freePort
+from tristunnel.connect.address import Trust, parseConnect
+from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.forwards.forward import parseForward
+
+LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
+
+VISITS = 8
+"""Connections for each name, which come to either member."""
+
+
+class Page(Resource):
+    """Says for whom it is, and what it was told of the visitor."""
+
+    isLeaf = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def render_GET(self, request: Request) -> bytes:
+        who = request.getHeader("x-forwarded-for") or ""
+        return f"{self._name} for {who}\n".encode()
+
+
+def hello(name: str) -> bytes:
+    """What a client of TLS says first."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    try:
+        context.wrap_bio(incoming, outgoing, server_hostname=name).do_handshake()
+    except ssl.SSLWantReadError:
+        return outgoing.read()
+    raise AssertionError("nobody has answered")
+
+
+def startup(database: str) -> bytes:
+    """What a client of PostgreSQL says first."""
+    words = b"user\0me\0database\0" + database.encode() + b"\0\0"
+    return struct.pack("!II", len(words) + 8, 196608) + words
+
+
+class NamesTestCase(ProcessTestCase):
+    """
+    Two clients with names of every kind, if possible at two members.
+
+    @ivar hosts: The addresses that visitors come to.
+    @ivar ports: The ports there, by option.
+    @ivar offered: How many clients there are.
+    @cvar members: How many members the clients must be at.
+    """
+
+    timeout = 120
+    members: ClassVar[int]
+    kinds: ClassVar[tuple[str, ...]] = ("http", "https", "minecraft", "postgres")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.hosts = ["127.0.0.1"]
+        self.offered = 0
+        self.ports = {kind: freePort() for kind in ("port", *self.kinds)}
+        self.services = {kind: Service() for kind in ("tls", "minecraft", "postgres")}
+        self.log = self.directory / "access.log"
+
+    def options(self, host: str) -> list[str]:
+        """What a server is told."""
+        return [
+            *(
+                word
+                for kind in self.kinds
+                for word in (f"--{kind}", f"tcp:{self.ports[kind]}:interface={host}")
+            ),
+            *("--domain", "t.example", "--access-log", str(self.log)),
+        ]
+
+    async def begin(self) -> None:
+        """Start the servers."""
+        raise NotImplementedError
+
+    def place(self, client: int) -> str:
+        """Where a client connects."""
+        return f"tcp:{self.hosts[client % len(self.hosts)]}:{self.ports['port']}"
+
+    async def atMembers(self) -> int:
+        """At how many members the clients are."""
+        return 1
+
+    async def clients(self) -> list[str]:
+        """
+        Start clients until there is one at each member.
+
+        @return: What their names end in.
+        """
+        started: list[str] = []
+        while not started or await self.atMembers() < self.members:
+            await self.offering(f"{len(started)}")
+            started.append(f"{len(started)}")
+        return started
+
+    async def offering(self, which: str) -> None:
+        """Start a client that offers services under names."""
+        self.offered += 1
+        web = self.reactor.listenTCP(0, Site(Page(f"web{which}"), timeout=None))
+        self.addCleanup(web.stopListening)
+        dead = freePort()
+        specs = [
+            f"http/web{which}=127.0.0.1:{web.getHost().port}",
+            f"http/web{which}/dead=127.0.0.1:{dead}",
+            *(
+                f"{kind}/{kind}{which}=127.0.0.1:{self.offer(service)}"
+                for kind, service in self.services.items()
+            ),
+        ]
+        seen, ready = ClientNotes(), Deferred[None]()
+
+        def told(event: tuple[Any, ...]) -> None:
+            if len(seen.named("tunnelReady")) == len(specs) and not ready.called:
+                ready.callback(None)
+
+        seen.listeners.append(told)
+        client = TunnelClientService(
+            self.reactor,
+            parseConnect(self.reactor, self.place(int(which)), Trust()),
+            [parseForward(self.reactor, spec) for spec in specs],
+            {"id": f"client{which}"},
+            seen,
+        )
+        client.startService()
+        self.addCleanup(client.stopService)
+        await ready
+
+    def visits(self, secure: bool, host: str, wanted: list[tuple[str, str]]) -> Any:
+        """
+        Make requests on one connection, in a thread.
+
+        @param wanted: The name and the path of each.
+        @return: Fires with the status and the body of each answer.
+        """
+        port = self.ports["https" if secure else "http"]
+
+        def asking() -> list[tuple[int, str]]:
+            connection = HTTPConnection(host, port, timeout=30)
+            connection.connect()
+            if secure:
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                connection.sock = context.wrap_socket(
+                    connection.sock, server_hostname=wanted[0][0]
+                )
+            answers = []
+            for name, path in wanted:
+                connection.request("GET", path, headers={"Host": name})
+                answer = connection.getresponse()
+                answers.append((answer.status, answer.read().decode()))
+            connection.close()
+            return answers
+
+        return deferToThread(asking)
+
+    async def says(self, kind: str, host: str, first: bytes) -> None:
+        """Come to a name by the first bytes, which its service gets as they are."""
+        talk = Talk()
+        port = self.ports["https" if kind == "tls" else kind]
+        await connectProtocol(TCP4ClientEndpoint(self.reactor, host, port), talk)
+        self._talks.append(talk)
+        talk.say(first)
+        arrival = await self.services[kind].arrivals.get()
+        await arrival.has(len(first))
+        self.assertEqual(bytes(arrival.data), first)
+        arrival.say(b"answer")
+        arrival.finish()
+        await talk.ended()
+        self.assertEqual(bytes(talk.data), b"answer")
+        talk.finish()
+        await arrival.ended()
+
+
+class Cases:
+    """What is the same everywhere; beside a L{NamesTestCase}."""
+
+    async def test_names(self: Any) -> None:
+        """
+        Whatever member a visitor comes to, it reaches the service of each name: by
+        connections of their own, by one for several names, over TLS, by the first
+        bytes of other protocols; and it is told what is not there.
+        """
+        await self.begin()
+        which = await self.clients()
+        names = [f"web{each}.t.example" for each in (which[0], which[-1])]
+        pages = [f"{name.partition('.')[0]} for 127.0.0." for name in names]
+        for host in self.hosts:
+            for secure in (False, True):
+                for number in range(VISITS):
+                    wanted = [(names[(number + n) % 2], "/") for n in range(3)]
+                    for n, (status, body) in enumerate(
+                        await self.visits(secure, host, wanted)
+                    ):
+                        self.assertEqual(status, 200)
+                        self.assertIn(pages[(number + n) % 2], body)
+            for each in (which[0], which[-1]):
+                for _ in range(2):
+                    await self.says("tls", host, hello(f"tls{each}.t.example"))
+                    await self.says(
+                        "minecraft", host, handshake(f"minecraft{each}.t.example")
+                    )
+                    await self.says("postgres", host, startup(f"postgres{each}"))
+            for name, path, status in (
+                (names[0], "/dead", 502),
+                (names[1], "/dead", 502),
+                ("nobody.t.example", "/", 404),
+            ):
+                answers = await self.visits(False, host, [(name, path)])
+                self.assertEqual(answers[0][0], status)
+        lines = self.log.read_text().splitlines()
+        self.assertEqual(len(lines), (6 * VISITS + 3) * len(self.hosts))
+
+
+class OneProcessTests(Cases, NamesTestCase):
+    """A server that is one process."""
+
+    members = 1
+    if not LONG:
+        skip = "set TRISTUNNEL_LONG=1 for names of one process"
+
+    async def begin(self) -> None:
+        port = f"tcp:{self.ports['port']}:interface=127.0.0.1"
+        self.one = await self.server(*self.options(self.hosts[0]), port=port)
+
+
+class TwoProcessesTests(Cases, NamesTestCase):
+    """A server that is two processes."""
+
+    members = 2
+
+    async def begin(self) -> None:
+        port = f"tcp:{self.ports['port']}:interface=127.0.0.1"
+        options = self.options(self.hosts[0])
+        self.one = await self.server("--processes", "2", *options, port=port)
+        pattern = f"Listening for clients on 127.0.0.1:{self.ports['port']} "
+        while len(self.lines(self.one, pattern)) < 2:
+            await self.one.says(pattern, len(self.one.lines))
+
+    async def atMembers(self) -> int:
+        opened = r"in process (\d)\].* is open at"
+        return len({m[1] for m in map(re.compile(opened).search, self.one.lines) if m})
+
+
+class TwoMachinesTests(Cases, NamesTestCase):
+    """A server on two machines, which are two addresses of this one."""
+
+    members = 2
+    if not LONG:
+        skip = "set TRISTUNNEL_LONG=1 for names of a cluster"
+
+    async def begin(self) -> None:
+        self.hosts = ["127.0.0.1", "127.0.0.2"]
+        self.redis = RedisServer()
+        self.addCleanup(self.redis.stop)
+        self.redis.start()
+        secret = self.directory / "member"
+        secret.write_text("a secret of the cluster")
+        secret.chmod(0o600)
+        for host in self.hosts:
+            machine = self.start(
+                "tunnel",
+                *("--port", f"tcp:{self.ports['port']}:interface={host}"),
+                *("--interface", host, "--hostname", "t.example"),
+                *("--cluster", f"redis+unix:{self.redis.path}"),
+                *("--cluster-listen", f"tcp:{host}:{freePort()}"),
+                *("--cluster-token-file", str(secret)),
+                *("--state-dir", str(self.directory / host)),
+                *self.options(host),
+            )
+            await machine.says("Listening for clients on")
+            await machine.says("The cluster's book is there")
+        # For the grace of an engine that is new.
+        await deferLater(self.reactor, 3.5)
+
+    async def atMembers(self) -> int:
+        return self.offered

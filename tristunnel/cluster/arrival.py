@@ -1,0 +1,132 @@
+"""
+Visitors who came in at another member, at the one that has their tunnel's client.
+
+The member where they came in holds what they say until it hears that they are served,
+so that it can find another way for those who are not, or tell them why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
+
+from tristunnel.dataplane.connection_end import ConnectionEnd
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.transport_end import Arriving, TransportEnd
+from tristunnel.errors import TunnelError
+from tristunnel.interfaces import Closed, End
+from tristunnel.util.hosts import parsePlace
+
+__all__ = [
+    "PATIENCE",
+    "Arrived",
+    "Finds",
+    "RelayedArriving",
+    "RelayedSocket",
+    "placeFrom",
+]
+
+PATIENCE = 60.0
+"""Seconds in which a visitor is served or refused: a client may be asked, and dial."""
+
+Arrived = Callable[[End, str], None]
+"""Takes a visitor's end and address."""
+
+Finds = Callable[[str], Arrived]
+"""Finds who takes the visitors of a tunnel, by its id; or raises L{TunnelError}."""
+
+
+def placeFrom(text: str) -> IAddress | None:
+    """
+    Read an address as L{addressText<tristunnel.util.hosts.addressText>} writes it.
+
+    @return: C{None} for what is no IP address.
+    """
+    try:
+        host, port = parsePlace(text)
+    except ValueError:
+        return None
+    made: type[IPv4Address | IPv6Address] = IPv6Address if ":" in host else IPv4Address
+    return made("TCP", host, port)
+
+
+class _Relayed(ConnectionEnd):
+    """
+    The end of somebody who came in elsewhere.
+    """
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    _told: Callable[[TunnelError | None], object] | None
+    _host: IAddress | None
+    _wake: Callable[[], None] | None
+
+    @property
+    def heard(self) -> Callable[[], None] | None:
+        """Whoever sets it waits for the visitor's first word, which may come now."""
+        return self._wake
+
+    @heard.setter
+    def heard(self, heard: Callable[[], None] | None) -> None:
+        self._wake = heard
+        if heard is not None:
+            self._tell(None)
+
+    def tells(
+        self, told: Callable[[TunnelError | None], object], host: IAddress | None
+    ) -> None:
+        """
+        Say what becomes of the visitor.
+
+        @param told: Called once: with C{None} when it is served, or with why not.
+        @param host: Where it came to.
+        """
+        self._told, self._host = told, host
+
+    @property
+    def hostAddress(self) -> IAddress | None:
+        """Where the visitor came to, which was at another member."""
+        return self._host
+
+    def _tell(self, reason: TunnelError | None) -> bool:
+        told, self._told = self._told, None
+        if told is not None:
+            told(reason)
+        return told is not None
+
+    def join(self, peer: End, closed: Closed) -> None:
+        """Begin to pass bytes to C{peer}: the visitor is served."""
+        self._tell(None)
+        super().join(peer, closed)
+
+    def reset(self, reason: TunnelError) -> None:
+        """Break the connection, or say why the visitor is not served, and end it."""
+        if self._tell(reason):
+            self.finish()
+        else:
+            super().reset(reason)
+
+    def say(self, line: bytes) -> None:
+        """Send something before the visitor's own bytes."""
+        self._transmit(line)
+
+
+class RelayedSocket(_Relayed, SocketEnd):
+    """Such an end that is a socket of our own."""
+
+    __slots__ = ("_host", "_told", "_wake")
+
+
+class _RelayedTransport(_Relayed, TransportEnd):
+    """Such an end on a transport of Twisted's."""
+
+
+class RelayedArriving(Arriving):
+    """Makes such ends."""
+
+    socketEnd = RelayedSocket
+    transportEnd = _RelayedTransport

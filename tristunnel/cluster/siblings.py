@@ -1,0 +1,101 @@
+"""Visitors' ways between the processes of one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from socket import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tristunnel.cluster.arrival import PATIENCE, Finds, RelayedSocket, placeFrom
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dataplane.poller import Poller
+from tristunnel.errors import TunnelError
+from tristunnel.model.record import TunnelRecord
+from tristunnel.processes.link import Asker
+from tristunnel.processes.membership import Membership
+from tristunnel.processes.passage import endOf, passage
+
+__all__ = ["SiblingWays"]
+
+
+class SiblingWays:
+    """
+    The L{Ways<tristunnel.cluster.entries.Ways>} to the other processes, and from them.
+
+    @param poller: Where sockets wait.
+    @param membership: The links to the others.
+    @param find: Finds who takes a tunnel's visitors.
+    @param passed: Called with each visitor who was led elsewhere.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        membership: Membership,
+        find: Finds,
+        passed: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._poller = poller
+        self._membership = membership
+        self._find = find
+        self._passed = passed
+        membership.answers["visitor"] = self._came
+
+    async def wayTo(self, record: TunnelRecord, visitor: str, host: str) -> Any:
+        """
+        Lead a visitor to the process that has a tunnel's client.
+
+        @raise TunnelError: Why that cannot be.
+        """
+        member = int(record.place.member)
+        ours, theirs = passage()
+        try:
+            if member == self._membership.index:
+                # It has come here meanwhile.
+                await self._arrives(theirs, record.id, visitor, host)
+            else:
+                said = [record.id, visitor, host]
+                link = self._membership.sibling(member)
+                await link.call("visitor", said, b"", [theirs], PATIENCE)
+        except BaseException:
+            # Also a visitor who leaves meanwhile.
+            ours.close()
+            raise
+        self._passed()
+        made: list[Any] = []
+        endOf(self._poller, ours, made.append)
+        return made[0]
+
+    def _came(
+        self, asker: Asker, tunnel: str, visitor: str, host: str
+    ) -> Deferred[None]:
+        """Somebody visits by way of another process."""
+        if not asker.message.sockets:
+            raise TunnelError("limit-reached", "there are no descriptors left")
+        return self._arrives(asker.message.sockets[0], tunnel, visitor, host)
+
+    def _arrives(
+        self, connection: socket, tunnel: str, visitor: str, host: str
+    ) -> Deferred[None]:
+        answered: Deferred[None] = Deferred()
+
+        def told(reason: TunnelError | None) -> None:
+            if reason is None:
+                answered.callback(None)
+            else:
+                answered.errback(reason)
+
+        def came(end: RelayedSocket) -> None:
+            end.tells(told, placeFrom(host))
+            arrived(end, visitor)
+
+        try:
+            arrived = self._find(tunnel)
+            RESERVE.checkSession()
+        except TunnelError:
+            connection.close()
+            raise
+        endOf(self._poller, connection, came, RelayedSocket)
+        return answered

@@ -1,0 +1,53 @@
+"""
+A way between two processes of one machine, for the bytes of one connection: each has
+one end of a pair of sockets.
+"""
+
+from __future__ import annotations
+
+import socket as socketModule
+from collections.abc import Callable
+from socket import socket
+from typing import Any
+
+from tristunnel.dataplane.poller import Poller
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.errors import TunnelError
+from tristunnel.util.platform import AF_UNIX
+
+__all__ = ["endOf", "passage"]
+
+
+def passage() -> tuple[socket, socket]:
+    """
+    Make the two ends: ours, which does not block, and theirs.
+
+    @raise TunnelError: C{limit-reached}, without descriptors.
+    """
+    try:
+        ours, theirs = socketModule.socketpair(AF_UNIX)
+    except OSError as error:
+        raise TunnelError("limit-reached", f"a passage: {error.strerror}") from None
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def endOf(
+    poller: Poller,
+    ours: socket,
+    arrived: Callable[[Any], None],
+    made: type[SocketEnd] = SocketEnd,
+) -> None:
+    """
+    Make a stream's end of one of them, which is closed if that cannot be.
+
+    @param arrived: Called with the end.
+    @param made: What it is.
+    @raise TunnelError: C{limit-reached}.
+    """
+    ours.setblocking(False)
+    try:
+        made(poller, ours, arrived).begin()
+    except OSError as error:
+        ours.close()
+        raise TunnelError("limit-reached", f"a passage: {error.strerror}") from None
