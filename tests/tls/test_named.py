@@ -76,10 +76,32 @@ class NamedTests(FileTestCase):
         self.assertEqual(self.shown("a.example"), made)
 
     def test_other(self) -> None:
-        """A certificate is not shown for a name that only its file has."""
+        """A certificate is not shown for a name that only its file has; that is told."""
         self.put("a.example.pem", "", "b.example")
-        self.assertIsNone(self.shown("a.example"))
+        with self.problems() as lines:
+            self.assertIsNone(self.shown("a.example"))
+        self.assertIn("is for b.example: name it for that", lines[0])
         self.assertIsNone(self.shown("b.example"))
+
+    def test_unused(self) -> None:
+        """What nobody will find is told of, each with the cure."""
+        self.put("good.example.pem", "", "good.example")
+        self.put("box.pem", "", "box")
+        self.put("server.pem", "", "b.example")
+        self.put("Big.Example.crt", "Big.Example.key", "big.example")
+        self.write("old.example/cert.pem", b"")
+        self.write("alone.example.key", b"")
+        self.write("README", b"")
+        said = list(self.named.unused())
+        names = "Big.Example.crt", "alone.example.key", "old.example", "server.pem"
+        for line, name in zip(said, names, strict=True):
+            self.assertTrue(line.startswith(f"{self.directory / name} is never used: "))
+        for line, words in zip(
+            said,
+            ("blog.example.com.crt", "alone.example.crt", "fullchain.pem", "b.example"),
+            strict=True,
+        ):
+            self.assertIn(words, line)
 
     def test_nothing(self) -> None:
         """A directory that cannot be read is refused at the start, with its option."""

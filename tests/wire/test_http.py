@@ -373,8 +373,9 @@ class ResponseTests(SynchronousTestCase):
         events = read(reader, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
         self.assertEqual(events[1:], [b"a", MessageEnd([])])
         reader.toHead = True
-        events = read(reader, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
-        self.assertIsInstance(events[-1], BadMessage)
+        events = reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+        self.assertEqual(events[1], MessageEnd([]))
+        self.assertIsInstance(events[2], BadMessage)
 
     def test_interim(self) -> None:
         """An interim response is followed by the other one; an upgrade by bytes."""

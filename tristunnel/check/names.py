@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,11 @@ class NamesCheck:
             certificate = self.own.newest(name)
             if certificate is None:
                 found.append(fail(f"{self.own.directory}: that of {name} is unusable"))
+            elif "." in name and (problem := self.own.misnamed(name, certificate)):
+                found.append(warn(f"that of {name} is never used: {problem}"))
             else:
                 found.append(certificateFinding(certificate, f"that of {name}"))
+        found += map(warn, islice(self.own.unused(), _MOST))
         return found or [warn(f"{self.own.directory} has no certificate in it")]
 
     async def _automatic(self, authority: AuthoritySettings) -> list[Finding]:

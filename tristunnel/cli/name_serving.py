@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from twisted.application.service import IServiceCollection
+from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -33,6 +35,9 @@ from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.tls.named import NamedCertificates
 
 __all__ = ["ChallengePage", "NameServing"]
+
+_MOST = 20
+"""Certificates that are never used and are told of."""
 
 
 class ChallengePage(Resource):
@@ -71,6 +76,8 @@ class NameServing:
     @ivar detectors: What tells connections for the server itself apart, at the ports
         that it has made.
     """
+
+    _log = Logger(namespace="tristunnel.server")
 
     def __init__(
         self,
@@ -118,7 +125,10 @@ class NameServing:
             self.automatic.wantDomains(domains)
 
     def start(self, parent: IServiceCollection) -> None:
-        """Have what is needed run beside others."""
+        """Have what is needed run beside others, and say what nobody will need."""
+        own = self._options.namedCertificates
+        for problem in () if own is None else islice(own.unused(), _MOST):
+            self._log.warn("{problem}", problem=problem)
         if self.automatic is not None:
             self.automatic.setServiceParent(parent)
 

@@ -130,14 +130,65 @@ class NamedCertificates:
 
     def names(self) -> Iterator[str]:
         """What the directory has by name, which costs a look at all of it."""
+        for _, stem, problem in self._entries():
+            if not problem:
+                yield stem
+
+    def unused(self) -> Iterator[str]:
+        """
+        Say why things that are there will never be shown. Only files that are named
+        for no domain are read for this, which are few.
+        """
+        for path, stem, problem in self._entries():
+            if not problem and "." not in stem:
+                certificate = self.newest(stem)
+                if certificate is not None:
+                    problem = self.misnamed(stem, certificate)
+            if problem:
+                yield f"{path} is never used: {problem}"
+
+    @staticmethod
+    def misnamed(stem: str, certificate: Certificate) -> str:
+        """
+        Say what is wrong with the name of a file.
+
+        @param stem: What it is named for.
+        @return: Nothing if its certificate is for that.
+        """
+        names = certificateNames(certificate)
+        if covers(certificate, stem) or f"*.{stem}" in names:
+            return ""
+        return f"its certificate is for {', '.join(names[:5])}: name it for that"
+
+    def _entries(self) -> Iterator[tuple[str, str, str]]:
+        """
+        What is in the directory.
+
+        @return: Of each thing its path, the name that it is for, and why nobody will
+            find it; empty if somebody will.
+        """
         try:
-            entries = sorted(os.listdir(self.directory))
+            with os.scandir(self.directory) as found:
+                entries = sorted((each.name, each.is_dir()) for each in found)
         except OSError:
             return
-        for entry in entries:
-            stem = entry.removesuffix(".pem").removesuffix(".crt")
-            if not entry.endswith(".key") and isinstance(parseHost(stem), str):
-                yield stem
+        files = {name for name, _ in entries}
+        for name, isDirectory in entries:
+            path = os.path.join(self.directory, name)
+            stem, suffix = (name, "") if isDirectory else os.path.splitext(name)
+            problem = ""
+            if isDirectory:
+                if not os.path.exists(os.path.join(path, "fullchain.pem")):
+                    problem = "there is no fullchain.pem in it"
+            elif suffix == ".key":
+                if not {f"{stem}.pem", f"{stem}.crt"} & files:
+                    yield path, stem, f"put its certificate beside it, as {stem}.crt"
+                continue
+            elif suffix not in (".pem", ".crt"):
+                continue
+            if not problem and parseHost(stem) != stem:
+                problem = "name it for its host, for example blog.example.com" + suffix
+            yield path, stem, problem
 
     def _load(self, stem: str) -> ReloadingCertificate | None:
         base = os.path.join(self.directory, stem)
@@ -154,11 +205,11 @@ class NamedCertificates:
                 continue
             if os.path.exists(f"{base}.key") and path.endswith(f"{stem}.pem"):
                 key = f"{base}.key"
-            return self._read(path, key, (there, signature(key)))
+            return self._read(stem, path, key, (there, signature(key)))
         return None
 
     def _read(
-        self, path: str, key: str, state: tuple[Signature, Signature]
+        self, stem: str, path: str, key: str, state: tuple[Signature, Signature]
     ) -> ReloadingCertificate | None:
         if self._broken.get(path) == state:
             return None
@@ -170,6 +221,11 @@ class NamedCertificates:
             self._broken[path] = state
             self._log.error("{reason}", reason=reason.message)
             return None
+        # Of others, L{unused} tells.
+        if "." in stem and (problem := self.misnamed(stem, made.certificate)):
+            self._log.error(
+                "{path} is never used: {problem}", path=path, problem=problem
+            )
         self._broken.pop(path, None)
         self._loaded[path] = made
         return made
