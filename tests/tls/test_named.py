@@ -76,7 +76,7 @@ class NamedTests(FileTestCase):
         self.assertEqual(self.shown("a.example"), made)
 
     def test_other(self) -> None:
-        """A certificate is not shown for a name that only its file has, and we say so."""
+        """A certificate is not shown for a name that only its file has, as is told."""
         self.put("a.example.pem", "", "b.example")
         with self.problems() as lines:
             self.assertIsNone(self.shown("a.example"))
