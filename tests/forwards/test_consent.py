@@ -161,6 +161,26 @@ class ForwardTests(SynchronousTestCase):
         self.assertEqual((made.port, made.name), (8080, "web"))
         self.assertEqual(made.spec, "managed/a1=localhost:3000")
 
+    def test_names(self) -> None:
+        """A name that visitors ask for, with its path, and options of its service."""
+        consent = Consent(["localhost:*"])
+        to = "localhost:3000,raw,share=sticky,request=-Cookie"
+        asked = {"id": "a1", "to": to, "name": "http/Blog/api/"}
+        made = consent.forward(Clock(), asked)
+        self.assertEqual(
+            (made.listener, made.name, made.path), ("http", "blog", "/api")
+        )
+        self.assertEqual((made.target, made.port), ("localhost:3000", 0))
+        told = {"raw": True, "share": "sticky", "requestHeaders": ["-Cookie"]}
+        self.assertLessEqual(told.items(), made.options.asked.items())
+        made = consent.forward(
+            Clock(), {**asked, "to": "localhost:3", "name": "tls/a.b"}
+        )
+        self.assertEqual((made.listener, made.name), ("tls-name", "a.b"))
+        self.assertEqual(
+            consent.forward(Clock(), {**asked, "name": "http/"}).listener, "http"
+        )
+
     def test_wrong(self) -> None:
         """Anything else is refused."""
         good: dict[str, Any] = {"id": "a1", "to": "localhost:3000"}
@@ -176,6 +196,15 @@ class ForwardTests(SynchronousTestCase):
                 {"port": True},
                 {"port": 1e9},
                 {"name": "a/b"},
+                {"name": "http/a b"},
+                {"name": "tls/a=b"},
+                {"name": "8080"},
+                {"name": "udp/a"},
+                {"name": "http/a", "udp": True},
+                {"name": "http/a", "port": 80},
+                {"to": "localhost:3000,pin=/etc/passwd"},
+                {"to": "localhost:3000,proxy=v2"},
+                {"to": "localhost:3000,nonsense"},
                 {"name": 3},
                 {"to": 3},
             )

@@ -72,6 +72,15 @@ class ManagedTests(SynchronousTestCase):
         )
         self.assertRaises(TunnelError, again.remove, self.admin, str(made["id"]))
 
+    def test_names(self) -> None:
+        """A name that visitors ask for is kept like any other, with options."""
+        for name in ("http/blog/api", "http/", "tls/a.example", "unix/app.sock"):
+            made = self.add(name=name, to="localhost:3000,share")
+            self.assertEqual((made["name"], made["port"]), (name, 0))
+        again = ManagedForwards(self.path, self.clients).listed(self.admin)
+        self.assertEqual(again[1]["name"], "http/")
+        self.assertEqual(again[1]["to"], "localhost:3000,share")
+
     def test_range(self) -> None:
         """A range of ports is a tunnel for each; not if they would be too many."""
         ports = {"port": "6000-6002", "to": "localhost:7000-7002"}
@@ -147,6 +156,10 @@ class ManagedTests(SynchronousTestCase):
             {"port": 70000},
             {"name": "a b"},
             {"name": "123"},
+            {"name": "ftp/a"},
+            {"name": "http/a b"},
+            {"name": "http/a", "port": 80},
+            {"name": "tls/a", "udp": True},
         ):
             error = self.assertRaises(TunnelError, self.add, **more)
             self.assertEqual(error.code.name, "bad-option", more)

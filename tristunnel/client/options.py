@@ -17,8 +17,9 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.errors import badOption
 from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.dialling import dialDestinations
-from tristunnel.forwards.forward import HOSTS, Forward, parseForward
+from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.forwards.options import ForwardOptions
+from tristunnel.model.names import HOSTS
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.port_ranges import expandedForward, pairedPorts
 

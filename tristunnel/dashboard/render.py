@@ -454,7 +454,8 @@ class ManagedPage(_Form):
             button = Tag("button", {"type": "submit", "aria-label": label}, ["Remove"])
             form = Tag("form", {"method": "post", "action": "act"}, [*fields, button])
             kind = "UDP " if each["udp"] else ""
-            text = f"{each['client']}: {kind}{each['to']}, visitors' port {place}"
+            where = place if "/" in name else f"visitors' port {place}"
+            text = f"{each['client']}: {kind}{each['to']}, {where}"
             away = "" if each["connected"] else "not connected"
             tag(Tag("li", {}, [f"{text} ", Tag("b", {}, [state or away]), form]))
         return tag

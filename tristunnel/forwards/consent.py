@@ -27,10 +27,12 @@ from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.lookups import known
 from tristunnel.errors import TunnelError, printable
 from tristunnel.forwards.destinations import isOwn, parseDestination, plainHost
-from tristunnel.forwards.forward import Forward
+from tristunnel.forwards.forward import Forward, placeWanted
+from tristunnel.forwards.health import planOf
+from tristunnel.forwards.options import ForwardOptions, splitOptions
 from tristunnel.forwards.udp import UDPService
+from tristunnel.model.names import HOSTS
 from tristunnel.util.hosts import addressOf, parsePlace
-from tristunnel.util.words import isName
 
 __all__ = ["MOST", "Consent"]
 
@@ -39,6 +41,8 @@ MOST = 100
 
 PREFIX = "managed/"
 """What the texts of such forwards begin with."""
+
+_OPTIONS = frozenset(("host", "request", "response", "raw", "share", "health"))
 
 
 class ManagedEndpoint(ServiceEndpoint):
@@ -108,17 +112,57 @@ class Consent:
             raise _refused(to, "its id is wrong")
         if type(port) is not int or not 0 <= port < 65536:
             raise _refused(to, "its port is wrong")
-        if not isinstance(name, str) or (name and not isName(name)):
+        if not isinstance(name, str):
             raise _refused(to, "its name is wrong")
-        host, number = self.target(to, bool(udp))
+        target, options = _parted(to)
+        kind, place, name, path = _place(to, name)
+        if kind and (udp or port):
+            raise _refused(to, "its name is in the place of a port")
+        host, number = self.target(target, bool(udp))
         endpoint: Any = (
             UDPService(reactor, host, number)
             if udp
             else ManagedEndpoint(reactor, host, number)
         )
-        shown = printable(to)
-        spec = f"{PREFIX}{identifier}={shown}"
-        return Forward(spec, port, name, f"udp:{shown}" if udp else shown, endpoint)
+        shown = printable(target)
+        return Forward(
+            f"{PREFIX}{identifier}={printable(to)}",
+            place or port,
+            name,
+            f"udp:{shown}" if udp else shown,
+            endpoint,
+            listener=HOSTS.get(kind, ""),
+            path=path,
+            options=options,
+            health=planOf(options.health),
+        )
+
+
+def _parted(to: str) -> tuple[str, ForwardOptions]:
+    """
+    Part a target from the options behind it: those that have nothing to do with files
+    of this machine, nor with how the service is dialled.
+    """
+    try:
+        target, options = splitOptions(to)
+    except TunnelError as refusal:
+        raise _refused(to, refusal.message) from None
+    if said := {name for name, value in vars(options).items() if value} - _OPTIONS:
+        raise _refused(to, f"{min(said)} is for --forward at the client")
+    return target, options
+
+
+def _place(to: str, name: str) -> tuple[str, int, str, str]:
+    """Read a name as in front of a target: C{blog}, C{http/blog/api}."""
+    if not name:
+        return "", 0, "", ""
+    try:
+        place, rest = placeWanted(name, f"{name}=x")
+    except TunnelError:
+        rest = ""
+    if rest != "x" or place[1] or place[0] == "udp":
+        raise _refused(to, "its name is wrong")
+    return place
 
 
 def _refused(target: object, why: str) -> TunnelError:

@@ -26,26 +26,13 @@ from tristunnel.forwards.options import ForwardOptions, splitOptions
 from tristunnel.forwards.proxied import ProxiedEndpoint
 from tristunnel.forwards.targets import Inner, innerTarget, isInner
 from tristunnel.forwards.udp import UDPService
-from tristunnel.model.names import hostWanted, pathWanted
+from tristunnel.model.names import HOSTS, nameWanted
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.hosts import parsePlace
 from tristunnel.util.port_ranges import expandedForward
 from tristunnel.util.words import isName
 
-__all__ = ["HOSTS", "Forward", "forwardText", "matched", "parseForward"]
-
-HOSTS = {
-    "http": "http",
-    "tls": "tls-name",
-    "minecraft": "minecraft",
-    "postgres": "postgres",
-    "unix": "unix",
-}
-"""What is in front of the slash where visitors ask for a name, and the listener that
-C{openTunnel} is asked for."""
-
-_FILES = frozenset(("unix",))
-"""Those whose names are no hosts'."""
+__all__ = ["Forward", "forwardText", "matched", "parseForward", "placeWanted"]
 
 _HOST = re.compile(rf"\s*({'|'.join(HOSTS)})/([^/=]*)(/[^=]*)?=\s*(.+)")
 
@@ -209,7 +196,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
     @raise TunnelError: C{bad-option}, with the cause and an example.
     """
     body, options = _split(spec)
-    place, target = _wanted(spec, body)
+    place, target = placeWanted(spec, body)
     kind, port, name, path = place
     whole, written, scheme = target, spec, ""
     inner = None
@@ -289,11 +276,14 @@ def _inner(
     return innerTarget(reactor, spec, target)
 
 
-def _wanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
+def placeWanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
     """
     Read what visitors are to come to.
 
+    @param spec: What is read, for messages.
+    @param body: The same without options.
     @return: The kind, the port, the name and the path that are wanted; and the target.
+    @raise TunnelError: C{bad-option}.
     """
     if found := _HOST.fullmatch(body):
         kind, name, path, target = found.groups("")
@@ -315,15 +305,8 @@ def _wanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
 
 
 def _host(spec: str, kind: str, name: str, path: str) -> tuple[str, str]:
-    if kind in _FILES:
-        if path or not name or not isName(name):
-            raise badOption(
-                f"--forward {spec!r}: the socket has a name of letters, digits, '-',"
-                f" '_' and '.', in a directory of the server's: {kind}/app.sock"
-            )
-        return name, ""
     try:
-        return name and hostWanted(name, True), pathWanted(path)
+        return nameWanted(kind, name, path)
     except TunnelError as error:
         raise badOption(f"--forward {spec!r}: {error.message}") from None
 

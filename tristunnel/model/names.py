@@ -10,17 +10,33 @@ from dataclasses import dataclass
 
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.util.hosts import hostName
+from tristunnel.util.words import isName
 
 __all__ = [
     "ANY",
+    "HOSTS",
     "LONGEST_PATH",
     "HostNames",
     "hostWanted",
     "isHost",
+    "nameWanted",
     "parseNames",
     "pathWanted",
     "patternsFor",
 ]
+
+HOSTS = {
+    "http": "http",
+    "tls": "tls-name",
+    "minecraft": "minecraft",
+    "postgres": "postgres",
+    "unix": "unix",
+}
+"""What is in front of the slash where visitors ask for a name, and the listener that
+C{openTunnel} is asked for."""
+
+_FILES = frozenset(("unix",))
+"""Those whose names are no hosts'."""
 
 LONGEST_PATH = 255
 """Characters of the path of a tunnel."""
@@ -85,6 +101,24 @@ def pathWanted(text: str) -> str:
             " /api, without percent signs"
         )
     return path
+
+
+def nameWanted(kind: str, name: str, path: str) -> tuple[str, str]:
+    """
+    Read what stands behind a kind of L{HOSTS}.
+
+    @param name: A host, or empty for one that is made up.
+    @return: The name and the path.
+    @raise TunnelError: C{bad-option}.
+    """
+    if kind not in _FILES:
+        return name and hostWanted(name, True), pathWanted(path)
+    if path or not name or not isName(name):
+        raise badOption(
+            "the socket has a name of letters, digits, '-', '_' and '.', in a directory"
+            f" of the server's: {kind}/app.sock"
+        )
+    return name, ""
 
 
 @dataclass(frozen=True)

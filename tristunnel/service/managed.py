@@ -22,6 +22,7 @@ from tristunnel.config.file import ConfigFile, readConfig
 from tristunnel.config.keys import FLAG, WHOLE, Key, valuesIn
 from tristunnel.config.settings import tomlText
 from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.model.names import HOSTS, nameWanted
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.rights import isAdmin
@@ -63,9 +64,11 @@ class ManagedForward:
 
     @ivar id: Short, and different for each.
     @ivar client: Whose: the name that the client logs in by.
-    @ivar to: The service, C{HOST:PORT} as the client sees it.
+    @ivar to: The service, C{HOST:PORT} as the client sees it; options may follow, as
+        they do in C{--forward}, of which the client judges.
     @ivar port: The visitors' port, or 0 for any.
-    @ivar name: The tunnel's name, or empty.
+    @ivar name: The tunnel's name, or empty; C{KIND/NAME[/PATH]} for one that visitors
+        ask for.
     @ivar udp: Whether it is a UDP service.
     """
 
@@ -92,7 +95,7 @@ class ManagedForward:
         @raise TunnelError: C{bad-option}.
         """
         try:
-            parsePlace(self.to)
+            parsePlace(self.to.partition(",")[0])
         except ValueError as problem:
             raise badOption(
                 f"{printable(self.to, 100)!r} is not a valid target ({problem}); write"
@@ -102,8 +105,20 @@ class ManagedForward:
             raise badOption("client is the name that the client logs in by")
         if not 0 <= self.port < 65536:
             raise badOption(f"{self.port} is not a valid port")
-        if self.name and (not isName(self.name) or self.name.isdecimal()):
-            raise badOption("a name has letters, digits, '-', '_' and '.'")
+        kind, slash, rest = self.name.partition("/")
+        if kind in HOSTS and slash:
+            name, _, path = rest.partition("/")
+            nameWanted(kind, name, path)
+            if self.port or self.udp:
+                raise badOption(
+                    f"{self.name} is in the place of a port; leave that out"
+                )
+        elif self.name and (not isName(self.name) or self.name.isdecimal()):
+            kinds = ", ".join(f"{each}/" for each in HOSTS)
+            raise badOption(
+                "a name has letters, digits, '-', '_' and '.'; one that visitors ask"
+                f" for begins with {kinds}"
+            )
         return self
 
 
