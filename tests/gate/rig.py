@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from tests.names.rig import VisitorTestCase, request
 from tristunnel.gate.attempts import Attempts
 from tristunnel.gate.gate import VisitorGate
+from tristunnel.gate.provider import Providers
 from tristunnel.gate.seal import Seal
 from tristunnel.model.gate import gateFrom
 from tristunnel.service.preauth import PreauthLimiter
@@ -45,7 +46,10 @@ class GateTestCase(VisitorTestCase):
         self.seal = Seal(lambda: b"k" * 32, self.clock.seconds)
         self.working: list[tuple[Callable[[], bool], Deferred[bool]]] = []
         attempts = Attempts(self.clock, self.limiter, self._work)
-        self.gate = self.site.gate = VisitorGate(self.seal, attempts, self.names)
+        self.providers = Providers(self.clock)
+        self.gate = self.site.gate = VisitorGate(
+            self.seal, attempts, self.names, self.providers
+        )
 
     def _work(self, call: Callable[[], bool]) -> Deferred[bool]:
         if self.works:

@@ -27,7 +27,7 @@ NAMES = Group(
     "http=ENDPOINT https=ENDPOINT minecraft=ENDPOINT postgres=ENDPOINT domain=DOMAIN"
     " reserved-name=NAME no-https-redirect error-pages=DIRECTORY access-log=FILE"
     " access-log-format=FORMAT certificates=DIRECTORY unix-directory=DIRECTORY"
-    " unix-mode=MODE",
+    " unix-mode=MODE oidc-issuer=URL",
 )
 """How help shows them."""
 
@@ -86,7 +86,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
 
     def __init__(self) -> None:
         super().__init__()
-        for option in (*NAME_PORTS, "domain", "reserved-name"):
+        for option in (*NAME_PORTS, "domain", "reserved-name", "oidc-issuer"):
             self[option] = []
 
     def __getitem__(self, name: str, /) -> Any:
@@ -133,6 +133,13 @@ class NameOptionsMixin(ACMEOptionsMixin):
         [default: names such as wpad and autodiscover]
         """
         self["reserved-name"].append(name)
+
+    def opt_oidc_issuer(self, url: str) -> None:
+        """
+        An OpenID provider on a private network, or without TLS, that tunnels may
+        send visitors to: its issuer, as tunnels name it. Can be repeated.
+        """
+        self["oidc-issuer"].append(url)
 
     def checkNames(self) -> None:
         """

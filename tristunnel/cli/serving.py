@@ -30,6 +30,7 @@ from tristunnel.dialects.table import DIALECTS, portProtocols
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.gate.attempts import Attempts
 from tristunnel.gate.gate import VisitorGate
+from tristunnel.gate.provider import Providers
 from tristunnel.gate.seal import Seal, keyFrom
 from tristunnel.hooks.certificates import CertificateWatch
 from tristunnel.hooks.delivery import Hooks
@@ -368,7 +369,8 @@ class Serving(MultiService):
         shared = b"" if options.cluster is None else options.cluster.secret
         seal = Seal(partial(keyFrom, options.stateDirectory, shared), time.time)
         attempts = Attempts(self._reactor, self._makeLimiter())
-        return VisitorGate(seal, attempts, self._names)
+        providers = Providers(self._reactor, options["oidc-issuer"])
+        return VisitorGate(seal, attempts, self._names, providers)
 
     def _accessFile(self, path: str) -> LogFile:
         try:

@@ -243,6 +243,10 @@ class Entries(PortsKept):
             await self._close(record.id)
         elif known is not None:
             known[1].record = record
+            # Something else may be asked of visitors.
+            changed = getattr(known[0].listener, "changed", None)
+            if changed is not None:
+                changed(wanted)
         elif record.id not in self._looking:
             self._looking.add(record.id)
             try:

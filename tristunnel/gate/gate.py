@@ -13,8 +13,10 @@ from urllib.parse import parse_qs
 from twisted.internet.defer import Deferred
 
 from tristunnel.errors import TunnelError
+from tristunnel.gate.accounts import Accounts
 from tristunnel.gate.attempts import Attempts
 from tristunnel.gate.pages import GatePages, form
+from tristunnel.gate.provider import Providers
 from tristunnel.gate.seal import Seal, cookieLine, cookieName, cookiesNamed
 from tristunnel.gate.visit import Account, Visit
 from tristunnel.http.browsers import OriginRule
@@ -43,18 +45,29 @@ class VisitorGate:
     @param seal: Signs cookies.
     @param attempts: Checks passwords.
     @param names: Has the operator's own pages.
+    @param providers: Asked for the accounts of visitors.
     """
 
-    def __init__(self, seal: Seal, attempts: Attempts, names: PublicNames) -> None:
+    def __init__(
+        self,
+        seal: Seal,
+        attempts: Attempts,
+        names: PublicNames,
+        providers: Providers,
+    ) -> None:
         self.seal = seal
         self.attempts = attempts
         self.pages = GatePages(names)
-        self._own: dict[str, Callable[[Visit], Asked]] = {
+        accounts = Accounts(seal, attempts, self.pages, providers, self.signedIn)
+        self._accounts = accounts
+        self._own: dict[str, Callable[[Visit], Asked | Deferred[Answer]]] = {
             "sign-in": lambda visit: self._form(visit, self._signIn),
             "sign-out": lambda visit: self._form(visit, self._signOut),
+            "begin": accounts.begin,
+            "oidc": accounts.back,
         }
 
-    def ask(self, exchange: Exchange) -> Asked:
+    def ask(self, exchange: Exchange) -> Asked | Deferred[Answer]:
         visit = Visit(exchange)
         if visit.own is not None:
             page = self._own.get(visit.own)
@@ -67,6 +80,8 @@ class VisitorGate:
         header = visit.head.get(b"authorization")
         if header[:6].lower() == b"basic " and (visit.rules.pin or visit.rules.login):
             return self._byHeader(visit, header)
+        if visit.rules.ways == ("oidc",) and visit.wantsPage:
+            return self._accounts.begin(visit, visit.target)
         return self.pages.asks(visit)
 
     # Who it is
@@ -148,16 +163,8 @@ class VisitorGate:
                 visit.address, visit.place, given.encode(), kept
             )
         except TunnelError as refusal:
-            return self.refused(visit, refusal)
+            return self.pages.refused(visit, refusal)
         return trying.addCallback(tried)
-
-    def refused(self, visit: Visit, refusal: TunnelError) -> Answer:
-        """Answer that something cannot be done now."""
-        headers = b""
-        if refusal.retryAfter is not None:
-            headers = b"Retry-After: %d\r\n" % max(1, round(refusal.retryAfter))
-        text = refusal.message[:1].upper() + refusal.message[1:]
-        return self.pages.page(visit, 429, f"{text}.", headers=headers)
 
     def _signOut(self, visit: Visit, fields: Fields) -> Answer:
         name = cookieName(SESSION, visit.path, visit.secure)
@@ -195,7 +202,7 @@ class VisitorGate:
         try:
             trying = self.attempts.isRight(visit.address, visit.place, password, kept)
         except TunnelError as refusal:
-            return self.refused(visit, refusal)
+            return self.pages.refused(visit, refusal)
         return trying.addCallback(tried)
 
 

@@ -8,6 +8,7 @@ import html
 from collections.abc import Sequence
 from urllib.parse import urlencode, urlsplit
 
+from tristunnel.errors import TunnelError
 from tristunnel.gate.visit import Visit
 from tristunnel.names.gate import Answer
 from tristunnel.names.pages import FORMS, wholeResponse
@@ -125,6 +126,14 @@ class GatePages:
             status, kind, body, headers + _SECURITY, head.method != b"HEAD"
         )
         return Answer(status, data)
+
+    def refused(self, visit: Visit, refusal: TunnelError) -> Answer:
+        """Answer that something cannot be done now."""
+        headers = b""
+        if refusal.retryAfter is not None:
+            headers = b"Retry-After: %d\r\n" % max(1, round(refusal.retryAfter))
+        text = refusal.message[:1].upper() + refusal.message[1:]
+        return self.page(visit, 429, f"{text}.", headers=headers)
 
     def redirect(self, where: str, headers: bytes = b"") -> Answer:
         """Send a visitor on, to be asked for by a GET."""

@@ -61,7 +61,7 @@ Asked = Guest | Answer | Form | Deferred[Guest | Answer]
 class Gate(Protocol):
     """Who decides on the requests for tunnels whose owners ask visitors for more."""
 
-    def ask(self, exchange: Exchange) -> Asked:
+    def ask(self, exchange: Exchange) -> Asked | Deferred[Answer]:
         """Decide on a request, of which only the head is there."""
 
 

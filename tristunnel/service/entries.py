@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -152,6 +154,18 @@ class BookEntries:
                 "until": until,
             },
         )
+
+    async def asked(self, tunnel: Tunnel, options: Mapping[str, object]) -> None:
+        """
+        Write down that something else is asked of a tunnel's visitors, who come in at
+        other processes, too.
+
+        @param options: What it is opened with from now on.
+        @raise TunnelError: If the book cannot be asked.
+        """
+        held = self._here.get(tunnel.id)
+        if held is not None:
+            held.record = await self._change(held, {"options": json.dumps(options)})
 
     async def inherit(self, heir: Held, left: Held) -> None:
         """

@@ -153,18 +153,22 @@ async def build(
         service.kept.keep(tunnel.id, lease.id, tunnel.listener)
 
 
-def askedAgain(tunnel: Tunnel, wanted: TunnelOptions) -> None:
+def askedAgain(tunnel: Tunnel, wanted: TunnelOptions) -> bool:
     """
     The owner of a tunnel asks for it once more, and may want something else of it.
+
+    @return: Whether other processes have to know.
     """
     tunnel.scheme, tunnel.target = wanted.scheme, wanted.target
     tunnel.tellsDestination = wanted.destination
     tunnel.setChecked(wanted.health)
-    if tunnel.gate != wanted.gate:
-        tunnel.gate = wanted.gate
-        changed = getattr(tunnel.listener, "changed", None)
-        if changed is not None:
-            changed(wanted)
+    if tunnel.gate == wanted.gate:
+        return False
+    tunnel.gate = wanted.gate
+    changed = getattr(tunnel.listener, "changed", None)
+    if changed is not None:
+        changed(wanted)
+    return True
 
 
 def _checkWanted(tunnel: Tunnel, caller: Caller) -> None:

@@ -230,7 +230,8 @@ class TunnelService:
                 if tunnel.uri == wanted.resume:
                     # What is asked of visitors may have changed meanwhile.
                     self.policies.setByOwner(tunnel, wanted.policy)
-                    askedAgain(tunnel, wanted)
+                    if askedAgain(tunnel, wanted):
+                        await self.entries.asked(tunnel, dict(options))
                     if self.siblings is None:
                         self.sharing.asked(tunnel, wanted)
                     return tunnel

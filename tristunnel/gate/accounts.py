@@ -1,0 +1,200 @@
+"""
+Visitors who sign in at an OpenID provider: the authorization code flow with PKCE
+(OpenID Connect Core 1.0, section 3.1; RFC 7636).
+
+Of a sign-in that is under way nothing is kept here: the visitor's cookie has a number,
+and what the provider has to say again is made of that and this server's key.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Callable
+from hashlib import sha256
+from secrets import token_urlsafe
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from tristunnel.errors import TunnelError, printable
+from tristunnel.gate.attempts import Attempts
+from tristunnel.gate.fetch import Unreachable
+from tristunnel.gate.pages import GatePages, issuerOf
+from tristunnel.gate.provider import NotVouched, Providers
+from tristunnel.gate.seal import Seal, cookieLine, cookieName, cookiesNamed
+from tristunnel.gate.visit import Account, Visit
+from tristunnel.model.gate import ProviderRules
+from tristunnel.names.gate import Answer
+
+__all__ = ["Accounts"]
+
+FLOW = "flow"
+"""What the cookie is for that belongs to a sign-in under way."""
+
+FLOW_TIME = 600.0
+"""Seconds that one may take."""
+
+
+class Accounts:
+    """
+    Sends visitors to their provider, and takes them when they are back.
+
+    @param seal: Signs cookies.
+    @param attempts: Makes those wait who try often.
+    @param pages: Writes answers.
+    @param providers: Asked whom they vouch for.
+    @param signedIn: Lets somebody in: of the visit, who it is, and where to go on.
+    """
+
+    _log = Logger(namespace="tristunnel.server")
+
+    def __init__(
+        self,
+        seal: Seal,
+        attempts: Attempts,
+        pages: GatePages,
+        providers: Providers,
+        signedIn: Callable[[Visit, Account, str], Answer],
+    ) -> None:
+        self._seal = seal
+        self._attempts = attempts
+        self._pages = pages
+        self._providers = providers
+        self._signedIn = signedIn
+
+    def begin(self, visit: Visit, where: str | None = None) -> Deferred[Answer]:
+        """
+        Send a visitor to the provider.
+
+        @param where: Where to go on behind that; C{None} for what the request says.
+        """
+        if where is None:
+            where = parse_qs(visit.query, max_num_fields=20).get("next", [""])[0]
+        return Deferred.fromCoroutine(self._begin(visit, visit.next(where)))
+
+    async def _begin(self, visit: Visit, where: str) -> Answer:
+        rules = visit.rules.oidc
+        if rules is None:
+            return self._pages.asks(visit)
+        try:
+            about = await self._providers.find(rules.issuer).about()
+        except Unreachable as problem:
+            return self._broken(visit, problem)
+        flow = token_urlsafe(16)
+        challenge = sha256(self._made("verifier", flow).encode()).digest()
+        asked = {
+            "response_type": "code",
+            "client_id": rules.clientID,
+            "redirect_uri": _backAt(visit),
+            "scope": " ".join(rules.scopes),
+            "state": self._made("state", flow),
+            "nonce": self._made("nonce", flow),
+            "code_challenge": _text(challenge),
+            "code_challenge_method": "S256",
+        }
+        claims = {"flow": flow, "next": where}
+        value = self._seal.made(FLOW, visit.place, FLOW_TIME, claims)
+        name = cookieName(FLOW, visit.path, visit.secure)
+        url: str = about["authorization_endpoint"]
+        mark = "&" if "?" in url else "?"
+        return self._pages.redirect(
+            f"{url}{mark}{urlencode(asked)}",
+            cookieLine(name, value, FLOW_TIME, visit.secure),
+        )
+
+    def _made(self, what: str, flow: str) -> str:
+        return _text(self._seal.derived(f"{what} {flow}"))
+
+    def back(self, visit: Visit) -> Deferred[Answer]:
+        """A visitor comes back."""
+        return Deferred.fromCoroutine(self._back(visit))
+
+    async def _back(self, visit: Visit) -> Answer:
+        said = parse_qs(visit.query, max_num_fields=20)
+        state = said.get("state", [""])[0]
+        claims = self._claims(visit, state)
+        rules = visit.rules.oidc
+        if claims is None or rules is None:
+            return self._pages.asks(
+                visit,
+                400,
+                "This sign-in was not begun in this browser, or has taken too long;"
+                " try again.",
+            )
+        if "code" not in said:
+            why = printable(said.get("error", ["no reason given"])[0], 100)
+            return self._pages.asks(
+                visit, 403, f"{issuerOf(visit)} did not sign you in: {why}."
+            )
+        try:
+            self._attempts.check(visit.address, visit.place)
+            told = await self._providers.find(rules.issuer).exchange(
+                rules,
+                said["code"][0],
+                self._made("verifier", claims["flow"]),
+                _backAt(visit),
+                self._made("nonce", claims["flow"]),
+            )
+        except TunnelError as refusal:
+            return self._pages.refused(visit, refusal)
+        except Unreachable as problem:
+            if problem.isRefusal:
+                self._attempts.wrong(visit.address, visit.place)
+            return self._broken(visit, problem)
+        except NotVouched as problem:
+            self._attempts.wrong(visit.address, visit.place)
+            return self._broken(visit, problem)
+        account = _accountOf(told, rules)
+        if not rules.admits(account.email, account.groups):
+            text = f"{account.user} may not visit {visit.place}."
+            return self._pages.asks(visit, 403, text)
+        return self._signedIn(visit, account, claims["next"])
+
+    def _claims(self, visit: Visit, state: str) -> dict[str, Any] | None:
+        """Find the sign-in that somebody comes back from."""
+        name = cookieName(FLOW, visit.path, visit.secure)
+        for value in cookiesNamed(name, visit.head.all(b"cookie")):
+            claims = self._seal.read(FLOW, visit.place, value)
+            if claims is not None and hmac.compare_digest(
+                self._made("state", claims["flow"]).encode(), state.encode()
+            ):
+                return claims
+        return None
+
+    def _broken(self, visit: Visit, problem: Exception) -> Answer:
+        """The provider is not one that works; its owner can read why in a log."""
+        self._log.warn(
+            "The OpenID provider of {place} cannot be used: {problem}",
+            place=visit.place,
+            problem=str(problem),
+        )
+        text = f"{issuerOf(visit)} cannot sign you in now; try again later."
+        return self._pages.asks(visit, 502, text)
+
+
+def _backAt(visit: Visit) -> str:
+    """Where the provider sends visitors back to, which it has to know."""
+    scheme = "https" if visit.secure else "http"
+    return f"{scheme}://{visit.head.host.decode('ascii')}{visit.base}/oidc"
+
+
+def _text(digest: bytes) -> str:
+    return base64.urlsafe_b64encode(digest).decode("ascii").rstrip("=")
+
+
+def _accountOf(told: dict[str, Any], rules: ProviderRules) -> Account:
+    """
+    Read who a provider says that it is. An address that it has not verified is
+    anybody's, and so are names that people choose.
+    """
+    email = told.get("email")
+    verified = told.get("email_verified") in (True, "true")
+    address = email if isinstance(email, str) and verified else ""
+    groups = told.get(rules.groupsClaim)
+    groups = [groups] if isinstance(groups, str) else groups
+    names = groups if isinstance(groups, list) else []
+    kept = tuple(each for each in names if isinstance(each, str))
+    return Account("oidc", address or str(told["sub"])[:256], address[:256], kept)
