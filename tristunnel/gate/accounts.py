@@ -124,6 +124,9 @@ class Accounts:
                 "This sign-in was not begun in this browser, or has taken too long;"
                 " try again.",
             )
+        if said.get("iss", [rules.issuer]) != [rules.issuer]:
+            # RFC 9207.
+            return self._broken(visit, NotVouched("another provider has answered"))
         if "code" not in said:
             why = printable(said.get("error", ["no reason given"])[0], 100)
             return self._pages.asks(
