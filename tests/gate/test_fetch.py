@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
@@ -37,13 +38,12 @@ class FetcherTests(TestCase):
     timeout = 30
 
     def setUp(self) -> None:
-        from twisted.internet import reactor
-
-        self.reactor: Any = reactor
-        self.provider: Any = Factory.forProtocol(_Says)
+        self.reactor: Any = _reactor
+        made: Any = Factory.forProtocol(_Says)
+        self.provider = made
         self.provider.asked, self.provider.answer = [], b""
         self.provider.stays = False
-        port = self.reactor.listenTCP(0, self.provider, interface="127.0.0.1")
+        port: Any = self.reactor.listenTCP(0, self.provider, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.url = f"http://127.0.0.1:{port.getHost().port}/x"
         self.fetcher = Fetcher(self.reactor, True)

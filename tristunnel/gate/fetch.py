@@ -187,7 +187,7 @@ class Fetcher:
 
 
 def _late(result: Any, timeout: float) -> Any:
-    if isinstance(result, Failure) and result.check(CancelledError):
+    if isinstance(result, Failure):
         raise Unreachable(f"it did not answer within {timeout:g} s")
     return result
 
