@@ -24,6 +24,7 @@ from tristunnel.config.reload import Reload
 from tristunnel.dashboard.pages import Watch
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import DIALECTS, portProtocols
@@ -136,6 +137,11 @@ class Serving(MultiService):
             handshakeTimeout=options["handshake-timeout"],
         )
         self._sessions.stateDirectory = options.stateDirectory
+        if self._membership is not None:
+            # All processes of the server have this one.
+            self._sessions.returning.secret = lambda: self._sessions.kept(
+                HostKey.inDirectory
+            ).private.private_bytes_raw()
         if options["direct-udp"]:
             self._sessions.paths = ServerPaths(reactor, offset=self._index)
         self._server = self._makeServer()

@@ -20,7 +20,7 @@ from socket import (
 )
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -133,7 +133,7 @@ class Acceptor:
         _SPARE.keep()
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more, and close the socket."""
+        """Accept no more, and close the socket; then the port is free."""
         number, self._number = self._number, -1
         if self._pause is not None:
             self._pause.cancel()
@@ -142,7 +142,12 @@ class Acceptor:
             self._poller.remove(number)
         self._poller.close(self.connection)
         whenStopped, self.whenStopped = self.whenStopped, None
-        return succeed(None) if whenStopped is None else maybeDeferred(whenStopped)
+        closed = self._poller.whenClosed()
+        if whenStopped is None:
+            return closed
+        return gatherResults([closed, maybeDeferred(whenStopped)]).addCallback(
+            lambda results: None
+        )
 
     def getHost(self) -> IAddress:
         """Where it listens."""

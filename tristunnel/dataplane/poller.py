@@ -22,6 +22,7 @@ from socket import socket
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
@@ -97,6 +98,7 @@ class Poller:
         self._inTurn = False
         self._flushing: list[Gatherer] = []
         self._closing: list[socket] = []
+        self._closed: list[Deferred[None]] = []
         self._later: list[Handler] = []
         self._laterCall: Any = None
 
@@ -149,6 +151,14 @@ class Poller:
             self._closing.append(connection)
         else:
             connection.close()
+
+    def whenClosed(self) -> Deferred[None]:
+        """Wait until all sockets are closed that are so far to be closed."""
+        if not self._inTurn:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._closed.append(waiting)
+        return waiting
 
     def _dropIfEmpty(self) -> None:
         """Let go of the descriptor if nobody needs it."""
@@ -228,6 +238,10 @@ class Poller:
             closing, self._closing = self._closing, []
             for connection in closing:
                 connection.close()
+        if self._closed:
+            closed, self._closed = self._closed, []
+            for waiting in closed:
+                waiting.callback(None)
         self._dropIfEmpty()
 
     def _broken(self, handler: Gatherer) -> None:

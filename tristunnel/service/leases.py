@@ -83,16 +83,27 @@ class Leases:
         @return: The lease and its secret, which is kept nowhere else.
         @raise TunnelError: If the book cannot be asked.
         """
-        secret, kept = newSecret()
-        identifier = secrets.token_hex(8)
+        secret, _ = newSecret()
+        return await self.grantAs(secrets.token_hex(8), secret, owner, holder), secret
+
+    async def grantAs(
+        self, identifier: str, secret: str, owner: Identity, holder: LeaseHolder
+    ) -> Lease:
+        """
+        Make a new lease.
+
+        @param identifier: Its id, which none has had before.
+        @param secret: What claims it.
+        @raise TunnelError: If the book cannot be asked.
+        """
         place = await inTime(
             self._reactor,
-            self._book.grant(identifier, kept.hex(), owner.name),
+            self._book.grant(identifier, secretHash(secret).hex(), owner.name),
             lambda place: self._book.away(identifier, place, 0.0),
         )
         lease = Lease(identifier, owner, place, holder)
         self._leases[identifier] = lease
-        return lease, secret
+        return lease
 
     async def claim(
         self,

@@ -5,12 +5,13 @@ Clients' sessions at the server, whatever their dialect.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -27,7 +28,9 @@ from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.processes.passing import Passing
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import ConnectedClient
+from tristunnel.service.leases import Lease
 from tristunnel.service.preauth import PendingConnection
+from tristunnel.service.returning import Returning, maySomebodyReturn
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.service.visiting import Visiting
 from tristunnel.util.hosts import addressText
@@ -38,6 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["Arrival", "ServerSession", "ServerSessions", "Session"]
 
 Shared = TypeVar("Shared")
+
+MOST_ASKED = 8
+"""Sessions of one client that are asked whether they are still there, when it wants
+once more what they have."""
 
 
 class Session(Protocol):
@@ -71,6 +78,7 @@ class ServerSessions:
     @ivar passing: Passes connections to other processes of the server, if there are
         some.
     @ivar visiting: Leads visitors to those, likewise.
+    @ivar returning: What is kept for clients that know of no leases.
     """
 
     def __init__(
@@ -93,6 +101,7 @@ class ServerSessions:
         self.destinations = Destinations((), "--dial-allow", separatesUDP=True)
         self.passing: Passing | None = None
         self.visiting: Visiting | None = None
+        self.returning = Returning(reactor, service.leases, service.book)
         self._shared: dict[object, Any] = {}
         self._leaving: TunnelError | None = None
 
@@ -138,6 +147,24 @@ class ServerSessions:
         if self._leaving is not None:
             session.leave(self._leaving)
         self.sessions.add(session)
+
+    async def endDead(self, session: ServerSession, tag: str) -> None:
+        """
+        End the sessions that do not answer any more and have what another one asks
+        for.
+
+        @param tag: What that is, see L{Returning.tagOf}.
+        """
+        rivals = [
+            each
+            for each in self.sessions
+            if each is not session
+            and any(lease.id.startswith(tag) for lease in getattr(each, "leases", ()))
+        ][:MOST_ASKED]
+        there = await gatherResults([each.isThere() for each in rivals])
+        for rival, isThere in zip(rivals, there, strict=True):
+            if not isThere:
+                rival.fail(TunnelError("session-lost", "it does not answer"))
 
     def streams(self) -> int:
         """How many streams the sessions carry now."""
@@ -198,6 +225,8 @@ class ServerSession(ConnectedSession):
 
     @cvar dialect: How it speaks.
     @ivar tunnels: The client's tunnels, by what the dialect knows them by.
+    @ivar leases: What keeps them open until the client is back, where it can be known
+        again.
     """
 
     dialect: ClassVar[str]
@@ -206,6 +235,8 @@ class ServerSession(ConnectedSession):
     def __init__(self, sessions: ServerSessions, arrival: Arrival) -> None:
         super().__init__()
         self.tunnels: dict[Any, Tunnel] = {}
+        self.leases: list[Lease] = []
+        self._opening = 0
         self._sessions = sessions
         self._service = sessions.service
         self._caller = replace(arrival.caller, clientSide=self)
@@ -302,9 +333,75 @@ class ServerSession(ConnectedSession):
         text = f"at {peer} {asked} and was refused: {refusal}"
         self._service.observer.requestNoted(self._caller.identity, text, True)
 
+    async def openFor(
+        self, key: object, options: Mapping[str, object], what: str
+    ) -> Tunnel:
+        """
+        Open a tunnel for the client, or give it back the one that is kept for it.
+
+        @param key: What the session knows it by.
+        @param what: What the client asks for, in words that it will use again.
+        @raise TunnelError: Why there is none.
+        """
+        self._opening += 1
+        try:
+            if self._leaving is not None:
+                raise self._leaving
+            self._service.rights.checkServices(len(self.tunnels) + self._opening - 1)
+            tunnel = await self._open(options, what)
+            if self.lost is not None:
+                self._service.discard([tunnel], self.lost)
+                raise self.lost
+        finally:
+            self._opening -= 1
+            self._letGo()
+        self.tunnels[key] = tunnel
+        return tunnel
+
+    async def _open(self, options: Mapping[str, object], what: str) -> Tunnel:
+        identity = self._caller.identity
+        if not maySomebodyReturn(identity):
+            return await self._service.open(self._caller, options)
+        returning, what = self._sessions.returning, f"{self.dialect} {what}"
+        await self._sessions.endDead(self, returning.tagOf(identity, what))
+        lease, elsewhere = await returning.take(identity, what, self)
+        self.leases.append(lease)
+        caller = replace(self._caller, lease=lease)
+        for record in elsewhere:
+            with suppress(TunnelError):
+                # If it cannot be here, another one may.
+                await self._service.adopt(caller, record)
+        if lease.tunnels:
+            options = {**options, "resume": lease.tunnels[0].uri}
+        return await self._service.open(caller, options)
+
+    def _letGo(self) -> None:
+        """Have no leases that keep nothing, and are about to keep nothing."""
+        empty = [] if self._opening else [e for e in self.leases if not e.tunnels]
+        for lease in empty:
+            self.leases.remove(lease)
+            self._service.leases.holderLost(lease, self)
+
+    def keyOf(self, tunnel: Tunnel) -> Any:
+        """
+        Find what the session knows a tunnel by.
+
+        @raise TunnelError: C{client-away}.
+        """
+        for key, each in self.tunnels.items():
+            if each is tunnel:
+                return key
+        raise TunnelError("client-away")
+
     @abstractmethod
     def streams(self) -> int:
         """How many visitors there are."""
+
+    # LeaseHolder
+
+    def displaced(self) -> None:
+        """What this session had is another one's."""
+        self.fail(TunnelError("displaced"))
 
     # IClientSide
 
@@ -324,6 +421,7 @@ class ServerSession(ConnectedSession):
             del self.tunnels[key]
             if self.idle and self.lost is None:
                 self.fail(reason)
+        self._letGo()
 
     @property
     def idle(self) -> bool:
@@ -336,13 +434,23 @@ class ServerSession(ConnectedSession):
         """Take no new visitors; those that are here may finish."""
         self._leaving = reason
 
+    def comesBack(self, reason: TunnelError) -> bool:
+        """Whether a client may be expected back whose session is over."""
+        return reason.code.name == "session-lost"
+
     def sessionOver(self, reason: TunnelError) -> None:
         """End what depends on this session."""
         self._sessions.sessions.discard(self)
         for work in list(self._work):
             work.cancel()
         tunnels, self.tunnels = list(self.tunnels.values()), {}
+        leases, self.leases = self.leases, []
+        if self.comesBack(reason):
+            kept = {tunnel for lease in leases for tunnel in lease.tunnels}
+            tunnels = [tunnel for tunnel in tunnels if tunnel not in kept]
         self._service.discard(tunnels, reason)
+        for lease in leases:
+            self._service.leases.holderLost(lease, self)
         client, self._client = self._client, None
         if client is not None:
             self._service.clients.leave(client)

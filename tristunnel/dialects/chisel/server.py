@@ -89,7 +89,8 @@ class ChiselSession(GoSession):
         try:
             for remote in remotes:
                 if remote.isReverse:
-                    await self.openFor(remote, _optionsFor(remote))
+                    where = f"{remote.localHost} {remote.localPort} {remote.isUDP}"
+                    await self.openFor(remote, _optionsFor(remote), where)
         except TunnelError as refusal:
             # chisel's own server ends the connection, after it has said why.
             self._sessions.reactor.callLater(0, self.fail, refusal)

@@ -24,7 +24,7 @@ from tristunnel.dialects.conch.streams import Channel, ChannelStreams, PipedStre
 from tristunnel.dialects.conch.transport import Packets
 from tristunnel.errors import TunnelError, printable, protocolError
 from tristunnel.model.permissions import Identity
-from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.model.tunnel import Stream
 from tristunnel.service.clients import Visits
 from tristunnel.util.hosts import addressText
 from tristunnel.websocket.connection import Receiver
@@ -118,7 +118,6 @@ class SSHServerSession(ServerSession):
         self._remaining = arrival.remaining
         self._login = Login(link, self)
         self._late: IDelayedCall | None = None
-        self._opening = 0
         self.channels: ChannelStreams | None = None
         self.visits = Visits(self._caller.identity)
         self.open = self._vouched or sessions.authenticator.admitsAnybody
@@ -239,38 +238,6 @@ class SSHServerSession(ServerSession):
         """Have the log say what the client was refused."""
         self.noteRefusal(f"asked for {printable(name, 60)}", refusal)
 
-    async def openFor(self, key: object, options: dict[str, object]) -> Tunnel:
-        """
-        Open a tunnel for the client.
-
-        @param key: What the session knows it by.
-        @raise TunnelError: Why there is none.
-        """
-        self._opening += 1
-        try:
-            if self._leaving is not None:
-                raise self._leaving
-            self._service.rights.checkServices(len(self.tunnels) + self._opening - 1)
-            tunnel = await self._service.open(self._caller, options)
-        finally:
-            self._opening -= 1
-        if self.lost is not None:
-            self._service.discard([tunnel], self.lost)
-            raise self.lost
-        self.tunnels[key] = tunnel
-        return tunnel
-
-    def keyOf(self, tunnel: Tunnel) -> Any:
-        """
-        Find what the session knows a tunnel by.
-
-        @raise TunnelError: C{client-away}.
-        """
-        for key, each in self.tunnels.items():
-            if each is tunnel:
-                return key
-        raise TunnelError("client-away")
-
     # IClientSide
 
     @abstractmethod
@@ -297,6 +264,9 @@ class SSHServerSession(ServerSession):
     def streams(self) -> int:
         """How many visitors there are."""
         return 0 if self.channels is None else len(self.channels.streams)
+
+    def comesBack(self, reason: TunnelError) -> bool:
+        return super().comesBack(reason) and not self._link.saidGoodbye
 
     def sessionOver(self, reason: TunnelError) -> None:
         self._stopWaiting()

@@ -112,6 +112,7 @@ class Packets(SSHTransportBase):
     @ivar holds: Why nothing is read.
     @ivar answers: Whether the peer takes what it asks for.
     @ivar ended: Called once with the reason when the connection is over.
+    @ivar saidGoodbye: Whether the peer has left because it wanted to.
     @ivar versions: Which versions of the protocol the peer may say.
     @ivar streams: Paused while no bytes can go out, once there are any.
     """
@@ -146,6 +147,7 @@ class Packets(SSHTransportBase):
         self.probe = Probe(reactor, lambda: self.ask())
         self.ask: Callable[[], object] = lambda: None
         self.lost: TunnelError | None = None
+        self.saidGoodbye = False
         self._unread = bytearray()
         self._first = b""
         self._since = 0
@@ -439,7 +441,7 @@ class Packets(SSHTransportBase):
 
     def ssh_DISCONNECT(self, packet: bytes) -> None:
         fields = Fields(packet)
-        fields.number()
+        self.saidGoodbye = fields.number() == _BY_APPLICATION
         said = printable(_text(fields.data()), 200)
         self.lost = self.lost or TunnelError(
             "session-lost",

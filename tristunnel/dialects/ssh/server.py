@@ -191,7 +191,7 @@ class OpenSSHSession(SSHServerSession):
         if asked in self.tunnels and (asked.port or asked.isPath):
             raise TunnelError("port-taken", "this client has that tunnel already")
         options = asked.options(NAMES in self._service.listeners)
-        tunnel = await self.openFor(asked, options)
+        tunnel = await self.openFor(asked, options, f"{asked.address} {asked.port}")
         if asked.port or asked.isPath or tunnel.listener is None:
             return b""
         # From now on the client calls it by its port.

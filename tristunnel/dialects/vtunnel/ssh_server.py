@@ -79,7 +79,7 @@ class VTunnelSSHSession(GoSession):
         options: dict[str, object] = {"port": asked.port, "target": asked.localAddress}
         if LISTENER in self._service.listeners:
             options["listener"] = LISTENER
-        tunnel = await self.openFor(asked, options)
+        tunnel = await self.openFor(asked, options, f"port {asked.port}")
         del self.tunnels[asked]
         if tunnel.listener is None:
             raise TunnelError("closed")
