@@ -137,11 +137,6 @@ class Serving(MultiService):
             handshakeTimeout=options["handshake-timeout"],
         )
         self._sessions.stateDirectory = options.stateDirectory
-        if self._membership is not None:
-            # All processes of the server have this one.
-            self._sessions.returning.secret = lambda: self._sessions.kept(
-                HostKey.inDirectory
-            ).private.private_bytes_raw()
         if options["direct-udp"]:
             self._sessions.paths = ServerPaths(reactor, offset=self._index)
         self._server = self._makeServer()
@@ -358,6 +353,10 @@ class Serving(MultiService):
             for port in (*clientPorts, *options.namePorts)
         ]
         if self._membership is not None:
+            # All processes of the server have this one.
+            sessions.returning.secret = lambda: sessions.kept(
+                HostKey.inDirectory
+            ).private.private_bytes_raw()
             self._knowing = serveAsMember(
                 self._reactor,
                 self._membership,

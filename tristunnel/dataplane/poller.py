@@ -234,15 +234,18 @@ class Poller:
                 except Exception:
                     self._broken(gatherer)
         self._inTurn = False
-        if self._closing:
-            closing, self._closing = self._closing, []
-            for connection in closing:
-                connection.close()
-        if self._closed:
-            closed, self._closed = self._closed, []
-            for waiting in closed:
-                waiting.callback(None)
+        if self._closing or self._closed:
+            self._closeAll()
         self._dropIfEmpty()
+
+    def _closeAll(self) -> None:
+        """Close the sockets that were to be closed in this turn."""
+        closing, self._closing = self._closing, []
+        for connection in closing:
+            connection.close()
+        closed, self._closed = self._closed, []
+        for waiting in closed:
+            waiting.callback(None)
 
     def _broken(self, handler: Gatherer) -> None:
         """End a socket whose code raised."""

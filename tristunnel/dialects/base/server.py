@@ -236,7 +236,7 @@ class ServerSession(ConnectedSession):
         super().__init__()
         self.tunnels: dict[Any, Tunnel] = {}
         self.leases: list[Lease] = []
-        self._opening = 0
+        self._openings = 0
         self._sessions = sessions
         self._service = sessions.service
         self._caller = replace(arrival.caller, clientSide=self)
@@ -343,22 +343,22 @@ class ServerSession(ConnectedSession):
         @param what: What the client asks for, in words that it will use again.
         @raise TunnelError: Why there is none.
         """
-        self._opening += 1
+        self._openings += 1
         try:
             if self._leaving is not None:
                 raise self._leaving
-            self._service.rights.checkServices(len(self.tunnels) + self._opening - 1)
-            tunnel = await self._open(options, what)
+            self._service.rights.checkServices(len(self.tunnels) + self._openings - 1)
+            tunnel = await self._openOrReturn(options, what)
             if self.lost is not None:
                 self._service.discard([tunnel], self.lost)
                 raise self.lost
         finally:
-            self._opening -= 1
+            self._openings -= 1
             self._letGo()
         self.tunnels[key] = tunnel
         return tunnel
 
-    async def _open(self, options: Mapping[str, object], what: str) -> Tunnel:
+    async def _openOrReturn(self, options: Mapping[str, object], what: str) -> Tunnel:
         identity = self._caller.identity
         if not maySomebodyReturn(identity):
             return await self._service.open(self._caller, options)
@@ -377,7 +377,7 @@ class ServerSession(ConnectedSession):
 
     def _letGo(self) -> None:
         """Have no leases that keep nothing, and are about to keep nothing."""
-        empty = [] if self._opening else [e for e in self.leases if not e.tunnels]
+        empty = [] if self._openings else [e for e in self.leases if not e.tunnels]
         for lease in empty:
             self.leases.remove(lease)
             self._service.leases.holderLost(lease, self)

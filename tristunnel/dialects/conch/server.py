@@ -319,4 +319,4 @@ class GoSession(SSHServerSession):
 
     @property
     def idle(self) -> bool:
-        return not (self.tunnels or self._opening)
+        return not (self.tunnels or self._openings)

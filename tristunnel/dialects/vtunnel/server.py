@@ -45,7 +45,7 @@ class VTunnelServerSession(VTunnelSession, ServerSession):
     def __init__(self, sessions: ServerSessions, arrival: Arrival) -> None:
         super().__init__(sessions, arrival)
         self.reactor, self.limits = sessions.reactor, sessions.limits
-        self._opening: set[int] = set()
+        self._asked: set[int] = set()
         self._closing: IDelayedCall | None = None
         self._kinds = {
             LISTEN: self._listen,
@@ -80,37 +80,29 @@ class VTunnelServerSession(VTunnelSession, ServerSession):
         self.connection.effort += REQUEST_EFFORT
         if port in self.tunnels:
             self.send(Message(LISTEN_OK, port=port))
-        elif port not in self._opening:
-            self._opening.add(port)
-            self.whileUp(self._open(port))
+        elif port not in self._asked:
+            self._asked.add(port)
+            self.whileUp(self._listenAt(port))
 
     @property
     def idle(self) -> bool:
-        return not (self.tunnels or self._opening)
+        return not (self.tunnels or self._asked)
 
-    async def _open(self, port: int) -> None:
+    async def _listenAt(self, port: int) -> None:
         options: dict[str, object] = {"port": port}
         if LISTENER in self._service.listeners:
             options["listener"] = LISTENER
         try:
             if not port:
                 raise badOption("the request names no port")
-            if self._leaving is not None:
-                raise self._leaving
-            served = len(self.tunnels) + len(self._opening) - 1
-            self._service.rights.checkServices(served)
-            tunnel = await self._service.open(self._caller, options)
+            await self.openFor(port, options, f"port {port}")
         except (TunnelError, CancelledError) as refusal:
-            self._opening.discard(port)
-            if isinstance(refusal, TunnelError):
+            self._asked.discard(port)
+            if isinstance(refusal, TunnelError) and self.lost is None:
                 self._refused(port, refusal)
-            return
-        self._opening.discard(port)
-        if self.lost is not None:
-            self._service.discard([tunnel], self.lost)
-            return
-        self.tunnels[port] = tunnel
-        self.send(Message(LISTEN_OK, port=port))
+        else:
+            self._asked.discard(port)
+            self.send(Message(LISTEN_OK, port=port))
 
     def _refused(self, port: int, refusal: TunnelError) -> None:
         # The early program cannot be told, so the log is.
