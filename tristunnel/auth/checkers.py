@@ -197,6 +197,12 @@ class CheckerChain:
         """The keys by which one of them knows somebody."""
         return [key for each in self._keepers() for key in each.keysOf(user)]
 
+    @property
+    def takesProofs(self) -> bool:
+        """Whether one of them knows somebody by a proof of a secret."""
+        found: list[Any] = list(self._checkers)
+        return any(getattr(each, "takesProofs", False) for each in found)
+
     def _failed(self, checker: str, credentials: ITunnelCredentials) -> None:
         """Log that a checker is broken; anybody can have it asked at any rate."""
         self._failures.log(

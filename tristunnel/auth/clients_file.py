@@ -19,6 +19,7 @@ import hashlib
 import hmac
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -72,6 +73,20 @@ class ClientList(Lines):
         # Only an empty secret matches the stand-in for unknown ids.
         return matches and bool(secret)
 
+    def proved(self, proves: Callable[[bytes], bool]) -> list[bytes]:
+        """
+        Find out whose secret a client has proved to have.
+
+        @param proves: Tells of the SHA-256 of a secret whether it is that one.
+        @return: The ids, in the order of the file.
+        """
+        return [
+            name
+            for name, digest in self.digests.items()
+            # Nobody has an empty secret.
+            if digest is not None and digest != _NOBODY and proves(digest)
+        ]
+
     def readLine(self, line: bytes, number: int) -> str | None:
         name, colon, secret = line.partition(b":")
         name, secret = name.strip(), secret.strip()
@@ -121,6 +136,7 @@ class ClientsFile:
     """
 
     credentialInterfaces = (ITunnelCredentials,)
+    takesProofs = True
     _log = Logger()
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -150,6 +166,9 @@ class ClientsFile:
         @return: fires with the id, or fails with C{UnauthorizedLogin}.
         """
         self._file.follow()
+        if credentials.proves is not None:
+            names = self._clients.proved(credentials.proves)
+            return succeed(names[0]) if names else fail(UnauthorizedLogin())
         name, secret = self._claim(credentials)
         if self._clients.admits(name, secret):
             return succeed(name)

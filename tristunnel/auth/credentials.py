@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from twisted.cred.credentials import ICredentials, IUsernamePassword
@@ -50,6 +50,13 @@ class ITunnelCredentials(ICredentials, Interface):
         """
     )
 
+    proves: Callable[[bytes], bool] | None = Attribute(
+        """
+        Tells of the SHA-256 of a secret whether the client has proved to have that,
+        without a word of it; C{None} if it has proved nothing.
+        """
+    )
+
 
 def _asBytes(value: object) -> bytes:
     """
@@ -81,6 +88,7 @@ class TunnelCredentials:
     @ivar peer: See L{ITunnelCredentials}.
     @ivar certificate: See L{ITunnelCredentials}.
     @ivar key: See L{ITunnelCredentials}.
+    @ivar proves: See L{ITunnelCredentials}.
     @ivar username: The C{id} field in UTF-8, empty when there is none.
     @ivar password: The first of the fields C{secret}, C{password} and
         C{token} that says something, in UTF-8, empty when none does.
@@ -92,6 +100,7 @@ class TunnelCredentials:
         peer: IAddress | None = None,
         certificate: str = "",
         key: bytes = b"",
+        proves: Callable[[bytes], bool] | None = None,
     ) -> None:
         if not isinstance(fields, Mapping):
             raise TypeError(f"credentials must be a JSON object, not {type(fields)}")
@@ -101,6 +110,7 @@ class TunnelCredentials:
         self.peer = peer
         self.certificate = certificate
         self.key = key
+        self.proves = proves
         self.username = _asBytes(own.get("id"))
         self.password = (
             _asBytes(own.get("secret"))

@@ -163,9 +163,16 @@ class Authenticator:
         return [key for each in self._keepers() for key in each.keysOf(user)]
 
     def _keepers(self) -> list[KeepsKeys]:
+        return [each for each in self._checkers() if getattr(each, "takesKeys", False)]
+
+    @property
+    def takesProofs(self) -> bool:
+        """Whether somebody may be known by a proof of a secret."""
+        return any(getattr(each, "takesProofs", False) for each in self._checkers())
+
+    def _checkers(self) -> list[Any]:
         checkers = {} if self._portal is None else self._portal.checkers
-        found: dict[int, Any] = {id(each): each for each in checkers.values()}
-        return [each for each in found.values() if getattr(each, "takesKeys", False)]
+        return list({id(each): each for each in checkers.values()}.values())
 
     @returnsDeferred
     async def authenticate(
@@ -174,6 +181,7 @@ class Authenticator:
         peer: IAddress | None = None,
         certificate: str = "",
         key: bytes = b"",
+        proves: Callable[[bytes], bool] | None = None,
     ) -> Identity:
         """
         Check what a client sent in its handshake.
@@ -184,6 +192,8 @@ class Authenticator:
             shown, or empty.
         @param key: The public key that the client has proved to have, as SSH has it
             on the wire, or empty.
+        @param proves: Tells of the SHA-256 of a secret whether the client has proved
+            to have that; C{None} if it has proved nothing.
         @return: fires with the L{Identity}; without a portal that is the
             certificate's, or L{ANONYMOUS_IDENTITY}, whatever id the client
             claims. Fails with
@@ -191,7 +201,7 @@ class Authenticator:
             does), or C{token-expired} or C{token-revoked} for whoever has the
             token; cancelling it fails with C{CancelledError}.
         """
-        identity = await self._identify(fields, peer, certificate, key)
+        identity = await self._identify(fields, peer, certificate, key, proves)
         if self.decisions is not None:
             await self.decisions.login(identity, peer)
         return identity
@@ -202,12 +212,13 @@ class Authenticator:
         peer: IAddress | None,
         certificate: str,
         key: bytes,
+        proves: Callable[[bytes], bool] | None,
     ) -> Identity:
         if self._portal is None:
             return Identity(certificate) if certificate else ANONYMOUS_IDENTITY
         credentials: TunnelCredentials | None = None
         try:
-            credentials = TunnelCredentials(fields, peer, certificate, key)
+            credentials = TunnelCredentials(fields, peer, certificate, key, proves)
             _, avatar, _ = await self._portal.login(credentials, None, IIdentity)
             if isinstance(avatar, Identity):
                 return avatar

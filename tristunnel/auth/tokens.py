@@ -130,6 +130,8 @@ class TokenFile:
         """
         self.follow()
         token = self._tokens.byKey.get(credentials.key)
+        if token is None and credentials.proves is not None:
+            token = self._tokens.proved(credentials.proves)
         if token is None:
             token = self._tokens.find(_tokenOf(credentials))
         if token is None:
@@ -140,6 +142,8 @@ class TokenFile:
         if expires is not None and expires <= self._now():
             return fail(_over("token-expired", "expired", expires))
         return succeed(GrantedName(token.name.encode(), self._grantOf(token)))
+
+    takesProofs = True
 
     @property
     def takesKeys(self) -> bool:

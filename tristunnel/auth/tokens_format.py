@@ -155,6 +155,15 @@ class TokenList(Lines):
         wanted = _NOBODY if found is None else found.digest
         return found if hmac.compare_digest(digest, wanted) else None
 
+    def proved(self, proves: Callable[[bytes], bool]) -> Token | None:
+        """
+        Find the token that a client has proved to have.
+
+        @param proves: Tells of a digest whether it is that token's.
+        """
+        found = [token for digest, token in self.byDigest.items() if proves(digest)]
+        return found[0] if found else None
+
     def invited(self, code: bytes) -> Token | None:
         """Find what an invitation's code was made for, in the same way."""
         digest = hashlib.sha256(code).digest()

@@ -20,6 +20,7 @@ from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
 from tristunnel.cli.cluster_options import CLUSTER, ClusterOptionsMixin
 from tristunnel.cli.name_options import NAMES, NameOptionsMixin
+from tristunnel.cli.own_ports import takeOwnPorts
 from tristunnel.cli.processes import MOST_PROCESSES, checkProcesses, makeParent
 from tristunnel.cli.serving import Serving
 from tristunnel.config.help import Group
@@ -48,7 +49,7 @@ from tristunnel.model.ports import parsePorts
 from tristunnel.model.quota import PER_CALLER
 from tristunnel.node.spec import NODE_FIELDS, nodeText, parseNode
 from tristunnel.server.options import ServerOptions
-from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
+from tristunnel.server.ports import ServerPort, TLSFiles, numberIn, parsePort
 from tristunnel.server.websocket_pages import parsePaths
 from tristunnel.service.clients import CLIENTS, SERVICES
 from tristunnel.service.preauth import ACCEPT_RATE
@@ -167,7 +168,7 @@ class Options(
         (
             "dialects",
             None,
-            "",
+            None,
             f"Let clients speak only these protocols, of {','.join(DIALECTS)}.",
         ),
         (
@@ -378,7 +379,10 @@ class Options(
             raise badOption("two --node have the same name")
         self.webSocketPaths = parsePaths(self["websocket-path"] or ["/tunnel"])
         self.served = parseDialects(
-            self["dialects"], bool(self["client-ca"] and not self.get("credCheckers"))
+            self["dialects"],
+            [numberIn(port) for port in self["port"]],
+            bool(self.get("credCheckers")),
+            bool(self["client-ca"]),
         )
         self.forwarded = Forwarded(self["trusted-proxy"])
         self.destinations = dialDestinations(self["dial-allow"])
@@ -418,7 +422,12 @@ class Options(
         """
         authority, revoked = self["client-ca"], self["client-crl"]
         default = "tcp:0:interface=127.0.0.1" if self["demo"] else _defaultPort()
-        descriptions = [self.written(port) for port in self["port"] or [default]]
+        descriptions, self.ownPorts = takeOwnPorts(
+            reactor,
+            [self.written(port) for port in self["port"] or [default]],
+            self["port"],
+            self.served,
+        )
         for description in (
             descriptions if authority and not self["certificate"] else ()
         ):

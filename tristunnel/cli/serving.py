@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.table import DIALECTS, portProtocols
+from tristunnel.dialects.table import DIALECTS, ownerOf, portProtocols
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.gate.attempts import Attempts
 from tristunnel.gate.gate import VisitorGate
@@ -352,6 +352,11 @@ class Serving(MultiService):
             )
             for port in (*clientPorts, *options.namePorts)
         ]
+        for port in options.ownPorts:
+            owner = ownerOf(port.number, options.served)
+            assert owner is not None
+            spoken = owner.portProtocols(sessions)
+            ports.append((port, self._detector(spoken, limiter, port)))
         if self._membership is not None:
             # All processes of the server have this one.
             sessions.returning.secret = lambda: sessions.kept(
@@ -422,7 +427,7 @@ class Serving(MultiService):
         )
 
     def _detector(
-        self, protocols: list[Any], limiter: PreauthLimiter, port: ServerPort
+        self, protocols: Sequence[Any], limiter: PreauthLimiter, port: ServerPort
     ) -> ProtocolDetectorFactory:
         return ProtocolDetectorFactory(
             self._reactor,

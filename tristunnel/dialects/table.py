@@ -4,10 +4,11 @@ All dialects. A new one is a folder, or a file, and one line here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tristunnel.dialects.base.dialect import Dialect, PortProtocol
 from tristunnel.dialects.base.server import ServerSessions
+from tristunnel.dialects.bore.dialect import BoreDialect
 from tristunnel.dialects.chisel.dialect import ChiselDialect
 from tristunnel.dialects.framed.dialect import FramedDialect
 from tristunnel.dialects.relay.dialect import RelayDialect
@@ -23,6 +24,7 @@ __all__ = [
     "Served",
     "labelOf",
     "ours",
+    "ownerOf",
     "parseDialects",
     "portProtocols",
 ]
@@ -39,6 +41,7 @@ DIALECTS: dict[str, Dialect] = {
         RelayDialect(),
         SSHDialect(),
         ChiselDialect(),
+        BoreDialect(),
     )
 }
 """The first one is what is spoken where nothing is said. A WebSocket's first message
@@ -64,29 +67,61 @@ def labelOf(spoken: str) -> str:
     return spoken
 
 
-def parseDialects(names: str, certificatesOnly: bool) -> Served:
+def parseDialects(
+    names: str | None, ports: Collection[int], login: bool, certificates: bool
+) -> Served:
     """
     Read which dialects a server speaks.
 
-    @param names: Their names, with commas between; empty for all.
-    @param certificatesOnly: Whether all that says who a client is is its certificate.
-        Then those are left out that can show none.
+    @param names: Their names, with commas between; C{None} for all.
+    @param ports: The ports that it has.
+    @param login: Whether it asks who clients are by C{--auth}.
+    @param certificates: Whether by C{--client-ca}.
+    @return: Those, without what no client of theirs could do.
     @raise TunnelError: C{bad-option}.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
+    if names is not None and not wanted:
+        raise badOption(
+            "--dialects names none: leave it out for all of them, or write some of"
+            f" {','.join(DIALECTS)}"
+        )
     for name in wanted:
         checkChoice("dialects", name, DIALECTS)
-        if certificatesOnly and not DIALECTS[name].showsCertificate:
-            raise badOption(
-                f"--dialects {name}: its clients can show no certificate, and"
-                " --client-ca alone asks for one: give --auth as well"
-            )
+        if why := _whyNot(DIALECTS[name], ports, login, certificates):
+            raise badOption(f"--dialects {name}: its clients {why}")
     return {
         name: dialect
         for name, dialect in DIALECTS.items()
         if (not wanted or name in wanted)
-        and (dialect.showsCertificate or not certificatesOnly)
+        and not _whyNot(dialect, ports, login, certificates)
     }
+
+
+def _whyNot(
+    dialect: Dialect, ports: Collection[int], login: bool, certificates: bool
+) -> str:
+    """Say why a dialect's clients could do nothing here; empty if they could."""
+    if certificates and not login and not dialect.showsCertificate:
+        return (
+            "can show no certificate, and --client-ca alone asks for one: give --auth"
+            " as well"
+        )
+    if (login or certificates) and not dialect.takesLogin:
+        return (
+            "cannot say who they are, and --auth or --client-ca asks everybody: leave"
+            " it out"
+        )
+    if dialect.ownPort and dialect.ownPort not in ports:
+        number = dialect.ownPort
+        return f"only know port {number}: give --port tcp:{number} as well"
+    return ""
+
+
+def ownerOf(port: int, served: Served = DIALECTS) -> Dialect | None:
+    """Find the dialect whose port it is, and nobody else's."""
+    owners = (each for each in served.values() if each.ownPort and each.ownPort == port)
+    return next(owners, None)
 
 
 def portProtocols(
@@ -100,6 +135,6 @@ def portProtocols(
     return [
         protocol
         for dialect in served.values()
-        if dialect.encrypts or not bare
+        if (dialect.encrypts or not bare) and not dialect.ownPort
         for protocol in dialect.portProtocols(sessions)
     ]

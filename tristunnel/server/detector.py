@@ -85,6 +85,8 @@ class ProtocolDetector(Protocol):
         self._deadline = self._parent.reactor.callLater(
             self._parent.timeout, self._late
         )
+        if self._parent.first is not None:
+            self._handOver(self._parent.first)
 
     def dataReceived(self, data: bytes) -> None:
         if self._proxied:
@@ -195,6 +197,7 @@ class ProtocolDetectorFactory(ServerFactory):
     @param limiter: Counts those who have not.
     @param proxied: Whether a balancer's address is seen before the peer's own.
 
+    @ivar first: What is served to everybody, who need not begin.
     @ivar elsewhere: Knows what belongs to another process of this server, if there are
         several.
     """
@@ -215,6 +218,7 @@ class ProtocolDetectorFactory(ServerFactory):
         self._limiter = limiter or PreauthLimiter(reactor.seconds)
         self.reactor = reactor
         self.protocols = list(protocols)
+        self.first = next((e for e in protocols if b"" in e.beginnings), None)
         self.observer = observer
         self.timeout = timeout
 

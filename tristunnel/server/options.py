@@ -37,6 +37,8 @@ class ServerOptions(ConfiguredOptions):
     Options of a server, and what their check has made of them.
 
     @ivar serverPorts: Where clients connect.
+    @ivar ownPorts: Where clients connect who know one port only, see
+        L{Dialect.ownPort<tristunnel.dialects.base.dialect.Dialect>}.
     @ivar namePorts: Where visitors of names connect.
     @ivar unixMode: Who may connect to UNIX sockets for visitors.
     @ivar pages: What visitors of names are told who cannot be served.
@@ -69,6 +71,7 @@ class ServerOptions(ConfiguredOptions):
     def __init__(self) -> None:
         super().__init__()
         self.serverPorts: list[ServerPort] = []
+        self.ownPorts: list[ServerPort] = []
         self.cluster: ClusterSettings | None = None
         self.namePorts: list[ServerPort] = []
         self.namedCertificates: NamedCertificates | None = None
@@ -116,7 +119,7 @@ class ServerOptions(ConfiguredOptions):
     def allPorts(self) -> list[ServerPort]:
         """Where clients connect, where names are, and where calls are answered."""
         rpc = [] if self.rpcPort is None else [self.rpcPort]
-        return [*self.serverPorts, *self.namePorts, *rpc]
+        return [*self.serverPorts, *self.ownPorts, *self.namePorts, *rpc]
 
     @property
     def hostnames(self) -> list[str]:

@@ -27,7 +27,15 @@ from tristunnel.util.endpoints import (
     whyNoEndpoint,
 )
 
-__all__ = ["ALONE", "SCHEMES", "ServerPort", "TLSFiles", "joined", "parsePort"]
+__all__ = [
+    "ALONE",
+    "SCHEMES",
+    "ServerPort",
+    "TLSFiles",
+    "joined",
+    "numberIn",
+    "parsePort",
+]
 
 SCHEMES = {
     "--http": ("http",),
@@ -135,9 +143,26 @@ class ServerPort:
         )
 
     @property
+    def number(self) -> int:
+        """The number that its user wrote; 0 for any, or for what is no TCP port."""
+        return numberIn(self.description)
+
+    @property
     def proxied(self) -> bool:
         """Whether a balancer speaks for the clients."""
         return self.description.startswith("haproxy:")
+
+
+def numberIn(description: str) -> int:
+    """
+    Read the number of a port that an endpoint listens on.
+
+    @return: 0, if it is any, or none of TCP's.
+    """
+    prefix, parts, keywords = splitEndpoint(listenInFull(description))
+    text = parts[0] if parts else keywords.get("port", "")
+    known = prefix in ("tcp", "tcp6", "ssl") and text.isdecimal() and len(text) < 6
+    return int(text) if known else 0
 
 
 def parsePort(

@@ -69,7 +69,8 @@ class PortProtocol(Protocol):
     """
     What is served on a port to connections that begin in a certain way.
 
-    @ivar beginnings: How they begin.
+    @ivar beginnings: How they begin. An empty one is for a port that is only served
+        by this: then the server may speak first.
     """
 
     beginnings: Sequence[bytes]
@@ -123,6 +124,10 @@ class Dialect:
     @cvar subprotocols: What its WebSockets may name.
     @cvar showsCertificate: Whether its clients can show a certificate of
         C{--client-ca}.
+    @cvar takesLogin: Whether its clients can say who they are at all; if not, they are
+        only served where anybody may connect.
+    @cvar ownPort: The one port that its clients know, without TLS: where C{--port} has
+        it, all else is not served there; 0 for any port.
     @cvar encrypts: Whether it encrypts by itself, so that its L{portProtocols} are
         served before TLS at a port that has that.
     @cvar atRoot: Whether its clients come to C{/} unless they are told otherwise.
@@ -142,6 +147,8 @@ class Dialect:
     visitsAlone: ClassVar[bool] = False
     subprotocols: ClassVar[Sequence[str]] = ()
     showsCertificate: ClassVar[bool] = True
+    takesLogin: ClassVar[bool] = True
+    ownPort: ClassVar[int] = 0
     encrypts: ClassVar[bool] = False
     atRoot: ClassVar[bool] = False
     pageNames: ClassVar[Sequence[str]] = ()

@@ -1,0 +1,3 @@
+"""
+bore's dialect: JSON at a port of its own, and a connection for each visitor.
+"""
