@@ -23,6 +23,7 @@ from tests.tls.authority import makeAuthority
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dashboard.pages import Watch
+from tristunnel.dialects.bore.dialect import BoreDialect
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import portProtocols
 from tristunnel.http.callers import HTTPCallers
@@ -42,7 +43,7 @@ from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.directory import CertificateDirectory
 
-__all__ = ["Doors", "databases", "named", "players", "proxied", "secure"]
+__all__ = ["Doors", "boring", "databases", "named", "players", "proxied", "secure"]
 
 Wrap = Callable[["Doors"], Any]
 """Puts something around the factory of a server's port."""
@@ -266,4 +267,14 @@ def databases(doors: Doors) -> Any:
         doors.limiter,
         Certificates(_certificates()),
         lambda: ["b.example"],
+    )
+
+
+def boring(doors: Doors) -> Any:
+    """Have a port for bore's clients."""
+    return ProtocolDetectorFactory(
+        doors.clock,
+        BoreDialect().portProtocols(doors.sessions),
+        doors.factory.observer,
+        limiter=doors.limiter,
     )

@@ -238,6 +238,11 @@ def _seeds() -> dict[str, list[bytes]]:
         struct.pack("!II", 18, 196610) + b"user\0bob\0\0",
     ]
     headers = _proxyHeaders()
+    boring = [
+        b'{"Hello":0}\0',
+        b'{"Authenticate":"%s"}\0{"Hello":8080}\0' % (b"0f" * 32),
+        b'{"Accept":"6ba7b810-9dad-11d1-80b4-00c04fd430c8"}\0and more',
+    ]
     return {
         "ssh": _sshHandshakes(),
         "socks": [
@@ -256,6 +261,8 @@ def _seeds() -> dict[str, list[bytes]]:
             b'"RemoteHost":"a","RemotePort":"2","Reverse":true}]}',
             packText("localhost") + packNumbers(1) + b"\1" + packNumbers(80),
         ],
+        "boreMessages": boring,
+        "bore": boring,
         "handshake": [hello, ticket, access, *recorded[:2]],
         "frames": [piece for piece in recorded if piece[:7] != b"W3PTUNL"],
         "zlayer": binary,

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from tests.fuzz.broken import Broken
-from tests.fuzz.doors import Doors, databases, named, players, proxied, secure
+from tests.fuzz.doors import Doors, boring, databases, named, players, proxied, secure
 from tests.fuzz.mutation import mutate
 from tests.fuzz.seeds import SEEDS
 from tristunnel.connect.address import (
@@ -37,7 +37,7 @@ from tristunnel.server.hosts import hostAsked
 from tristunnel.service.capability import claimTunnel
 from tristunnel.service.tickets import Tickets
 from tristunnel.service.tunnel_service import TunnelService
-from tristunnel.wire import vtunnel, zlayer
+from tristunnel.wire import bore, vtunnel, zlayer
 from tristunnel.wire.chisel import unpackConfig
 from tristunnel.wire.client_hello import ClientHello, readClientHello
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
@@ -345,6 +345,20 @@ def proxyRequest(data: bytes) -> bool:
         return False
 
 
+def boreMessages(data: bytes) -> bool:
+    """Messages of bore's, as they come."""
+    good = False
+    try:
+        while True:
+            message, data = bore.nextMessage(data)
+            if message is None:
+                return good
+            bore.unpack(message)
+            good = True
+    except TunnelError:
+        return False
+
+
 PARSERS: dict[str, Target] = {
     "requests": requests,
     "responses": responses,
@@ -363,6 +377,7 @@ PARSERS: dict[str, Target] = {
     "hello": hello,
     "hosts": hosts,
     "sshFields": sshFields,
+    "boreMessages": boreMessages,
     "minecraft": minecraft,
     "postgres": postgres,
     "socks": socks,
@@ -380,6 +395,7 @@ SERVERS: dict[str, Callable[[], Doors]] = {
     "proxy": lambda: Doors(wrap=proxied),
     "players": lambda: Doors(wrap=players),
     "databases": lambda: Doors(wrap=databases),
+    "bore": lambda: Doors(wrap=boring),
 }
 """Whole servers, which have all parsers and what is around them. Each is to be
 closed."""

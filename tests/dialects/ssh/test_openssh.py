@@ -6,51 +6,19 @@ C{TRISTUNNEL_LONG=1}.
 from __future__ import annotations
 
 import os
-from hashlib import sha256
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IPullProducer
-from zope.interface import implementer
 
 from tests.dialects.ssh.rig import SSH, SSHTestCase
-from tests.support.loopback import Service, Talk
+from tests.support.amounts import Source
+from tests.support.loopback import Service
 from tests.support.processes import Program
 from tristunnel.dialects.conch import transport
 
 LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
 AMOUNT = 1 << (30 if LONG else 23)
 CROWD = 100 if LONG else 10
-_PIECE = bytes(range(256)) * 4096
-
-
-@implementer(IPullProducer)
-class Source(Service):
-    """
-    A service that sends much to one visitor who says a word, and then its end.
-
-    @ivar sent: Pieces that are sent.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent = 0
-
-    def begin(self, talk: Talk) -> None:
-        """Send as the connection takes it."""
-        self.talk = talk
-        talk.transport.registerProducer(self, False)
-
-    def resumeProducing(self) -> None:
-        """Send the next piece."""
-        self.sent += 1
-        self.talk.say(_PIECE)
-        if self.sent * len(_PIECE) >= AMOUNT:
-            self.talk.transport.unregisterProducer()
-            self.talk.finish()
-
-    def stopProducing(self) -> None:
-        """The visitor has left."""
 
 
 class OpenSSHTests(SSHTestCase):
@@ -92,7 +60,7 @@ class OpenSSHTests(SSHTestCase):
     async def test_amount(self, limit: str = "64M" if LONG else "1M") -> None:
         """What is long comes whole, also while keys are exchanged on the way."""
         await self.startServer()
-        service = Source()
+        service = Source(AMOUNT)
         program = self.ssh(
             "-N",
             "-o",
@@ -101,20 +69,7 @@ class OpenSSHTests(SSHTestCase):
             f"0:127.0.0.1:{self.offer(service)}",
         )
         visitor, talk = await self.pair(await self.portOf(program), service)
-        digest, count = sha256(), 0
-
-        def come(data: bytes) -> None:
-            nonlocal count
-            count += len(data)
-            digest.update(data)
-
-        visitor.dataReceived = come  # type: ignore[method-assign]
-        service.begin(talk)
-        await visitor.ended()
-        expected = sha256()
-        for _ in range(AMOUNT // len(_PIECE)):
-            expected.update(_PIECE)
-        self.assertEqual((AMOUNT, expected.digest()), (count, digest.digest()))
+        self.assertEqual(service.whole, await service.passesTo(visitor, talk))
 
     async def test_crowd(self) -> None:
         """Many visitors at once are served side by side."""

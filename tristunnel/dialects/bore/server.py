@@ -253,7 +253,12 @@ class BoreConnection(Protocol):
 
     def _tooLate(self) -> None:
         seconds = self._remaining
-        self.fail(TunnelError("handshake-timeout", f"no login came in {seconds:.0f} s"))
+        self.fail(
+            TunnelError(
+                "handshake-timeout",
+                f"it was not said in {seconds:.0f} s what it is for",
+            )
+        )
 
     def _stopWaiting(self) -> None:
         if self._late is not None and self._late.active():

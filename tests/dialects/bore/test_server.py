@@ -1,0 +1,233 @@
+"""
+bore's dialect at the server, over the loopback interface, with a client in the test's
+process.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from twisted.internet.task import deferLater
+
+from tests.support.loopback import LoopbackTestCase, Talk
+from tristunnel.auth.clients_file import ClientsFile
+from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.dialects.bore.dialect import BoreDialect
+from tristunnel.dialects.bore.server import BoreVisitors
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.memory_book import MemoryBook
+from tristunnel.server.detector import ProtocolDetectorFactory
+from tristunnel.server.ports import parsePort
+from tristunnel.server.service import TunnelServerService
+from tristunnel.service.preauth import PreauthLimiter
+from tristunnel.service.tunnel_service import TunnelService
+
+
+class BoreTestCase(LoopbackTestCase):
+    """A server with bore's port."""
+
+    secrets = ""
+
+    async def begin(self) -> None:
+        """Start it."""
+        self.tunnels = TunnelService(
+            self.reactor,
+            MemoryBook(self.reactor),
+            {"tcp": TCPListeners(self.reactor, "127.0.0.1")},
+            self.notes,
+            "127.0.0.1",
+        )
+        authenticator = None
+        if self.secrets:
+            path = Path(self.directory, "clients")
+            path.write_text(self.secrets)
+            path.chmod(0o600)
+            authenticator = Authenticator(portalFor([ClientsFile(path)]))
+        self.sessions = TunnelServerFactory(self.reactor, self.tunnels, authenticator)
+        self.limiter = PreauthLimiter(self.reactor.seconds)
+        spoken = BoreDialect().portProtocols(self.sessions)
+        factory = ProtocolDetectorFactory(
+            self.reactor, spoken, self.notes, limiter=self.limiter
+        )
+        where = parsePort(
+            self.reactor,
+            "tcp:0:interface=127.0.0.1",
+            self.files,
+            self.directory,
+            ["localhost"],
+        )
+        server = TunnelServerService(
+            self.reactor, [(where, factory)], self.sessions, self.tunnels, 0.2
+        )
+        server.startService()
+        at: Any = server.listening[0].getHost()
+        self.serverPort = at.port
+        self.addCleanup(self._stop, server)
+
+    async def message(self, talk: Talk) -> Any:
+        """Read the next message that is no heartbeat."""
+        while True:
+            await talk.until(lambda talk: b"\0" in talk.data)
+            text, _, rest = bytes(talk.data).partition(b"\0")
+            talk.data[:] = rest
+            read = json.loads(text)
+            if read != "Heartbeat":
+                return read
+
+    async def login(self, secret: bytes) -> Talk:
+        """Connect, and answer what the server asks."""
+        talk = await self.visit(self.serverPort)
+        challenge = UUID((await self.message(talk))["Challenge"])
+        key = sha256(secret).digest()
+        tag = hmac.digest(key, challenge.bytes, "sha256").hex()
+        self.say(talk, {"Authenticate": tag})
+        return talk
+
+    @staticmethod
+    def say(talk: Talk, message: object) -> None:
+        """Send a message."""
+        talk.say(json.dumps(message).encode() + b"\0")
+
+    async def until(self, condition: Any) -> None:
+        """Let the reactor turn until something holds."""
+        while not condition():
+            await deferLater(self.outside, 0)
+
+
+class OpenTests(BoreTestCase):
+    """Where anybody may connect."""
+
+    async def test_visitors(self) -> None:
+        """
+        A visitor's connection is told by a number; what the client says before, with
+        and behind its acceptance comes to the visitor, and each direction ends apart.
+        """
+        await self.begin()
+        client = await self.visit(self.serverPort)
+        self.say(client, {"Hello": 0})
+        port = (await self.message(client))["Hello"]
+        visitor = await self.visit(port)
+        visitor.say(b"question")
+        number = (await self.message(client))["Connection"]
+        data = await self.visit(self.serverPort)
+        data.say(json.dumps({"Accept": number}).encode() + b"\0" + b"220 ready\r\n")
+        await data.has(8)
+        visitor.finish()
+        await data.ended()
+        data.say(b"answer")
+        data.finish()
+        await visitor.ended()
+        self.assertEqual(b"question", bytes(data.data))
+        self.assertEqual(b"220 ready\r\nanswer", bytes(visitor.data))
+        self.assertEqual(0, self.limiter.unauthenticated)
+
+    async def test_twice(self) -> None:
+        """A number is good once; one that nobody waits for is refused."""
+        await self.begin()
+        client = await self.visit(self.serverPort)
+        self.say(client, {"Hello": 0})
+        await self.visit((await self.message(client))["Hello"])
+        number = (await self.message(client))["Connection"]
+        self.say(await self.visit(self.serverPort), {"Accept": number})
+        await self.until(lambda: not len(self.sessions.shared(BoreVisitors)))
+        for other in (number, str(uuid4())):
+            data = await self.visit(self.serverPort)
+            self.say(data, {"Accept": other})
+            self.assertIn("no visitor", (await self.message(data))["Error"])
+            await data.ended()
+
+    async def test_leaves(self) -> None:
+        """A client that leaves takes its tunnel along, and who waits."""
+        await self.begin()
+        client = await self.visit(self.serverPort)
+        self.say(client, {"Hello": 0})
+        visitor = await self.visit((await self.message(client))["Hello"])
+        await self.message(client)
+        client.abort()
+        await visitor.gone()
+        await self.until(lambda: not self.tunnels.tunnels)
+        self.assertEqual(0, len(self.sessions.shared(BoreVisitors)))
+        self.assertEqual(0, self.sessions.streams())
+
+    async def test_wrong(self) -> None:
+        """What is none of its messages, or comes too late, ends the connection."""
+        await self.begin()
+        for said in (b"GET / HTTP/1.0\0", b"x" * 300, b'{"Authenticate":"00"}\0'):
+            talk = await self.visit(self.serverPort)
+            talk.say(said)
+            self.assertIn("Error", await self.message(talk))
+            await talk.ended()
+        client = await self.visit(self.serverPort)
+        self.say(client, {"Hello": 0})
+        await self.message(client)
+        self.say(client, {"Hello": 0})
+        self.assertIn("nothing more", (await self.message(client))["Error"])
+        await self.until(lambda: not self.tunnels.tunnels)
+
+    async def test_taken(self) -> None:
+        """A port that is taken is refused with the reason."""
+        await self.begin()
+        client = await self.visit(self.serverPort)
+        self.say(client, {"Hello": self.serverPort})
+        self.assertIn("port-taken", (await self.message(client))["Error"])
+        await client.ended()
+
+
+class StockOpenTests(OpenTests):
+    """The same over Twisted's own transports."""
+
+    stock = True
+
+
+class SecretTests(BoreTestCase):
+    """Where a secret is asked for."""
+
+    secrets = "ann:right\nbob:other\neve:*\n"
+
+    async def test_secret(self) -> None:
+        """Who proves a secret is known by its id, and keeps its port for a while."""
+        await self.begin()
+        client = await self.login(b"right")
+        self.say(client, {"Hello": 0})
+        port = (await self.message(client))["Hello"]
+        self.assertIn(("clientConnected", "ann", "bore"), self.notes.events)
+        client.abort()
+        await self.until(lambda: self.tunnels.tunnels[0].clientSide is None)
+        client = await self.login(b"right")
+        self.say(client, {"Hello": 0})
+        self.assertEqual(port, (await self.message(client))["Hello"])
+
+    async def test_wrong(self) -> None:
+        """Another secret, an empty one and none are refused; the first two count."""
+        await self.begin()
+        for secret in (b"wrong", b""):
+            talk = await self.login(secret)
+            self.assertIn("auth-refused", (await self.message(talk))["Error"])
+            await talk.ended()
+        talk = await self.visit(self.serverPort)
+        await self.message(talk)
+        self.say(talk, {"Hello": 0})
+        self.assertIn("--secret", (await self.message(talk))["Error"])
+        for _ in range(2):
+            await self.login(b"wrong")
+        talk = await self.visit(self.serverPort)
+        await talk.ended()
+        self.assertEqual([], self.tunnels.tunnels)
+
+    async def test_others(self) -> None:
+        """Nobody accepts another client's visitor."""
+        await self.begin()
+        client = await self.login(b"right")
+        self.say(client, {"Hello": 0})
+        await self.visit((await self.message(client))["Hello"])
+        number = (await self.message(client))["Connection"]
+        other = await self.login(b"other")
+        self.say(other, {"Accept": number})
+        self.assertIn("no visitor", (await self.message(other))["Error"])
+        self.assertEqual(1, len(self.sessions.shared(BoreVisitors)))

@@ -1,0 +1,89 @@
+"""
+Tests with a server and a client in processes of their own, one of which is somebody
+else's program.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from tests.support.amounts import Source
+from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.processes import Program, startProgram, startTristunnel
+
+__all__ = ["AMOUNT", "LONG", "ProgramsTestCase"]
+
+LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
+CROWD = 100
+AMOUNT = 1 << 30
+
+
+class ProgramsTestCase(LoopbackTestCase):
+    """A test with a server and a client in processes of their own."""
+
+    timeout = 120
+
+    def run_(self, name: str, *command: str) -> Program:
+        """Start a program."""
+        program = startProgram(self.outside, name, command, self.directory)
+        self.addCleanup(program.stop)
+        return program
+
+    def ours(self, command: str, *options: str) -> Program:
+        """Start one of ours."""
+        state = ("--state-dir", str(self.directory / command))
+        program = startTristunnel(
+            self.outside, command, [*options, *state], self.directory
+        )
+        self.addCleanup(program.stop)
+        return program
+
+    async def server(self, *options: str) -> int:
+        """Start our server."""
+        port = "tcp:0:interface=127.0.0.1"
+        self.program = self.ours("tunnel", "--port", port, *options)
+        found = await self.program.says(r"Listening for clients on 127.0.0.1:(\d+)")
+        return int(found[1])
+
+    async def passes(self, port: int, service: Service) -> None:
+        """Have a crowd of visitors, each of whom says something and is answered."""
+        before = len(service.talks)
+        visitors = await gatherResults([self._come(port) for _ in range(CROWD)])
+        for number, visitor in enumerate(visitors):
+            visitor.say(b"%04d" % number)
+
+        def heard() -> list[Talk]:
+            return [talk for talk in service.talks[before:] if len(talk.data) == 4]
+
+        while len(heard()) < CROWD:
+            await deferLater(self.outside, 0.01)
+        for talk in heard():
+            talk.say(bytes(talk.data) * 50_000)
+        await gatherResults([visitor.has(200_000) for visitor in visitors])
+        for number, visitor in enumerate(visitors):
+            self.assertEqual(b"%04d" % number * 50_000, bytes(visitor.data))
+            visitor.close()
+        await gatherResults([visitor.gone() for visitor in visitors])
+
+    def _come(self, port: int) -> Deferred[Talk]:
+        return Deferred.fromCoroutine(self.visit(port))
+
+    async def open(self, port: int) -> None:
+        """Wait for a port to be open, whoever opens it."""
+        while True:
+            try:
+                talk = await self.visit(port)
+            except Exception:
+                await deferLater(self.outside, 0.05)
+            else:
+                talk.abort()
+                await talk.gone()
+                return
+
+    async def passesMuch(self, port: int, service: Source) -> None:
+        """Have a gigabyte come whole."""
+        visitor, talk = await self.pair(port, service)
+        self.assertEqual(service.whole, await service.passesTo(visitor, talk))
