@@ -44,8 +44,14 @@ class ServedTests(SynchronousTestCase):
         left out, and asking for it is a mistake.
         """
         served = self.served(None, 7835, certificates=True)
-        self.assertEqual({"ssh", "bore"}, DIALECTS.keys() - served)
+        self.assertEqual({"ssh", "bore", "localtunnel"}, DIALECTS.keys() - served)
         self.assertIn("--auth", self.refused("ssh", certificates=True))
+
+    def test_noLogin(self) -> None:
+        """What cannot say who it is goes without both."""
+        for asks in ({"login": True}, {"certificates": True}):
+            self.assertNotIn("localtunnel", self.served(None, **asks))
+            self.assertIn("leave it out", self.refused("localtunnel", **asks))
 
     def test_ownPort(self) -> None:
         """What has a port of its own is asked for with it."""
@@ -54,4 +60,6 @@ class ServedTests(SynchronousTestCase):
 
     def test_ours(self) -> None:
         """Our own clients speak all that have no client of everybody's."""
-        self.assertEqual({"ssh", "bore"}, DIALECTS.keys() - ours().keys())
+        self.assertEqual(
+            {"ssh", "bore", "localtunnel"}, DIALECTS.keys() - ours().keys()
+        )

@@ -14,7 +14,7 @@ from tests.support.amounts import Source
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tests.support.processes import Program, startProgram, startTristunnel
 
-__all__ = ["AMOUNT", "LONG", "ProgramsTestCase"]
+__all__ = ["AMOUNT", "CROWD", "LONG", "ProgramsTestCase"]
 
 LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
 CROWD = 100

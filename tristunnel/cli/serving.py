@@ -23,6 +23,7 @@ from tristunnel.cluster.service import ClusterService
 from tristunnel.config.reload import Reload
 from tristunnel.dashboard.pages import Watch
 from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dialects.base.dialect import OtherPage
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.framed.datagram_path import ServerPaths
@@ -321,7 +322,8 @@ class Serving(MultiService):
         pages.update(sockets)
         pages[b"join"] = JoinPage(self._tunnels, callers, options.forwarded)
         pages[CHALLENGES.strip(b"/")] = ChallengePage(self._names)
-        site = self._site(pages, callers)
+        found = [each.otherPage(sessions, callers) for each in options.served.values()]
+        site = self._site(pages, callers, [each for each in found if each is not None])
         hosts = NameSite(self._reactor, self._names)
         hosts.proxies = options.forwarded
         hosts.gate = self._makeGate()
@@ -419,9 +421,12 @@ class Serving(MultiService):
         return {**rpcPages(self._tunnels, callers, names), **watched}
 
     def _site(
-        self, pages: dict[bytes, IResource], callers: HTTPCallers
+        self,
+        pages: dict[bytes, IResource],
+        callers: HTTPCallers,
+        others: Sequence[OtherPage] = (),
     ) -> HTTPPortProtocol:
-        root = rootOf(pages)
+        root = rootOf(pages, others)
         return HTTPPortProtocol(
             LimitedSite(root, reactor=self._reactor, admit=callers.admit)
         )

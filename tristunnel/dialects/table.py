@@ -11,6 +11,7 @@ from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.bore.dialect import BoreDialect
 from tristunnel.dialects.chisel.dialect import ChiselDialect
 from tristunnel.dialects.framed.dialect import FramedDialect
+from tristunnel.dialects.localtunnel.dialect import LocaltunnelDialect
 from tristunnel.dialects.relay.dialect import RelayDialect
 from tristunnel.dialects.ssh.dialect import SSHDialect
 from tristunnel.dialects.vtunnel.dialect import VTunnelDialect
@@ -42,6 +43,7 @@ DIALECTS: dict[str, Dialect] = {
         SSHDialect(),
         ChiselDialect(),
         BoreDialect(),
+        LocaltunnelDialect(),
     )
 }
 """The first one is what is spoken where nothing is said. A WebSocket's first message
@@ -102,15 +104,15 @@ def _whyNot(
     dialect: Dialect, ports: Collection[int], login: bool, certificates: bool
 ) -> str:
     """Say why a dialect's clients could do nothing here; empty if they could."""
-    if certificates and not login and not dialect.showsCertificate:
-        return (
-            "can show no certificate, and --client-ca alone asks for one: give --auth"
-            " as well"
-        )
     if (login or certificates) and not dialect.takesLogin:
         return (
             "cannot say who they are, and --auth or --client-ca asks everybody: leave"
             " it out"
+        )
+    if certificates and not login and not dialect.showsCertificate:
+        return (
+            "can show no certificate, and --client-ca alone asks for one: give --auth"
+            " as well"
         )
     if dialect.ownPort and dialect.ownPort not in ports:
         number = dialect.ownPort

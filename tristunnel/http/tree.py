@@ -4,7 +4,7 @@ Which page is where.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 from twisted.internet.interfaces import IAddress, IProtocol
@@ -74,16 +74,41 @@ class Either(Resource):
         return rendered
 
 
-def rootOf(pages: Mapping[bytes, IResource]) -> Resource:
+class _Root(Resource):
+    """
+    What is above all pages.
+
+    @param others: Asked first about each request.
+    """
+
+    def __init__(
+        self, others: Sequence[Callable[[Request, bool], IResource | None]]
+    ) -> None:
+        super().__init__()
+        self._others = others
+
+    def getChildWithDefault(self, path: bytes, request: Request) -> IResource:
+        for other in self._others:
+            found = other(request, path in self.children)
+            if found is not None:
+                return found
+        return cast(IResource, super().getChildWithDefault(path, request))
+
+
+def rootOf(
+    pages: Mapping[bytes, IResource],
+    others: Sequence[Callable[[Request, bool], IResource | None]] = (),
+) -> Resource:
     """
     Put pages below a root.
 
     @param pages: By path; one of several parts makes what is on the way.
+    @param others: Find pages by more than their paths.
     """
-    root = Resource()
+    root = _Root(others)
     for path, page in pages.items():
         *way, name = path.split(b"/")
-        place = root
+        place: Resource = root
         for part in way:
             if part not in place.children:
                 place.putChild(part, Resource())

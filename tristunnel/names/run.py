@@ -93,7 +93,8 @@ class Run:
         "visitor",
     )
 
-    guessable = True
+    guessable = False
+    """Nobody finds a name by trying ports, and its visitors speak first."""
 
     def __init__(
         self,

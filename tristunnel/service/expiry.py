@@ -54,6 +54,7 @@ class Expiries:
 
         @param seconds: From one look to the next.
         """
+        self.forget(tunnel)
 
         def look() -> None:
             if served():

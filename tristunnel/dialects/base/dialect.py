@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.web.resource import IResource
+from twisted.web.server import Request
 
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.client import ClientService
@@ -35,6 +37,7 @@ __all__ = [
     "ClientOptions",
     "Dialect",
     "GaveUp",
+    "OtherPage",
     "PortProtocol",
     "Route",
     "WebSocketPath",
@@ -42,6 +45,9 @@ __all__ = [
 
 GaveUp = Callable[[TunnelError], None]
 """Called with the reason when a client makes no more attempts."""
+
+OtherPage = Callable[[Request, bool], "IResource | None"]
+"""Finds the page for a request; it is told whether there is another one at its path."""
 
 Route = Callable[[Any], Deferred[Any]]
 """Finds the far end for a local visitor's socket: fires with an
@@ -309,6 +315,12 @@ class Dialect:
         connections are awaited.
         """
         return {}
+
+    def otherPage(
+        self, sessions: ServerSessions, callers: HTTPCallers
+    ) -> OtherPage | None:
+        """Make what finds pages by more than their paths, if it has such."""
+        return None
 
     def memberOf(self, path: str, members: int) -> int | None:
         """
