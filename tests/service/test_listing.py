@@ -107,6 +107,7 @@ class ListTests(LedgerTestCase):
                 "from": "192.0.2.7:50000",
                 "tunnel": tunnel["tunnel"],
                 "name": "of-alice",
+                "target": "",
                 "opened": NOW + 20,
                 "seconds": 2.0,
                 "rateIn": 2,

@@ -90,7 +90,7 @@ class Actions:
                 f"Its connection from {client.peer} is closed. A tristunnel client"
                 " reconnects by itself; to keep it away, revoke its credentials.",
             )
-        for tunnel in service.here:
+        for tunnel in (*service.here, *service.here.dialled):
             if not service.mayControl(caller, tunnel):
                 continue
             if tunnel.id == identifier:
@@ -106,8 +106,8 @@ class Actions:
                     if stream.id == identifier:
                         return (
                             f"Disconnect visitor {stream.visitorAddress}?",
-                            f"The connection to {titleOf(tunnel)} is closed. The"
-                            " visitor may return.",
+                            f"The connection to {stream.target or titleOf(tunnel)} is"
+                            " closed. The visitor may return.",
                         )
         return None
 

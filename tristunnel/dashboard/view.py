@@ -180,7 +180,8 @@ class Board:
             tunnel for tunnel in service.here if service.mayControl(caller, tunnel)
         ]
         clients = [client for client in service.clients if mayEnd(caller, client)]
-        streams = [stream for tunnel in tunnels for stream in tunnel.streams]
+        dialled = [t for t in service.here.dialled if service.mayControl(caller, t)]
+        streams = [s for tunnel in (*tunnels, *dialled) for s in tunnel.streams]
         everything = self.seesAll(caller)
         name = caller.identity.name
         series = self.history.total if everything else self.history.ofOwner(name)
@@ -423,7 +424,7 @@ class Board:
     def _visitor(self, stream: Stream) -> Row:
         bytesIn, bytesOut = stream.bytesIn, stream.bytesOut
         rates = self._meter.measure(stream, stream.opened, bytesIn, bytesOut)
-        title = titleOf(stream.tunnel)
+        title = stream.target or titleOf(stream.tunnel)
         return {
             "id": stream.id,
             "from": stream.visitorAddress,

@@ -442,6 +442,7 @@ class Stream:
     @ivar visitorAddress: Where the visitor came from.
     @ivar opened: When, in seconds of the tunnel's clock.
     @ivar number: Which of the tunnel's visitors it is, from 1.
+    @ivar target: Where it is led, if that is its visitor's to say; else empty.
     @ivar filters: Who has let it in.
     @ivar reason: Why it broke, or C{None}.
     """
@@ -452,6 +453,7 @@ class Stream:
     opened: float
     number: int = 0
     client: EitherEnd | None = field(default=None, init=False)
+    target: str = field(default="", init=False)
     filters: list[VisitorFilter] = field(default_factory=list, init=False)
     reason: TunnelError | None = field(default=None, init=False)
     _throttles: tuple[Throttle, ...] = field(default=(), init=False)

@@ -165,7 +165,7 @@ class LoggingServerObserver(ServerObserver):
         A visitor was turned away: one line for each reason and tunnel, and
         then one a minute.
         """
-        address = stream.tunnel.address or stream.tunnel.publicURI
+        address = stream.target or stream.tunnel.address or stream.tunnel.publicURI
 
         def event() -> None:
             self._log.warn(
@@ -199,7 +199,7 @@ class LoggingServerObserver(ServerObserver):
             "Visitor {visitor} of {address} left after {seconds:.3f} s,"
             " {bytesIn} bytes in, {bytesOut} bytes out{why}",
             visitor=stream.visitorAddress,
-            address=stream.tunnel.address,
+            address=stream.target or stream.tunnel.address or stream.tunnel.publicURI,
             seconds=self._seconds() - stream.opened,
             bytesIn=stream.bytesIn,
             bytesOut=stream.bytesOut,

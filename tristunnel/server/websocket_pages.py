@@ -100,17 +100,17 @@ class FirstMessage:
         self._arrival.remaining = max(left, 0.001)
         self._late.cancel()
         connection.wholeUpTo = 0
-        chosen = next(
-            (
-                each
-                for each in reversed(self._served.values())
-                if each.takesFirst(message, isBinary)
-            ),
-            None,
+        # Of all, so that none takes for its own what is another's.
+        known = (
+            each
+            for each in reversed(DIALECTS.values())
+            if each.takesFirst(message, isBinary)
         )
-        if chosen is None:
+        chosen = next(known, None)
+        if chosen is None or chosen.name not in self._served:
+            what = "that protocol" if chosen is None else chosen.name
             connection.fail(
-                TunnelError("not-permitted", "this server does not speak that protocol")
+                TunnelError("not-permitted", f"this server does not speak {what}")
             )
             return None
         self._arrival.first = message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import EitherEnd
@@ -51,9 +52,12 @@ class Here:
     @ivar count: How many are L{counted}.
     @ivar withPorts: How many of those have ports.
     @ivar leaving: Why other processes are to send no more visitors, or C{None}.
+    @ivar dialled: What its clients have dialled: each session's is a tunnel that
+        nobody finds, and that is forgotten with its streams.
     """
 
     def __init__(self) -> None:
+        self.dialled: WeakSet[Tunnel] = WeakSet()
         self._held: dict[str, Held] = {}
         self.count = self.withPorts = 0
         self.leaving: TunnelError | None = None

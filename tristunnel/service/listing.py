@@ -59,6 +59,9 @@ class Listing:
         for tunnel in tunnels:
             entries.append(self._tunnel(tunnel))
             entries.extend(map(self._visitor, tunnel.streams))
+        for tunnel in self._service.here.dialled:
+            if self._service.mayControl(caller, tunnel):
+                entries.extend(map(self._visitor, tunnel.streams))
         return entries
 
     def _entry(
@@ -145,6 +148,7 @@ class Listing:
             "from": stream.visitorAddress,
             "tunnel": tunnel.publicURI,
             "name": tunnel.name,
+            "target": stream.target or tunnel.target,
             **self._entry(
                 stream,
                 stream.opened,
@@ -197,7 +201,11 @@ class Listing:
         @param visitor: Its id.
         @raise TunnelError: C{unknown-session}, also for somebody else's.
         """
-        tunnel = await self._find(caller, visitor.partition(".")[0])
+        own = visitor.partition(".")[0]
+        dialled = (t for t in self._service.here.dialled if t.id == own)
+        tunnel = next(dialled, None)
+        if tunnel is None or not self._service.mayControl(caller, tunnel):
+            tunnel = await self._find(caller, own)
         for stream in tunnel.streams:
             if stream.id == visitor:
                 stream.reset(TunnelError("closed", "the visitor was disconnected"))

@@ -28,8 +28,14 @@ from tristunnel.dialects.framed.dialling import DialSide
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.dialling import DialRequest, dialDestinations
 from tristunnel.listeners.udp import UDPListeners
-from tristunnel.model.permissions import Grant, Identity, Permissions
+from tristunnel.model.permissions import (
+    ANONYMOUS_IDENTITY,
+    Grant,
+    Identity,
+    Permissions,
+)
 from tristunnel.service.caller import Caller
+from tristunnel.service.listing import Listing
 
 DATA = os.urandom(700_000)
 
@@ -233,6 +239,30 @@ class DialTests(LoopbackTestCase):
         client = await self.connect("me")
         await self.talk(await self.port(client, f"127.0.0.1:{at}"), service)
         self.assertEqual(len(self.notes.named("visitorConnected")), 1)
+
+    async def test_listed(self) -> None:
+        """Whoever dials is listed with what that was, and can be disconnected."""
+        service = Service(b"banner")
+        at = self.offer(service)
+        await self.begin(f"127.0.0.1:{at}")
+        client = await self.connect("me")
+        visitor, _ = await self.pair(
+            await self.port(client, f"127.0.0.1:{at}"), service
+        )
+        await visitor.has(6)
+        listing, caller = Listing(self.tunnels), Caller(ANONYMOUS_IDENTITY, "h")
+        (entry,) = [
+            each
+            for each in await listing.listSessions(caller)
+            if each["kind"] == "visitor"
+        ]
+        self.assertEqual(
+            (f"127.0.0.1:{at}", "dialled:"), (entry["target"], entry["tunnel"])
+        )
+        with self.assertRaises(TunnelError):
+            await listing.closeSession(caller, str(entry["id"]).partition(".")[0])
+        await listing.closeSession(caller, str(entry["id"]))
+        await visitor.gone()
 
     async def test_ownPort(self) -> None:
         """The server connects nobody to a port of its own."""

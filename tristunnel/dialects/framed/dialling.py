@@ -147,6 +147,7 @@ class DialSide:
                 protocol="udp" if isUDP else "tcp",
             )
             service.policies.setByOwner(found, VisitorPolicy())
+            service.here.dialled.add(found)
             self._tunnels[isUDP] = found
         # As it is by now.
         service.rights.share(found)
@@ -164,6 +165,7 @@ class DialSide:
     def serve(self, stream: Stream) -> None:
         """Dial, or have somebody else dial."""
         request, accept = self._asked.pop(stream.visitor)
+        stream.target = str(request)
         try:
             if request.client:
                 self._pass(stream, request, accept)
