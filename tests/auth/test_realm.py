@@ -321,6 +321,7 @@ class AuthenticatorTests(SynchronousTestCase):
         class Bare:
             certificate = None
             key: bytes = b""
+            proves = None
             fields: dict[str, object] = {"id": "a"}  # noqa: RUF012
             peer = None
 

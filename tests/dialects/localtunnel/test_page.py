@@ -19,6 +19,7 @@ from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf
 from tristunnel.listeners.names import NameListeners
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.memory_book import MemoryBook
+from tristunnel.model.quota import TunnelQuota
 from tristunnel.names.public import PublicNames
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import parsePort
@@ -125,7 +126,7 @@ class LocaltunnelTests(LocaltunnelTestCase):
     async def test_refused(self) -> None:
         """A refusal is of a kind whose text the client shows."""
         await self.begin()
-        self.tunnels.limit(1, 1)
+        self.tunnels.limit(TunnelQuota(1, 1))
         await self.get("/?new")
         status, told = await self.get("/?new")
         self.assertEqual(202, status)
