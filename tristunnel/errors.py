@@ -15,10 +15,12 @@ from math import isfinite
 __all__ = [
     "CODES",
     "LONGEST_HINT",
+    "MOST_PLACES",
     "ErrorCode",
     "TunnelError",
     "badOption",
     "boundedHint",
+    "boundedPlaces",
     "printable",
     "protocolError",
 ]
@@ -158,6 +160,25 @@ CODES: dict[str, ErrorCode] = {code.name: code for code in _TABLE}
 """Every code by its name."""
 
 
+MOST_PLACES = 16
+"""Other members that a client is told of."""
+
+
+def boundedPlaces(said: object) -> tuple[str, ...]:
+    """
+    Take other members' addresses from the other side, as far as they make sense: the
+    first L{MOST_PLACES}, none longer than a name and a port can be.
+
+    @param said: Anything at all.
+    """
+    listed = said[:MOST_PLACES] if isinstance(said, list) else []
+    return tuple(
+        each
+        for each in listed
+        if isinstance(each, str) and 0 < len(each) <= 264 and each.isprintable()
+    )
+
+
 class TunnelError(Exception):
     """
     Something was refused or ended, for a reason that has a code.
@@ -169,6 +190,7 @@ class TunnelError(Exception):
         for every refusal and reason that comes in.
     @ivar retryAfter: Seconds after which trying again makes sense, or C{None}.
     @ivar final: Whether whoever tells of it makes no other attempt, and says so next.
+    @ivar elsewhere: Other members of the server's cluster to go to, as C{HOST:PORT}.
     @ivar stated: Whether the other side itself has said so, with the code, in a
         message of the protocol. An HTTP status is none: proxies, firewalls and
         captive portals have them as well.
@@ -176,6 +198,7 @@ class TunnelError(Exception):
 
     final = False
     stated = False
+    elsewhere: tuple[str, ...] = ()
 
     def __init__(
         self, code: str, message: str = "", retryAfter: float | None = None
@@ -203,17 +226,21 @@ class TunnelError(Exception):
         @param default: The code where it has none that is known.
         """
         code, text = fields.get("code"), fields.get("message")
-        return cls.said(
+        error = cls.said(
             code if isinstance(code, str) and code in CODES else default,
             text[:500] if isinstance(text, str) else "",
             boundedHint(fields.get("retryAfter")),
         )
+        error.elsewhere = boundedPlaces(fields.get("elsewhere"))
+        return error
 
     def asDict(self) -> dict[str, object]:
         """The error for the other side: C{code}, C{message} and C{retryAfter}."""
         fields: dict[str, object] = {"code": self.code.name, "message": self.message}
         if self.retryAfter is not None and isfinite(self.retryAfter):
             fields["retryAfter"] = self.retryAfter
+        if self.elsewhere:
+            fields["elsewhere"] = list(self.elsewhere)
         return fields
 
     def __str__(self) -> str:

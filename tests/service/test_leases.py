@@ -285,6 +285,7 @@ class ElsewhereTests(NetworkTestCase):
             call(1, "openTunnel", name="shop", allow="192.0.2.0/24", ttl=600.0),
         )
         (tunnel,) = here.here
+        address = tunnel.address
         lease = peer.handshake["tristunnel"]["lease"]
         offer = {"id": lease["id"], "secret": lease["secret"]}
         self.clock.advance(60)
@@ -297,7 +298,7 @@ class ElsewhereTests(NetworkTestCase):
         (moved,) = self.service.here
         self.assertEqual(
             (moved.id, moved.uri, moved.name, moved.address, moved.policy),
-            (tunnel.id, tunnel.uri, "shop", tunnel.address, tunnel.policy),
+            (tunnel.id, tunnel.uri, "shop", address, tunnel.policy),
         )
         self.assertEqual(moved.until, tunnel.until)
         self.assertEqual(len(first.here), 0)

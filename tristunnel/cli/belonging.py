@@ -14,8 +14,6 @@ from tristunnel.cluster.siblings import SiblingWays
 from tristunnel.dataplane.poller import pollerOf
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import DIALECTS
-from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.listeners.udp import UDPListeners
 from tristunnel.processes.membership import Membership
 from tristunnel.processes.passing import Passing
 from tristunnel.processes.ports import VisitorsPorts
@@ -69,11 +67,7 @@ def serveAsMember(
     siblings.publish("reload", reload)
     service = sessions.service
     ports = VisitorsPorts(membership)
-    for listeners in service.listeners.values():
-        if isinstance(listeners, TCPListeners):
-            listeners.bind = ports.listen
-        elif isinstance(listeners, UDPListeners):
-            listeners.bind = ports.bind
+    ports.serveFor(service.listeners.values())
     entries = Entries(
         reactor,
         membership.book,

@@ -51,6 +51,7 @@ from tristunnel.dialects.framed.dialect import parseTell
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.dialects.framed.moves import CARRIERS
 from tristunnel.dialects.framed.session import MOST_QUIET
+from tristunnel.dialects.framed.standby import MOST_STANDBYS
 from tristunnel.dialects.table import DEFAULT as DIALECT
 from tristunnel.dialects.table import ours
 from tristunnel.errors import TunnelError, badOption
@@ -127,7 +128,7 @@ class Options(
         Group(
             "Protocol",
             "dialect=NAME host-key=FINGERPRINT carrier=KIND sessions=NUMBER"
-            " extension=WHEN",
+            " standby=NUMBER extension=WHEN",
         ),
     )
     longdesc = (
@@ -190,6 +191,13 @@ class Options(
             "Number of connections to spread visitors over.",
             1,
             MOST_LANES + 1,
+        ),
+        count(
+            "standby",
+            0,
+            "Other members of the server's cluster to be ready to take over.",
+            0,
+            MOST_STANDBYS,
         ),
         seconds("grace", GRACE, "Seconds that open streams get to finish on exit."),
     ]
@@ -375,6 +383,8 @@ class Options(
         for name, choices in (("carrier", CARRIERS), ("extension", GREETINGS)):
             checkChoice(name, self[name], choices)
         parseTell(self["tell"])
+        if self["standby"] and (tunnel or self["listen"]):
+            raise badOption("--standby goes with --forward, to offer services")
         if self["check-idle"] is not None and not self["check"]:
             raise badOption("--check-idle goes with --check")
 
@@ -441,6 +451,8 @@ class Options(
                 if self["listen"]
                 else f"--dialect {name} needs --connect ws://HOST/PATH or wss://..."
             )
+        if self["standby"]:
+            raise badOption(f"--dialect {name} has no --standby: leave it out")
         if self["private"]:
             raise badOption(f"--dialect {name} has no --private")
 

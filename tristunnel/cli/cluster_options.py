@@ -14,6 +14,7 @@ from tristunnel.cluster.service import ClusterSettings
 from tristunnel.config.help import Group
 from tristunnel.config.numbers import readOption, seconds
 from tristunnel.errors import badOption
+from tristunnel.util.hosts import parsePlace
 from tristunnel.util.words import checkChoice
 
 __all__ = ["CLUSTER", "CLUSTER_OPTIONS", "ClusterOptionsMixin"]
@@ -21,7 +22,8 @@ __all__ = ["CLUSTER", "CLUSTER_OPTIONS", "ClusterOptionsMixin"]
 CLUSTER = Group(
     "Several machines",
     "cluster=URL cluster-listen=ENDPOINT cluster-advertise=ENDPOINT"
-    " cluster-token-file=FILE cluster-ports=PORTS member-ttl=SECONDS hold=SECONDS",
+    " advertise=HOST:PORT cluster-token-file=FILE cluster-ports=PORTS"
+    " member-ttl=SECONDS hold=SECONDS",
 )
 """How help shows them."""
 
@@ -29,6 +31,7 @@ CLUSTER_OPTIONS = (
     "cluster",
     "cluster-listen",
     "cluster-advertise",
+    "advertise",
     "cluster-token-file",
     "cluster-ports",
     "member-ttl",
@@ -52,6 +55,12 @@ class ClusterOptionsMixin:
         ("cluster", None, "", "Redis or Valkey that several servers share: a URL."),
         ("cluster-listen", None, "", "Where the other servers connect to this one."),
         ("cluster-advertise", None, "", "How they reach that: a client endpoint."),
+        (
+            "advertise",
+            None,
+            "",
+            "How clients reach this very server: HOST:PORT.",
+        ),
         (
             "cluster-token-file",
             None,
@@ -111,6 +120,8 @@ class ClusterOptionsMixin:
                 f"--cluster-listen {listen} does not say at which address the other"
                 " servers reach it: add --cluster-advertise tcp:ADDRESS:PORT"
             )
+        if self["advertise"]:
+            readOption("advertise", parsePlace, self["advertise"])
         try:
             serverEndpoint = serverFromString(reactor, listen)
         except Exception as error:

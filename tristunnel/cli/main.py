@@ -12,6 +12,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from tristunnel.cli.access import addAccessCommands
+from tristunnel.cli.cluster import addClusterCommands
 from tristunnel.cli.completion import (
     CommandLine,
     addCompletionCommand,
@@ -106,6 +107,7 @@ def parser() -> _Whole:
     addTokenCommands(commands)
     addStatusCommand(commands)
     addAccessCommands(commands)
+    addClusterCommands(commands)
     addInstallCommand(commands, parseProgram)
     addCompletionCommand(commands, lambda: places(made))
     return made

@@ -21,7 +21,14 @@ from tristunnel.util.files import defaultStateDirectory
 if TYPE_CHECKING:
     from tristunnel.screen.model import Page
 
-__all__ = ["DEFAULT_SERVER", "Question", "liveSockets", "lookAt", "pageOf"]
+__all__ = [
+    "DEFAULT_SERVER",
+    "Question",
+    "liveSockets",
+    "lookAt",
+    "notAnswered",
+    "pageOf",
+]
 
 DEFAULT_SERVER = "http://localhost:9000"
 """Which server is asked if nobody names one, and no client runs."""
@@ -67,6 +74,11 @@ class Question:
             proxy=options.proxy if self.isNamed else NONE,
         )
 
+    @property
+    def server(self) -> tuple[str, Target]:
+        """What the server is called, and how it is reached."""
+        return self._where, self._call.target
+
     def places(self) -> list[tuple[str, Target]]:
         """
         Find out where to ask.
@@ -74,7 +86,7 @@ class Question:
         @return: What each place is called, and how it is reached.
         @raise TunnelError: If there is nobody.
         """
-        named = (self._where, self._call.target)
+        named = self.server
         if self.isNamed:
             _checkSocket(self._call.target.socketPath)
             return [named]
@@ -178,7 +190,7 @@ async def _ask(
         pageOf(status, ())
         return status
     except CallFailed as error:
-        raise _notAnswered(question, where, error.status, str(error)) from None
+        raise notAnswered(question, where, error.status, str(error)) from None
     except RemoteError as error:
         raise TunnelError("session-lost", f"{where}: {error}") from None
     except (TypeError, LookupError, AttributeError, ValueError):
@@ -187,9 +199,16 @@ async def _ask(
         ) from None
 
 
-def _notAnswered(
+def notAnswered(
     question: Question, where: str, status: int, message: str
 ) -> TunnelError:
+    """
+    Say why a program was not asked.
+
+    @param where: What it is called.
+    @param status: The HTTP status of its answer, or 0.
+    @param message: What is known of the reason.
+    """
     if status == 401:
         cure = "give --token-file FILE"
         if question.isKnown and not question.isNamed:

@@ -53,6 +53,7 @@ from tristunnel.names.site import NameSite
 from tristunnel.node.spec import NodeSpec
 from tristunnel.node.tunnel import NodeTunnel
 from tristunnel.server.detector import ProtocolDetectorFactory
+from tristunnel.server.draining import Draining
 from tristunnel.server.log import LoggingServerObserver
 from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort
@@ -181,6 +182,9 @@ class Serving(MultiService):
 
     def _running(self, result: None) -> None:
         """All ports are open."""
+        if self._cluster is not None:
+            port = self._server.numbers.get(self._options.serverPorts[0].description)
+            self._cluster.reachedAt(self._options["advertise"], port or 0)
         if self._membership is not None:
             self._membership.hurry = self._hurry
             self._membership.ready()
@@ -193,6 +197,9 @@ class Serving(MultiService):
     def _index(self) -> int:
         """Which of several processes this is; the first does what one does alone."""
         return 0 if self._membership is None else self._membership.index
+
+    def _isDraining(self) -> bool:
+        return self._cluster is not None and self._cluster.members.isDraining
 
     def _watchCertificates(self, hooks: Hooks) -> None:
         options = self._options
@@ -294,13 +301,18 @@ class Serving(MultiService):
         )
         made.names = self._names
         made.before = self._knowing
+        if self._cluster is not None:
+            members = self._cluster.members
+            draining = Draining(self._reactor, self._sessions, self._tunnels, members)
+            members.drained, members.numbers = draining.turn, draining.numbers
+            made.draining, self._cluster.moving = draining, draining.moved
         return made
 
     def _makePorts(self) -> list[tuple[ServerPort, Any]]:
         options, sessions = self._options, self._sessions
         limiter = self._makeLimiter()
         callers = HTTPCallers(options.authenticator, options.forwarded, limiter)
-        pages: dict[bytes, IResource] = {b"health": Health()}
+        pages: dict[bytes, IResource] = {b"health": Health(self._isDraining)}
         calls = self._makePages(callers, limiter)
         ports: list[tuple[ServerPort, Any]] = []
         if options.rpcPort is not None:

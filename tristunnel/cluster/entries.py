@@ -23,6 +23,7 @@ from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.record import Change, TunnelRecord
 from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.processes.ports import RecalledPorts
 from tristunnel.service.entries import ownerOf
 from tristunnel.service.here import Here
 from tristunnel.service.host_rules import HostRules
@@ -77,6 +78,29 @@ class MemberSide:
         self.record = record
         self._entries = entries
         self._waiting = 0
+        # Ways that are being made, and those who wait for them.
+        self._making: dict[Deferred[Any], Deferred[Any]] = {}
+
+    def moved(self) -> None:
+        """Its client is elsewhere now: nobody needs to wait for that member."""
+        making, self._making = self._making, {}
+        for way, waiting in making.items():
+            way.cancel()
+            waiting.errback(TunnelError("client-away", "the tunnel's client has moved"))
+
+    def _way(self, visitor: str, host: str) -> Deferred[Any]:
+        """Make a way to that member, as long as it is the right one."""
+        ways = self._entries.ways
+        way = Deferred.fromCoroutine(ways.wayTo(self.record, visitor, host))
+        waiting: Deferred[Any] = Deferred(lambda cancelled: way.cancel())
+        self._making[way] = waiting
+
+        def made(result: object) -> None:
+            if self._making.pop(way, None) is not None and not waiting.called:
+                waiting.callback(result)
+
+        way.addBoth(made)
+        return waiting
 
     def serve(self, stream: Stream) -> None:
         """Lead a visitor to that member."""
@@ -101,26 +125,28 @@ class MemberSide:
         attempt does no harm.
         """
         entries = self._entries
-        end = entries.reactor.seconds() + entries.hold
+        end = entries.reactor.seconds() + entries.holdTime
         place = getattr(stream.visitor, "hostAddress", None)
         host = "" if place is None else addressText(place)
         try:
             while True:
                 try:
-                    way = await entries.ways.wayTo(
-                        self.record, stream.visitorAddress, host
-                    )
+                    way = await self._way(stream.visitorAddress, host)
                 except TunnelError as refusal:
-                    code = refusal.code.name
-                    late = code in MOVING and entries.reactor.seconds() >= end
-                    if stream.over or late or code not in (*MOVING, LEAVING):
+                    code, before = refusal.code.name, self.record.place
+                    # It may have moved, and this member not have heard of it.
+                    await entries.lookAgain(self)
+                    isLate = code in MOVING and entries.reactor.seconds() >= end
+                    if (
+                        stream.over
+                        or (isLate and self.record.place == before)
+                        or code not in (*MOVING, LEAVING)
+                    ):
                         raise
                 else:
                     stream.connect(way)
                     return
                 await deferLater(entries.reactor, _AGAIN)
-                # It may have moved, and this member not have heard of it.
-                await entries.lookAgain(self)
         finally:
             self._waiting -= 1
 
@@ -128,7 +154,7 @@ class MemberSide:
         """Its owner says so to its client."""
 
 
-class Entries(PortsKept):
+class Entries(RecalledPorts):
     """
     Opens here what the book says is open elsewhere.
 
@@ -157,8 +183,9 @@ class Entries(PortsKept):
         hold: float = HOLD,
         kept: PortsKept | None = None,
     ) -> None:
+        super().__init__()
         self.reactor = reactor
-        self.hold = hold
+        self.holdTime = hold
         self.ways = ways
         self.unbound: set[str] = set()
         self._book = book
@@ -242,7 +269,9 @@ class Entries(PortsKept):
         if isOurs or wanted is None:
             await self._close(record.id)
         elif known is not None:
-            known[1].record = record
+            before, known[1].record = known[1].record, record
+            if before.place != record.place:
+                known[1].moved()
             # Something else may be asked of visitors.
             changed = getattr(known[0].listener, "changed", None)
             if changed is not None:
@@ -253,6 +282,7 @@ class Entries(PortsKept):
                 await self._open(record, wanted)
             finally:
                 self._looking.discard(record.id)
+                super().forget(record.id)
 
     def _publicSide(self, record: TunnelRecord) -> TunnelOptions | None:
         """
@@ -331,7 +361,23 @@ class Entries(PortsKept):
         self._kept.drop(tunnel)
 
     def forget(self, tunnel: str) -> None:
+        super().forget(tunnel)
         self._kept.forget(tunnel)
+
+    def handOver(self, tunnel: str, listener: Any) -> None:
+        """A tunnel goes to another member, and visitors go on to come in here."""
+        kind = listener.address[0]
+        if kind in self._listeners and not self._stopped:
+            self._keepOpen(tunnel, listener)
+
+    def _keepOpen(self, tunnel: str, listener: Any) -> None:
+        """Let nobody be refused until somebody listens there again."""
+        try:
+            copies = [each.dup() for each in getattr(listener, "sockets", ())]
+        except OSError:
+            # Without descriptors it has to be opened anew.
+            return
+        self.hold(tunnel, copies)
 
     def moved(self, record: TunnelRecord) -> None:
         self._do(self._follow(record))
@@ -343,6 +389,7 @@ class Entries(PortsKept):
         if known is not None and known[0].listener is not None:
             port = known[0].listener.address[2]
             if port:
+                self._keepOpen(tunnel, known[0].listener)
                 await self._close(tunnel)
                 # The poller closes descriptors only at the end of its turn.
                 await deferLater(self.reactor, _TURN)
@@ -352,6 +399,7 @@ class Entries(PortsKept):
         """Let nobody in here any more; visitors who are in stay."""
         known = self._tunnels.pop(identifier, None)
         if known is not None:
+            known[1].moved()
             self._hosts.release(known[0])
             if known[0].listener is not None:
                 await known[0].listener.close()
@@ -366,6 +414,8 @@ class Entries(PortsKept):
     async def stop(self) -> None:
         """Close all ports."""
         self._stopped = True
+        for tunnel in {whose for whose, _ in self._recalled.values()}:
+            super().forget(tunnel)
         for doing in list(self._work):
             doing.cancel()
         for identifier in list(self._tunnels):

@@ -124,6 +124,13 @@ class RedisBook(GrantedInRedis):
 
     # Being a member
 
+    def tellOf(self, about: Mapping[str, object]) -> None:
+        """Have others told something else of this member, as soon as that can be."""
+        self._about = json.dumps(dict(about))
+        if self._isSaid:
+            self._tick()
+
+    @returnsDeferred
     async def _tick(self) -> None:
         if not self._isSaid and self._engine.isUp:
             # It has not taken what is here: it was starting, for example.

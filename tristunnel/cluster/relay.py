@@ -23,7 +23,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -36,7 +36,7 @@ from tristunnel.jsonrpc.strictjson import BadJSON, decode
 from tristunnel.model.record import TunnelRecord
 from tristunnel.util.hosts import addressText
 
-__all__ = ["VERSION", "RelayFactory", "RelayWays", "askForTunnel"]
+__all__ = ["VERSION", "RelayFactory", "RelayWays", "askForLink", "askForTunnel"]
 
 VERSION = 1
 """What members speak to each other; unlike ones do not."""
@@ -52,10 +52,15 @@ _GREETING = "tristunnel-cluster"
 
 
 _ASKED = ("tunnel", "visitor", "host")
+_LINK = "link"
 
 
-def _proof(secret: bytes, word: str, *asked: str) -> str:
-    text = "\n".join((_GREETING, word, *asked))
+def _proof(secret: bytes, word: str, asked: Mapping[str, object]) -> str:
+    said = [str(asked.get(key, "")) for key in _ASKED]
+    if _LINK in asked:
+        # No tunnel is called like that.
+        said = [_LINK, str(asked[_LINK])]
+    text = "\n".join((_GREETING, word, *said))
     return hmac.new(secret, text.encode(), sha256).hexdigest()
 
 
@@ -101,6 +106,11 @@ class _Lines(Peeking):
         """Send a line."""
         self.transport.write(line.encode() + b"\n")
 
+    def become(self, protocol: Any) -> None:
+        """Let the connection be something else from now on."""
+        self.forgetTime()
+        self.handOver(protocol)
+
     def forgetTime(self) -> None:
         """There is nothing to wait for any more."""
         timer, self._timer = self._timer, None
@@ -133,14 +143,18 @@ class _Owner(_Lines):
             asked = None
         if not isinstance(asked, dict):
             asked = {}
-        *told, proof = (str(asked.get(key, "")) for key in (*_ASKED, "proof"))
-        right = _proof(self._parent.secret, self._word, *told)
+        proof = str(asked.get("proof", ""))
+        right = _proof(self._parent.secret, self._word, asked)
         if not hmac.compare_digest(proof.encode("utf-8", "replace"), right.encode()):
             self._parent.refused(addressText(self.transport.getPeer()))
             self.transport.abortConnection()
             return
         self._parent.strangers.discard(self)
-        tunnel, visitor, host = told
+        if _LINK in asked:
+            self.say("ok")
+            self.become(self._parent.linked(str(asked[_LINK])))
+            return
+        tunnel, visitor, host = (str(asked.get(key, "")) for key in _ASKED)
         try:
             arrived = self._parent.find(tunnel)
         except TunnelError as refusal:
@@ -156,8 +170,7 @@ class _Owner(_Lines):
             end.tells(told, placeFrom(host))
             arrived(end, visitor)
 
-        self.forgetTime()
-        self.handOver(RelayedArriving(self._reactor, came))
+        self.become(RelayedArriving(self._reactor, came))
 
     def forgetTime(self) -> None:
         super().forgetTime()
@@ -173,6 +186,8 @@ class RelayFactory(Factory[_Owner]):
     @param find: Finds who takes a tunnel's visitors.
 
     @ivar strangers: Who has not proved to be a member yet.
+    @ivar linked: Makes the protocol of a link, of the name of the member that has
+        connected.
     """
 
     noisy = False
@@ -186,6 +201,7 @@ class RelayFactory(Factory[_Owner]):
     ) -> None:
         self.secret = secret
         self.find = find
+        self.linked: Callable[[str], Any] = lambda member: Protocol()
         self.strangers: set[_Owner] = set()
         self._reactor = reactor
 
@@ -211,21 +227,22 @@ class _Entry(_Lines):
         self,
         reactor: Any,
         secret: bytes,
-        asked: tuple[str, ...],
+        asked: Mapping[str, str],
         answered: Deferred[Any],
+        begin: Callable[[_Lines, Deferred[Any]], None],
     ) -> None:
         super().__init__(reactor)
         self._secret = secret
         self._asked = asked
         self._answered = answered
+        self._begin = begin
         self._greeted = False
 
     def lineCame(self, line: str) -> None:
         if not self._greeted:
             self._greet(line.split())
         elif line == "ok":
-            self.forgetTime()
-            self.handOver(Arriving(self._reactor, self._answered.callback))
+            self._begin(self, self._answered)
         else:
             self._fail(_refusalIn(line))
 
@@ -242,9 +259,8 @@ class _Entry(_Lines):
             )
         else:
             self._greeted = True
-            proof = _proof(self._secret, words[2], *self._asked)
-            asked = dict(zip(_ASKED, self._asked, strict=True))
-            self.say(json.dumps({**asked, "proof": proof}))
+            proof = _proof(self._secret, words[2], self._asked)
+            self.say(json.dumps({**self._asked, "proof": proof}))
             self.within(SERVED)
 
     def late(self) -> None:
@@ -298,9 +314,54 @@ async def askForTunnel(
     @return: The L{End<tristunnel.interfaces.End>} of the way.
     @raise TunnelError: Why it cannot go there.
     """
+    asked = dict(zip(_ASKED, (tunnel, visitor, host), strict=True))
+
+    def begin(lines: _Lines, answered: Deferred[Any]) -> None:
+        lines.become(Arriving(reactor, answered.callback))
+
+    return await _ask(reactor, endpoint, secret, asked, begin)
+
+
+async def askForLink(
+    reactor: Any,
+    endpoint: IStreamClientEndpoint,
+    secret: bytes,
+    member: str,
+    protocol: Any,
+) -> None:
+    """
+    Have a connection to another machine that is no visitor's.
+
+    @param endpoint: The way there.
+    @param secret: What all members of the cluster know.
+    @param member: The name of this member.
+    @param protocol: What has the connection then.
+    @raise TunnelError: Why it cannot be had.
+    """
+
+    def begin(lines: _Lines, answered: Deferred[Any]) -> None:
+        lines.become(protocol)
+        answered.callback(None)
+
+    await _ask(reactor, endpoint, secret, {_LINK: member}, begin)
+
+
+async def _ask(
+    reactor: Any,
+    endpoint: IStreamClientEndpoint,
+    secret: bytes,
+    asked: Mapping[str, str],
+    begin: Callable[[_Lines, Deferred[Any]], None],
+) -> Any:
+    """
+    Connect to another machine, and say what for.
+
+    @param begin: Called when the answer is yes, with what gets the result.
+    @return: The same.
+    @raise TunnelError: Why the answer is no, or there is none.
+    """
     answered: Deferred[Any] = Deferred()
-    asked = tunnel, visitor, host
-    factory = _EntryFactory(lambda: _Entry(reactor, secret, asked, answered))
+    factory = _EntryFactory(lambda: _Entry(reactor, secret, asked, answered, begin))
     connecting = endpoint.connect(factory).addTimeout(PATIENCE, reactor)
     try:
         protocol: Any = await connecting

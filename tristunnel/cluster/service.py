@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
@@ -18,11 +18,14 @@ from tristunnel.auth.tokens import TokenFile
 from tristunnel.cluster.address import EngineAddress
 from tristunnel.cluster.engine import Engine
 from tristunnel.cluster.entries import Entries
+from tristunnel.cluster.links import MemberLinks
+from tristunnel.cluster.members import Members
 from tristunnel.cluster.redis_book import RedisBook, Times
 from tristunnel.cluster.relay import VERSION, RelayFactory, RelayWays
 from tristunnel.cluster.tokens import SharedTokens
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.endpoints import cannotListen
+from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.process import Drain
 
 __all__ = ["PORTS", "ClusterService", "ClusterSettings"]
@@ -65,6 +68,8 @@ class ClusterService(Service):
     @param grace: Seconds that visitors of others get to finish when it stops.
 
     @ivar book: The book.
+    @ivar members: All members.
+    @ivar moving: Waits until clients have gone elsewhere, when it stops.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -93,6 +98,15 @@ class ClusterService(Service):
             {"address": settings.advertise, "version": VERSION},
             settings.times,
         )
+        about = {"address": settings.advertise, "version": VERSION}
+        self._links = MemberLinks(
+            reactor,
+            self.book.member,
+            settings.secret,
+            lambda advertised: clientFromString(reactor, advertised),
+        )
+        self.members = Members(reactor, self.book, self._links, about)
+        self.moving: Callable[[], Deferred[None]] = lambda: succeed(None)
         self._entries: Entries | None = None
         self._listening: IListeningPort | None = None
         self._tunnels: TunnelService | None = None
@@ -122,7 +136,23 @@ class ClusterService(Service):
             settings.hold,
         )
         self.book.watch(self._entries.changed)
+        self._entries.serveFor(tunnels.listeners.values())
         tunnels.kept = self._entries
+        tunnels.siblings, tunnels.cluster = self.members.siblings, self.members
+
+    def reachedAt(self, place: str, port: int) -> None:
+        """
+        Tell clients, by the other members, where they reach this one.
+
+        @param place: C{HOST:PORT} as the user wrote it; empty for the host at which
+            other members reach this one.
+        @param port: The number of the first port for clients; 0 for none.
+        """
+        kind, _, rest = self.settings.advertise.partition(":")
+        host, _, _ = rest.replace("\\:", ":").rpartition(":")
+        if not place and port and kind in ("tcp", "tls") and host:
+            place = hostAndPort(host, port)
+        self.members.reachedAt(place)
 
     def share(self, files: Sequence[TokenFile]) -> SharedTokens:
         """
@@ -140,9 +170,11 @@ class ClusterService(Service):
         assert self._tunnels is not None
         find = self._tunnels.here.arrivedFor
         factory = RelayFactory(self._reactor, self.settings.secret, find)
+        factory.linked = self._links.linked
         listening = maybeDeferred(self.settings.listen.listen, factory)
         listening.addCallbacks(self._opened, self._notOpened)
         self.book.start()
+        self.members.start()
 
     def _opened(self, listening: IListeningPort) -> None:
         self._listening = listening
@@ -164,8 +196,11 @@ class ClusterService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        await self.moving()
+        self.members.leaving()
         if self._entries is not None:
             await self._entries.stop()
             await Drain(self._reactor, self._entries.streams, self._grace).wait()
+        self.members.stop()
         if self._listening is not None:
             await maybeDeferred(self._listening.stopListening)

@@ -27,7 +27,7 @@ from tristunnel.dataplane.tls import tlsOverClientEndpoint
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
-from tristunnel.util.hosts import hostAndPort, hostName, portNumber
+from tristunnel.util.hosts import hostAndPort, hostName, parsePlace, portNumber
 from tristunnel.util.words import nearest
 
 __all__ = [
@@ -125,6 +125,31 @@ class ServerAddress:
     verification: ServerVerification | None = None
     trust: Trust = field(default_factory=Trust)
     route: ConnectOptions = field(default_factory=ConnectOptions)
+
+    def at(self, reactor: Any, place: str) -> ServerAddress:
+        """
+        The same server at another address: whoever is there has to prove as before
+        that it is the right one, by the server's name and not by the address.
+
+        @param place: C{HOST:PORT}.
+        @raise TunnelError: C{protocol-error}, if that is none.
+        """
+        try:
+            host, port = parsePlace(place)
+        except ValueError as error:
+            raise TunnelError(
+                "protocol-error",
+                f"the server names {printable(place, 60)!r} as another address of its"
+                f" own: {error}",
+            ) from None
+        below = self.route.reach(reactor, host, port)
+        if self.verification is not None:
+            below = tlsOverClientEndpoint(self.verification, below)
+        endpoint = below
+        if isinstance(self.endpoint, WebSocketEndpoint):
+            endpoint = self.endpoint.over(below)
+        where = f"{self.where} at {hostAndPort(host, port)}"
+        return replace(self, where=where, endpoint=endpoint, port=port, link=below)
 
     @property
     def isWebSocket(self) -> bool:

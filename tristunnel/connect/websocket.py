@@ -222,6 +222,21 @@ class WebSocketEndpoint:
             self._timeout,
         )
 
+    def over(self, below: IStreamClientEndpoint) -> WebSocketEndpoint:
+        """
+        Make the endpoint of the same URL, by another connection.
+
+        @param below: How that is made.
+        """
+        return WebSocketEndpoint(
+            self._reactor,
+            self.url,
+            below,
+            self._headers,
+            self.pingInterval,
+            self._timeout,
+        )
+
     def open(
         self, receiver: Receiver, subprotocols: Sequence[str] = ()
     ) -> Deferred[ClientConnection]:

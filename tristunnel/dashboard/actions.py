@@ -73,7 +73,8 @@ class Actions:
         found = await self.describeHere(caller, identifier)
         if found is None and self._siblings is not None:
             others = await self._siblings.gather("describe", caller, identifier)
-            found = next(((each[0], each[1]) for _, each in others), None)
+            answers = (each for _, each in others.answers if each is not None)
+            found = next(((each[0], each[1]) for each in answers), None)
         return found
 
     async def describeHere(

@@ -305,7 +305,7 @@ class MetricsPage(CallerPage):
             return self._registry
         others = await self._siblings.gather("metrics", None)
         own = (self._siblings.name, written(self._registry))
-        return JoinedMetrics(sorted([own, *others]))
+        return JoinedMetrics(sorted([own, *others.answers]))
 
 
 def metricsPage(

@@ -58,6 +58,8 @@ SLOTS: dict[str, str] = {
 }
 """The lists, and what the rows of each consist of."""
 
+_MISSING = "Not all of the server has answered; what is at {} is missing here."
+
 SHOWN = 200
 """Tunnels, clients, grants of access and tokens that are shown."""
 
@@ -147,10 +149,12 @@ class Board:
             the graph looks back.
         """
         parts = [self.part(caller, span)]
-        siblings = self.service.siblings
+        siblings, missing = self.service.siblings, ""
         if siblings is not None:
             others = await siblings.gather("dashboard", caller, span)
-            parts += [part for _, part in others]
+            parts += [part for _, part in others.answers]
+            if others.missing:
+                missing = _MISSING.format(", ".join(others.missing))
         part = joined(parts, EVENTS)
         for row in part["lists"]["tokens"]:
             row["sessions"] = count(part["sessions"].get(row["name"], 0))
@@ -167,6 +171,8 @@ class Board:
             for name, most, which in shown
             if part["numbers"][name] > most
         }
+        if missing:
+            notes["tunnels"] = " ".join(filter(None, (missing, notes.get("tunnels"))))
         return {
             "totals": totalsOf(part) | _graph(part["graph"]),
             "lists": {**part["lists"], "refusals": refusalRows(part)},
@@ -325,7 +331,7 @@ class Board:
         siblings = self.service.siblings
         if found is None and siblings is not None:
             others = await siblings.gather("tunnel", caller, identifier, span)
-            found = next((view for _, view in others), None)
+            found = next((view for _, view in others.answers if view), None)
         return found
 
     def tunnelPart(self, caller: Caller, identifier: str, span: str) -> View | None:

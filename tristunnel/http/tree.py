@@ -25,13 +25,25 @@ __all__ = ["Either", "HTTPPortProtocol", "Health", "rootOf", "rpcPages"]
 
 
 class Health(Resource):
-    """Says that the server lives, to whoever watches over it."""
+    """
+    Says that the server lives, to whoever watches over it.
+
+    @param isDraining: Whether it takes no clients, so that a balancer should lead
+        them, and visitors, elsewhere.
+    """
 
     isLeaf = True
+
+    def __init__(self, isDraining: Callable[[], bool] = lambda: False) -> None:
+        super().__init__()
+        self._isDraining = isDraining
 
     def render_GET(self, request: Request) -> bytes:
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         request.setHeader(b"cache-control", b"no-store")
+        if self._isDraining():
+            request.setResponseCode(503)
+            return b"draining\n"
         return b"ok\n"
 
 

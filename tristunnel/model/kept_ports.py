@@ -39,6 +39,13 @@ class PortsKept:
         """How many visitors are led to other members."""
         return 0
 
+    def handOver(self, tunnel: str, listener: Any) -> None:
+        """
+        Another member has a tunnel now, and its port here is about to be closed.
+
+        @param listener: What visitors came to.
+        """
+
     async def recall(self, tunnel: str) -> None:
         """
         Have the port of a tunnel at hand that another process had.

@@ -158,6 +158,8 @@ class Tunnel:
     @ivar group: Who shares its public side with it, or C{None}.
     @ivar until: When it will be over, or C{None}.
     @ivar gate: How visitors say who they are; the listener asks them.
+    @ivar isLeft: Whether another member has it now, so that here it is over with the
+        last of its visitors.
     @ivar protocol: What visitors speak: C{"tcp"}, for bytes, or C{"udp"}, for
         datagrams.
     @ivar scheme: C{"http"} or C{"https"}, if the owner says that it is a web site.
@@ -206,6 +208,7 @@ class Tunnel:
     opened: float = field(init=False)
     until: float | None = None
     gate: GateRules = field(default_factory=GateRules)
+    isLeft: bool = False
     health: Health | None = None
     group: TunnelGroup | None = field(default=None, repr=False)
 
@@ -418,7 +421,8 @@ class Tunnel:
             # nobody said anything either.
             self.served -= not (stream.bytesIn or stream.bytesOut)
         self.observer.visitorGone(stream)
-        if self.visitorLimit and self.served >= self.visitorLimit and not self.streams:
+        isOver = self.visitorLimit and self.served >= self.visitorLimit
+        if (isOver or self.isLeft) and not self.streams:
             self.exhausted(self)
 
     def close(self, reason: TunnelError) -> None:

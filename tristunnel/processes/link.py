@@ -1,5 +1,5 @@
 """
-Questions and answers between two processes of one machine, and what they only tell.
+Questions and answers between two members of a server, and what they only tell.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from socket import socket
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -18,7 +18,7 @@ from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.jsonrpc.pending import PendingCalls
 from tristunnel.processes.channel import Channel, Message
 
-__all__ = ["PATIENCE", "Asker", "Link"]
+__all__ = ["PATIENCE", "Asker", "Conversation", "Link"]
 
 PATIENCE = 5.0
 """Seconds in which another process must answer."""
@@ -39,44 +39,53 @@ class Asker:
         whoever answers it.
     """
 
-    link: Link
+    link: Any
     message: Message
 
 
-class Link:
+class MessageChannel(Protocol):
+    """What carries messages to the other side, as a L{Channel} does."""
+
+    @property
+    def isOpen(self) -> bool: ...
+
+    def send(
+        self,
+        head: dict[str, object],
+        data: bytes = b"",
+        sockets: Sequence[socket] = (),
+    ) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Conversation:
     """
     A channel on which both sides call methods of each other.
 
-    @param reactor: Waits for the socket, and tells time.
-    @param connection: The socket; closed by this object.
+    @param reactor: Tells time.
     @param lookup: Finds the methods that the other side may call. Each takes an
         L{Asker}, and then the parameters.
-    @param lost: Called once with this link when the other process has gone.
+    @param who: Who is at the other end, as messages say it.
 
-    @ivar index: Which process is at the other end; -1 for the parent.
+    @ivar channel: What carries the messages; set by whoever makes this.
     """
 
+    channel: MessageChannel
     _log = Logger()
 
     def __init__(
-        self,
-        reactor: Any,
-        connection: socket,
-        lookup: Lookup,
-        lost: Callable[[Link], object] = lambda link: None,
-        index: int = -1,
+        self, reactor: Any, lookup: Lookup, who: str = "another process of this server"
     ) -> None:
-        self.index = index
         self._reactor = reactor
         self._dispatcher = Dispatcher(lookup, maxDepth=MAX_DEPTH)
         self._calls = PendingCalls(MOST_CALLS)
-        self._whenLost = lost
-        self._channel = Channel(reactor, connection, self._received, self._lost)
+        self._who = who
 
     @property
     def isOpen(self) -> bool:
-        """Whether the other process is there."""
-        return self._channel.isOpen
+        """Whether the other side is there."""
+        return self.channel.isOpen
 
     def call(
         self,
@@ -100,7 +109,7 @@ class Link:
                 each.close()
             return fail(refusal)
         try:
-            self._channel.send(request, data, sockets)
+            self.channel.send(request, data, sockets)
         except TunnelError as refusal:
             answer.addErrback(lambda failure: None)
             answer.cancel()
@@ -109,7 +118,7 @@ class Link:
         def late(_: object, seconds: float) -> object:
             raise TunnelError(
                 "internal",
-                f"another process of this server did not answer within {seconds:g} s",
+                f"{self._who} did not answer within {seconds:g} s",
             )
 
         told: Deferred[Any] = answer.addTimeout(patience, self._reactor, late)
@@ -131,13 +140,14 @@ class Link:
         head: dict[str, object] = {"jsonrpc": "2.0", "method": method}
         if params:
             head["params"] = params
-        self._channel.send(head, data, sockets)
+        self.channel.send(head, data, sockets)
 
     def close(self) -> None:
         """End the link; doing it twice is no error."""
-        self._channel.close()
+        self.channel.close()
 
-    def _received(self, message: Message) -> None:
+    def received(self, message: Message) -> None:
+        """Take a message of the other side's."""
         if "method" not in message.head:
             message.close()
             self._calls.answered(message.head)
@@ -149,15 +159,48 @@ class Link:
         )
 
     def _answer(self, answer: Any) -> None:
-        if answer is None or not self._channel.isOpen:
+        if answer is None or not self.channel.isOpen:
             return
         try:
-            self._channel.send(answer)
+            self.channel.send(answer)
         except TunnelError as refusal:
             self._log.error("An answer was not sent: {refusal}", refusal=refusal)
 
+    def over(self) -> None:
+        """The other side has gone: nobody answers any more."""
+        self._calls.abandon(TunnelError("session-lost", f"{self._who} has ended"))
+
+
+class Link(Conversation):
+    """
+    A conversation with another process of this machine.
+
+    @param reactor: Waits for the socket, and tells time.
+    @param connection: The socket; closed by this object.
+    @param lookup: As for L{Conversation}.
+    @param lost: Called once with this link when the other process has gone.
+
+    @ivar index: Which process is at the other end; -1 for the parent.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        connection: socket,
+        lookup: Lookup,
+        lost: Callable[[Link], object] = lambda link: None,
+        index: int = -1,
+    ) -> None:
+        super().__init__(reactor, lookup)
+        self.index = index
+        self._whenLost = lost
+        self.channel = Channel(reactor, connection, self.received, self._lost)
+
+    @property
+    def name(self) -> str:
+        """What the other process is called among its siblings."""
+        return str(self.index)
+
     def _lost(self) -> None:
-        self._calls.abandon(
-            TunnelError("session-lost", "another process of this server has ended")
-        )
+        self.over()
         self._whenLost(self)

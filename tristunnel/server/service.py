@@ -17,6 +17,7 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import isOurs
 from tristunnel.names.public import PublicNames
+from tristunnel.server.draining import Draining
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.endpoints import cannotListen
@@ -44,6 +45,7 @@ class TunnelServerService(Service):
     @ivar grace: Seconds that streams get to finish.
     @ivar names: Told of the ports that names share.
     @ivar before: Waited for before it listens, or C{None}.
+    @ivar draining: Sends clients elsewhere before it stops; C{None} without a cluster.
     """
 
     _log = Logger()
@@ -66,6 +68,7 @@ class TunnelServerService(Service):
         self.grace = grace
         self.names = PublicNames()
         self.before: Deferred[None] | None = None
+        self.draining: Draining | None = None
         self._failed = failed
         self._drain: Drain | None = None
         self._begun = False
@@ -127,6 +130,8 @@ class TunnelServerService(Service):
         for port in listening:
             isOurs(port, False)
             await maybeDeferred(port.stopListening)
+        if self.draining is not None:
+            await self.draining.moved()
         self._sessions.leave(reason)
         self.tunnels.leave(reason)
         self._drain = Drain(self._reactor, self._streams, self.grace)
@@ -143,5 +148,7 @@ class TunnelServerService(Service):
 
     def hurry(self) -> None:
         """Wait for streams no longer."""
+        if self.draining is not None:
+            self.draining.hurry()
         if self._drain is not None:
             self._drain.hurry()

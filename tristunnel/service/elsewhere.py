@@ -2,80 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
-from tristunnel.model.record import Change, TunnelRecord
+from tristunnel.model.kept_ports import PortsKept
+from tristunnel.model.record import Change, Place
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.access import AccessGrants
 from tristunnel.service.here import Here
+from tristunnel.service.host_rules import HostRules
 from tristunnel.service.leases import Leases
 
 __all__ = ["Elsewhere"]
+
+
+class _Service(Protocol):
+    """What of a tunnel service the book's word is about."""
+
+    book: IBook
+    here: Here
+    leases: Leases
+    access: AccessGrants
+    hosts: HostRules
+    kept: PortsKept
+
+    def discard(self, tunnels: list[Tunnel], reason: TunnelError) -> object: ...
 
 
 class Elsewhere:
     """
     Obeys the book: what time ends, or another process has taken over, ends here.
 
-    @param book: The book.
-    @param here: The tunnels of this process.
-    @param leases: Its leases.
-    @param access: Its access.
-    @param discard: Ends tunnels.
-    @param moved: Told of each tunnel whose client is at another process now.
+    @param service: What is here.
     """
 
-    def __init__(
-        self,
-        book: IBook,
-        here: Here,
-        leases: Leases,
-        access: AccessGrants,
-        discard: Callable[[list[Tunnel], TunnelError], object],
-        moved: Callable[[TunnelRecord], object],
-    ) -> None:
-        self._book = book
-        self._here = here
-        self._leases = leases
-        self._access = access
-        self._discard = discard
-        self._moved = moved
+    def __init__(self, service: _Service) -> None:
+        self._service = service
 
     def changed(self, change: Change) -> None:
         """Something has happened in the book, maybe by another process."""
         if change.kind == "access":
-            self._access.changed(change.id)
+            self._service.access.changed(change.id)
         elif change.kind == "resynced":
-            self._access.lookThrough()
+            self._service.access.lookThrough()
         elif change.kind == "closed":
             self._tunnelClosed(change)
         elif change.kind == "expired":
             reason = TunnelError("expired", "its client did not reconnect in time")
-            self._leaseLost(change, reason)
-        elif change.kind == "claimed" and change.place.member != self._book.member:
-            self._leaseLost(change, TunnelError("displaced"))
+            self._service.discard(self._leaseLost(change), reason)
+        elif change.kind == "claimed":
+            self._claimed(change)
+
+    def _claimed(self, change: Change) -> None:
+        if change.place.member != self._service.book.member:
+            for tunnel in self._leaseLost(change):
+                self._letGo(tunnel, change.place)
 
     def _tunnelClosed(self, change: Change) -> None:
-        held = self._here.get(change.id)
+        held = self._service.here.get(change.id)
         if held is not None and held.place == change.place:
             # The book had to forget it, and has given to another what it had.
             reason = TunnelError("port-taken", "its port or name is another one's now")
-            self._discard([held.tunnel], reason)
+            self._service.discard([held.tunnel], reason)
 
-    def _leaseLost(self, change: Change, reason: TunnelError) -> None:
-        lease = self._leases.find(change.id)
+    def _leaseLost(self, change: Change) -> list[Tunnel]:
+        """
+        This process has a lease no longer.
+
+        @return: The tunnels that it kept open here.
+        """
+        lease = self._service.leases.find(change.id)
         if lease is None or change.place.fence < lease.place.fence:
-            return
-        self._leases.forget(lease.id)
+            return []
+        self._service.leases.forget(lease.id)
         holder, lease.holder = lease.holder, None
         if holder is not None:
             holder.displaced()
-        if change.kind == "claimed":
-            for tunnel in lease.tunnels:
-                held = self._here.get(tunnel.id)
-                if held is not None:
-                    self._moved(replace(held.record, place=change.place))
-        self._discard(list(lease.tunnels), reason)
+        return list(lease.tunnels)
+
+    def _letGo(self, tunnel: Tunnel, place: Place) -> None:
+        """Another member has a tunnel now; here it ends with the last visitor."""
+        held = self._service.here.remove(tunnel.id)
+        kept = self._service.kept
+        self._service.hosts.release(tunnel)
+        tunnel.clientSide, tunnel.isLeft = None, True
+        listener, tunnel.listener = tunnel.listener, None
+        if listener is not None:
+            kept.handOver(tunnel.id, listener)
+            listener.close()
+        if held is not None:
+            kept.moved(replace(held.record, place=place))
+        tunnel.leaveSoon()
+        if not tunnel.streams:
+            self._service.discard([tunnel], TunnelError("displaced"))

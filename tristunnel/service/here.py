@@ -142,6 +142,14 @@ class Here:
             raise self.leaving
         return held.tunnel.visitorArrived
 
+    def of(self, tunnel: Tunnel) -> Held | None:
+        """
+        What the book says of a tunnel; C{None} if it is not here, but perhaps another
+        one of the same id: it has been elsewhere meanwhile, and has come back.
+        """
+        held = self._held.get(tunnel.id)
+        return held if held is not None and held.tunnel is tunnel else None
+
     def live(self, record: TunnelRecord) -> Tunnel:
         """
         The tunnel that a record is of.

@@ -76,6 +76,11 @@ class Leases:
         self._here = here
         self._leases: dict[str, Lease] = {}
 
+    @property
+    def held(self) -> int:
+        """How many have a session now."""
+        return sum(lease.holder is not None for lease in self._leases.values())
+
     async def grant(self, owner: Identity, holder: LeaseHolder) -> tuple[Lease, str]:
         """
         Make a new lease.

@@ -13,7 +13,7 @@ from tristunnel.service.granting import Granting
 from tristunnel.service.invitations import Invitations
 from tristunnel.service.listing import Listing
 from tristunnel.service.rights import isAdmin
-from tristunnel.service.siblings import everywhere
+from tristunnel.service.siblings import Cluster, everywhere
 from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["ACCESS_TTL", "methodsOf"]
@@ -106,19 +106,40 @@ class _Methods:
             )
         return [tunnel.describe() for tunnel in self._service.nodes]
 
+    def listMembers(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
+        """The members of the server's cluster, and how each of them is."""
+        _checkOperator(caller, "listing the members of the cluster")
+        return self._cluster.describe(caller)
+
+    def drainMember(self, caller: Caller, member: str) -> Deferred[dict[str, object]]:
+        """Have a member's clients go elsewhere, before it is stopped."""
+        _checkOperator(caller, "draining a member of the cluster")
+        return self._cluster.drain(caller, _text(member, "member"), True)
+
+    def undrainMember(self, caller: Caller, member: str) -> Deferred[dict[str, object]]:
+        """Have a member take clients again."""
+        _checkOperator(caller, "draining a member of the cluster")
+        return self._cluster.drain(caller, _text(member, "member"), False)
+
+    def standbyAddresses(self, caller: Caller) -> list[str]:
+        """Other members where a client may have a second session; for clients."""
+        cluster = self._service.cluster
+        return [] if cluster is None else list(cluster.elsewhere())
+
+    @property
+    def _cluster(self) -> Cluster:
+        if self._service.cluster is None:
+            raise badOption("this server is in no cluster; start it with --cluster")
+        return self._service.cluster
+
     def reload(self, caller: Caller) -> Deferred[dict[str, object]]:
         """The configuration, read again."""
-        here = caller.identity.anonymous and caller.address in _THIS_MACHINE
-        if not (isAdmin(caller.identity) or here):
-            raise TunnelError(
-                "not-permitted",
-                "reloading needs a token that may admin,"
-                " or for this machine where nobody is asked for a token",
-            )
+        _checkOperator(caller, "reloading")
         if self._service.reload is None:
             raise badOption("there is no file to reload: start with --config FILE")
-        if self._service.siblings is not None:
-            self._service.siblings.tell("reload")
+        siblings = self._service.siblings
+        if siblings is not None and siblings.isOneMachine:
+            siblings.tell("reload")
         return self._service.reload()
 
     def listSessions(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
@@ -233,6 +254,20 @@ class _Methods:
     def revokeToken(self, caller: Caller, name: str) -> None:
         """The end of a token, and of what lives on it."""
         self._invitations.revoke(caller, _text(name, "name"))
+
+
+def _checkOperator(caller: Caller, doing: str) -> None:
+    """
+    @raise TunnelError: C{not-permitted}, for who is neither an admin, nor on this
+        machine where nobody is asked who they are.
+    """
+    here = caller.identity.anonymous and caller.address in _THIS_MACHINE
+    if not (isAdmin(caller.identity) or here):
+        raise TunnelError(
+            "not-permitted",
+            f"{doing} needs a token that may admin,"
+            " or for this machine where nobody is asked for a token",
+        )
 
 
 def _flag(value: object, name: str) -> bool:

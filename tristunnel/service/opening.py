@@ -107,7 +107,8 @@ async def build(
         raise badOption(
             "option health is for a session, whose client tells how its service is"
         )
-    if wanted.share and service.siblings is not None:
+    siblings = service.siblings
+    if wanted.share and siblings is not None and siblings.isOneMachine:
         raise badOption(
             "the tunnels of a group are in one process of the server: its operator has"
             " to leave --processes out, or you share"

@@ -1,13 +1,15 @@
 """
-Asking the other processes of a server: what each of them knows is a part of the answer.
+Asking the other members of a server, processes or machines: what each of them knows is
+a part of the answer.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
@@ -15,8 +17,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Grant, Identity, Permissions
-from tristunnel.processes.link import Asker, Link
-from tristunnel.processes.membership import Membership
+from tristunnel.processes.link import Asker
 from tristunnel.service.caller import Caller
 from tristunnel.util.deferreds import returnsDeferred
 
@@ -24,7 +25,11 @@ __all__ = [
     "GATHERED",
     "OWNERS",
     "PATIENCE",
+    "Cluster",
+    "Gathered",
     "Siblings",
+    "Way",
+    "Ways",
     "callerAsDict",
     "callerFrom",
     "everywhere",
@@ -37,10 +42,12 @@ GATHERED = ("listNodeTunnels", "listSessions", "listTunnels")
 """Methods whose answer is everybody's lists."""
 
 OWNERS = ("closeSession", "closeTunnel", "getTunnelAddress", "kick", "setPolicy")
-"""Methods that the process answers which has what they name."""
+"""Methods that the member answers which has what they name."""
 
 _NOT_MINE = ("client-away", "unknown-session", "unknown-tunnel")
-"""How a process refuses what it does not have."""
+"""How a member refuses what it does not have."""
+
+_NOTHING = object()
 
 
 def callerAsDict(caller: Caller) -> dict[str, Any]:
@@ -66,7 +73,7 @@ def callerAsDict(caller: Caller) -> dict[str, Any]:
 
 def callerFrom(said: Mapping[str, Any]) -> Caller:
     """
-    Make the caller whom another process of this server vouches for: it has checked who
+    Make the caller whom another member of this server vouches for: it has checked who
     that is just now, so what it grants is not looked up again.
 
     @param said: As that process describes it.
@@ -93,18 +100,87 @@ def callerFrom(said: Mapping[str, Any]) -> Caller:
     )
 
 
+class Way(Protocol):
+    """The way to another member."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    def call(
+        self, method: str, params: Sequence[object] = ..., *, patience: float = ...
+    ) -> Deferred[Any]:
+        """Ask something; fails with L{TunnelError}."""
+
+    def tell(self, method: str, params: Sequence[object] = ...) -> None:
+        """
+        Say something to which there is no answer.
+
+        @raise TunnelError: If that cannot be said.
+        """
+
+
+class Ways(Protocol):
+    """The ways to all other members, of one machine or of a cluster."""
+
+    answers: dict[str, Callable[..., object]]
+
+    @property
+    def name(self) -> str:
+        """What this member is called."""
+
+    @property
+    def key(self) -> str:
+        """A secret that all of them share."""
+
+    @property
+    def siblings(self) -> Mapping[Any, Way]:
+        """The others that are there now."""
+
+
+class Cluster(Protocol):
+    """The members of a cluster."""
+
+    def elsewhere(self) -> tuple[str, ...]:
+        """Where clients may go instead, as C{HOST:PORT}."""
+
+    def describe(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
+        """Say how all members are."""
+
+    def drain(
+        self, caller: Caller, member: str, on: bool
+    ) -> Deferred[dict[str, object]]:
+        """Have one of them drained, or no longer."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """
+    What others have answered.
+
+    @ivar answers: Who, and what.
+    @ivar missing: Who has not, in time.
+    """
+
+    answers: list[tuple[str, Any]]
+    missing: list[str]
+
+
 class Siblings:
     """
-    The other processes of a server.
+    The other members of a server.
 
     @param membership: The ways to them.
+    @param isOneMachine: Whether they are processes of this machine.
 
     @ivar passed: How many connections were passed to them, by what they are.
+    @ivar isOneMachine: Whether they are processes of this machine.
     """
 
     _log = Logger(namespace="tristunnel.server")
 
-    def __init__(self, membership: Membership) -> None:
+    def __init__(self, membership: Ways, isOneMachine: bool = True) -> None:
+        self.isOneMachine = isOneMachine
         self._membership = membership
         self.passed: Counter[str] = Counter()
         self._published: dict[str, Callable[..., object]] = {}
@@ -113,7 +189,7 @@ class Siblings:
 
     @property
     def name(self) -> str:
-        """How this process is called among them."""
+        """How this member is called among them."""
         return self._membership.name
 
     @property
@@ -124,7 +200,7 @@ class Siblings:
     @property
     def names(self) -> set[str]:
         """How those are called that are there, without this one."""
-        return {str(index) for index in self._membership.siblings}
+        return {way.name for way in self._membership.siblings.values()}
 
     def publish(self, name: str, function: Callable[..., object]) -> None:
         """
@@ -140,16 +216,20 @@ class Siblings:
         self, asker: Asker, name: str, caller: Any, params: Any, named: Any
     ) -> object:
         who = None if caller is None else callerFrom(caller)
+        if name not in self._published:
+            raise TunnelError("internal", f"this member does not know of {name}")
         return await maybeDeferred(self._published[name], who, *params, **named)
 
     def _told(self, asker: Asker, name: str, params: Any) -> None:
-        self._published[name](*params)
+        # Of another version there may be news that are none here.
+        if name in self._published:
+            self._published[name](*params)
 
     # Asking
 
     def _ask(
         self,
-        link: Link,
+        link: Way,
         name: str,
         caller: Caller | None,
         params: Sequence[object],
@@ -162,12 +242,10 @@ class Siblings:
     @returnsDeferred
     async def gather(
         self, name: str, caller: Caller | None, *params: object, **named: object
-    ) -> list[tuple[str, Any]]:
+    ) -> Gathered:
         """
-        Ask all others the same.
-
-        @return: Who has answered, and what; whoever does not answer in time is
-            missing, and the log says so.
+        Ask all others the same. Whoever does not answer in time is missing, and the
+        log says so.
         """
         links = list(self._membership.siblings.values())
         asking = []
@@ -175,18 +253,33 @@ class Siblings:
             asked = self._ask(link, name, caller, params, named)
             asking.append(asked.addErrback(partial(self._missing, link)))
         answers = await gatherResults(asking)
-        return [
-            (str(link.index), answer)
-            for link, answer in zip(links, answers, strict=True)
-            if answer is not None
-        ]
+        told = list(zip(links, answers, strict=True))
+        return Gathered(
+            [(link.name, answer) for link, answer in told if answer is not _NOTHING],
+            [link.name for link, answer in told if answer is _NOTHING],
+        )
 
-    def _missing(self, link: Link, failure: Failure) -> None:
+    def _missing(self, link: Way, failure: Failure) -> object:
         self._log.warn(
-            "Process {process} of this server is missing in an answer: {why}",
-            process=link.index,
+            "Member {member} of this server is missing in an answer: {why}",
+            member=link.name,
             why=failure.getErrorMessage(),
         )
+        return _NOTHING
+
+    async def ask(
+        self, member: str, name: str, caller: Caller | None, *params: object
+    ) -> Any:
+        """
+        Ask one other member.
+
+        @param member: What it is called.
+        @raise TunnelError: C{session-lost}, if it is not there; or what it says.
+        """
+        for link in list(self._membership.siblings.values()):
+            if link.name == member:
+                return await self._ask(link, name, caller, params, {})
+        raise TunnelError("session-lost", f"member {member} of this server has ended")
 
     async def first(
         self,
@@ -197,14 +290,13 @@ class Siblings:
         **named: object,
     ) -> Any:
         """
-        Ask all others for what this process does not have.
+        Ask all others for what this member does not have.
 
-        @param refusal: Why not.
+        @param refusal: Why this one has it not.
         @return: The answer of the one that has it.
         @raise TunnelError: What that one says; C{refusal} if nobody has it.
         """
         refusals: list[TunnelError] = []
-        nothing = object()
 
         def refused(failure: Failure) -> object:
             refusals.append(
@@ -212,14 +304,14 @@ class Siblings:
                 if isinstance(failure.value, TunnelError)
                 else TunnelError("internal")
             )
-            return nothing
+            return _NOTHING
 
         asking = [
             self._ask(link, name, caller, params, named).addErrback(refused)
             for link in self._membership.siblings.values()
         ]
         for answer in await gatherResults(asking):
-            if answer is not nothing:
+            if answer is not _NOTHING:
                 return answer
         others = [each for each in refusals if each.code.name not in _NOT_MINE]
         raise others[0] if others else refusal
@@ -231,8 +323,8 @@ class Siblings:
                 link.tell("told", [name, list(params)])
             except TunnelError as refusal:
                 self._log.warn(
-                    "Process {process} of this server was not told: {refusal}",
-                    process=link.index,
+                    "Member {member} of this server was not told: {refusal}",
+                    member=link.name,
                     refusal=refusal,
                 )
 
@@ -241,9 +333,9 @@ def everywhere(
     methods: Mapping[str, Callable[..., object]], siblings: Siblings
 ) -> dict[str, Callable[..., object]]:
     """
-    Have methods answer for all processes of a server.
+    Have methods answer for all members of a server.
 
-    @param methods: Those of this process, by name; published to the others as they are.
+    @param methods: Those of this member, by name; published to the others as they are.
     """
 
     def gathered(name: str) -> Callable[..., object]:
@@ -252,7 +344,8 @@ def everywhere(
         @returnsDeferred
         async def everybodys(caller: Caller) -> list[object]:
             own: Any = await maybeDeferred(methods[name], caller)
-            answers = [(siblings.name, own), *await siblings.gather(name, caller)]
+            others = await siblings.gather(name, caller)
+            answers = [(siblings.name, own), *others.answers]
             return [
                 {**entry, "member": member}
                 for member, entries in answers

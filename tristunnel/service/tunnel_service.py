@@ -58,7 +58,7 @@ from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
-from tristunnel.service.siblings import Siblings
+from tristunnel.service.siblings import Cluster, Siblings
 from tristunnel.service.tickets import Tickets
 from tristunnel.util.deferreds import doAll, returnsDeferred
 
@@ -111,6 +111,8 @@ class TunnelService:
     @ivar decisions: Who else has a say in what may happen, or C{None}.
     @ivar kept: What becomes of ports when this process ends.
     @ivar siblings: The other processes of the server, if it has several.
+    @ivar cluster: The members of the server's cluster, if it is in one.
+    @ivar leaving: Why no more tunnels are opened, or C{None}.
     @ivar reload: Reads the server's configuration again, if that can be done.
     """
 
@@ -146,7 +148,7 @@ class TunnelService:
         }
         self.clientPort: tuple[int, bool] = (0, False)
         self.waiting = waiting or WaitingRoom()
-        self._leaving: TunnelError | None = None
+        self.leaving: TunnelError | None = None
         self._expiries = Expiries(reactor, self.discard)
         self.keepWhile = self._expiries.keepWhile
         self.clients = ConnectedClients(reactor.seconds)
@@ -172,16 +174,9 @@ class TunnelService:
         self.decisions: Decisions | None = None
         self.kept = PortsKept()
         self.siblings: Siblings | None = None
+        self.cluster: Cluster | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
-        elsewhere = Elsewhere(
-            book,
-            self.here,
-            self.leases,
-            self.access,
-            self.discard,
-            lambda record: self.kept.moved(record),
-        )
-        watching = book.watch(elsewhere.changed)
+        watching = book.watch(Elsewhere(self).changed)
         watching.addCallback(lambda end: self.access.lookThrough())
 
     # ITunnelService
@@ -219,8 +214,8 @@ class TunnelService:
     async def _open(
         self, caller: Caller, wanted: TunnelOptions, options: Mapping[str, object]
     ) -> Tunnel:
-        if self._leaving is not None:
-            raise self._leaving
+        if self.leaving is not None:
+            raise self.leaving
         if caller.limitedTo is not None:
             raise TunnelError(
                 "not-permitted", "the URI of a tunnel is only valid for that tunnel"
@@ -232,14 +227,14 @@ class TunnelService:
                     self.policies.setByOwner(tunnel, wanted.policy)
                     if askedAgain(tunnel, wanted):
                         await self.entries.asked(tunnel, dict(options))
-                    if self.siblings is None:
+                    if self.siblings is None or not self.siblings.isOneMachine:
                         self.sharing.asked(tunnel, wanted)
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
         if self.decisions is not None:
             await self.decisions.tunnel(caller.identity, wanted)
-            if self._leaving is not None:
-                raise self._leaving
+            if self.leaving is not None:
+                raise self.leaving
         tunnel = self._make(secrets.token_hex(8), caller, wanted)
         text = json.dumps(dict(options))
         entering = partial(self.entries.open, tunnel, countedAs=caller.countedAs)
@@ -483,7 +478,7 @@ class TunnelService:
         """End a tunnel: its listener, its streams, its entry."""
         if tunnel.closed is not None:
             return
-        held = self.here.get(tunnel.id)
+        held = self.here.of(tunnel)
         await self._dismantle(tunnel, reason)
         self.observer.tunnelDestroyed(tunnel, reason)
         if held is not None:
@@ -506,11 +501,11 @@ class TunnelService:
         for listener in (tunnel.listener, tunnel.clientListener):
             if listener is not None:
                 parts.append(listener.close)
-        held = self.here.get(tunnel.id)
+        held = self.here.of(tunnel)
         if held is not None:
             self.leases.drop(held.record.lease, tunnel)
-        # Last: what is closed must not be another one's while it is open here.
-        parts.append(partial(self.entries.forget, tunnel.id))
+            # Last: what is closed must not be another one's while it is open here.
+            parts.append(partial(self.entries.forget, tunnel.id))
         await doAll(
             parts,
             lambda failure: self._log.failure(
@@ -568,7 +563,7 @@ class TunnelService:
         Open no more tunnels. Whoever comes to a port that another process can have
         waits for that one.
         """
-        self._leaving = self.here.leaving = reason
+        self.leaving = self.here.leaving = reason
         for tunnel in self.here:
             if tunnel.listener is not None and self.kept.keeps(tunnel.listener):
                 tunnel.listener.close()

@@ -76,7 +76,7 @@ class LaneTests(beside.CarrierTestCase):
         answer = lane.call("listTunnels")
         answer.addErrback(lambda failure: failure.trap(TunnelError, RemoteError))
         pinged = lane._pings
-        lane._sendPing()
+        lane.sendPing()
         await self.turn(lambda: lane._pings is not pinged and not lane._pings)
         self.assertFalse(answer.called)
 

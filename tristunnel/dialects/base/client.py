@@ -268,6 +268,8 @@ class ClientService(Service, ABC, Generic[ASession]):
             if judged is None:
                 self._end(reason)
                 return
+            if not refused and self.goesOn():
+                continue
             now = self._reactor.seconds()
             if not refused:
                 since = now
@@ -320,6 +322,10 @@ class ClientService(Service, ABC, Generic[ASession]):
         """Make no more attempts."""
         self.observer.gaveUp(reason)
         self._gaveUp(reason)
+
+    def goesOn(self) -> bool:
+        """Whether there is another session at hand, so that nothing is waited for."""
+        return False
 
     @abstractmethod
     async def _oneSession(self) -> tuple[TunnelError, bool]:

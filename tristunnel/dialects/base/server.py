@@ -176,6 +176,18 @@ class ServerSessions:
         for session in list(self.sessions):
             session.leave(reason)
 
+    def drain(self, reason: TunnelError) -> None:
+        """
+        Take no new clients. Those that are here are served until they are gone.
+
+        @param reason: Says where they may go instead.
+        """
+        self._leaving = reason
+
+    def stay(self) -> None:
+        """Take clients again."""
+        self._leaving = None
+
     def close(self, reason: TunnelError) -> None:
         """End all sessions."""
         for session in list(self.sessions):

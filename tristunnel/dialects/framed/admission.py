@@ -29,6 +29,7 @@ from tristunnel.dialects.framed.session import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
     QUIET,
+    STANDBY,
     VERSION,
     FramedProtocol,
     extensionOffer,
@@ -110,6 +111,8 @@ class Admission(FramedProtocol):
         self.tickets = TicketBook(service.tickets, self.admits)
         self._client: ConnectedClient | None = None
         self._leaving: TunnelError | None = None
+        # What it said of itself, while it waits to take over.
+        self._standingBy: tuple[dict[str, object], ExtendedMultiplexer] | None = None
 
     # Coming in
 
@@ -303,17 +306,15 @@ class Admission(FramedProtocol):
         self._largestDatagram = multiplexer.datagrams.largest
         self._host = hostSaid(offer.get("host"))
         answer = {"version": VERSION, **extensionOffer(self.limits)}
-        if self._tunnel is None:
-            answer.update(await self._takeLease(identity, offer.get("lease")))
-        else:
+        if self._tunnel is not None:
             self._claim(self._tunnel)
             answer["tunnels"] = [self._tunnel.publicURI]
-        ends = self._confirmEnds(offer, multiplexer)
-        if ends is not None:
-            answer["move"] = True
-            self.moves = ServerMoves(
-                self.tickets, multiplexer, offer["move"] == "at-once", ends
-            )
+        elif offer.get(STANDBY) is True:
+            self._standingBy = offer, multiplexer
+            answer[STANDBY] = True
+        else:
+            answer.update(await self._takeLease(identity, offer.get("lease")))
+        answer.update(self._offerMoves(offer, multiplexer))
         answer.update(self._openPath(offer, multiplexer))
         dials = offer.get(DIAL)
         if isinstance(dials, list):
@@ -331,6 +332,42 @@ class Admission(FramedProtocol):
             self.stayQuiet(quiet)
         if self._confirmations is not None:
             self._confirmations.up(self._toldOfEnds)
+
+    async def takeOver(self, lease: object) -> dict[str, object]:
+        """
+        Stand by no longer: have the lease of the session that was lost.
+
+        @param lease: As in a handshake.
+        @return: What the answer to one says.
+        @raise TunnelError: C{not-permitted}, if it does not stand by.
+        """
+        standing, self._standingBy = self._standingBy, None
+        if standing is None or self.identity is None or self._leaving is not None:
+            raise self._leaving or TunnelError(
+                "not-permitted", "this session does not stand by"
+            )
+        answer = await self._takeLease(self.identity, lease)
+        if self._ended:
+            raise TunnelError("session-lost")
+        moves = self._offerMoves(*standing)
+        if self._confirmations is not None:
+            self._confirmations.up(self._toldOfEnds)
+        return {**answer, **moves}
+
+    def _offerMoves(
+        self, offer: dict[str, object], multiplexer: ExtendedMultiplexer
+    ) -> dict[str, object]:
+        """
+        Let streams move to connections of their own, where both sides can.
+
+        @return: What the answer says of it.
+        """
+        ends = self._confirmEnds(offer, multiplexer)
+        if ends is None:
+            return {}
+        atOnce = offer["move"] == "at-once"
+        self.moves = ServerMoves(self.tickets, multiplexer, atOnce, ends)
+        return {"move": True}
 
     def _openPath(
         self, offer: dict[str, object], multiplexer: ExtendedMultiplexer

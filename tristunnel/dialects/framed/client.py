@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -27,16 +26,17 @@ from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import PlainClientSide
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.datagram_path import PATH, clientPath
+from tristunnel.dialects.framed.explanation import explained, whyClosed
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.framed.hello import offerOf
 from tristunnel.dialects.framed.lanes import ClientExtraConnections
 from tristunnel.dialects.framed.moves import Carrier, ClientMoves
 from tristunnel.dialects.framed.session import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
-    QUIET,
+    STANDBY,
     VERSION,
     FramedProtocol,
-    extensionOffer,
     quietTime,
 )
 from tristunnel.errors import TunnelError
@@ -50,15 +50,19 @@ from tristunnel.forwards.dialling import (
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.forwards.udp import UDPConnector, UDPService
 from tristunnel.jsonrpc.dispatcher import Dispatcher
+from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.process import FAREWELL
-from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
+from tristunnel.wire.first_bytes import looksLikeTLS
 from tristunnel.wire.framed import FrameType, decodeCredit
 
 if TYPE_CHECKING:
     from tristunnel.dialects.framed.datagrams import SessionFlow
 
 __all__ = ["ServiceFor", "TunnelClientFactory", "TunnelClientProtocol"]
+
+TAKE_OVER = 3.0
+"""Seconds in which a session that stands by must have taken over."""
 
 ServiceFor = Callable[[str], "tuple[str, IStreamClientEndpoint | UDPService]"]
 """Says which service a tunnel's visitors are for, by the tunnel's URI (empty
@@ -76,6 +80,7 @@ class TunnelClientProtocol(FramedProtocol):
         C{id}, C{seconds} and, if it is new, C{secret}.
     @ivar tunnels: URIs of tunnels that the lease has kept open.
     @ivar leaving: Why the server is about to go, or C{None}.
+    @ivar standsBy: Whether it waits for L{takeOver}.
     @ivar quiet: Seconds for which neither side sends pings, as was granted.
     @ivar dials: Whether the server dials for this client, and has others dial.
     @ivar unanswered: Whether the server closed the connection after it was
@@ -101,6 +106,7 @@ class TunnelClientProtocol(FramedProtocol):
         self.lease: dict[str, object] = {}
         self.tunnels: list[str] = []
         self.leaving: TunnelError | None = None
+        self.standsBy = False
         self.quiet = 0.0
         self.dials = False
         self.unanswered = False
@@ -143,16 +149,43 @@ class TunnelClientProtocol(FramedProtocol):
 
     def whenOver(self) -> Deferred[TunnelError]:
         """
-        Wait for the end of the session.
+        Wait for the end of the session, or until the server sends us to another
+        member of its cluster.
 
         @return: Fires with the reason.
         """
         waiting: Deferred[TunnelError] = Deferred()
         if self._ended:
             waiting.callback(self.lost or TunnelError("session-lost"))
+        elif self.leaving is not None and self.leaving.elsewhere:
+            waiting.callback(self.leaving)
         else:
             self._waitingOver.append(waiting)
         return waiting
+
+    async def takeOver(self, lease: Mapping[str, object]) -> None:
+        """
+        Stand by no longer, and have the lease of a session that was lost.
+
+        @param lease: As the handshake offers it.
+        @raise TunnelError: Why that cannot be.
+        """
+        asked = self.call("takeOver", lease=dict(lease))
+        try:
+            answer = await asked.addTimeout(TAKE_OVER, self.reactor)
+        except (TimeoutError, RemoteError) as error:
+            raise TunnelError(
+                "session-lost", f"the member that stood by does not take over: {error}"
+            ) from None
+        multiplexer = self.multiplexer
+        if not isinstance(answer, dict) or not isinstance(
+            multiplexer, ExtendedMultiplexer
+        ):
+            raise TunnelError("protocol-error", "the server's answer says nothing")
+        self.standsBy = False
+        self._granted(answer)
+        self._beginToMove(answer, multiplexer)
+        self._begun()
 
     # The handshake
 
@@ -175,33 +208,10 @@ class TunnelClientProtocol(FramedProtocol):
             self.sendHandshake(factory.credentials)
             self._observer.credentialsSent(self.transport.getPeer())
             return
-        offer: dict[str, object] = {
-            "versions": [VERSION],
-            **extensionOffer(self.limits),
-        }
-        if factory.host:
-            offer["host"] = factory.host
         peer = self.transport.getPeer()
-        if isinstance(peer, (IPv4Address, IPv6Address)) and not factory.proxied:
-            offer[PATH] = True
-        if self._mayMove:
-            at = "at-once" if factory.carrier.kind == "direct" else "busy"
-            offer["move"] = at
-        if factory.capability:
-            offer["tunnel"] = dict(factory.capability)
-        elif factory.access:
-            offer["access"] = dict(factory.access)
-        elif factory.lease:
-            offer["lease"] = dict(factory.lease)
-        words = [word for word, yes in factory.dials.items() if yes]
-        if words:
-            offer[DIAL] = words
-        if factory.about:
-            offer["client"] = dict(factory.about)
-        if factory.quiet:
-            offer[QUIET] = factory.quiet
+        offer = offerOf(factory, self.limits, peer, self._mayMove)
         self.sendHandshake({**factory.credentials, EXTENSION: offer})
-        self._observer.credentialsSent(self.transport.getPeer())
+        self._observer.credentialsSent(peer)
 
     def dataReceived(self, data: bytes) -> None:
         """Remember how the peer begins, to explain what it is."""
@@ -231,14 +241,13 @@ class TunnelClientProtocol(FramedProtocol):
                 "protocol-error",
                 f"the server does not speak version {VERSION}; update one side",
             )
-        lease = answer.get("lease")
-        if isinstance(lease, dict):
-            self.lease = lease
-        tunnels = answer.get("tunnels")
-        if isinstance(tunnels, list):
-            self.tunnels = [uri for uri in tunnels if isinstance(uri, str)]
+        self.standsBy = self.factory.standsBy
+        if self.standsBy and answer.get(STANDBY) is not True:
+            raise TunnelError(
+                "protocol-error", "the server has nobody stand by; update it"
+            )
+        self._granted(answer)
         self.dials = answer.get(DIAL) is True
-        factory = self.factory
         multiplexer = self.extendedMultiplexer(answer, False, self._opened)
         flows = multiplexer.datagrams
         flows.opened = self._flowOpened
@@ -249,7 +258,28 @@ class TunnelClientProtocol(FramedProtocol):
             lambda: bool(flows.flows),
             flows.pathArrived,
         )
-        endpoint = factory.endpoint
+        self._beginToMove(answer, multiplexer)
+        self.establish(multiplexer)
+        if self.factory.quiet:
+            self.quiet = quietTime(answer)
+            self.stayQuiet(self.quiet)
+        if not self.standsBy:
+            self._begun()
+
+    def _granted(self, answer: Mapping[str, object]) -> None:
+        """Take what the server says of the lease."""
+        lease = answer.get("lease")
+        if isinstance(lease, dict):
+            self.lease = lease
+        tunnels = answer.get("tunnels")
+        if isinstance(tunnels, list):
+            self.tunnels = [uri for uri in tunnels if isinstance(uri, str)]
+
+    def _beginToMove(
+        self, answer: Mapping[str, object], multiplexer: ExtendedMultiplexer
+    ) -> None:
+        """Let streams have connections of their own, if both sides can."""
+        factory, endpoint = self.factory, self.factory.endpoint
         if answer.get("move") is True and self._mayMove and endpoint is not None:
             self._moves = ClientMoves(
                 factory.reactor,
@@ -258,10 +288,9 @@ class TunnelClientProtocol(FramedProtocol):
                 multiplexer,
                 self._confirmEnds(multiplexer),
             )
-        self.establish(multiplexer)
-        if self.factory.quiet:
-            self.quiet = quietTime(answer)
-            self.stayQuiet(self.quiet)
+
+    def _begun(self) -> None:
+        """There may be visitors."""
         if self._confirmations is not None:
             self._confirmations.up(self._sendEnding)
         if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
@@ -420,7 +449,7 @@ class TunnelClientProtocol(FramedProtocol):
         """
         super().goAway(reason)
         if self.extended and self.isReplaced():
-            self._sendPing()
+            self.sendPing()
             self._farewell = next(iter(self._pings), 0)
             self._hurry = self.reactor.callLater(FAREWELL, self._saidFarewell)
         else:
@@ -433,9 +462,12 @@ class TunnelClientProtocol(FramedProtocol):
 
     def peerLeaves(self, reason: TunnelError) -> None:
         """The server is about to go; streams may finish."""
-        self.leaving = reason
+        if self.leaving is None or not self.leaving.elsewhere:
+            self.leaving = reason
         if reason.code.name == "displaced":
             self.lost = reason
+        elif reason.elsewhere:
+            self._tellOver(reason)
 
     def fail(self, reason: TunnelError) -> None:
         """End the session; if it never began, say what is likely wrong."""
@@ -445,28 +477,10 @@ class TunnelClientProtocol(FramedProtocol):
 
     def _explain(self, reason: TunnelError) -> TunnelError:
         """Say what the peer seems to be, and what to write instead."""
-        heard, where = self._heard, self.factory.where
-        if reason.code.name == "handshake-timeout" and not heard:
-            return TunnelError(
-                "handshake-timeout",
-                f"{where} accepted the connection but sent nothing for"
-                f" {self.handshakeTimeout:g} s; is it a tunnel server, and is its"
-                " port right?"
-                + (
-                    ""
-                    if INegotiated.providedBy(self.transport)
-                    else " If it speaks TLS, write tls: instead of tcp:"
-                ),
-            )
-        if reason.code.name != "protocol-error" or heard.startswith(b"W3PTUNL"):
-            return reason
-        seen = describeFirstBytes(heard)
-        cure = "check the port"
-        if looksLikeTLS(heard):
-            cure = "the server speaks TLS: write tls: instead of tcp:"
-        elif seen == "an HTTP answer":
-            cure = "an HTTP server answers there: check the port"
-        return TunnelError("protocol-error", f"{where} answered with {seen}; {cure}")
+        isTLS = INegotiated.providedBy(self.transport)
+        return explained(
+            reason, self.factory.where, self._heard, isTLS, self.handshakeTimeout
+        )
 
     def whyLost(self, reason: Failure) -> TunnelError:
         """Say in one line how the connection ended."""
@@ -480,14 +494,8 @@ class TunnelClientProtocol(FramedProtocol):
         if looksLikeTLS(self._heard):
             return self._explain(TunnelError("protocol-error"))
         self.unanswered = self._greeted and not self._heard
-        why = f"{where} closed the connection before it answered"
-        if not INegotiated.providedBy(self.transport):
-            why += "; if it speaks TLS, write tls: instead of tcp:"
-        else:
-            why += "; servers do so when too many logins failed or clients wait"
-        if self.factory.credentials:
-            why += "; a W3P server also when it refuses the credentials"
-        return TunnelError("session-lost", why)
+        isTLS = INegotiated.providedBy(self.transport)
+        return whyClosed(where, isTLS, bool(self.factory.credentials))
 
     def sessionOver(self, reason: TunnelError) -> None:
         """Tell everybody who waits."""
@@ -501,6 +509,9 @@ class TunnelClientProtocol(FramedProtocol):
         waitingReady, self._waitingReady = self._waitingReady, []
         for ready in waitingReady:
             ready.errback(reason)
+        self._tellOver(reason)
+
+    def _tellOver(self, reason: TunnelError) -> None:
         waitingOver, self._waitingOver = self._waitingOver, []
         for over in waitingOver:
             over.callback(reason)
@@ -529,6 +540,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
     @ivar access: C{id} and C{secret} of access to the one service that this
         client visits; it needs no credentials then.
     @ivar about: What the server is told of this client: C{program}, C{host}.
+    @ivar standsBy: Whether the session waits for another one to be lost.
     @ivar quiet: Seconds for which neither side shall send pings, to find out
         how long a connection may be silent on its way.
     @ivar extended: Whether the handshake names the extension.
@@ -568,6 +580,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.capability = capability
         self.access: Mapping[str, object] | None = None
         self.about: Mapping[str, str] = {}
+        self.standsBy = False
         self.quiet = 0.0
         self.extended = True
         self.proxied = False

@@ -22,15 +22,15 @@ from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientP
 from tristunnel.dialects.framed.health import HealthReports
 from tristunnel.dialects.framed.managed import AskedForwards
 from tristunnel.dialects.framed.moves import Carrier
-from tristunnel.dialects.framed.session import EXTENSION
-from tristunnel.dialects.framed.wanted import beyondW3P, wantedFor
+from tristunnel.dialects.framed.reaching import greetOtherwise, reached
+from tristunnel.dialects.framed.standby import Retired, Standby
+from tristunnel.dialects.framed.wanted import beyondW3P, servePlain, wantedFor
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.forwards.forward import Forward, matched
 from tristunnel.forwards.udp import UDPService
 from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.process import GRACE
 
 __all__ = ["TunnelClientService"]
@@ -59,6 +59,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     @ivar asksToDial: Whether it asks others to dial.
     @ivar destinations: What it dials for others.
     @ivar managed: What the server asks for, and what it may ask for.
+    @ivar standby: Its sessions with other members of the server's cluster.
     @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
         what the forward says.
     """
@@ -105,6 +106,10 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self._changing = DeferredLock()
         self._opening: Deferred[None] | None = None
         self._nap: Deferred[None] | None = None
+        self.standby = Standby(reactor, self._standBy)
+        self._retired = Retired(reactor)
+        # Where the server has sent us.
+        self._places: list[str] = []
         # Why a session whose tunnels were all refused is of no use.
         self._turnedAway: TunnelError | None = None
 
@@ -121,44 +126,23 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             self._lease.id = self._lease.secret = ""
         return None
 
+    def goesOn(self) -> bool:
+        return self.standby.isReady
+
     async def _oneSession(self) -> tuple[TunnelError, bool]:
         """
         Connect, serve, and wait for the end.
 
         @return: Why it ended, and whether the server turned us away.
         """
-        factory = TunnelClientFactory(
-            self._reactor,
-            self._serviceFor,
-            self._credentials,
-            self.observer,
-            self._server.where,
-            self._server.host,
-            self._lease.asOffer(),
-            self._server.capability,
-            self._server.explain,
+        session = await self.standby.takeOver(
+            self._lease.asOffer(), self._confirmations
         )
-        factory.carrier, factory.endpoint = self._carrier, self._server.endpoint
-        factory.confirmations = self._confirmations
-        factory.access = self._server.access
-        factory.about = self.about
-        factory.dials = {"ask": self.asksToDial, "take": bool(self.destinations)}
-        factory.destinations = self.destinations
-        factory.proxied = self._server.route.proxy is not None
-        factory.extended = self._greeting.extended
-        session: TunnelClientProtocol | None = None
-        try:
-            session = await self._connect(factory)
-            await session.whenReady()
-        except CancelledError:
-            if session is not None:
-                session.transport.abortConnection()
-            raise
-        except TunnelError as refusal:
-            if session is not None and session.unanswered:
-                self._unanswered()
-            return refusal, True
-        self._greeting.answered(session.extended)
+        if session is None:
+            session, refusal = await self._begin()
+            if refusal is not None:
+                return refusal, True
+        assert session is not None
         self.session = session
         session.tunnelClosed = self._tunnelClosed
         session.isReplaced = self._isShared
@@ -166,46 +150,98 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         session.managedChanged = self.managed.askAgain
         self._settled, self._told = set(), set()
         self._beginOpening(session, self._openForwards(session))
+        self.standby.up(session)
         try:
             reason = await session.whenOver()
         finally:
             self.session = None
+            self.standby.down()
             if self._opening is not None:
                 self._opening.cancel()
         turnedAway, self._turnedAway = self._turnedAway, None
         if turnedAway is not None:
             return turnedAway, True
+        if session.lost is None:
+            self._retire(session, reason)
         return session.leaving or reason, False
 
-    def _unanswered(self) -> None:
+    async def _begin(self) -> tuple[TunnelClientProtocol | None, TunnelError | None]:
         """
-        Greet a server that closed the connection in another way, if it may be
-        one of W3P's that looks at all of the credentials.
-        """
-        if self._greeting.unanswered():
-            self._log.info(
-                "{where} may be a W3P server whose filter refuses the key"
-                " {key!r} among the credentials: trying once without it, as with"
-                " --extension never",
-                where=self._server.where,
-                key=EXTENSION,
-            )
+        Have a session with the server, at the address to which it has sent us, or at
+        its own.
 
-    async def _connect(self, factory: TunnelClientFactory) -> TunnelClientProtocol:
+        @return: The session, or why there is none.
         """
-        Reach the server.
-
-        @raise TunnelError: C{session-lost}, with why it was not reached.
-        """
+        server = self._server
+        if self._places:
+            server = server.at(self._reactor, self._places.pop(0))
+        factory = self._factoryFor(server)
+        session: TunnelClientProtocol | None = None
         try:
-            session: Any = await self._server.endpoint.connect(factory)
-        except (CancelledError, TunnelError):
+            session = await reached(server, factory)
+            await session.whenReady()
+        except CancelledError:
+            if session is not None:
+                session.transport.abortConnection()
             raise
-        except Exception as error:
-            failure = Failure()
-            raise self._server.notReached(failure) from error
-        assert isinstance(session, TunnelClientProtocol)
-        return session
+        except TunnelError as refusal:
+            if session is not None and session.unanswered:
+                greetOtherwise(self._greeting, self._server.where)
+            self._places = self._places or list(refusal.elsewhere)
+            return session, refusal
+        self._greeting.answered(session.extended)
+        self._places = []
+        return session, None
+
+    def _factoryFor(self, server: ServerAddress) -> TunnelClientFactory:
+        """Make what makes sessions with a server."""
+        factory = TunnelClientFactory(
+            self._reactor,
+            self._serviceFor,
+            self._credentials,
+            self.observer,
+            server.where,
+            server.host,
+            self._lease.asOffer(),
+            server.capability,
+            server.explain,
+        )
+        factory.carrier, factory.endpoint = self._carrier, server.endpoint
+        factory.confirmations = self._confirmations
+        factory.access = server.access
+        factory.about = self.about
+        factory.dials = {"ask": self.asksToDial, "take": bool(self.destinations)}
+        factory.destinations = self.destinations
+        factory.proxied = server.route.proxy is not None
+        factory.extended = self._greeting.extended
+        return factory
+
+    async def _standBy(self, place: str) -> TunnelClientProtocol:
+        """
+        Have a session that takes over if this one is lost.
+
+        @param place: Where, as the server has told.
+        @raise TunnelError: Why there is none.
+        """
+        server = self._server.at(self._reactor, place)
+        factory = self._factoryFor(server)
+        factory.standsBy, factory.observer = True, ClientObserver()
+        session = await reached(server, factory)
+        try:
+            return await session.whenReady()
+        except CancelledError:
+            session.transport.abortConnection()
+            raise
+
+    def _retire(self, session: TunnelClientProtocol, reason: TunnelError) -> None:
+        """
+        Go to another member of the cluster; the visitors that are here stay with this
+        session to their end.
+        """
+        self._places = list(reason.elsewhere)
+        session.tunnelClosed = None
+        self._retired.add(session, self._confirmations)
+        self._confirmations = EndAcknowledgements(self._reactor)
 
     # Forwards
 
@@ -508,27 +544,13 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
 
     def _servePlain(self, session: TunnelClientProtocol) -> None:
         """A W3P server has opened one tunnel, on a port of its own choice."""
-        served = [f for f in self._forwards if not beyondW3P(f, self.tunnelOptions)]
-        for forward in self._forwards:
-            why = beyondW3P(forward, self.tunnelOptions)
-            if not why and forward is not served[0]:
-                why = (
-                    "a W3P server opens one tunnel per client; start another client"
-                    f" for {forward.spec}"
-                )
-            if why:
-                refusal = TunnelError("not-permitted", why)
-                self.observer.tunnelFailed(forward.wanted, refusal)
-        if not served:
-            return
-        first = served[0]
-        if first.name or first.port not in (0, session.port):
-            why = f"a W3P server chooses the port, and chose {session.port}"
-            refusal = TunnelError("not-permitted", why)
-            self.observer.tunnelFailed(first.wanted, refusal)
-        host = self._server.host or "localhost"
-        address = first.addressFor(f"tcp://{hostAndPort(host, session.port)}")
-        self.observer.tunnelReady(address, first.target)
+        servePlain(
+            self._forwards,
+            self.tunnelOptions,
+            self._server.host or "localhost",
+            session.port,
+            self.observer,
+        )
 
     def _serviceFor(self, uri: str) -> tuple[str, IStreamClientEndpoint | UDPService]:
         """Find the service of a tunnel's visitors."""
@@ -568,7 +590,10 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
                 session.notify("closeTunnel", uri=uri, finish=True)
 
     async def _stop(self) -> None:
+        self.standby.stop()
+        left = Deferred.fromCoroutine(self._retired.leave(self._grace))
         await super()._stop()
+        await left
         self._confirmations.close()
         self._health.stop()
         self._lease.close()

@@ -177,6 +177,7 @@ class FramedDialect(Dialect):
             gaveUp,
             carrier=_carrierOf(options),
         )
+        client.standby.count = options["standby"]
         client.tunnelOptions = options.policy.describe()
         client.managed.consent = options.managed
         client.asksToDial = bool(options.dials)
@@ -210,6 +211,7 @@ class FramedDialect(Dialect):
             _carrierOf(options),
             options["grace"],
         )
+        client.standby.count = options["standby"]
         client.managed.consentTo(options.managed)
         client.destinations = options.destinations
         _introduce(client, options)

@@ -56,6 +56,8 @@ MOST_EARLY = 1024
 class TunnelServerProtocol(Admission):
     """One client's session, plain W3P or extended."""
 
+    _sentAway = False
+
     # IClientSide
 
     @property
@@ -323,7 +325,22 @@ class TunnelServerProtocol(Admission):
         The lease's holder has come back on another connection, or somebody
         else has the same tunnel's URI.
         """
+        if self._sentAway:
+            # That is what it was told to do; its streams stay here.
+            return
         self.fail(TunnelError("displaced"))
+
+    def sendAway(self, reason: TunnelError) -> None:
+        """
+        Have the client go to another member of the cluster, if it can. Until it has,
+        it is served, and so are then the visitors that it has.
+        """
+        if self.multiplexer is None:
+            # It is not in yet, and does not come in.
+            self.leave(reason)
+        elif self.extended and not self._ended:
+            self._sentAway = True
+            self.goAway(reason)
 
     def peerLeaves(self, reason: TunnelError) -> None:
         """The client is about to go, and takes no new visitors."""
@@ -436,6 +453,20 @@ def laneTickets(caller: Caller, count: int) -> list[str]:
     return session.lanes.grant(count)
 
 
+def takeOver(caller: Caller, lease: object = None) -> Deferred[dict[str, object]]:
+    """
+    Have a session that stands by be the one that has a lease.
+
+    @param lease: C{id}, C{secret} and C{fence}.
+    @return: What the answer to a handshake with that lease would say.
+    @raise TunnelError: C{not-permitted} for any other session.
+    """
+    session = caller.clientSide
+    if not isinstance(session, TunnelServerProtocol):
+        raise TunnelError("not-permitted", "only a session takes over")
+    return Deferred.fromCoroutine(session.takeOver(lease))
+
+
 class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
     """
     The sessions of a server; makes those that speak the framed protocol.
@@ -470,6 +501,7 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
             {
                 **methodsOf(service),
                 "laneTickets": laneTickets,
+                "takeOver": takeOver,
             }.get
         )
 
@@ -487,6 +519,12 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
         session.factory = self
         self.add(session)
         return session
+
+    def drain(self, reason: TunnelError) -> None:
+        super().drain(reason)
+        for session in list(self.sessions):
+            if isinstance(session, TunnelServerProtocol):
+                session.sendAway(reason)
 
     def dialler(self, name: str) -> TunnelServerProtocol | None:
         """

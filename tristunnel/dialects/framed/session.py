@@ -54,6 +54,7 @@ __all__ = [
     "MOST_QUIET",
     "PING_INTERVAL",
     "QUIET",
+    "STANDBY",
     "TICK",
     "VERSION",
     "FramedProtocol",
@@ -85,6 +86,10 @@ DEADLINE = 45.0
 QUIET = "quiet"
 """The handshake's key for how long neither side shall send pings: what a client
 asks for, and what a server grants."""
+
+STANDBY = "standby"
+"""The handshake's key of a session that takes over when the client loses another one:
+a client asks for one by it, and the server says by it that it is one."""
 
 MOST_QUIET = 900.0
 """Seconds of that, at the most."""
@@ -169,7 +174,7 @@ class FramedProtocol(Protocol):
         self._pings: dict[int, float] = {}
         self._quietUntil = float("-inf")
         self._ended = False
-        self._probe = Probe(reactor, self._sendPing)
+        self._probe = Probe(reactor, self.sendPing)
 
     # The connection
 
@@ -248,7 +253,7 @@ class FramedProtocol(Protocol):
             multiplexer.handle(FrameType.PING, self._ping)
             multiplexer.handle(FrameType.PONG, self._pong)
             multiplexer.handle(FrameType.GOAWAY, self._goaway)
-            self._sendPing()
+            self.sendPing()
         self._ticking = RepeatingCall(self.reactor, self._tick)
         self._ticking.start(TICK, now=False)
         rest, self._rest = self._rest, b""
@@ -388,7 +393,7 @@ class FramedProtocol(Protocol):
                 TunnelError("session-lost", f"nothing was received for {DEADLINE:g} s")
             )
         elif now - self._lastPing >= PING_INTERVAL:
-            self._sendPing()
+            self.sendPing()
 
     def stayQuiet(self, seconds: float) -> None:
         """
@@ -400,7 +405,12 @@ class FramedProtocol(Protocol):
         if below is not None:
             below(seconds)
 
-    def _sendPing(self) -> None:
+    @property
+    def heard(self) -> float:
+        """When something was received last, in seconds of the reactor's clock."""
+        return self._lastHeard
+
+    def sendPing(self) -> None:
         """Ask for a sign of life, and measure the round trip."""
         if self.multiplexer is not None:
             token = secrets.randbits(64)

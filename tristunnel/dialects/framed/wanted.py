@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
-from tristunnel.util.hosts import parsePlace
+from tristunnel.model.observer import ClientObserver
+from tristunnel.util.hosts import hostAndPort, parsePlace
 
-__all__ = ["beyondW3P", "wantedFor"]
+__all__ = ["beyondW3P", "servePlain", "wantedFor"]
 
 
 def wantedFor(
@@ -84,3 +86,39 @@ def beyondW3P(forward: Forward, rules: Mapping[str, object]) -> str:
             " --allow and the like exclude"
         )
     return ""
+
+
+def servePlain(
+    forwards: Sequence[Forward],
+    rules: Mapping[str, object],
+    host: str,
+    port: int,
+    observer: ClientObserver,
+) -> None:
+    """
+    Tell what a plain W3P server has opened: one tunnel, on a port of its own choice.
+
+    @param rules: As for L{wantedFor}.
+    @param host: By which name the server is known.
+    @param port: The port.
+    """
+    served = [f for f in forwards if not beyondW3P(f, rules)]
+    for forward in forwards:
+        why = beyondW3P(forward, rules)
+        if not why and forward is not served[0]:
+            why = (
+                "a W3P server opens one tunnel per client; start another client"
+                f" for {forward.spec}"
+            )
+        if why:
+            refusal = TunnelError("not-permitted", why)
+            observer.tunnelFailed(forward.wanted, refusal)
+    if not served:
+        return
+    first = served[0]
+    if first.name or first.port not in (0, port):
+        why = f"a W3P server chooses the port, and chose {port}"
+        refusal = TunnelError("not-permitted", why)
+        observer.tunnelFailed(first.wanted, refusal)
+    address = first.addressFor(f"tcp://{hostAndPort(host, port)}")
+    observer.tunnelReady(address, first.target)

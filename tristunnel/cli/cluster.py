@@ -1,0 +1,166 @@
+"""C{tristunnel cluster}: the members of a cluster, and draining one of them."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.task import deferLater
+
+from tristunnel.cli.call import CallFailed, addTLSOptions, ask
+from tristunnel.cli.question import DEFAULT_SERVER, Question, notAnswered
+from tristunnel.cli.token import asType
+from tristunnel.connect.credentials import TOKEN_VARIABLE
+from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.jsonrpc.pending import RemoteError
+from tristunnel.util.quantities import formatDuration, parseDuration
+from tristunnel.util.words import printableIn
+
+__all__ = ["addClusterCommands"]
+
+INTERVAL = 1.0
+"""Seconds between two looks of C{--wait}."""
+
+_HEADINGS = (
+    *("MEMBER", "STATE", "VERSION", "CLIENTS AT", "MEMBERS AT", "CLIENTS"),
+    *("TUNNELS", "STREAMS", "LOAD", "ENGINE", "UP"),
+)
+
+
+def addClusterCommands(commands: Any) -> None:
+    """
+    Add C{cluster} to the commands of a parser.
+
+    @param commands: What C{add_subparsers} returned.
+    """
+    cluster = commands.add_parser(
+        "cluster",
+        help="show a cluster's members, and drain one before it is stopped",
+        description="Show the members of a server's cluster, or drain one of them: its"
+        " clients go to other members, and its visitors stay to the end.",
+    )
+    actions = cluster.add_subparsers(metavar="ACTION", required=True)
+    status = actions.add_parser("status", help="show all members")
+    status.add_argument(
+        "--json", action="store_true", help="print one JSON object per line"
+    )
+    status.set_defaults(run=_status)
+    drain = actions.add_parser("drain", help="send a member's clients elsewhere")
+    drain.add_argument("member", metavar="MEMBER", help=_MEMBER)
+    drain.add_argument(
+        "--wait",
+        metavar="TIME",
+        nargs="?",
+        const=86400.0,
+        type=asType(parseDuration),
+        help="wait until it has no clients and streams, at most so long, as 10m"
+        " (default: a day)",
+    )
+    drain.set_defaults(run=_drain)
+    undrain = actions.add_parser("undrain", help="let a member have clients again")
+    undrain.add_argument("member", metavar="MEMBER", help=_MEMBER)
+    undrain.set_defaults(run=_undrain)
+    for each in (status, drain, undrain):
+        _addServer(each)
+
+
+_MEMBER = "its name in the list, or its address or host; self for the one asked"
+
+
+def _addServer(parser: Any) -> None:
+    add = parser.add_argument
+    add(
+        "--server",
+        metavar="URL",
+        default="",
+        dest="where",
+        help="any member: http://HOST:PORT, https://HOST or unix:/PATH (default: this"
+        f" user's server on this machine, or {DEFAULT_SERVER})",
+    )
+    add(
+        "--token-file",
+        metavar="FILE",
+        default="",
+        help="file with a token that may admin; - prompts for it (default: the variable"
+        f" {TOKEN_VARIABLE})",
+    )
+    addTLSOptions(parser)
+    add(
+        "--state-dir",
+        metavar="DIRECTORY",
+        default="",
+        help="the server's state directory",
+    )
+
+
+async def _call(
+    reactor: Any, options: Namespace, method: str, **parameters: object
+) -> Any:
+    try:
+        question = Question(options)
+    except ValueError as error:
+        shown = printable(options.where, 60)
+        raise badOption(f"--server {shown!r}: {error}") from None
+    where, target = question.server
+    request = replace(question.request(target, method), params=parameters)
+    try:
+        return printableIn(await ask(reactor, request))
+    except CallFailed as error:
+        raise notAnswered(question, where, error.status, str(error)) from None
+    except RemoteError as error:
+        raise TunnelError("session-lost", f"{where}: {error}") from None
+
+
+async def _status(reactor: Any, options: Namespace) -> None:
+    members = await _call(reactor, options, "listMembers")
+    if options.json:
+        for each in members:
+            print(json.dumps(each))
+        return
+    rows = [_HEADINGS, *map(_row, members)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
+    up = member.get("seconds")
+    keys = (
+        *("member", "state", "version", "clientAddress", "address", "clients"),
+        *("tunnels", "streams", "load", "engine"),
+    )
+    found = [str(member.get(key, "")) or "-" for key in keys]
+    return (*found, "-" if up is None else formatDuration(up))
+
+
+async def _drain(reactor: Any, options: Namespace) -> None:
+    member = await _call(reactor, options, "drainMember", member=options.member)
+    name, until = member["member"], reactor.seconds() + (options.wait or 0.0)
+    print(_told(member))
+    while options.wait is not None and member["state"] != "drained":
+        if reactor.seconds() >= until:
+            raise TunnelError("limit-reached", f"not drained in time: {_told(member)}")
+        await deferLater(reactor, INTERVAL)
+        members = await _call(reactor, options, "listMembers")
+        found = [each for each in members if each["member"] == name]
+        if not found:
+            print(f"member {name} has left the cluster")
+            return
+        (member,) = found
+        if member["state"] == "drained":
+            print(_told(member))
+
+
+async def _undrain(reactor: Any, options: Namespace) -> None:
+    print(_told(await _call(reactor, options, "undrainMember", member=options.member)))
+
+
+def _told(member: Mapping[str, Any]) -> str:
+    text = f"member {member['member']} is {member['state']}"
+    if member["state"] == "draining":
+        text += f": {member['clients']} clients and {member['streams']} streams left"
+    return text

@@ -1,0 +1,141 @@
+"""
+A member of a cluster that is to be stopped: its clients go elsewhere first, and
+nobody's stream breaks for that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+
+from tristunnel.dialects.base.server import ServerSessions
+from tristunnel.errors import TunnelError
+from tristunnel.service.siblings import Cluster
+from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.util.process import Drain
+
+__all__ = ["MOVING", "Draining"]
+
+MOVING = 5.0
+"""Seconds that a stopping member waits for its clients to be elsewhere."""
+
+PATIENCE = 10.0
+"""Seconds after which a client that stays, and has no visitor, is disconnected: it
+knows nothing of other members, and comes back to one of them."""
+
+_LOOK = 1.0
+
+
+class Draining:
+    """
+    Sends the clients of a server elsewhere.
+
+    @param reactor: Tells time.
+    @param sessions: Its sessions.
+    @param tunnels: Its tunnels.
+    @param cluster: The members of the cluster.
+
+    @ivar isOn: Whether no clients are taken.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        sessions: ServerSessions,
+        tunnels: TunnelService,
+        cluster: Cluster,
+    ) -> None:
+        self.isOn = False
+        self._reactor = reactor
+        self._sessions = sessions
+        self._tunnels = tunnels
+        self._cluster = cluster
+        self._since = 0.0
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+        self._moving: Drain | None = None
+        self._isOver = False
+        self._waiting: list[Deferred[None]] = []
+
+    def turn(self, on: bool) -> None:
+        """Begin or end to send clients elsewhere; doing it twice is no error."""
+        if on is self.isOn:
+            return
+        self.isOn = on
+        if on:
+            self._begin()
+        else:
+            self._sessions.stay()
+            self._tunnels.leaving = None
+            if self._looking.running:
+                self._looking.stop()
+
+    def _begin(self) -> None:
+        reason = TunnelError(
+            "shutting-down",
+            "this member of the cluster is about to stop: go to another one",
+            retryAfter=1.0,
+        )
+        reason.elsewhere = self._cluster.elsewhere()
+        self._since = self._reactor.seconds()
+        self._sessions.drain(reason)
+        # Not by its leave: visitors who come by way of others are served as before.
+        self._tunnels.leaving = reason
+        self._looking.start(_LOOK, now=False)
+
+    def _look(self) -> None:
+        """Disconnect those who do not go by themselves, when they have no visitor."""
+        if self._reactor.seconds() - self._since < PATIENCE:
+            return
+        reason = TunnelError("shutting-down", retryAfter=1.0)
+        for client in self._tunnels.clients:
+            side: Any = client.side
+            streams = getattr(side, "streams", None)
+            if streams is not None and not streams():
+                side.fail(reason)
+
+    def numbers(self) -> dict[str, int]:
+        """Count the clients, tunnels and streams that are here."""
+        return {
+            "clients": len(self._tunnels.clients),
+            "tunnels": len(self._tunnels.tunnels),
+            "streams": max(self._sessions.streams(), self._tunnels.streams()),
+        }
+
+    # At a stop
+
+    def moved(self) -> Deferred[None]:
+        """
+        Send clients elsewhere, if there is an elsewhere.
+
+        @return: Fires when those are there that can, or L{MOVING} is over.
+        """
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        if self._moving is None:
+            hasOthers = bool(self._cluster.elsewhere())
+            if hasOthers:
+                self.turn(True)
+            grace = MOVING if hasOthers else 0.0
+            self._moving = Drain(
+                self._reactor, lambda: self._tunnels.leases.held, grace
+            )
+            self._moving.wait().addCallback(self._over)
+        elif self._isOver:
+            self._over(None)
+        return waiting
+
+    def _over(self, result: None) -> None:
+        self._isOver = True
+        if self._looking.running:
+            self._looking.stop()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def hurry(self) -> None:
+        """Wait no longer."""
+        if self._moving is not None:
+            self._moving.hurry()
