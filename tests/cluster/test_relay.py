@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,17 +11,23 @@ from twisted.internet.endpoints import (
     TCP4ServerEndpoint,
     connectProtocol,
 )
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import DatagramProtocol, Factory
 
 from tests.cluster.test_redis_book import RedisTestCase
+from tests.support.ends import SilentEnd
 from tests.support.loopback import Talk
 from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.redis_book import RedisBook
 from tristunnel.cluster.relay import RelayFactory, RelayWays, askForTunnel
+from tristunnel.dataplane.datagrams import FlowEnd
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError
+from tristunnel.interfaces import Closed
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.listeners.udp import UDPListeners
 from tristunnel.model.permissions import Identity
+from tristunnel.model.ports import UNPRIVILEGED
+from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.caller import Caller
 from tristunnel.service.tunnel_service import TunnelService
 
@@ -47,9 +54,11 @@ class Member:
     def __init__(self, case: RelayTestCase, number: int, book: RedisBook) -> None:
         self.host = f"127.0.0.{number}"
         self.book = book
-        self.tunnels = TunnelService(
-            reactor, book, {"tcp": TCPListeners(reactor, self.host)}, hostname="here"
-        )
+        listeners: dict[str, Any] = {
+            "tcp": TCPListeners(reactor, self.host),
+            "udp": UDPListeners(reactor, self.host, UNPRIVILEGED, 60.0),
+        }
+        self.tunnels = TunnelService(reactor, book, listeners, hostname="here")
         self.entries = Entries(
             reactor,
             book,
@@ -77,7 +86,7 @@ class RelayTestCase(RedisTestCase):
 
     async def listen(self, member: Member) -> None:
         """Have a member take visitors of others."""
-        factory = RelayFactory(reactor, SECRET, member.tunnels.here.arrivedFor)
+        factory = RelayFactory(reactor, SECRET, member.tunnels.here.served)
         endpoint = TCP4ServerEndpoint(reactor, 0, interface=member.host)
         port = await endpoint.listen(factory)
         self.addCleanup(port.stopListening)
@@ -203,6 +212,112 @@ class RelayTests(RelayTestCase):
         there.book._known["one"] = known
         client = await self.connect(here.host, clients)
         await self.soon(lambda: client.data == b"hello")
+
+
+class Echo(FlowEnd):
+    """Answers each datagram with itself."""
+
+    def send(self, datagram: bytes) -> None:
+        self.passOn(datagram)
+
+
+class Recorded(SilentEnd):
+    """
+    Keeps what it is given.
+
+    @ivar peer: The other end, once there is one.
+    """
+
+    peer: Any = None
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def join(self, peer: Any, closed: Closed) -> None:
+        self.peer = peer
+
+    def write(self, data: bytes) -> None:
+        self.taken += data
+
+
+class Datagrams(DatagramProtocol):
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        self.got.append(datagram)
+
+
+class Serving:
+    """A session, to a member, that serves its visitors with what it is given."""
+
+    carriesDatagrams = True
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def serve(self, stream: Stream) -> None:
+        stream.connect(self._make())
+
+    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """It is over."""
+
+
+class KindsTests(RelayTestCase):
+    """What else than bytes at ports goes from one machine to the other."""
+
+    async def offer(self, make: Callable[[], Any], **options: Any) -> None:
+        """Have a session at the first member open a tunnel."""
+        caller = Caller(Identity("ann"), "here", 9000, clientSide=Serving(make))
+        await self.members[0].tunnels.openTunnel(caller, options)
+
+    async def test_datagrams(self) -> None:
+        """Each datagram comes and goes as one, empty ones and long ones, too."""
+        here, there = self.members
+        await self.offer(Echo, listener="udp")
+        (tunnel,) = here.tunnels.tunnels
+        port = int(tunnel.address.rpartition(":")[2])
+        await self.soon(lambda: there.entries._tunnels)
+        talk = Datagrams()
+        mine = reactor.listenUDP(0, talk, "127.0.0.1", 10_000)
+        self.addCleanup(mine.stopListening)
+        said = [b"hello", b"", b"x" * 9000]
+        for datagram in said:
+            mine.write(datagram, (there.host, port))
+        await self.soon(lambda: talk.got == said)
+        (stream,) = tunnel.streams
+        self.assertEqual(stream.visitorAddress, f"127.0.0.1:{mine.getHost().port}")
+        await here.tunnels.discard([tunnel], TunnelError("closed"))
+        await self.soon(lambda: not there.entries.streams())
+
+    async def test_named(self) -> None:
+        """A service without a port is visited by clients of either machine."""
+        ends: list[Recorded] = []
+
+        def make() -> Recorded:
+            ends.append(Recorded())
+            return ends[-1]
+
+        await self.offer(make, name="shop", private=True)
+        visitor = Caller(Identity("ann"), "here", 9000)
+        stranger = Caller(Identity("bob"), "here", 9000)
+        for member in self.members:
+            await self.assertFailure(
+                Deferred.fromCoroutine(member.tunnels.findNamed(stranger, "shop")),
+                TunnelError,
+            )
+            found = await member.tunnels.findNamed(visitor, "shop")
+            end = Recorded()
+            found.visitorArrived(end, "192.0.2.1:5")
+            await self.soon(lambda end=end: end.peer is not None)
+            end.peer.write(b"hello")
+            await self.soon(lambda: ends[-1].taken == b"hello")
+            ends[-1].peer.write(b"answer")
+            await self.soon(lambda end=end: end.taken == b"answer")
+            end.peer.finish()
+            ends[-1].peer.finish()
 
 
 class StrangerTests(RelayTestCase):

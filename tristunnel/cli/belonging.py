@@ -80,14 +80,14 @@ def serveAsMember(
         SiblingWays(
             poller,
             membership,
-            service.here.arrivedFor,
+            service.here.served,
             lambda: siblings.passed.update(("visitor",)),
         ),
         service.hosts,
         kept=ports,
     )
     service.kept = entries
-    sessions.visiting = Visiting(poller, membership, siblings, sessions.service)
+    sessions.visiting = Visiting(poller, membership, siblings)
     sessions.visiting.dialler = sessions.dialler
     sessions.passing = Passing(poller, membership, detectors[0], siblings.passed)
     sessions.service.tickets.mark = memberMark(membership.index)

@@ -8,38 +8,31 @@ so that it can find another way for those who are not, or tell them why.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
+from tristunnel.cluster.flows import CarriedFlow
 from tristunnel.dataplane.connection_end import ConnectionEnd
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.transport_end import Arriving, TransportEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
+from tristunnel.model.tunnel import Tunnel
 from tristunnel.util.hosts import parsePlace
 
-__all__ = [
-    "PATIENCE",
-    "Arrived",
-    "Finds",
-    "RelayedArriving",
-    "RelayedSocket",
-    "placeFrom",
-]
+__all__ = ["PATIENCE", "Finds", "RelayedArriving", "RelayedSocket", "arrive"]
 
 PATIENCE = 60.0
 """Seconds in which a visitor is served or refused: a client may be asked, and dial."""
 
-Arrived = Callable[[End, str], None]
-"""Takes a visitor's end and address."""
-
-Finds = Callable[[str], Arrived]
-"""Finds who takes the visitors of a tunnel, by its id; or raises L{TunnelError}."""
+Finds = Callable[[str], Tunnel]
+"""Finds a tunnel of this member whose client is there, by its id; or raises
+L{TunnelError}."""
 
 
-def placeFrom(text: str) -> IAddress | None:
+def _placeFrom(text: str) -> IAddress | None:
     """
     Read an address as L{addressText<tristunnel.util.hosts.addressText>} writes it.
 
@@ -103,16 +96,47 @@ class _Relayed(ConnectionEnd):
         self._tell(None)
         super().join(peer, closed)
 
+    def write(self, data: bytes) -> None:
+        """Send bytes; the client's end, which is joined first, may have some."""
+        if self._told is not None:
+            self._tell(None)
+        super().write(data)
+
+    def finish(self) -> None:
+        """Send no more, likewise."""
+        self._tell(None)
+        super().finish()
+
     def reset(self, reason: TunnelError) -> None:
         """Break the connection, or say why the visitor is not served, and end it."""
         if self._tell(reason):
-            self.finish()
+            super().finish()
         else:
             super().reset(reason)
 
     def say(self, line: bytes) -> None:
         """Send something before the visitor's own bytes."""
         self._transmit(line)
+
+
+def arrive(
+    tunnel: Tunnel,
+    end: Any,
+    visitor: str,
+    host: str,
+    told: Callable[[TunnelError | None], object],
+) -> None:
+    """
+    Have a visitor arrive at its tunnel.
+
+    @param end: A L{RelayedSocket}, or what L{RelayedArriving} makes.
+    @param visitor: Where the visitor comes from.
+    @param host: Where it came to.
+    @param told: Called once: with C{None} when it is served, or with why not.
+    """
+    end.tells(told, _placeFrom(host))
+    arrived = CarriedFlow(end) if tunnel.protocol == "udp" else end
+    tunnel.visitorArrived(arrived, visitor)
 
 
 class RelayedSocket(_Relayed, SocketEnd):

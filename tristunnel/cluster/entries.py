@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from tristunnel.cluster.flows import CarriedFlow
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
 from tristunnel.model.kept_ports import PortsKept
@@ -144,7 +145,8 @@ class MemberSide:
                     ):
                         raise
                 else:
-                    stream.connect(way)
+                    isUDP = self.record.protocol == "udp"
+                    stream.connect(CarriedFlow(way) if isUDP else way)
                     return
                 await deferLater(entries.reactor, _AGAIN)
         finally:
@@ -303,7 +305,8 @@ class Entries(RecalledPorts):
             return TunnelOptions(listener=kind, port=int(port))
         return None
 
-    async def _open(self, record: TunnelRecord, wanted: TunnelOptions) -> None:
+    def _leadingTo(self, record: TunnelRecord) -> tuple[Tunnel, MemberSide]:
+        """Make what stands here for a tunnel of another member."""
         side = MemberSide(self, record)
         tunnel = Tunnel(
             record.id,
@@ -312,8 +315,18 @@ class Entries(RecalledPorts):
             self._observer,
             self.reactor.seconds,
             uri=record.uri,
+            name=record.name,
+            protocol=record.protocol,
         )
         self._all.add(tunnel)
+        return tunnel, side
+
+    def elsewhere(self, record: TunnelRecord) -> Tunnel | None:
+        known = self._tunnels.get(record.id)
+        return (known or self._leadingTo(record))[0]
+
+    async def _open(self, record: TunnelRecord, wanted: TunnelOptions) -> None:
+        tunnel, side = self._leadingTo(record)
         opening = partial(
             self._listeners[wanted.listener].open,
             wanted,

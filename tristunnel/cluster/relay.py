@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.cluster.arrival import PATIENCE as SERVED
-from tristunnel.cluster.arrival import Finds, RelayedArriving, placeFrom
+from tristunnel.cluster.arrival import Finds, RelayedArriving, arrive
 from tristunnel.dataplane.peek import Peeking
 from tristunnel.dataplane.transport_end import Arriving
 from tristunnel.errors import TunnelError
@@ -156,7 +156,7 @@ class _Owner(_Lines):
             return
         tunnel, visitor, host = (str(asked.get(key, "")) for key in _ASKED)
         try:
-            arrived = self._parent.find(tunnel)
+            found = self._parent.find(tunnel)
         except TunnelError as refusal:
             self.say(json.dumps(refusal.asDict()))
             self.transport.loseConnection()
@@ -167,8 +167,7 @@ class _Owner(_Lines):
                 word = "ok" if reason is None else json.dumps(reason.asDict())
                 end.say(word.encode() + b"\n")
 
-            end.tells(told, placeFrom(host))
-            arrived(end, visitor)
+            arrive(found, end, visitor, host, told)
 
         self.become(RelayedArriving(self._reactor, came))
 

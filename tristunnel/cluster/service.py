@@ -30,7 +30,7 @@ from tristunnel.util.process import Drain
 
 __all__ = ["PORTS", "ClusterService", "ClusterSettings"]
 
-PORTS = ("tcp", "tls")
+PORTS = ("tcp", "tls", "udp")
 """Listeners whose ports every machine opens."""
 
 
@@ -168,7 +168,7 @@ class ClusterService(Service):
     def startService(self) -> None:
         super().startService()
         assert self._tunnels is not None
-        find = self._tunnels.here.arrivedFor
+        find = self._tunnels.here.served
         factory = RelayFactory(self._reactor, self.settings.secret, find)
         factory.linked = self._links.linked
         listening = maybeDeferred(self.settings.listen.listen, factory)

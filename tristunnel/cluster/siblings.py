@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tristunnel.cluster.arrival import PATIENCE, Finds, RelayedSocket, placeFrom
+from tristunnel.cluster.arrival import PATIENCE, Finds, RelayedSocket, arrive
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.poller import Poller
 from tristunnel.errors import TunnelError
@@ -88,11 +88,10 @@ class SiblingWays:
                 answered.errback(reason)
 
         def came(end: RelayedSocket) -> None:
-            end.tells(told, placeFrom(host))
-            arrived(end, visitor)
+            arrive(found, end, visitor, host, told)
 
         try:
-            arrived = self._find(tunnel)
+            found = self._find(tunnel)
             RESERVE.checkSession()
         except TunnelError:
             connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tristunnel.model.record import TunnelRecord
+from tristunnel.model.tunnel import Tunnel
 
 __all__ = ["PortsKept"]
 
@@ -34,6 +35,14 @@ class PortsKept:
 
         @param record: What the book says of it since then.
         """
+
+    def elsewhere(self, record: TunnelRecord) -> Tunnel | None:
+        """
+        Find what leads visitors to a tunnel of another member.
+
+        @param record: What the book says of it.
+        """
+        return None
 
     def streams(self) -> int:
         """How many visitors are led to other members."""

@@ -174,6 +174,12 @@ class Claims:
             return TunnelError(code, f"this client already has {place}; {cure}")
         if not own:
             return TunnelError(code, f"{place} belongs to another client; {cure}")
+        if wanted.share and rival is None:
+            return TunnelError(
+                code,
+                f"{place} is shared by clients at another machine of this server, and"
+                f" all of a group have to be at one: connect to that one, or {cure}",
+            )
         for client in self._clients:
             if client.side is side and side is not None:
                 return TunnelError(

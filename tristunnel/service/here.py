@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from weakref import WeakSet
 
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import EitherEnd
 from tristunnel.model.record import Place, TunnelRecord
 from tristunnel.model.tunnel import Tunnel
 
@@ -127,9 +126,9 @@ class Here:
         """
         return self._held.get(tunnel)
 
-    def arrivedFor(self, tunnel: str) -> Callable[[EitherEnd, str], None]:
+    def served(self, tunnel: str) -> Tunnel:
         """
-        Find who takes the visitors of a tunnel who came in at another process.
+        Find the tunnel of visitors who came in at another process.
 
         @param tunnel: Its id.
         @raise TunnelError: C{client-away}, if its client is not here now; they may
@@ -140,7 +139,7 @@ class Here:
             raise TunnelError("client-away")
         if self.leaving is not None:
             raise self.leaving
-        return held.tunnel.visitorArrived
+        return held.tunnel
 
     def of(self, tunnel: Tunnel) -> Held | None:
         """

@@ -445,22 +445,24 @@ class TunnelService:
         """
         return self.rights.mayControl(caller.identity, tunnel.owner)
 
-    def mayVisit(self, caller: Caller, tunnel: Tunnel) -> bool:
+    def _mayVisit(self, caller: Caller, record: TunnelRecord) -> bool:
         """
-        Whether C{caller} may visit C{tunnel}: its own, those that it has a
+        Whether C{caller} may visit a tunnel: its own, those that it has a
         grant for, and those that everybody may.
         """
-        if mayReach(caller.identity, tunnel.name, tunnel.owner):
+        owner = ownerOf(record)
+        if mayReach(caller.identity, record.name, owner):
             return True
         if isCapability(caller.identity):
             return False
-        return tunnel.listener is not None or self.mayControl(caller, tunnel)
+        return bool(record.address) or self.rights.mayControl(caller.identity, owner)
 
     # The rest of the program
 
     async def findNamed(self, caller: Caller, name: str) -> Tunnel:
         """
-        Find the tunnel of a name, for a visitor who comes as a client.
+        Find the tunnel of a name, for a visitor who comes as a client; or what leads
+        to it, if another process has it.
 
         @raise TunnelError: C{unknown-tunnel}, also for one that C{caller} may
             not visit.
@@ -469,9 +471,10 @@ class TunnelService:
             caller.identity.grant.check()
         record = await self.entries.holder(named(name))
         if record is not None and caller.limitedTo is None:
-            tunnel = self.here.live(record)
-            if self.mayVisit(caller, tunnel):
-                return tunnel
+            held = self.here.get(record.id)
+            found = self.kept.elsewhere(record) if held is None else held.tunnel
+            if found is not None and self._mayVisit(caller, record):
+                return found
         raise TunnelError("unknown-tunnel", f"there is no service {name!r}")
 
     async def destroy(self, tunnel: Tunnel, reason: TunnelError) -> None:

@@ -5,7 +5,7 @@ What SSH clients do who mean no good: each of it is bounded, and the server goes
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -292,29 +292,6 @@ class ChannelTests(SSHTestCase):
         reasons: list[Any] = []
         channel.whileWaiting(reasons.append)
         await self.until(lambda: bool(reasons))
-
-    async def test_elsewhere(self) -> None:
-        """A service that another process of the server has is visited there."""
-        led = []
-
-        class Elsewhere:
-            async def find(self, caller: Any, name: str, refusal: TunnelError) -> Any:
-                if name != "web":
-                    raise refusal
-                return 1, "tcp"
-
-            def lead(self, member: int, caller: Any, name: str, *visit: Any) -> None:
-                led.append((member, name))
-
-        await self.startServer()
-        self.sessions.visiting = cast("Any", Elsewhere())
-        peer = await self.come()
-        rest = packNumbers(80) + packText("") + packNumbers(0)
-        channel = peer.streams.openChannel("direct-tcpip", packText("web") + rest)
-        await self.until(lambda: channel.answered)
-        self.assertEqual([(1, "web")], led)
-        channel = peer.streams.openChannel("direct-tcpip", packText("else") + rest)
-        await self.until(lambda: channel.over)
 
     async def test_session(self) -> None:
         """

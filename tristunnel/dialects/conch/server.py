@@ -209,26 +209,15 @@ class SSHServerSession(ServerSession):
 
     async def _visit(self, channel: Channel, name: str) -> None:
         caller, address = self._caller, addressText(self._link.peerAddress)
-        elsewhere, visiting = -1, self._sessions.visiting
         try:
             if self._leaving is not None:
                 raise self._leaving
-            try:
-                tunnel = await self._service.findNamed(caller, name)
-                protocol = tunnel.protocol
-            except TunnelError as refusal:
-                if visiting is None:
-                    raise
-                elsewhere, protocol = await visiting.find(caller, name, refusal)
-            if protocol == "udp":
+            tunnel = await self._service.findNamed(caller, name)
+            if tunnel.protocol == "udp":
                 raise TunnelError("not-permitted", f"{name} is a UDP service")
             if channel.over or self.channels is None:
                 return
-            if visiting is not None and elsewhere >= 0:
-                # Another process of this server has it.
-                visiting.lead(elsewhere, caller, name, channel, address, self.visits)
-            else:
-                tunnel.visitorArrived(channel, address, self.visits)
+            tunnel.visitorArrived(channel, address, self.visits)
         except TunnelError as refusal:
             channel.reset(refusal)
             return

@@ -278,34 +278,13 @@ class TunnelServerProtocol(Admission):
         caller = self.caller()
         address = addressText(peer or self._peer)
         try:
-            try:
-                tunnel = await self._service.findNamed(caller, name)
-            except TunnelError as refusal:
-                await self._visitElsewhere(stream, name, address, refusal)
-                return
+            tunnel = await self._service.findNamed(caller, name)
             _checkVisit(name, tunnel.protocol)
         except TunnelError as refusal:
             stream.reset(refusal)
             return
         if not stream.over:
             tunnel.visitorArrived(stream, address, self.visits)
-            stream.accept()
-
-    async def _visitElsewhere(
-        self, stream: SessionStream, name: str, address: str, refusal: TunnelError
-    ) -> None:
-        """
-        Let a client visit a tunnel of another process of this server.
-
-        @raise TunnelError: C{refusal}, if nobody has it.
-        """
-        visiting = self.visiting
-        if visiting is None:
-            raise refusal
-        member, protocol = await visiting.find(self.caller(), name, refusal)
-        _checkVisit(name, protocol)
-        if not stream.over:
-            visiting.lead(member, self.caller(), name, stream, address, self.visits)
             stream.accept()
 
     # Going

@@ -1,0 +1,110 @@
+"""
+Datagrams between two members: a flow on a stream, where each one follows its length,
+two bytes with the high one first.
+"""
+
+from __future__ import annotations
+
+from tristunnel.dataplane.datagrams import FlowEnd
+from tristunnel.errors import TunnelError
+from tristunnel.interfaces import Closed, DatagramEnd, End
+
+__all__ = ["CarriedFlow"]
+
+_LENGTH = 2
+_LONGEST = 0xFFFF
+
+
+class CarriedFlow(FlowEnd):
+    """
+    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is a stream's
+    end. What that does not take at once is dropped.
+
+    @param way: The stream's end.
+    """
+
+    __slots__ = ("_began", "_full", "_way")
+
+    def __init__(self, way: End) -> None:
+        super().__init__()
+        self._way = way
+        self._began = b""
+        self._full = False
+
+    def join(self, peer: DatagramEnd, closed: Closed) -> None:
+        super().join(peer, closed)
+        if not self._over:
+            self._way.join(_Bytes(self), lambda reason: None)
+
+    def send(self, datagram: bytes) -> None:
+        if self._over or self._full or len(datagram) > _LONGEST:
+            self.dropped += 1
+        else:
+            self._way.write(len(datagram).to_bytes(_LENGTH) + datagram)
+
+    def letGo(self, reason: TunnelError | None) -> None:
+        if reason is None:
+            self._way.finish()
+        else:
+            self._way.reset(reason)
+
+    def whileWaiting(self, left: Closed) -> None:
+        super().whileWaiting(left)
+        if self._peer is None:
+            self._way.whileWaiting(self._leftEarly)
+
+    def _leftEarly(self, reason: TunnelError | None) -> None:
+        self.worldOver(reason)
+
+    def took(self, data: bytes) -> None:
+        """Bytes came."""
+        self._began += data
+        at = 0
+        while len(self._began) - at >= _LENGTH:
+            end = at + _LENGTH + int.from_bytes(self._began[at : at + _LENGTH])
+            if len(self._began) < end:
+                break
+            self.passOn(self._began[at + _LENGTH : end])
+            at = end
+        self._began = self._began[at:]
+
+    def fill(self, isFull: bool) -> None:
+        """Nothing more is taken for now, or again."""
+        self._full = isFull
+
+
+class _Bytes:
+    """
+    What the stream's end is joined to.
+
+    @param flow: What its bytes are.
+    """
+
+    received = 0
+
+    def __init__(self, flow: CarriedFlow) -> None:
+        self._flow = flow
+
+    def join(self, peer: End, closed: Closed) -> None:
+        """It is joined by the flow."""
+
+    def passTo(self, peer: End) -> tuple[End | None, bool]:
+        return None, False
+
+    def whileWaiting(self, left: Closed) -> None:
+        """It does not wait."""
+
+    def write(self, data: bytes) -> None:
+        self._flow.took(data)
+
+    def finish(self) -> None:
+        self._flow.worldOver(None)
+
+    def reset(self, reason: TunnelError) -> None:
+        self._flow.worldOver(reason)
+
+    def pauseReading(self) -> None:
+        self._flow.fill(True)
+
+    def resumeReading(self) -> None:
+        self._flow.fill(False)
