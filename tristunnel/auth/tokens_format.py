@@ -30,7 +30,12 @@ from tristunnel.auth.public_keys import formatKey, parseKey
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.names import ANY, parseNames
 from tristunnel.model.permissions import RIGHTS, Permissions
-from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
+from tristunnel.model.policy import (
+    POLICY_OPTIONS,
+    VisitorPolicy,
+    parseCountries,
+    parseNetworks,
+)
 from tristunnel.model.ports import parsePorts
 from tristunnel.util.quantities import (
     formatDuration,
@@ -323,6 +328,10 @@ def _networks(value: object) -> object:
     return parseNetworks(_strings(value))
 
 
+def _countries(value: object) -> object:
+    return parseCountries(_strings(value))
+
+
 def _seconds(value: object) -> float:
     if type(value) in (int, float) and (value == 0 or 1 <= value <= 1e9):  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
@@ -364,11 +373,12 @@ _HISTORY: dict[str, Callable[[object], object]] = {
 
 # What is asked of visitors: how a line calls it, what it is in a policy, and who
 # reads it.
+_READERS = {"rate": _rate, "countries": _countries}
 _BY_KIND = {tuple: _networks, int: _count, float: _seconds}
 _POLICY: dict[str, tuple[str, Callable[[object], object]]] = {
     part.metadata["inTokens"] or name: (
         name,
-        _rate if name == "rate" else _BY_KIND[type(part.default)],
+        _READERS.get(name, _BY_KIND[type(part.default)]),
     )
     for name, part in POLICY_OPTIONS.items()
 }
@@ -574,6 +584,7 @@ def _joined(networks: Iterable[object]) -> str:
 _WORDS: dict[str, Callable[[Any], str]] = {
     "allow": _joined,
     "deny": _joined,
+    "countries": _joined,
     "rate": formatRate,
     "idle": formatDuration,
     "maxAge": formatDuration,

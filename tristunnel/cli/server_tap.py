@@ -52,6 +52,7 @@ from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort, TLSFiles, numberIn, parsePort
 from tristunnel.server.websocket_pages import parsePaths
 from tristunnel.service.clients import CLIENTS, SERVICES
+from tristunnel.service.countries import CountryDatabase
 from tristunnel.service.preauth import ACCEPT_RATE
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -110,7 +111,8 @@ class Options(
             "Limits",
             "max-tunnels=NUMBER max-tunnels-per-caller=NUMBER max-clients=NUMBER"
             " max-services=NUMBER accept-rate=NUMBER max-memory=SIZE"
-            " handshake-timeout=SECONDS lease=SECONDS udp-idle=SECONDS",
+            " handshake-timeout=SECONDS lease=SECONDS udp-idle=SECONDS"
+            " country-database=FILE",
         ),
         Group(
             "Watching and testing", "check demo print-config no-dashboard rpc=ENDPOINT"
@@ -178,6 +180,12 @@ class Options(
             "PEM file with a certificate: TLS for visitors.",
         ),
         ("visitor-key", None, "", "PEM file with the key of --visitor-certificate."),
+        (
+            "country-database",
+            None,
+            "",
+            "File with the countries of addresses, in MaxMind's format (.mmdb).",
+        ),
         (
             "unix-directory",
             None,
@@ -387,6 +395,13 @@ class Options(
         self.forwarded = Forwarded(self["trusted-proxy"])
         self.destinations = dialDestinations(self["dial-allow"])
         self.policy = policyOf(self)
+        if path := self["country-database"]:
+            self.countries = CountryDatabase(path, reactor.seconds)
+        elif self.policy.countries:
+            raise badOption(
+                "--countries needs --country-database FILE, such as"
+                " GeoLite2-Country.mmdb"
+            )
         self.checkHooks()
         self.decisions = decisionsOf(reactor, self)
         self.memory = defaultMemory()

@@ -227,6 +227,7 @@ class Serving(MultiService):
             made.siblings = Siblings(self._membership)
         if self._cluster is not None:
             self._cluster.serve(made)
+        made.policies.countries = options.countries
         made.hosts.change(options.domains, options["hostname"], options.reservedNames)
         made.hosts.holders = self._keepersOf
         made.certificates = self._naming.states

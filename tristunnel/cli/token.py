@@ -29,7 +29,7 @@ from tristunnel.dialects.conch.hostkey import FILE_NAME, HostKey
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.model.names import parseNames
 from tristunnel.model.permissions import RIGHTS, Permissions
-from tristunnel.model.policy import VisitorPolicy, parseNetworks
+from tristunnel.model.policy import VisitorPolicy, parseCountries, parseNetworks
 from tristunnel.model.ports import parsePorts
 from tristunnel.util.quantities import parseDuration, parseRate
 from tristunnel.util.words import nearest
@@ -91,6 +91,10 @@ def _rights(text: str) -> list[str]:
 
 def _networks(text: str) -> tuple[Any, ...]:
     return parseNetworks(_words(text))
+
+
+def _countries(text: str) -> tuple[str, ...]:
+    return parseCountries([text])
 
 
 def _seconds(text: str) -> float:
@@ -162,6 +166,12 @@ _POLICY: dict[str, _Row] = {
         "networks they may come from, such as 192.0.2.0/24,2001:db8::/32",
     ),
     "deny": ("deny", _networks, "LIST", "networks they may not come from"),
+    "countries": (
+        "countries",
+        _countries,
+        "LIST",
+        "countries they may come from, such as DE,AT",
+    ),
     "maxVisitors": (
         "visitors-per-tunnel",
         _count,

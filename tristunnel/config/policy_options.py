@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 
 from tristunnel.config.help import Group
 from tristunnel.config.numbers import checkNumbers, count, readOption, seconds
-from tristunnel.model.policy import VisitorPolicy, parseNetworks
+from tristunnel.model.policy import VisitorPolicy, parseCountries, parseNetworks
 from tristunnel.util.quantities import parseRate
 
 __all__ = ["VISITORS", "PolicyOptionsMixin", "policyOf"]
 
 VISITORS = Group(
     "Which visitors may come, and how many",
-    "allow=NETWORK deny=NETWORK max-visitors=NUMBER visitors-per-address=NUMBER"
-    " visitor-rate=NUMBER rate=RATE idle-timeout=SECONDS max-stream-age=SECONDS",
+    "allow=NETWORK deny=NETWORK countries=CODES max-visitors=NUMBER"
+    " visitors-per-address=NUMBER visitor-rate=NUMBER rate=RATE idle-timeout=SECONDS"
+    " max-stream-age=SECONDS",
 )
 """How C{--help} shows these options."""
 
@@ -66,6 +67,13 @@ class PolicyOptionsMixin:
         """
         _add(self, "deny", network)
 
+    def opt_countries(self, countries: str) -> None:
+        """
+        Only accept visitors from these countries, such as DE,AT. Needs
+        --country-database at the server. Can be repeated.
+        """
+        _add(self, "countries", countries)
+
 
 def _add(options: Any, name: str, network: str) -> None:
     options[name] = [*options.get(name, []), network]
@@ -92,4 +100,5 @@ def policyOf(options: Mapping[str, Any]) -> VisitorPolicy:
         readOption("rate", parseRate, rate) if rate else 0,
         options["idle-timeout"],
         options["max-stream-age"],
+        readOption("countries", parseCountries, options.get("countries", ())),
     )

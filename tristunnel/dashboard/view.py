@@ -532,6 +532,7 @@ def _endLink(identifier: str) -> str:
 _POLICY: dict[str, Callable[[Any], str]] = {
     "allow": lambda value: f"only from {', '.join(value)}",
     "deny": lambda value: f"not from {', '.join(value)}",
+    "countries": lambda value: f"only from {', '.join(value)}",
     "maxVisitors": lambda value: f"at most {plural(value, 'visitor')} at once",
     "visitorsPerAddress": lambda value: f"at most {count(value)} from one address",
     "visitorRate": lambda value: f"at most {count(value)} a minute from one address",

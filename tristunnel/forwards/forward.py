@@ -254,8 +254,8 @@ def _gate(spec: str, isWeb: bool, options: ForwardOptions) -> GateFiles:
         what = "raw joins whole connections" if options.raw else "this is no HTTP name"
         raise badOption(
             f"--forward {spec!r}: {what}, of which nobody can ask a PIN or a login;"
-            " write http/NAME=TARGET, or limit where visitors come from by allow="
-            " and deny="
+            " write http/NAME=TARGET, or limit where visitors come from by allow=,"
+            " deny= and countries="
         )
     return gate
 

@@ -39,6 +39,7 @@ class ForwardOptions:
         what the client asks of all, C{none} for nothing.
     @ivar allow: Networks that visitors may come from, beside what the client asks.
     @ivar deny: Networks that they may not come from.
+    @ivar countries: Countries that they may come from.
     @ivar pin: The file of a PIN that visitors of an HTTP name have to know, or empty.
     @ivar login: The file of their names and passwords, or empty.
     @ivar oidc: The file about a provider at which they have accounts, or empty.
@@ -55,6 +56,7 @@ class ForwardOptions:
     health: str = ""
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    countries: tuple[str, ...] = ()
     pin: str = ""
     login: str = ""
     oidc: str = ""
@@ -102,7 +104,7 @@ class ForwardOptions:
     @property
     def policy(self) -> dict[str, list[str]]:
         """What is asked of where visitors come from, by the names of options."""
-        told = {"allow": self.allow, "deny": self.deny}
+        told = {"allow": self.allow, "deny": self.deny, "countries": self.countries}
         return {name: list(value) for name, value in told.items() if value}
 
     @property

@@ -10,7 +10,12 @@ from tristunnel.errors import badOption, printable
 from tristunnel.model.gate import GATE_OPTIONS, GateRules, gateFrom
 from tristunnel.model.group import checkBalance
 from tristunnel.model.names import isHost, pathWanted
-from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
+from tristunnel.model.policy import (
+    POLICY_OPTIONS,
+    VisitorPolicy,
+    parseCountries,
+    parseNetworks,
+)
 from tristunnel.util.words import isName, nearest
 
 __all__ = ["TunnelOptions", "policyFrom"]
@@ -141,6 +146,7 @@ def policyFrom(options: Mapping[str, object]) -> VisitorPolicy:
     values = _read(options, _POLICY)
     for name in ("allow", "deny"):
         values[name] = parseNetworks(values.get(name, ()))
+    values["countries"] = parseCountries(values.get("countries", ()))
     return VisitorPolicy(**values)
 
 

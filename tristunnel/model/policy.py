@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tristunnel.errors import TunnelError, badOption
 
-__all__ = ["POLICY_OPTIONS", "Network", "VisitorPolicy", "parseNetworks"]
+__all__ = [
+    "POLICY_OPTIONS",
+    "Network",
+    "VisitorPolicy",
+    "parseCountries",
+    "parseNetworks",
+]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -42,6 +49,22 @@ def parseNetworks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(networks)
 
 
+def parseCountries(texts: Iterable[str]) -> tuple[str, ...]:
+    """
+    Read codes of countries such as C{DE}.
+
+    @raise TunnelError: C{bad-option}, naming the one that is wrong.
+    """
+    found = [text.strip().upper() for each in texts for text in each.split(",")]
+    for text in found:
+        if not re.fullmatch("[A-Z]{2}", text):
+            raise badOption(
+                f"{text[:64]!r} is not a country; write the two letters of ISO 3166,"
+                " such as DE"
+            )
+    return tuple(dict.fromkeys(found))
+
+
 def _ask(default: Any, words: str, inTokens: str = "") -> Any:
     told = {"words": words, "inTokens": inTokens}
     return field(default=default, metadata=told)
@@ -66,6 +89,8 @@ class VisitorPolicy:
     @ivar idle: Seconds without a byte after which a stream is ended; 0 for
         never.
     @ivar maxAge: Seconds after which a stream is ended; 0 for never.
+    @ivar countries: Countries that visitors may come from, by the two letters of ISO
+        3166-1; empty for all.
     """
 
     allow: tuple[Network, ...] = _ask((), "visitors from {}")
@@ -76,6 +101,7 @@ class VisitorPolicy:
     rate: int = _ask(0, "{} a tunnel", "ratePerTunnel")
     idle: float = _ask(0.0, "silent for {}")
     maxAge: float = _ask(0.0, "staying for {}")
+    countries: tuple[str, ...] = _ask((), "visitors from {}")
 
     def combined(self, other: VisitorPolicy, strict: bool = True) -> VisitorPolicy:
         """
@@ -88,18 +114,19 @@ class VisitorPolicy:
         deny = tuple(dict.fromkeys((*self.deny, *other.deny)))
         try:
             allow = self._allowedByBoth(other)
+            countries = self._countriesOfBoth(other)
         except TunnelError:
             if strict:
                 raise
-            allow, deny = (), _EVERYWHERE
+            allow, deny, countries = (), _EVERYWHERE, ()
         limits = {
             # The smaller one, where 0 is none.
             name: min(one, another) if one and another else one or another
             for name in POLICY_OPTIONS
-            if name not in ("allow", "deny")
+            if name not in ("allow", "deny", "countries")
             for one, another in [(getattr(self, name), getattr(other, name))]
         }
-        return VisitorPolicy(allow, deny, **limits)
+        return VisitorPolicy(allow, deny, countries=countries, **limits)
 
     def _allowedByBoth(self, other: VisitorPolicy) -> tuple[Network, ...]:
         if not (self.allow and other.allow):
@@ -116,6 +143,17 @@ class VisitorPolicy:
                 f" it admits {', '.join(map(str, self.allow[:10]))}"
             )
         return tuple(dict.fromkeys(both))
+
+    def _countriesOfBoth(self, other: VisitorPolicy) -> tuple[str, ...]:
+        if not (self.countries and other.countries):
+            return self.countries or other.countries
+        both = tuple(each for each in self.countries if each in other.countries)
+        if not both:
+            raise badOption(
+                "this server admits visitors from none of the countries; it admits"
+                f" {', '.join(self.countries[:20])}"
+            )
+        return both
 
     def describe(self) -> dict[str, object]:
         """

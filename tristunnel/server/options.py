@@ -24,6 +24,7 @@ from tristunnel.names.pages import Pages
 from tristunnel.node.spec import NodeSpec
 from tristunnel.processes.membership import Membership
 from tristunnel.server.ports import ServerPort
+from tristunnel.service.countries import CountryDatabase
 from tristunnel.service.host_rules import RESERVED
 from tristunnel.tls.named import NamedCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -56,6 +57,7 @@ class ServerOptions(ConfiguredOptions):
     @ivar destinations: What it dials for clients.
     @ivar forwarded: Whom proxies speak for.
     @ivar policy: What is asked of visitors.
+    @ivar countries: Knows the countries of addresses, or C{None}.
     @ivar nodes: The tunnels with other servers.
     @ivar webSocketPaths: Where clients connect by WebSocket.
     @ivar served: The dialects that clients may speak.
@@ -89,6 +91,7 @@ class ServerOptions(ConfiguredOptions):
         self.decisions: Decisions | None = None
         self.forwarded = Forwarded()
         self.policy = VisitorPolicy()
+        self.countries: CountryDatabase | None = None
         self.destinations = dialDestinations(())
         self.nodes: list[NodeSpec] = []
         self.webSocketPaths: list[str] = ["/tunnel"]

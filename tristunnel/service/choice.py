@@ -124,7 +124,7 @@ def checkGate(known: Mapping[str, Listeners], wanted: TunnelOptions) -> None:
         ways = ", ".join(wanted.gate.ways)
         raise badOption(
             f"visitors can be asked for {ways} at HTTP names only, without raw; other"
-            " tunnels have allow and deny"
+            " tunnels have allow, deny and countries"
         )
 
 

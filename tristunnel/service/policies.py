@@ -12,9 +12,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from tristunnel.dataplane.descriptors import RESERVE, Reserve
 from tristunnel.dataplane.throttle import Throttle
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.countries import CountryDatabase
 from tristunnel.service.visitor_filter import (
     DescriptorFilter,
     PolicyFilter,
@@ -52,10 +53,12 @@ class VisitorPolicies:
     @param reserve: Knows how many descriptors are left.
 
     @ivar policy: What the server asks.
+    @ivar countries: Knows the countries of addresses; C{None} if nothing does.
     """
 
     def __init__(self, reactor: IReactorTime, reserve: Reserve = RESERVE) -> None:
         self.policy = VisitorPolicy()
+        self.countries: CountryDatabase | None = None
         self._reactor = reactor
         self._descriptors = DescriptorFilter(reserve)
         self._sweep = StreamSweep(reactor)
@@ -126,11 +129,14 @@ class VisitorPolicies:
     def _askedOf(self, tunnel: Tunnel) -> _Asked:
         asked = self._asked.get(tunnel)
         if asked is None:
-            door = PolicyFilter(VisitorPolicy(), self._reactor.seconds)
+            door = PolicyFilter(VisitorPolicy(), self._reactor.seconds, self._countryOf)
             asked = self._asked[tunnel] = _Asked(door)
             tunnel.filters.append(self._descriptors)
             tunnel.filters.append(door)
         return asked
+
+    def _countryOf(self, host: str) -> str:
+        return "" if self.countries is None else self.countries.countryOf(host)
 
     def _together(
         self,
@@ -144,6 +150,15 @@ class VisitorPolicies:
 
         @raise TunnelError: C{bad-option}, if nobody could come in.
         """
+        if (
+            strict
+            and self.countries is None
+            and (owner.countries or operator.countries)
+        ):
+            raise badOption(
+                "this server does not know where visitors come from; its operator has"
+                " to give --country-database, or leave countries out"
+            )
         policy, grant = self.policy, tunnel.owner.grant
         if grant is not None:
             # Not the caller's fault, so never an error of the call.

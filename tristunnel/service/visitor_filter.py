@@ -37,11 +37,18 @@ class PolicyFilter:
     @param policy: What to apply; it may be replaced at any time, and then
         holds for those who come later.
     @param seconds: The clock.
+    @param countryOf: Finds the country of an address; empty for one that is not known.
     """
 
-    def __init__(self, policy: VisitorPolicy, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        policy: VisitorPolicy,
+        seconds: Callable[[], float],
+        countryOf: Callable[[str], str] = lambda host: "",
+    ) -> None:
         self.policy = policy
         self._seconds = seconds
+        self._countryOf = countryOf
         self._inside: Counter[str] = Counter()
         self._count = 0
         # The visits that each address has left.
@@ -91,7 +98,7 @@ class PolicyFilter:
             matter.
         """
         policy = self.policy
-        if not (policy.allow or policy.deny):
+        if not (policy.allow or policy.deny or policy.countries):
             return
         address = addressOf(host)
         if address is None:
@@ -100,6 +107,10 @@ class PolicyFilter:
             raise TunnelError("not-permitted", f"visitors from {host} are denied")
         if policy.allow and not any(address in network for network in policy.allow):
             raise TunnelError("not-permitted", f"visitors from {host} are not allowed")
+        if policy.countries and self._countryOf(str(address)) not in policy.countries:
+            raise TunnelError(
+                "not-permitted", f"visitors from the country of {host} are not allowed"
+            )
 
     def _takeToken(self, host: str, perMinute: int) -> bool:
         bucket = self._buckets.pop(host, None)
