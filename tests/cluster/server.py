@@ -1,38 +1,45 @@
-"""A Redis server for tests, on a UNIX socket."""
+"""Redis servers for tests."""
 
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-__all__ = ["RedisServer"]
+from tests.support.processes import freePort
 
+__all__ = ["RedisServer", "SentinelServer"]
+
+BINARY = os.environ.get("TRISTUNNEL_REDIS", "redis-server")
+"""What is run: another version, or Valkey, may be named."""
 
 _shared: dict[str, RedisServer] = {}
 
 
 class RedisServer:
     """
-    A server that keeps nothing.
+    A server that keeps nothing, on a UNIX socket.
 
     @param options: More of its options.
+    @param prefix: What to run it by, in another network.
 
     @ivar path: Its socket.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, prefix: tuple[str, ...] = ()) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="tt"))
         self.path = self.directory / "redis"
         self._options = options
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
     def isThere() -> bool:
         """Whether it is installed."""
-        return shutil.which("redis-server") is not None
+        return shutil.which(BINARY) is not None
 
     @classmethod
     def shared(cls) -> RedisServer:
@@ -44,23 +51,33 @@ class RedisServer:
             atexit.register(server.stop)
         return server
 
+    def command(self) -> list[str]:
+        """What starts it."""
+        port = () if "--port" in self._options else ("--port", "0")
+        return [
+            *(BINARY, *port, "--unixsocket", str(self.path)),
+            *("--save", "", "--appendonly", "no", "--daemonize", "no"),
+            *("--dir", str(self.directory), *self._options),
+        ]
+
+    ready = b"ready to accept connections"
+
     def start(self) -> None:
         """Start it, and wait until it says that it is ready."""
-        self._process = subprocess.Popen(
-            [
-                *("redis-server", "--port", "0", "--unixsocket", str(self.path)),
-                *("--save", "", "--appendonly", "no", "--daemonize", "no"),
-                *("--dir", str(self.directory), *self._options),
-            ],
-            stdout=subprocess.PIPE,
-        )
+        command = [*self._prefix, *self.command()]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         said = []
         assert self._process.stdout is not None
         for line in self._process.stdout:
             said.append(line.decode("utf-8", "replace"))
-            if b"ready to accept connections" in line.lower():
+            if self.ready in line.lower():
                 return
         raise RuntimeError("redis-server does not start:\n" + "".join(said[-9:]))
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """End it without a word: what it knew is lost."""
@@ -73,3 +90,34 @@ class RedisServer:
         """End it, and leave nothing behind."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class SentinelServer(RedisServer):
+    """
+    A Sentinel of an engine that it calls C{book}, and takes for down after half a
+    second.
+
+    @param host: Where the engine is.
+    @param port: Likewise.
+    @param quorum: How many Sentinels must agree.
+
+    @ivar port: Where it is itself.
+    """
+
+    ready = b"+monitor"
+
+    def __init__(
+        self, host: str, port: int, quorum: int = 1, prefix: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(prefix=prefix)
+        self.port = freePort()
+        self._config = self.directory / "sentinel.conf"
+        self._config.write_text(
+            f"port {self.port}\ndir {self.directory}\n"
+            f"sentinel monitor book {host} {port} {quorum}\n"
+            "sentinel down-after-milliseconds book 500\n"
+            "sentinel failover-timeout book 3000\n"
+        )
+
+    def command(self) -> list[str]:
+        return [BINARY, str(self._config), "--sentinel"]

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tls.files import FileTestCase
 from tristunnel.cli.server_tap import Options
 from tristunnel.cluster.address import EngineAddress, parseEngine
+from tristunnel.cluster.sentinel import SentinelEndpoint
 from tristunnel.errors import TunnelError
 
 PASSWORD = "very secret"
@@ -23,18 +24,35 @@ class EngineAddressTests(SynchronousTestCase):
     def test_read(self) -> None:
         """Host, port, database, login and name; the password is not shown."""
         for text, address in (
-            ("redis://10.0.0.5", EngineAddress("redis", "10.0.0.5")),
+            ("redis://10.0.0.5", EngineAddress((("10.0.0.5", 6379),))),
             (
                 "redis://:very%20secret@h:7/3?name=prod",
-                EngineAddress("redis", "h", 7, 3, "", PASSWORD, "prod"),
+                EngineAddress((("h", 7),), False, "", 3, "", PASSWORD, "prod"),
             ),
             (
                 "rediss://ann:very%20secret@[2001:db8::1]/",
-                EngineAddress("rediss", "2001:db8::1", 6379, 0, "ann", PASSWORD),
+                EngineAddress((("2001:db8::1", 6379),), True, "", 0, "ann", PASSWORD),
+            ),
+            (
+                f"rediss://h/0?pin={'0a' * 32}",
+                EngineAddress((("h", 6379),), True, pin=b"\n" * 32),
             ),
             (
                 "redis+unix:/run/redis?db=2&name=a",
-                EngineAddress("redis+unix", "/run/redis", database=2, name="a"),
+                EngineAddress((("/run/redis", 0),), database=2, name="a"),
+            ),
+            (
+                "redis+sentinel://:very%20secret@a,b:7,[::1]:8/book/2",
+                EngineAddress(
+                    (("a", 26379), ("b", 7), ("::1", 8)),
+                    primary="book",
+                    database=2,
+                    password=PASSWORD,
+                ),
+            ),
+            (
+                "rediss+sentinel://a/book",
+                EngineAddress((("a", 26379),), True, "book"),
             ),
         ):
             read = parseEngine(text)
@@ -42,7 +60,9 @@ class EngineAddressTests(SynchronousTestCase):
             self.assertNotIn(PASSWORD, repr(read))
             endpoint = read.endpoint(MemoryReactorClock())
             isUNIX = isinstance(endpoint, UNIXClientEndpoint)
-            self.assertEqual(isUNIX, read.scheme == "redis+unix")
+            self.assertEqual(isUNIX, not read.places[0][1])
+            isSentinel = isinstance(endpoint, SentinelEndpoint)
+            self.assertEqual(isSentinel, bool(read.primary))
 
     def test_wrong(self) -> None:
         """Anything else is refused in one line, without the password."""
@@ -50,7 +70,12 @@ class EngineAddressTests(SynchronousTestCase):
             "",
             "10.0.0.5",
             "http://h",
-            "redis+sentinel://h/master",
+            "redis+sentinel://h",
+            "redis+sentinel://" + ",".join("h" * 17) + "/book",
+            "redis://h,i/0",
+            "redis://h/0?ca=x",
+            "rediss://h/0?ca=/nonexistent/ca",
+            "rediss://h/0?pin=x",
             "redis://",
             "redis://:very-secret@h:x/0",
             "redis://:very-secret@h/zero",
@@ -75,7 +100,7 @@ class EngineAddressTests(SynchronousTestCase):
         except TunnelError as error:
             self.assertEqual(error.code.name, "bad-option")
         else:
-            self.assertTrue(read.host)
+            self.assertTrue(read.places[0][0])
 
 
 class OptionsTests(FileTestCase):

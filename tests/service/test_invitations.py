@@ -51,7 +51,7 @@ class InvitationsTests(TokenServerTestCase):
             self.assertEqual(made["state"], "invited for 2h")
             self.assertEqual((made["ports"], made["maxTunnels"]), ("8000-8010", 3))
             self.assertIn(made, self.rpc("admin", "listInvitations"))
-            name, token = self.join(invitation.code)
+            name, token = self.taken(invitation.code)
             self.assertEqual(name.name, f"laptop-{said}")
             self.assertEqual(name.permissions.expires, NOW + 30 * 86400)
             self.tokens["laptop"] = token
@@ -73,7 +73,7 @@ class InvitationsTests(TokenServerTestCase):
         self.assertRaises(TunnelError, self.identityOf, "phone")
         self.assertEqual(self.rpc("admin", "listTokens")[1]["state"], "revoked")
 
-    def join(self, code: str) -> tuple[Token, str]:
+    def taken(self, code: str) -> tuple[Token, str]:
         """Take up an invitation."""
         answers: list[Any] = []
         self.invitations.join(code, NONCE).addBoth(answers.append)
@@ -92,7 +92,7 @@ class InvitationsTests(TokenServerTestCase):
         made = self.rpc("admin", "createInvitation")
         self.assertIsNone(self.rpc("admin", "revokeInvitation", name=made["name"]))
         code = Invitation.parse(made["invitation"]).code
-        error = self.assertRaises(TunnelError, self.join, code)
+        error = self.assertRaises(TunnelError, self.taken, code)
         self.assertEqual(error.code.name, "token-revoked")
 
     def test_wrong(self) -> None:
@@ -123,9 +123,9 @@ class InvitationsTests(TokenServerTestCase):
         self.revoke("admin")
         first, second = self.invitations.first(), self.invitations.first()
         assert first is not None and second is not None
-        error = self.assertRaises(TunnelError, self.join, first.code)
+        error = self.assertRaises(TunnelError, self.taken, first.code)
         self.assertEqual(error.code.name, "invitation-unknown")
-        self.assertEqual(self.join(second.code)[0].name, "client")
+        self.assertEqual(self.taken(second.code)[0].name, "client")
         self.assertEqual(str(second).partition("#")[0], "YOUR-SERVER:9001")
         self.assertIsNone(self.invitations.first())
 

@@ -16,7 +16,7 @@ from tristunnel.model.book import Watcher
 from tristunnel.model.record import Change, Place
 from tristunnel.util.deferreds import returnsDeferred
 
-__all__ = ["Changes"]
+__all__ = ["BLOCK", "Changes", "runOf"]
 
 BLOCK = 2.0
 """Seconds for which one question waits for something to happen."""
@@ -43,6 +43,7 @@ class Changes:
         self._reader = reader
         self._watchers: list[Watcher] = []
         self._cursor = ""
+        self._run = ""
         self._waiting: list[Deferred[None]] = []
         self._reading: Deferred[None] | None = None
         self._stopped = False
@@ -88,6 +89,16 @@ class Changes:
             except Exception:
                 self._log.failure("A watcher of the book failed")
 
+    def follow(self, run: str) -> None:
+        """
+        Read from that engine.
+
+        @param run: What L{runOf} finds of it.
+        """
+        if self._run not in ("", run):
+            # After a failover the old one may be there still.
+            self._reader.drop()
+
     def _begin(self) -> None:
         if self._reading is None and not self._stopped:
             self._reading = Deferred.fromCoroutine(self._read())
@@ -110,6 +121,7 @@ class Changes:
         one, and so is one that has forgotten what came next.
         """
         key = self._reader.stream
+        self._run = runOf(str(await self._reader.command("INFO", "server")))
         ends = [
             await self._reader.command(*words, "COUNT", 1)
             for words in (("XREVRANGE", key, "+", "-"), ("XRANGE", key, "-", "+"))
@@ -136,6 +148,12 @@ class Changes:
                 said = dict(zip(words[::2], words[1::2], strict=False))
                 place = Place(said["member"], int(said["fence"]))
                 self.tell(Change(said["kind"], said["id"], place))
+
+
+def runOf(info: str) -> str:
+    """Find out which engine, since its start, has said something of itself."""
+    lines = info.split("\r\n")
+    return next((each for each in lines if each.startswith("run_id:")), "")
 
 
 def _order(identifier: str) -> tuple[int, int]:

@@ -7,11 +7,18 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NoReturn
 
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.python.failure import Failure
-from txredisapi import RedisError, RedisFactory
+from txredisapi import RedisError, RedisFactory, ResponseError
+from zope.interface import implementer
 
+from tristunnel.cluster.troubles import IS_REPLICA, explained, notReached
 from tristunnel.errors import TunnelError
 
 __all__ = ["ANSWER", "Engine", "engineAway"]
@@ -49,6 +56,7 @@ def engineAway() -> TunnelError:
     )
 
 
+@implementer(IStreamClientEndpoint)
 class Engine:
     """
     One connection to the engine, which is made anew when it is lost.
@@ -61,6 +69,9 @@ class Engine:
     @param patience: Seconds in which an answer must come; C{None} for any time.
 
     @ivar whenUp: Called each time when it is connected.
+    @ivar trouble: What is wrong with it, in a line; empty if nothing is known.
+    @ivar whenTroubled: Called with that, when it is something else than before.
+    @ivar isReplica: Whether it has said that it only copies another one.
     @ivar stream: The name of the stream of changes.
     """
 
@@ -74,7 +85,10 @@ class Engine:
         patience: float | None = ANSWER,
     ) -> None:
         self.whenUp: Callable[[], object] = lambda: None
+        self.whenTroubled: Callable[[str], object] = lambda why: None
+        self.trouble = ""
         self._name = name
+        self.isReplica = False
         self._keys = [self.key(each) for each in KEYS]
         self.stream = self.key("changes")
         self._endpoint = endpoint
@@ -82,15 +96,17 @@ class Engine:
             "tristunnel",
             database or None,
             1,
-            isLazy=True,
             password=password or None,
             username=username or None,
             replyTimeout=patience,
             convertNumbers=False,
         )
         self._factory.up = self._up
-        # Its log says why a connection cannot be used; nobody waits for the first one.
-        self._factory.deferred.addErrback(lambda failure: None)
+        self._factory.refused = self._hasTrouble
+        self._factory.silent = lambda reason: self._tell(notReached(reason))
+
+    def __repr__(self) -> str:
+        return f"<engine of the book {self._name}>"
 
     def key(self, name: str) -> str:
         """The name of one of L{KEYS} in the engine."""
@@ -98,7 +114,36 @@ class Engine:
 
     def start(self) -> None:
         """Begin to connect."""
-        self._factory.startConnecting(self._endpoint)
+        self._factory.startConnecting(self)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect once, and note why that is not possible."""
+        connecting = self._endpoint.connect(protocolFactory)
+
+        def failed(failure: Failure) -> Failure:
+            if not failure.check(CancelledError):
+                self._tell(notReached(failure))
+            return failure
+
+        return connecting.addErrback(failed)
+
+    def drop(self) -> None:
+        """Connect anew: it may be another engine by now."""
+        for connection in list(self._factory.pool):
+            connection.transport.loseConnection()
+
+    def _hasTrouble(self, said: str) -> None:
+        self.isReplica = IS_REPLICA in said
+        self._tell(explained(said))
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self.whenTroubled(trouble)
+
+    def isWell(self) -> None:
+        """It does what it should; if that ends, it is told again."""
+        self.trouble, self.isReplica = "", False
 
     def stop(self) -> Deferred[None]:
         """Connect no more."""
@@ -121,7 +166,7 @@ class Engine:
         if not self._factory.pool:
             return fail(engineAway())
         asked: Deferred[Any] = getattr(self._factory.pool[0], method)(*args)
-        return asked.addErrback(_unanswered)
+        return asked.addErrback(self._unanswered)
 
     def command(self, *words: object) -> Deferred[Any]:
         """
@@ -142,10 +187,11 @@ class Engine:
         words = [str(each) for each in args]
         return self._ask("eval", _scriptNamed(script), self._keys, words)
 
-
-def _unanswered(failure: Failure) -> NoReturn:
-    failure.trap(RedisError)
-    raise engineAway() from failure.value
+    def _unanswered(self, failure: Failure) -> NoReturn:
+        failure.trap(RedisError)
+        if failure.check(ResponseError):
+            self._hasTrouble(failure.getErrorMessage())
+        raise engineAway() from failure.value
 
 
 @cache
@@ -160,6 +206,31 @@ class _Factory(RedisFactory):  # type: ignore[misc]  # it has no types
 
     initialDelay, maxDelay = _FIRST, _LONGEST
     up: Callable[[], object]
+    refused: Callable[[str], object]
+    silent: Callable[[Failure], object]
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol = super().buildProtocol(addr)
+        received, lost = protocol.dataReceived, protocol.connectionLost
+        heard = False
+
+        def dataReceived(data: bytes) -> None:
+            nonlocal heard
+            heard, protocol.dataReceived = True, received
+            received(data)
+
+        def connectionLost(reason: Failure) -> None:
+            if not (heard or self.stopped):
+                self.silent(reason)
+            lost(reason)
+
+        protocol.dataReceived = dataReceived
+        protocol.connectionLost = connectionLost
+        return protocol
+
+    def connectionError(self, why: str) -> None:
+        """Somebody is not let in, or not to a database."""
+        self.refused(why)
 
     def stopTrying(self) -> Deferred[None]:
         """Go on: an engine that is starting, or gets another password, refuses us."""

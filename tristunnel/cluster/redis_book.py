@@ -15,9 +15,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.cluster.asking import VERSION
-from tristunnel.cluster.changes import Changes
+from tristunnel.cluster.changes import Changes, runOf
 from tristunnel.cluster.engine import ANSWER, Engine, engineAway
 from tristunnel.cluster.granted import GrantedInRedis
+from tristunnel.cluster.troubles import doubts
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook, Watcher
 from tristunnel.model.memory_book import checkFields
@@ -108,6 +109,7 @@ class RedisBook(GrantedInRedis):
         self._beats.clock = reactor
         self._changes = Changes(reactor, reader)
         engine.whenUp = self._changes.missed = self._resync
+        engine.whenTroubled = self._troubled
 
     def start(self) -> None:
         """Connect, and be a member."""
@@ -132,6 +134,10 @@ class RedisBook(GrantedInRedis):
 
     @returnsDeferred
     async def _tick(self) -> None:
+        if self._engine.isReplica:
+            # By now somebody may know which engine is the primary one.
+            self._engine.drop()
+            return
         if not self._isSaid and self._engine.isUp:
             # It has not taken what is here: it was starting, for example.
             self._resync()
@@ -148,6 +154,9 @@ class RedisBook(GrantedInRedis):
                 )
         except Exception:
             self._log.failure("The cluster's book failed")
+
+    def _troubled(self, why: str) -> None:
+        self._log.error("The cluster's book cannot be used: {why}", why=why)
 
     async def _beatNow(self) -> None:
         await self._ask(
@@ -182,9 +191,12 @@ class RedisBook(GrantedInRedis):
             self._resync()
 
     async def _sayAll(self) -> None:
-        info = await self._engine.command("INFO", "server")
-        lines = str(info).split("\r\n")
-        self._run = next((each for each in lines if each.startswith("run_id:")), "")
+        info = str(await self._engine.command("INFO", "server"))
+        self._run = runOf(info)
+        self._changes.follow(self._run)
+        info += str(await self._engine.command("INFO", "memory"))
+        for doubt in doubts(info):
+            self._log.warn("The cluster's book is not safe: {doubt}", doubt=doubt)
         await self._beatNow()
         await self.sayFirst()
         self._mayAdmit = True
@@ -196,6 +208,7 @@ class RedisBook(GrantedInRedis):
             if not record.lease or record.lease in self._leases:
                 await self._sayTunnel(record)
         self._isSaid = True
+        self._engine.isWell()
         self._log.info("The cluster's book is there")
         self._changes.tell(Change("resynced"))
 

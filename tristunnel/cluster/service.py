@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.cluster.address import EngineAddress
-from tristunnel.cluster.engine import Engine
+from tristunnel.cluster.changes import BLOCK
 from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.links import MemberLinks
 from tristunnel.cluster.members import Members
@@ -80,20 +80,11 @@ class ClusterService(Service):
         self._grace = grace
         engine = settings.engine
 
-        def connection(patience: float | None) -> Engine:
-            return Engine(
-                engine.endpoint(reactor),
-                engine.name,
-                engine.database,
-                engine.username,
-                engine.password,
-                patience,
-            )
-
+        answer = settings.times.answer
         self.book = RedisBook(
             reactor,
-            connection(settings.times.answer),
-            connection(None),
+            engine.connection(reactor, answer),
+            engine.connection(reactor, BLOCK + answer),
             secrets.token_hex(4),
             {"address": settings.advertise, "version": VERSION},
             settings.times,

@@ -1,0 +1,94 @@
+"""The way to an engine that Sentinels know the place of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from zope.interface import implementer
+
+from tristunnel.cluster.engine import Engine
+from tristunnel.errors import TunnelError
+from tristunnel.util.deferreds import returnsDeferred
+
+__all__ = ["SentinelEndpoint"]
+
+PATIENCE = 1.0
+"""Seconds in which a Sentinel must answer; then the next one is asked."""
+
+
+@implementer(IStreamClientEndpoint)
+class SentinelEndpoint:
+    """
+    Asks before each connection which engine is the primary one now.
+
+    @param reactor: Tells time.
+    @param sentinels: Makes a connection to each Sentinel.
+    @param primary: What they call the engine.
+    @param wayTo: Makes the way to an engine of its host and port.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        sentinels: Sequence[Callable[[], Engine]],
+        primary: str,
+        wayTo: Callable[[str, int], IStreamClientEndpoint],
+    ) -> None:
+        self._reactor = reactor
+        self._sentinels = list(sentinels)
+        self._primary = primary
+        self._wayTo = wayTo
+
+    @returnsDeferred
+    async def connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
+        host, port = await self._ask()
+        connected: IProtocol = await self._wayTo(host, port).connect(protocolFactory)
+        return connected
+
+    async def _ask(self) -> tuple[str, int]:
+        """
+        @raise TunnelError: C{cluster-away}, if no Sentinel knows.
+        """
+        isKnown = False
+        for make in list(self._sentinels):
+            try:
+                found = await self._askOne(make())
+            except TunnelError:
+                continue
+            isKnown = True
+            if found:
+                # Who has answered is asked first the next time.
+                self._sentinels.remove(make)
+                self._sentinels.insert(0, make)
+                return found[0], int(found[1])
+        why = "no Sentinel can be reached: are they running, and right in --cluster?"
+        if isKnown:
+            why = (
+                f"no Sentinel knows an engine {self._primary!r}: is that its name in"
+                " 'sentinel monitor'?"
+            )
+        raise TunnelError("cluster-away", why)
+
+    async def _askOne(self, sentinel: Engine) -> list[str]:
+        up: Deferred[None] = Deferred()
+        sentinel.whenUp = lambda: None if up.called else up.callback(None)
+        sentinel.start()
+        try:
+            await up.addTimeout(PATIENCE, self._reactor, _late)
+            found: list[str] | None = await sentinel.command(
+                "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._primary
+            )
+        finally:
+            sentinel.stop()
+        return found or []
+
+
+def _late(result: object, seconds: float) -> None:
+    raise TunnelError("cluster-away", f"a Sentinel did not answer in {seconds:g} s")
