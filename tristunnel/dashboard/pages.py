@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import IResource
 from twisted.web.server import Request
 from twisted.web.template import Element
 
@@ -34,6 +34,7 @@ from tristunnel.dashboard.render import (
 )
 from tristunnel.dashboard.view import FIRST, Board
 from tristunnel.errors import TunnelError
+from tristunnel.http.assets import Asset, protect
 from tristunnel.http.browsers import Guard
 from tristunnel.http.plain import errorText
 from tristunnel.http.resource import CallerPage, contentType
@@ -54,27 +55,6 @@ __all__ = [
 
 
 _GONE = partial(Question, "It has already ended", "There is nothing left to end.")
-
-_POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
-    b" connect-src 'self'; form-action 'self'; base-uri 'none';"
-    b" frame-ancestors 'none'"
-)
-
-
-def _protect(request: Request) -> None:
-    for name, value in (
-        (b"Content-Security-Policy", _POLICY),
-        (b"X-Frame-Options", b"DENY"),
-        (b"X-Content-Type-Options", b"nosniff"),
-        # Not no-referrer, with which browsers post forms without an Origin.
-        (b"Referrer-Policy", b"same-origin"),
-        (b"Cross-Origin-Resource-Policy", b"same-origin"),
-        (b"Cross-Origin-Opener-Policy", b"same-origin"),
-        (b"Cache-Control", b"no-store"),
-    ):
-        request.setHeader(name, value)
-
 
 def _argument(request: Request, name: bytes) -> str:
     values = (request.args or {}).get(name, [b""])
@@ -102,7 +82,7 @@ class _HTMLPage(CallerPage):
         self.actions = Actions(board)
 
     def render_GET(self, request: Request) -> bytes | int:
-        _protect(request)
+        protect(request)
         return super().render_GET(request)
 
     async def html(
@@ -208,7 +188,7 @@ class ActionPage(_HTMLPage):
         return errorText(request, 405, "Only POST is allowed here.")
 
     def render_POST(self, request: Request) -> bytes | int:
-        _protect(request)
+        protect(request)
         objection = self.guard.objectionToActing(request)
         if objection is not None:
             return errorText(request, 403, objection)
@@ -324,29 +304,6 @@ class EventsPage(_HTMLPage):
         return None
 
 
-class _Part(Resource):
-    """
-    A file of this package; the same for everybody.
-
-    @param name: Its name.
-    @param kind: Its content type.
-    """
-
-    isLeaf = True
-
-    def __init__(self, name: str, kind: bytes) -> None:
-        super().__init__()
-        self._kind = kind
-        self._data = partOf(name)
-
-    def render_GET(self, request: Request) -> bytes:
-        _protect(request)
-        request.setHeader(b"Content-Type", self._kind)
-        # Asked for again each time, so that a new server's page fits.
-        request.setHeader(b"Cache-Control", b"no-cache")
-        return self._data
-
-
 def dashboardPages(
     callers: HTTPCallers, board: Board, guard: Guard
 ) -> dict[bytes, IResource]:
@@ -370,7 +327,7 @@ def dashboardPages(
         path: page(callers, board, guard) for path, page in pages.items()
     }
     return found | {
-        b"dashboard/" + name.encode("ascii"): _Part(name, kind)
+        b"dashboard/" + name.encode("ascii"): Asset(partOf(name), kind)
         for name, kind in parts.items()
     }
 
