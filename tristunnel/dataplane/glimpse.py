@@ -12,7 +12,7 @@ from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.interfaces import Closed
 from tristunnel.wire.first_bytes import spokenBy
 
-__all__ = ["LOOKS", "Speech", "glimpsed"]
+__all__ = ["LOOKS", "Speech", "Stand", "glimpsed", "passDirectly"]
 
 LOOKS = 4
 """Streams that are looked at: of some, such as a scanner's, nothing comes."""
@@ -40,8 +40,15 @@ class Speech:
     heard: Callable[[str], None] = lambda kind: None
 
 
-class _Stand:
-    """Stands for an end, for as long as somebody looks at what it is given."""
+class Stand:
+    """
+    Stands for an end, for as long as somebody looks at what it is given.
+
+    @param look: Called with bytes before the end gets them.
+
+    @ivar end: The end, or what stands for it.
+    @ivar over: Whether nobody looks any more.
+    """
 
     def __init__(self, end: Any, look: Callable[[bytes], None]) -> None:
         self.end = end
@@ -51,7 +58,7 @@ class _Stand:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.end, name)
 
-    def join(self, peer: _Stand, closed: Closed) -> None:
+    def join(self, peer: Stand, closed: Closed) -> None:
         self.end.join(peer.end if peer.over else peer, closed)
 
     def write(self, data: bytes) -> None:
@@ -64,8 +71,8 @@ class _Glimpse:
     def __init__(
         self, speech: Speech, service: Any, visitor: Any, toService: Any, toVisitor: Any
     ) -> None:
-        self.toService = _Stand(toService, self._asked)
-        self.toVisitor = _Stand(toVisitor, self._answered)
+        self.toService = Stand(toService, self._asked)
+        self.toVisitor = Stand(toVisitor, self._answered)
         self._speech = speech
         self._service, self._visitor = service, visitor
         self._question = b""
@@ -84,17 +91,23 @@ class _Glimpse:
             self._speech.heard(self._speech.kind)
 
     def _leave(self) -> None:
-        """Have each end pass its bytes to the other one itself."""
-        for source, stand in (
-            (self._service, self.toVisitor),
-            (self._visitor, self.toService),
-        ):
-            if not stand.over:
-                stand.over = True
-                before, _ = source.passTo(stand.end)
-                if before is not None and before is not stand:
-                    # A rate limiter has come between, and remains.
-                    source.passTo(before)
+        passDirectly(self._service, self.toVisitor)
+        passDirectly(self._visitor, self.toService)
+
+
+def passDirectly(source: Any, stand: Stand) -> None:
+    """
+    Look no more: have an end pass its bytes to the other one itself.
+
+    @param source: The end.
+    @param stand: What it passes them to, or something between does.
+    """
+    if not stand.over:
+        stand.over = True
+        before, _ = source.passTo(stand.end)
+        if before is not None and before is not stand:
+            # A rate limiter has come between, and remains.
+            source.passTo(before)
 
 
 def glimpsed(

@@ -9,7 +9,7 @@ from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.splice import spliceBoth
 from tristunnel.interfaces import Closed, EitherEnd
 
-__all__ = ["ANSWER_LINGER", "GIVEN_UP", "LINGER", "EndPatience", "join"]
+__all__ = ["ANSWER_LINGER", "GIVEN_UP", "LINGER", "EndPatience", "join", "spliceIfPlain"]
 
 LINGER = 3.0
 """Seconds of silence after which a visitor's end-of-file is passed on to an end that
@@ -75,6 +75,13 @@ def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:
     @param one: The end that is told first of its peer.
     @param closed: Called for each end when it is entirely over.
     """
+    spliceIfPlain(one, other)
+    one.join(other, closed)
+    other.join(one, closed)
+
+
+def spliceIfPlain(one: object, other: object) -> None:
+    """Have the kernel move the bytes between two ends, if both are plain sockets."""
     if (
         isinstance(one, SocketEnd)
         and isinstance(other, SocketEnd)
@@ -83,5 +90,3 @@ def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:
         and canSplice()
     ):
         spliceBoth(one, other)
-    one.join(other, closed)
-    other.join(one, closed)

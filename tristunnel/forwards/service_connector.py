@@ -39,6 +39,8 @@ CONNECT_TIMEOUT = 10.0
 
 _AnyEnd = SocketEnd | TransportEnd
 
+_Between = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+
 _NOTHING: Mapping[str, object] = {}
 
 
@@ -113,7 +115,10 @@ class ServiceConnector:
 
         @param target: The service, as messages name it.
         @param endpoint: The service. One that wants to know who comes has a method
-            C{forVisitor}, which is given C{info} and makes the visitor's.
+            C{forVisitor}, which is given C{info} and makes the visitor's. One whose
+            bytes somebody looks at has C{watched}, which is given C{info} and returns
+            the service itself, and what makes of the service's end and the visitor's,
+            and of what is to be joined for them, what is joined in their place.
         @param accept: Called when the service was reached.
         @param refuse: Called instead when it was not; by default the stream is
             broken.
@@ -141,6 +146,7 @@ class _Attempt:
     elsewhere: Callable[[], Deferred[SocketEnd]] | None
     info: Mapping[str, object]
     shown: _AnyEnd | None = None
+    between: _Between | None = None
 
     def begin(self, endpoint: IStreamClientEndpoint) -> None:
         reactor, stream = self.connector.reactor, self.stream
@@ -149,6 +155,9 @@ class _Attempt:
         except TunnelError as refusal:
             self._fail(refusal)
             return
+        watched = getattr(endpoint, "watched", None)
+        if watched is not None:
+            endpoint, self.between = watched(self.info)
         forVisitor = getattr(endpoint, "forVisitor", None)
         if forVisitor is not None:
             endpoint = forVisitor(self.info)
@@ -191,11 +200,13 @@ class _Attempt:
             self.accept(remote)
         visit = Visit(self.target, end, remote, self.info, self.connector.observer)
         speech = self.connector.speechOf(self.target)
-        if speech is None:
-            join(remote, end, visit.ended)
-        else:
+        service: Any = end
+        visitor: Any = remote
+        if speech is not None:
             service, visitor = glimpsed(speech, end, remote, end, remote)
-            join(visitor, service, visit.ended)
+        if self.between is not None:
+            service, visitor = self.between(end, remote, service, visitor)
+        join(visitor, service, visit.ended)
 
     def _leave(self, end: _AnyEnd, dialling: Deferred[SocketEnd]) -> None:
         stream, log = self.stream, self.connector.log

@@ -209,6 +209,15 @@ class _Reader:
         """Whether a head is complete whose message is not."""
         return self._inBody
 
+    def passOver(self) -> None:
+        """
+        The rest of the present message's body is not given to this reader: what comes
+        next begins another message.
+        """
+        self._parser = self.makeParser(self)
+        self._silent = 0
+        self._forget()
+
     def _fed(self, data: bytes) -> int | None:
         """
         Have the parser take bytes.
@@ -359,8 +368,7 @@ class RequestReader(_Reader):
     def goOn(self) -> list[Event]:
         """There was no upgrade: read what came behind the request as HTTP."""
         rest, self.rest = self.rest or b"", None
-        self._parser = self.makeParser(self)
-        self._forget()
+        self.passOver()
         return self.feed(rest) if rest else []
 
     def on_url(self, url: bytes) -> None:
@@ -445,8 +453,7 @@ class ResponseReader(_Reader):
             kept.append(BadMessage(502, "a response to HEAD has a body"))
             self._over = True
         self._bodiless = self.toHead = False
-        self._parser = self.makeParser(self)
-        self._forget()
+        self.passOver()
         return kept
 
     def ended(self) -> list[Event]:

@@ -54,7 +54,8 @@ _MASKER = create_xor_masker(bytes(4), 0)
 _FFI: Any = getattr(_MASKER, "ffi", None)
 _NATIVE: Any = getattr(_MASKER, "lib", None)
 
-_FIN, _RESERVED, _MASKED = 0x80, 0x70, 0x80
+_FIN, _RESERVED, _RSV1, _MASKED = 0x80, 0x70, 0x40, 0x80
+_MESSAGES = (TEXT, BINARY)
 _SHORT, _LONG = 126, 127
 _SIXTEEN = Struct("!BBH")
 _SIXTY_FOUR = Struct("!BBQ")
@@ -92,19 +93,26 @@ class FrameReader:
 
     @param masked: Whether the peer has to mask its frames: a client has to, a
         server must not.
+    @param deflates: Whether messages may be compressed, as permessage-deflate says
+        (RFC 7692). They are returned as they came.
 
     @ivar most: Bytes of the longest message accepted, by opcode. It may change
         between two messages.
     @ivar size: Bytes of the present message as far as its frames have begun.
+    @ivar compressed: Whether that is compressed.
     @ivar small: How many control frames, and frames of less than L{SMALL} bytes,
         have come.
     """
 
-    def __init__(self, masked: bool, most: dict[int, int]) -> None:
+    def __init__(
+        self, masked: bool, most: dict[int, int], deflates: bool = False
+    ) -> None:
         self.most = most
         self.size = 0
+        self.compressed = False
         self.small = 0
         self._masked = masked
+        self._deflates = deflates
         self._partial = b""
         # Of the present message, and of its present frame.
         self._opcode = 0
@@ -206,7 +214,7 @@ class FrameReader:
         """
         opcode = first & 15
         wrong = ""
-        if first & _RESERVED:
+        if first & _RESERVED and not self._mayCompress(first):
             wrong = "RSV bits without an extension"
         elif bool(second & _MASKED) != self._masked:
             wrong = "an unmasked frame" if self._masked else "a masked frame"
@@ -228,6 +236,11 @@ class FrameReader:
         if wrong:
             raise Violation(PROTOCOL_ERROR, wrong)
 
+    def _mayCompress(self, first: int) -> bool:
+        """Whether the RSV bits say no more than that a message is compressed."""
+        opcode = first & 15
+        return self._deflates and first & _RESERVED == _RSV1 and opcode in _MESSAGES
+
     def _begin(self, first: int, length: int) -> None:
         """
         Begin a data frame.
@@ -237,6 +250,7 @@ class FrameReader:
         if first & 15:
             self._opcode = first & 15
             self.size = 0
+            self.compressed = bool(first & _RSV1)
         self.size += length
         self.small += length < SMALL
         if self.size > self.most[self._opcode]:

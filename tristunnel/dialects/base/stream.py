@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tristunnel.dataplane.endings import MovedEnd
+from tristunnel.dataplane.join import spliceIfPlain
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.pieces import NOTHING
-from tristunnel.dataplane.pipes import canSplice
 from tristunnel.dataplane.rate import RateLimiter
 from tristunnel.dataplane.sockets import SocketEnd
-from tristunnel.dataplane.splice import spliceBoth
 from tristunnel.dialects.base.guarded import Guarded
 from tristunnel.dialects.base.stream_carrier import StreamCarrier
 from tristunnel.errors import TunnelError
@@ -389,8 +388,7 @@ class SessionStream(Guarded):
         self._multiplexer.streamMoved(self)
         if isinstance(peer, SocketEnd) and peer.sendsTo(self):
             peer.passTo(moved)
-            if peer.isPlain and moved.isPlain and canSplice():
-                spliceBoth(peer, moved)
+            spliceIfPlain(peer, moved)
 
     def _elsewhereOver(self, reason: TunnelError | None) -> None:
         """The new connection is gone."""
