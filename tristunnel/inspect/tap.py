@@ -1,0 +1,362 @@
+"""
+Looks at the bytes of one stream, in both directions, without touching them.
+
+The two readers are the server's own. What a stream passes that is none of HTTP, or that
+could be read in two ways, ends the looking and nothing else. Behind what is kept of a
+body, its bytes are only counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from sys import maxsize
+
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import Forward
+from tristunnel.inspect.exchange import Exchange, Part
+from tristunnel.inspect.messages import Deflate, MessageTap
+from tristunnel.inspect.record import Record
+from tristunnel.wire.http import (
+    BadMessage,
+    Event,
+    MessageEnd,
+    RequestHead,
+    RequestReader,
+    ResponseHead,
+    ResponseReader,
+)
+from tristunnel.wire.websocket import Violation
+
+__all__ = ["MOST_PIPELINED", "Tap"]
+
+MOST_PIPELINED = 100
+"""Requests of a connection that may wait for their responses while it is looked at."""
+
+_MOST_WAITING = 64 * 1024
+"""Bytes behind a request for another protocol that may wait for the answer to it."""
+
+_UNTIL_CLOSE = maxsize
+_START = b"HTTP/1."
+_BLANK = b"\r\n\r\n"
+
+
+class Tap:
+    """
+    Looks at one stream.
+
+    @param record: What is kept of it.
+    @param forward: Whose stream it is.
+    @param info: What the server said of the visitor.
+    @param letGo: Called once, when nothing more is looked at while bytes may pass.
+    @param replayOf: As for L{Exchange}, of the requests of this stream.
+
+    @ivar whenOver: Called with each exchange that is over.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        forward: Forward,
+        info: Mapping[str, object],
+        letGo: Callable[[], None] = lambda: None,
+        replayOf: int = 0,
+    ) -> None:
+        self.whenOver: Callable[[Exchange], None] = lambda exchange: None
+        self._record = record
+        self._forward = forward
+        self._info = info
+        self._letGo = letGo
+        self._replayOf = replayOf
+        self._requests = RequestReader()
+        self._responses = ResponseReader()
+        # Requests that wait for the end of their responses, in their order, and the
+        # one that still comes.
+        self._open: deque[Exchange] = deque()
+        self._asking: Exchange | None = None
+        self._heads = 0
+        # The last bytes of the head of a response to HEAD.
+        self._tail = b""
+        # Bytes of the present bodies that are only to be counted.
+        self._askSkip = self._answerSkip = 0
+        self._interim = False
+        self._messages: tuple[MessageTap, MessageTap] | None = None
+        self._over = False
+
+    @property
+    def isUpgraded(self) -> bool:
+        """Whether it has become a WebSocket."""
+        return self._messages is not None
+
+    # What the visitor sends
+
+    def asked(self, data: bytes) -> None:
+        """The visitor's bytes."""
+        if self._over:
+            return
+        if self._messages is not None:
+            self._passed(self._messages[0], data)
+            return
+        if self._askSkip:
+            data = self._skipRequest(data)
+            if not data:
+                return
+        self._tookRequests(self._requests.feed(data))
+        rest = self._requests.rest
+        if rest is not None and len(rest) > _MOST_WAITING:
+            self.stop("too much follows a request for another protocol")
+
+    def _skipRequest(self, data: bytes) -> bytes:
+        """Count bytes of a body, and return what is behind them."""
+        asking, skip = self._asking, self._askSkip
+        assert asking is not None
+        count = min(skip, len(data))
+        asking.request.size += count
+        self._askSkip -= count
+        if not self._askSkip:
+            self._requestEnded(MessageEnd([]))
+        return data[count:]
+
+    def _tookRequests(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, RequestHead):
+                self._requestBegan(event)
+            elif isinstance(event, MessageEnd):
+                self._requestEnded(event)
+            elif isinstance(event, BadMessage):
+                self.stop(event.reason)
+            elif isinstance(event, bytes) and self._asking is not None:
+                self._record.took(self._asking, self._asking.request, event)
+            if self._over:
+                return
+        asking = self._asking
+        if asking is not None:
+            self._askSkip = self._rest(asking, asking.request, self._requests)
+
+    def _requestBegan(self, head: RequestHead) -> None:
+        if len(self._open) >= MOST_PIPELINED:
+            self.stop("too many requests wait for their answers")
+            return
+        made = self._record.began(self._forward, self._info, head, self._replayOf)
+        self._asking = made
+        self._open.append(made)
+        self._heads += head.method == b"HEAD"
+
+    def _requestEnded(self, end: MessageEnd) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            self._record.partEnded(asking, asking.request, end.trailers)
+
+    def _rest(
+        self, exchange: Exchange, part: Part, reader: RequestReader | ResponseReader
+    ) -> int:
+        """How many bytes of a body are only to be counted from now on."""
+        head = part.head
+        if head.chunked or not (reader.inBody and self._record.isFull(exchange, part)):
+            return 0
+        skip = _UNTIL_CLOSE if head.length is None else head.length - part.size
+        if skip > 0:
+            reader.passOver()
+        return skip
+
+    # What the service sends
+
+    def answered(self, data: bytes) -> None:
+        """The service's bytes."""
+        if self._over:
+            return
+        if self._messages is not None:
+            self._passed(self._messages[1], data)
+            return
+        if self._answerSkip:
+            data = self._skipResponse(data)
+        if not data or self._over:
+            return
+        front = self._front
+        if front is not None and front.firstByte is None:
+            front.firstByte = self._record.seconds()
+        if self._heads:
+            self._answeredByParts(data)
+        else:
+            self._tookResponses(self._responses.feed(data))
+
+    @property
+    def _front(self) -> Exchange | None:
+        """Whose response comes."""
+        return self._open[0] if self._open else None
+
+    def _skipResponse(self, data: bytes) -> bytes:
+        front, skip = self._front, self._answerSkip
+        assert front is not None and front.response is not None
+        count = min(skip, len(data))
+        front.response.size += count
+        if skip != _UNTIL_CLOSE:
+            self._answerSkip -= count
+            if not self._answerSkip:
+                self._responseEnded(MessageEnd([]))
+        return data[count:]
+
+    def _answeredByParts(self, data: bytes) -> None:
+        """
+        Have responses read one by one: whether one answers a C{HEAD} must be known when
+        its head is complete, and what it says of a body's length is not to be believed.
+        """
+        at, end = 0, len(data)
+        while at < end and not self._over:
+            if self._messages is not None:
+                self._passed(self._messages[1], data[at:])
+                return
+            if self._answerSkip:
+                at = end - len(self._skipResponse(data[at:]))
+                continue
+            front = self._front
+            toHead = front is not None and front.asked.method == b"HEAD"
+            self._responses.toHead = toHead
+            if toHead:
+                whole = self._tail + data[at:]
+                found = whole.find(_BLANK)
+                stop = end - (len(whole) - found - len(_BLANK)) if found >= 0 else end
+                self._tail = b"" if found >= 0 else whole[-3:]
+            else:
+                found = data.find(_START, at + 1) if self._heads else -1
+                stop = found if found >= 0 else end
+            self._tookResponses(self._responses.feed(data[at:stop]))
+            at = stop
+
+    def _tookResponses(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, ResponseHead):
+                self._responseBegan(event)
+            elif isinstance(event, MessageEnd):
+                self._responseEnded(event)
+            elif isinstance(event, BadMessage):
+                self.stop(event.reason)
+            elif isinstance(event, bytes):
+                front = self._front
+                if front is not None and front.response is not None:
+                    self._record.took(front, front.response, event)
+            if self._over:
+                return
+        if self._responses.rest is not None:
+            self._upgraded(self._responses.rest)
+            return
+        front = self._front
+        if front is not None and front.response is not None:
+            self._answerSkip = self._rest(front, front.response, self._responses)
+
+    def _responseBegan(self, head: ResponseHead) -> None:
+        front = self._front
+        self._interim = head.isInterim
+        if front is None:
+            # Such as 408, to nobody's request.
+            return
+        if head.isInterim:
+            self._record.answeredFirst(front, head.status)
+        else:
+            self._record.answered(front, head)
+
+    def _responseEnded(self, end: MessageEnd) -> None:
+        if self._interim:
+            self._interim = False
+            return
+        if not self._open or self._responses.rest is not None:
+            return
+        front = self._open.popleft()
+        self._heads -= front.asked.method == b"HEAD"
+        if front.response is not None:
+            self._record.partEnded(front, front.response, end.trailers)
+        self._finished(front)
+        if self._requests.rest is not None and not self._open:
+            # Another protocol was asked for, and not agreed to.
+            self._tookRequests(self._requests.goOn())
+
+    def _finished(self, exchange: Exchange, problem: str = "") -> None:
+        self._record.over(exchange, problem)
+        self.whenOver(exchange)
+
+    # Another protocol
+
+    def _upgraded(self, answered: bytes) -> None:
+        """
+        The service has agreed to another protocol.
+
+        @param answered: What came behind its response.
+        """
+        front = self._front
+        head = None if front is None else front.answer
+        if (
+            front is None
+            or head is None
+            or head.status != 101
+            or head.upgrade.lower() != b"websocket"
+        ):
+            self.stop("it is another protocol than HTTP from here on")
+            return
+        asked, self._requests.rest = self._requests.rest, None
+        deflate = Deflate(head)
+        self._messages = (
+            MessageTap(self._record, front, True, deflate),
+            MessageTap(self._record, front, False, deflate),
+        )
+        if front.response is not None:
+            self._record.partEnded(front, front.response, [])
+        for tap, data in zip(self._messages, (asked, answered), strict=True):
+            if data and not self._over:
+                self._passed(tap, data)
+
+    def _passed(self, tap: MessageTap, data: bytes) -> None:
+        try:
+            tap.feed(data)
+        except Violation as violation:
+            self.stop(f"it is no WebSocket: {violation}")
+
+    # The end
+
+    def answeringEnded(self) -> None:
+        """The service sends no more."""
+        if self._over:
+            return
+        if self._messages is not None:
+            self._end("")
+            return
+        if self._answerSkip == _UNTIL_CLOSE:
+            self._answerSkip = 0
+            self._responseEnded(MessageEnd([]))
+        else:
+            events = self._responses.ended()
+            if not any(isinstance(event, BadMessage) for event in events):
+                self._tookResponses(events)
+        self._end("the service closed the connection before its answer was complete")
+
+    def broken(self, reason: TunnelError | None) -> None:
+        """
+        Nothing more passes.
+
+        @param reason: Why, or C{None} after an orderly end.
+        """
+        if self._over:
+            return
+        if reason is not None:
+            self._end(reason.message)
+        elif self._messages is not None:
+            self._end("")
+        else:
+            self._end("the connection ended before the answer was complete")
+
+    def stop(self, reason: str) -> None:
+        """
+        Look no more, whatever passes.
+
+        @param reason: Why.
+        """
+        if not self._over:
+            self._record.notLookedAt(self._forward, reason)
+            self._end(f"not shown from here on: {reason}")
+            self._letGo()
+
+    def _end(self, problem: str) -> None:
+        self._over = True
+        left, self._open = self._open, deque()
+        self._messages = None
+        for exchange in left:
+            self._finished(exchange, problem)

@@ -1,0 +1,164 @@
+"""
+A service whose visitors' requests are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from tristunnel.dataplane.glimpse import Stand, passDirectly
+from tristunnel.dataplane.join import spliceIfPlain
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import Forward
+from tristunnel.inspect.record import Record
+from tristunnel.inspect.tap import Tap
+from tristunnel.interfaces import Closed
+
+__all__ = ["WatchedEndpoint", "watch"]
+
+_log = Logger()
+
+
+class _TappedEnd(Stand):
+    """
+    Stands for one end of a stream that is looked at.
+
+    @param ended: Called before the end is told that no more follows.
+    @param broken: Called when nothing more passes.
+    """
+
+    def __init__(
+        self,
+        end: Any,
+        look: Callable[[bytes], None],
+        ended: Callable[[], None],
+        broken: Closed,
+    ) -> None:
+        super().__init__(end, look)
+        self._ended = ended
+        self._broken = broken
+
+    def join(self, peer: Stand, closed: Closed) -> None:
+        def over(reason: TunnelError | None) -> None:
+            self._broken(reason)
+            closed(reason)
+
+        super().join(peer, over)
+
+    def finish(self) -> None:
+        self._ended()
+        self.end.finish()
+
+    def reset(self, reason: TunnelError) -> None:
+        self._broken(reason)
+        self.end.reset(reason)
+
+
+class _Looking:
+    """Looks at one stream. What fails here ends the looking, and not the stream."""
+
+    def __init__(
+        self, record: Record, forward: Forward, info: Mapping[str, object]
+    ) -> None:
+        self._tap = Tap(record, forward, info, self._letGo)
+        self._ends: tuple[Any, Any]
+        self._stands: tuple[_TappedEnd, _TappedEnd]
+        self._open = 2
+
+    def between(
+        self, service: Any, visitor: Any, toService: Any, toVisitor: Any
+    ) -> tuple[Any, Any]:
+        """
+        Put this between two ends.
+
+        @param service: The service's end itself.
+        @param visitor: The visitor's.
+        @param toService: What is to be joined for the service: the end, or what stands
+            for it.
+        @param toVisitor: Likewise for the visitor.
+        @return: What is to be joined in the place of these two.
+        """
+        tap = self._tap
+        asked = partial(self._safely, tap.asked)
+        answered = partial(self._safely, tap.answered)
+        ended = partial(self._safely, tap.answeringEnded)
+        self._ends = service, visitor
+        self._stands = (
+            _TappedEnd(toService, asked, lambda: None, self._broken),
+            _TappedEnd(toVisitor, answered, ended, self._broken),
+        )
+        return self._stands
+
+    def _safely(self, look: Callable[..., None], *data: bytes) -> None:
+        try:
+            look(*data)
+        except Exception:
+            _log.failure("What passes could not be looked at")
+            self._tap.stop("of a fault, which the log shows")
+
+    def _broken(self, reason: TunnelError | None) -> None:
+        """One of the two ends is over, or is broken."""
+        self._open -= 1
+        if reason is not None or not self._open:
+            self._safely(partial(self._tap.broken, reason))
+
+    def _letGo(self) -> None:
+        service, visitor = self._ends
+        toService, toVisitor = self._stands
+        passDirectly(service, toVisitor)
+        passDirectly(visitor, toService)
+        if toService.end is service and toVisitor.end is visitor:
+            spliceIfPlain(service, visitor)
+
+
+@implementer(IStreamClientEndpoint)
+@dataclass(frozen=True, eq=False)
+class WatchedEndpoint:
+    """
+    A service whose visitors' requests are looked at. L{connect} itself is for checks,
+    which are nobody's requests.
+
+    @ivar below: The service.
+    @ivar forward: What it is offered as.
+    @ivar record: What is kept.
+    """
+
+    below: IStreamClientEndpoint
+    forward: Forward
+    record: Record
+
+    def watched(
+        self, info: Mapping[str, object]
+    ) -> tuple[IStreamClientEndpoint, Callable[[Any, Any, Any, Any], tuple[Any, Any]]]:
+        """As L{ServiceConnector.connect} has it."""
+        return self.below, _Looking(self.record, self.forward, info).between
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        made: Deferred[IProtocol] = self.below.connect(protocolFactory)
+        return made
+
+
+def watch(forward: Forward, record: Record) -> Forward:
+    """
+    Have a forward's requests looked at, if it may have any.
+
+    @param record: What keeps them.
+    @return: The same forward, with another endpoint; or itself.
+    """
+    inner = forward.inner
+    if forward.isUDP or (inner is not None and inner.gateway is not None):
+        return forward
+    endpoint: Any = forward.endpoint
+    return replace(forward, endpoint=WatchedEndpoint(endpoint, forward, record))
