@@ -33,6 +33,9 @@ from tristunnel.client.control import (
 )
 from tristunnel.client.status import ProcessStatus
 from tristunnel.errors import TunnelError
+from tristunnel.inspect.calls import callsOf
+from tristunnel.inspect.record import Limits, Record
+from tristunnel.inspect.replay import Replays
 
 
 class ParseTests(SynchronousTestCase):
@@ -91,7 +94,9 @@ class DocumentationTests(SynchronousTestCase):
         """Every call of a client has an entry in the reference."""
         found = re.findall(r"^``(\w+)\(.*\)``$", self.section, re.M)
         methods = statusMethods(ProcessStatus(Clock().seconds))
-        self.assertEqual(found, [*methods, "reload"])
+        record = Record(Limits(), Clock().seconds)
+        calls = callsOf(record, Replays(Clock(), record), str)
+        self.assertEqual(found, [*methods, "reload", *calls])
 
     def test_names(self) -> None:
         """What they answer is there, too."""

@@ -193,6 +193,10 @@ STORIES: dict[str, Story] = {
     ),
     # No visitor is sent to a service before its first check.
     "docs/howto/several.rst": Story(before=(*_TOKEN, _TOKENS), unvisited=("--health",)),
+    # Port 4040 may be somebody else's.
+    "docs/howto/inspect.rst": Story(
+        before=(_SERVER,), replace={" --inspect": " --inspect=localhost:0"}
+    ),
     "docs/howto/paas.rst": Story(
         before=("export SECRET='correct horse battery staple'",),
         replace={

@@ -125,6 +125,7 @@ class CallRequest:
     @ivar timeout: Seconds to wait for the answer.
     @ivar proxy: The proxy's URL; C{none} for no proxy; empty for what the
         environment says.
+    @ivar verbatim: As for L{PendingCalls}.
     """
 
     target: Target
@@ -136,6 +137,7 @@ class CallRequest:
     insecure: bool = False
     timeout: float = 30.0
     proxy: str = ""
+    verbatim: bool = False
 
 
 def parseTarget(text: str) -> Target:
@@ -479,7 +481,7 @@ async def ask(reactor: IReactorTime, request: CallRequest) -> object:
     headers = {"Content-Type": "application/json"}
     if request.authorization is not None:
         headers["Authorization"] = request.authorization
-    pending = PendingCalls()
+    pending = PendingCalls(verbatim=request.verbatim)
     body, result = pending.call(request.method, request.params)
 
     def late(_: object, seconds: float) -> NoReturn:

@@ -16,6 +16,7 @@ from tristunnel.config.help import Group
 from tristunnel.config.servers import defaultConfigFile
 from tristunnel.errors import badOption, printable
 from tristunnel.forwards.forward import Forward
+from tristunnel.inspect.options import INSPECT
 from tristunnel.util.words import isName
 
 __all__ = [
@@ -102,6 +103,8 @@ class _Offer(Options):
     def __init__(self) -> None:
         super().__init__()
         gone = {"managed", "tunnel", "listen", "service", "dial-allow", "config"}
+        if self.isUDP:
+            gone |= set(INSPECT.names)
         self.longOpt = [each for each in self.longOpt if each.rstrip("=") not in gone]
         # Words are the services, and --to is the server.
         self.docs = {

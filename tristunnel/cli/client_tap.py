@@ -58,6 +58,7 @@ from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward
 from tristunnel.hooks.options import HOOKS, HookOptionsMixin
+from tristunnel.inspect.options import INSPECT, InspectOptionsMixin
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.command_line import exposedSecrets
 from tristunnel.util.files import stateDirectory, stateVariable
@@ -86,6 +87,7 @@ class Options(
     DialOptionsMixin,
     PolicyOptionsMixin,
     HealthOptionsMixin,
+    InspectOptionsMixin,
     ConnectOptionsMixin,
     HookOptionsMixin,
     ClientOptions,
@@ -113,6 +115,7 @@ class Options(
         IDENTITY,
         VISITORS,
         HEALTH,
+        INSPECT,
         Group(
             "Visiting a service, or serving one tunnel",
             "listen=ENDPOINT service=NAME dial-allow=HOST:PORTS tunnel=URI to=SERVICE",
@@ -346,6 +349,7 @@ class Options(
         self.stateDirectory = stateDirectory(self["state-dir"])
         if self["rpc"] and self["rpc"] != OFF:
             self.control = parseControl(reactor, self["rpc"])
+        self.checkInspect(reactor)
         told = {name: self[name] for name in self.told if name in self}
         self.exposed = exposedSecrets(told)
         if self.count and not self.section:
@@ -385,6 +389,8 @@ class Options(
         parseTell(self["tell"])
         if self["standby"] and (tunnel or self["listen"]):
             raise badOption("--standby goes with --forward, to offer services")
+        if self["inspect"] and self["listen"]:
+            raise badOption("--inspect is about services that are shared: leave it out")
         if self["check-idle"] is not None and not self["check"]:
             raise badOption("--check-idle goes with --check")
 

@@ -22,6 +22,7 @@ from tristunnel.cli.completion import (
 from tristunnel.cli.install import addInstallCommand
 from tristunnel.cli.invite import addInviteCommand
 from tristunnel.cli.join import addJoinCommand
+from tristunnel.cli.requests import addRequestsCommands
 from tristunnel.cli.running import PROGRAMS, parseProgram, runProgram
 from tristunnel.cli.status import addStatusCommand
 from tristunnel.cli.token import addTokenCommands
@@ -106,6 +107,7 @@ def parser() -> _Whole:
     addInviteCommand(commands)
     addTokenCommands(commands)
     addStatusCommand(commands)
+    addRequestsCommands(commands)
     addAccessCommands(commands)
     addClusterCommands(commands)
     addInstallCommand(commands, parseProgram)

@@ -12,13 +12,14 @@ from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import CheckService, Finding, Inquiry
 from tristunnel.client.fleet import Clients
 from tristunnel.client.options import ClientOptions
-from tristunnel.config.reload import Reload
+from tristunnel.config.reload import Changes, Reload
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.table import ours
 from tristunnel.hooks.certificates import CertificateWatch
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.observers import HookedClient
 from tristunnel.hooks.options import hooksOf
+from tristunnel.inspect.inspector import Inspector
 from tristunnel.model.observer import ClientObserver, severalObservers
 from tristunnel.screen.client import ClientWatch
 from tristunnel.util.command_line import endWithUsage, hideExposed
@@ -86,6 +87,7 @@ def _make(
         exitWith(1)
         reactor.callWhenRunning(reactor.stop)
 
+    inspector = _inspector(reactor, options, watch)
     hooks = hooksOf(reactor, options, "client")
     clients = Clients(reactor, options, _observers(watch, hooks), ended)
     reactor.addSystemEventTrigger(
@@ -94,11 +96,34 @@ def _make(
     if hooks is not None:
         shown = {each["certificate"] for each in options.each} - {"", None}
         CertificateWatch(reactor, hooks, sorted(shown)).setServiceParent(clients)
-    reload = Reload(options, clients.change)
+
+    async def change(old: ClientOptions, new: ClientOptions) -> Changes:
+        if inspector is not None:
+            _watchAll(inspector, new)
+        return await clients.change(old, new)
+
+    reload = Reload(options, change)
     watch.methods["reload"] = lambda caller: reload.reload()
     ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(clients)
     service = watch.around(clients, ended)
     return service if hooks is None else hooks.around(service)
+
+
+def _inspector(
+    reactor: Any, options: ClientOptions, watch: ClientWatch
+) -> Inspector | None:
+    """What keeps requests, if anybody has asked for that."""
+    if options.inspection is None:
+        return None
+    inspector = Inspector(reactor, options.inspection)
+    _watchAll(inspector, options)
+    watch.inspect(inspector)
+    return inspector
+
+
+def _watchAll(inspector: Inspector, options: ClientOptions) -> None:
+    for each in options.each:
+        each.forwards = inspector.watch(each.forwards)
 
 
 def _observers(

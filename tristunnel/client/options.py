@@ -19,6 +19,7 @@ from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.forwards.options import ForwardOptions
+from tristunnel.inspect.options import InspectSettings
 from tristunnel.model.names import HOSTS
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.port_ranges import expandedForward, pairedPorts
@@ -68,12 +69,14 @@ class ClientOptions(ConfiguredOptions):
     @ivar managed: What the server may ask for, or C{None} for nothing.
     @ivar exposed: Secrets on the command line, which others of this machine can read.
     @ivar control: Where calls about it are answered; C{None}: in its directory.
+    @ivar inspection: What is kept of requests, and where it is shown, or C{None}.
     """
 
     processWide: ClassVar[frozenset[str]] = frozenset(
         (
             *("check", "check-idle", "event-secret-file", "log-format"),
-            *("no-screen", "on-event", "rpc"),
+            *("inspect", "inspect-body", "inspect-memory", "inspect-remote"),
+            *("inspect-requests", "no-screen", "on-event", "rpc"),
         )
     )
     """Options that are about the whole process, of which each client may be one."""
@@ -87,6 +90,7 @@ class ClientOptions(ConfiguredOptions):
         self.localEndpoint: Any = None
         self.stateDirectory = Path()
         self.control: ControlPort | None = None
+        self.inspection: InspectSettings | None = None
         self.managed: Consent | None = None
         self.exposed: dict[str, tuple[str, list[str]]] = {}
         self.dials: list[Dial] = []

@@ -433,6 +433,7 @@ class ProcessStatus:
 
     @ivar events: What happened lately.
     @ivar changed: Called when there is something new to be seen.
+    @ivar more: Makes what others have to add to L{describe}.
     @ivar isStopping: Whether the process was told to stop.
     @ivar former: Counts of clients that are no more.
     """
@@ -443,6 +444,7 @@ class ProcessStatus:
         self.seconds = seconds
         self.events = RecentEvents(now)
         self.changed: Callable[[], None] = lambda: None
+        self.more: Callable[[], dict[str, object]] = dict
         self.isStopping = False
         self._stopsAt = 0.0
         self._began = self._sampled = seconds()
@@ -548,6 +550,7 @@ class ProcessStatus:
             "rateOut": round(rates[1]),
             "rates": [[round(one), round(other)] for one, other in self._samples],
             "events": [each.describe() for each in self.events.latest(events)],
+            **self.more(),
         }
 
     def tunnels(self) -> list[dict[str, object]]:

@@ -33,6 +33,7 @@ from tristunnel.version import VERSION
 __all__ = ["CheckedOptions", "ConfiguredOptions"]
 
 _OPTION = re.compile(r"--([a-z][a-z-]*)")
+_PLACE = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]+")
 
 _keysOf = cache(keysOf)
 
@@ -66,6 +67,11 @@ class CheckedOptions(usage.Options):
 
     meant: ClassVar[Mapping[str, str]] = {}
     """What to say of options that other programs have."""
+
+    optional: ClassVar[Mapping[str, str]] = {}
+    """What options mean that may stand without a value. One takes the next word only if
+    that is C{HOST:PORT}, as none of ours is otherwise; any other is written behind
+    C{=}."""
 
     # Whether a mistake ends the program; else it is raised, also within twistd.
     _ends = True
@@ -122,6 +128,7 @@ class CheckedOptions(usage.Options):
 
     def _inOrder(self, words: Sequence[str]) -> list[str]:
         """Put options first, wherever they are."""
+        words = self._completed(words)
         try:
             pairs, others = getopt.gnu_getopt(list(words), self.shortOpt, self.longOpt)
         except getopt.error as error:
@@ -146,6 +153,16 @@ class CheckedOptions(usage.Options):
         for word in others:
             ordered += [f"--{self.words}", word] if self.words else [word]
         return ordered
+
+    def _completed(self, words: Sequence[str]) -> list[str]:
+        """Give options their values that may stand without."""
+        made: list[str] = []
+        for index, word in enumerate(words):
+            meant = self.optional.get(word.removeprefix("--"))
+            following = words[index + 1] if words[index + 1 :] else ""
+            alone = word.startswith("--") and not _PLACE.fullmatch(following)
+            made.append(f"{word}={meant}" if meant and alone else word)
+        return made
 
     def parseArgs(self, *words: str) -> None:
         if words:

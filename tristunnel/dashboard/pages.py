@@ -56,6 +56,7 @@ __all__ = [
 
 _GONE = partial(Question, "It has already ended", "There is nothing left to end.")
 
+
 def _argument(request: Request, name: bytes) -> str:
     values = (request.args or {}).get(name, [b""])
     return bytes(values[0][:200]).decode("utf-8", "replace")

@@ -9,7 +9,14 @@ from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.splice import spliceBoth
 from tristunnel.interfaces import Closed, EitherEnd
 
-__all__ = ["ANSWER_LINGER", "GIVEN_UP", "LINGER", "EndPatience", "join", "spliceIfPlain"]
+__all__ = [
+    "ANSWER_LINGER",
+    "GIVEN_UP",
+    "LINGER",
+    "EndPatience",
+    "join",
+    "spliceIfPlain",
+]
 
 LINGER = 3.0
 """Seconds of silence after which a visitor's end-of-file is passed on to an end that

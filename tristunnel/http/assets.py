@@ -18,7 +18,7 @@ _POLICY = (
 
 
 def protect(request: Request) -> None:
-    """Have a browser run nothing in an answer but our own files, and keep none of it."""
+    """Have a browser run nothing but our own files, and keep none of the answer."""
     for name, value in (
         (b"Content-Security-Policy", _POLICY),
         (b"X-Frame-Options", b"DENY"),

@@ -50,11 +50,15 @@ class PendingCalls:
     """
     Makes requests with ids of their own, and matches the answers to them.
 
+    @param verbatim: Whether text in results stays as it came, for whoever writes it
+        nowhere.
+
     @ivar maximum: How many calls may wait for an answer at one time.
     """
 
-    def __init__(self, maximum: int = 1000) -> None:
+    def __init__(self, maximum: int = 1000, verbatim: bool = False) -> None:
         self.maximum = maximum
+        self._verbatim = verbatim
         self._ids = count(1)
         self._waiting: dict[int, Deferred[object]] = {}
 
@@ -94,7 +98,8 @@ class PendingCalls:
     def answered(self, response: object) -> bool:
         """
         Take in an answer. Its text ends up in logs, on terminals and in the
-        input of scripts, so what is not printable in it is replaced.
+        input of scripts, so what is not printable in it is replaced, unless
+        somebody else looks after that.
 
         @param response: Parsed JSON, as it came; anything at all is tolerated.
         @return: Whether it answered a call. If not, it came too late, or it
@@ -111,7 +116,8 @@ class PendingCalls:
         if response.get("error") is not None:
             result.errback(errorFrom(printableIn(response["error"])))
         elif "result" in response:
-            result.callback(printableIn(response["result"]))
+            found = response["result"]
+            result.callback(found if self._verbatim else printableIn(found))
         else:
             result.errback(errorFrom(None))
         return True

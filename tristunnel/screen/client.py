@@ -27,6 +27,7 @@ from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.options import ClientOptions
 from tristunnel.client.status import ProcessStatus, statusTicks
 from tristunnel.errors import printable
+from tristunnel.inspect.inspector import Inspector
 from tristunnel.model.observer import ClientObserver, severalObservers
 from tristunnel.screen.model import Page, clientPage, qrTargets
 from tristunnel.screen.terminal import Terminal
@@ -45,6 +46,9 @@ __all__ = [
 
 _EVENTS = 60
 """Events that the tallest screen is given."""
+
+_REQUESTS = 8
+"""Requests that a screen shows, and C{status}."""
 
 _LEVELS = {LogLevel.warn: "warn", LogLevel.error: "error", LogLevel.critical: "error"}
 
@@ -213,6 +217,7 @@ class ClientWatch:
         self._reactor = reactor
         self._options = options
         self._terminal = screenTerminal(options)
+        self._inspector: Inspector | None = None
         self._log = ScreenLog(self.status.events)
         if self._terminal is not None:
             self._log.start()
@@ -221,6 +226,21 @@ class ClientWatch:
             "client",
             "'tristunnel status' shows what it does",
         )
+
+    def inspect(self, inspector: Inspector) -> None:
+        """Show requests, too."""
+        self._inspector = inspector
+        self.methods.update(inspector.calls)
+        self.status.more = lambda: {
+            "page": inspector.page,
+            "requests": inspector.latest(_REQUESTS),
+        }
+        inspector.record.changed = lambda: self.status.changed()
+        real, out = sys.__stdout__, outputOf(sys.__stdout__)
+        isTerminal = real is not None and real.isatty() and not self.hasScreen
+        if out is not None and isTerminal:
+            # A secret: for people, and for no log.
+            inspector.opened = lambda url: print(f"Requests: {url}", file=out)
 
     @property
     def hasScreen(self) -> bool:
@@ -261,6 +281,9 @@ class ClientWatch:
                     self._reactor, port, self.methods, lambda reason: failed()
                 )
             )
+        if self._inspector is not None:
+            self._inspector.failed = lambda reason: failed()
+            beside.append(self._inspector)
         grace = max(each["grace"] for each in options.each)
         if terminal is None:
             return WatchedClient(client, status, grace, *beside)
@@ -282,7 +305,11 @@ class ClientWatch:
         status = self.status
         hint = "q stops at once" if status.isStopping else "q stops"
         code = ("c QR code",) if self._codes() else ()
-        return clientPage(status.describe(_EVENTS), (hint, *code))
+        shown = status.describe(_EVENTS)
+        if self._inspector is not None:
+            # A secret: for this screen, and not for what is asked from elsewhere.
+            shown["page"] = self._inspector.url
+        return clientPage(shown, (hint, *code))
 
     def _codes(self) -> list[str]:
         return qrTargets({"tunnels": self.status.tunnels()})

@@ -159,6 +159,8 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     facts.append(Fact("Visitors", _visitors(status)))
     # What comes from the visitors goes down to the service.
     facts += _traffic(status, "down", "up")
+    if status.get("page"):
+        facts.append(Fact("Requests", f"shown at {printable(status['page'])}"))
     named = any(tunnel.get("name") for tunnel in tunnels)
     names = ("Name",) if named else ()
     columns = ("Address", *names, "Service", "Now", "In all", "Down", "Up")
@@ -167,9 +169,37 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     title = f"tristunnel {printable(status['version'])}"
     if "where" in status:
         title += f", client {status['pid']}"
-    return Page(
-        title, facts, [table], [_event(event) for event in status["events"]], hints
+    tables = [table]
+    if "requests" in status:
+        tables.append(_requests(status["requests"]))
+    events = [_event(event) for event in status["events"]]
+    return Page(title, facts, tables, events, hints)
+
+
+def _requests(requests: Sequence[Mapping[str, Any]]) -> Table:
+    """The latest requests of visitors."""
+    columns = ("Requests", "Service", "Status", "Time", "Bytes")
+    return Table("Requests", columns, [*map(_request, requests)], 2, "no request yet")
+
+
+def _request(request: Mapping[str, Any]) -> Row:
+    status, seconds = request["status"], request["seconds"]
+    shown = "..." if status is None else str(status)
+    mood = GOOD
+    if not request["over"]:
+        mood = PLAIN
+    elif request["problem"] or status is None or status >= 500:
+        mood, shown = BAD, "none" if status is None else shown
+    elif status >= 400:
+        mood = WARY
+    cells = (
+        printable(f"{request['method']} {request['path']}"),
+        printable(request["target"]),
+        shown,
+        "" if seconds is None else f"{seconds * 1000:,.0f} ms",
+        amount(request["responseSize"]),
     )
+    return Row(mood, cells)
 
 
 def _tunnel(tunnel: Mapping[str, Any], named: bool) -> Row:
