@@ -16,6 +16,8 @@ from tristunnel.gate.gate import VisitorGate
 from tristunnel.gate.provider import Providers
 from tristunnel.gate.seal import Seal
 from tristunnel.model.gate import gateFrom
+from tristunnel.model.memory_book import MemoryBook
+from tristunnel.service.access import AccessGrants
 from tristunnel.service.preauth import PreauthLimiter
 
 HTML = "Accept: text/html\r\n"
@@ -47,8 +49,9 @@ class GateTestCase(VisitorTestCase):
         self.working: list[tuple[Callable[[], bool], Deferred[bool]]] = []
         attempts = Attempts(self.clock, self.limiter, self._work)
         self.providers = Providers(self.clock)
+        self.access = AccessGrants(self.clock, MemoryBook(self.clock))
         self.gate = self.site.gate = VisitorGate(
-            self.seal, attempts, self.names, self.providers
+            self.seal, attempts, self.names, self.providers, self.access
         )
 
     def _work(self, call: Callable[[], bool]) -> Deferred[bool]:
@@ -74,11 +77,13 @@ class GateTestCase(VisitorTestCase):
         visitor.dataReceived(request(target=target, lines=lines, **more))
         return self.answer().decode()
 
-    def post(self, target: str, lines: str = "", **fields: str) -> str:
+    def post(
+        self, target: str, lines: str = "", host: str = "a.example", **fields: str
+    ) -> str:
         body = urlencode(fields)
         visitor = self.connect("https" in lines)
         length = f"{lines}Content-Length: {len(body)}\r\n"
-        head = request(target=target, lines=length, method="POST")
+        head = request(host, target, length, "POST")
         visitor.dataReceived(head + body.encode())
         return self.answer().decode()
 

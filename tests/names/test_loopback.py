@@ -34,8 +34,8 @@ class _Pages(Resource):
         return request.content.read()
 
 
-class NamesLoopbackTests(LoopbackTestCase):
-    """Requests over our own sockets."""
+class NamesLoopbackCase(LoopbackTestCase):
+    """A server with names below C{example}."""
 
     async def serve(self, *forwards: str) -> int:
         await self.startServer()
@@ -59,6 +59,10 @@ class NamesLoopbackTests(LoopbackTestCase):
         talk.say(data)
         await talk.until(lambda talk: bytes(talk.data[before:]).endswith(ends))
         return bytes(talk.data[before:])
+
+
+class NamesLoopbackTests(NamesLoopbackCase):
+    """Requests over our own sockets."""
 
     async def test_requests(self) -> None:
         """Requests for two names on one connection, and a body both ways."""

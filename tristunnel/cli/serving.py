@@ -395,7 +395,7 @@ class Serving(MultiService):
         seal = Seal(partial(keyFrom, options.stateDirectory, shared), time.time)
         attempts = Attempts(self._reactor, self._makeLimiter())
         providers = Providers(self._reactor, options["oidc-issuer"])
-        return VisitorGate(seal, attempts, self._names, providers)
+        return VisitorGate(seal, attempts, self._names, providers, self._tunnels.access)
 
     def _accessFile(self, path: str) -> LogFile:
         try:

@@ -137,14 +137,15 @@ class Actions:
     async def grantable(self, caller: Caller, identifier: str) -> TunnelRecord | None:
         """
         Find a tunnel that somebody may grant access to: it is theirs and has a
-        name.
+        name, or lets visitors in by links.
         """
         try:
             record = await self._service.entries.find(identifier)
         except TunnelError:
             return None
         mine = self._service.rights.mayControl(caller.identity, ownerOf(record))
-        return record if mine and record.name else None
+        has = record.name or Granting(self._service).linked(record)
+        return record if mine and has else None
 
     async def grant(
         self,
@@ -165,10 +166,12 @@ class Actions:
         seconds = parseDuration(ttl)
         if uses and not (uses.isascii() and uses.isdecimal() and len(uses) < 9):
             raise badOption("how often takes a number, or nothing")
-        uri: str = await Granting(self._service).grantAccess(
-            caller, tunnel.name, seconds, address, token, int(uses or 0)
+        granting = Granting(self._service)
+        name = tunnel.name or granting.linked(tunnel).partition(":")[2]
+        uri: str = await granting.grantAccess(
+            caller, name, seconds, address, token, int(uses or 0)
         )
-        text = f"granted access to {tunnel.name} for {formatDuration(seconds)}"
+        text = f"granted access to {name} for {formatDuration(seconds)}"
         self._tell(caller, tunnel.owner, text)
         return uri
 

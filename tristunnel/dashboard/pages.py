@@ -285,6 +285,10 @@ class ActionPage(_HTMLPage):
             form = self.guard.formToken(request, caller)
             again = GrantForm(tunnel, form, wanted, refusal.message)
             return await self.html(request, again, 400)
+        if uri.startswith("http"):
+            text = "Whoever opens it comes in, until its time is over."
+            made = Invited("A link", f"{text} It is shown only now.", uri)
+            return await self.html(request, made)
         return await self.html(request, Granted(tunnel, uri, wanted["ttl"]))
 
 

@@ -34,6 +34,7 @@ from tristunnel.util.words import age, amount, count, plural, rate
 if TYPE_CHECKING:
     from tristunnel.auth.tokens import TokenFile
     from tristunnel.auth.tokens_format import Token
+    from tristunnel.model.gate import GateRules
     from tristunnel.model.policy import VisitorPolicy
     from tristunnel.model.tunnel import Stream, Tunnel
     from tristunnel.service.access import Access
@@ -276,6 +277,7 @@ class Board:
         title = titleOf(tunnel)
         port = tunnel.address.rpartition(":")[2]
         numbered = f"port {port}" if port.isdecimal() else title
+        grants = bool(tunnel.name or tunnel.gate.link)
         return {
             "id": tunnel.id,
             "title": tunnel.called or numbered,
@@ -294,8 +296,8 @@ class Board:
             **_small(series),
             "end": f"Close tunnel {title}",
             "endLink": _endLink(tunnel.id),
-            "grant": f"Grant access to {title}" if tunnel.name else "",
-            "grantLink": f"dashboard/grant?id={tunnel.id}" if tunnel.name else "",
+            "grant": f"Grant access to {title}" if grants else "",
+            "grantLink": f"dashboard/grant?id={tunnel.id}" if grants else "",
         }
 
     def _state(self, tunnel: Tunnel) -> str:
@@ -359,6 +361,7 @@ class Board:
                 "target": tunnel.target or "not told",
                 "client": ", ".join(each for each in about if each) or "not connected",
                 "policy": policyWords(tunnel.policy),
+                "gate": gateWords(tunnel.gate),
                 "certificate": self._certificateOf(tunnel),
                 "speaks": _SPEECH.get(tunnel.speech.kind if tunnel.speech else "", ""),
             },
@@ -546,6 +549,17 @@ def policyWords(policy: VisitorPolicy) -> str:
     """Say what is asked of visitors."""
     asked = policy.describe().items()
     return "; ".join(_POLICY[name](value) for name, value in asked) or "nothing"
+
+
+def gateWords(gate: GateRules) -> str:
+    """Say how visitors sign in."""
+    words = {
+        "pin": "a PIN",
+        "login": f"a name and a password ({plural(len(gate.login), 'user')})",
+        "oidc": "" if gate.oidc is None else f"an account at {gate.oidc.issuer}",
+        "link": "a link",
+    }
+    return " or ".join(words[each] for each in gate.ways) or "nothing"
 
 
 def _small(series: Series) -> Row:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from tristunnel.errors import TunnelError
 from tristunnel.gate.accounts import Accounts
 from tristunnel.gate.attempts import Attempts
+from tristunnel.gate.links import Links
 from tristunnel.gate.pages import GatePages, form
 from tristunnel.gate.provider import Providers
 from tristunnel.gate.seal import Seal, cookieLine, cookieName, cookiesNamed
@@ -24,6 +25,7 @@ from tristunnel.names.exchange import Exchange
 from tristunnel.names.gate import Answer, Asked, Form
 from tristunnel.names.heads import Guest
 from tristunnel.names.public import PublicNames
+from tristunnel.service.access import AccessGrants
 
 __all__ = ["VisitorGate"]
 
@@ -46,6 +48,7 @@ class VisitorGate:
     @param attempts: Checks passwords.
     @param names: Has the operator's own pages.
     @param providers: Asked for the accounts of visitors.
+    @param access: Who was given a link.
     """
 
     def __init__(
@@ -54,17 +57,20 @@ class VisitorGate:
         attempts: Attempts,
         names: PublicNames,
         providers: Providers,
+        access: AccessGrants,
     ) -> None:
         self.seal = seal
         self.attempts = attempts
         self.pages = GatePages(names)
         accounts = Accounts(seal, attempts, self.pages, providers, self.signedIn)
         self._accounts = accounts
+        self._links = Links(access, attempts, self.pages)
         self._own: dict[str, Callable[[Visit], Asked | Deferred[Answer]]] = {
             "sign-in": lambda visit: self._form(visit, self._signIn),
             "sign-out": lambda visit: self._form(visit, self._signOut),
             "begin": accounts.begin,
             "oidc": accounts.back,
+            "link": lambda visit: self._form(visit, self._byLink),
         }
 
     def ask(self, exchange: Exchange) -> Asked | Deferred[Answer]:
@@ -92,7 +98,9 @@ class VisitorGate:
         for value in cookiesNamed(name, visit.head.all(b"cookie")):
             claims = self.seal.read(SESSION, visit.place, value)
             account = None if claims is None else Account.of(claims, visit.rules)
-            if account is not None:
+            if account is None:
+                continue
+            if account.way != "link" or self._links.isGood(visit, account):
                 return account
         return None
 
@@ -124,6 +132,8 @@ class VisitorGate:
                 title = f"Sign out of {visit.place}"
                 text = "Sign out by a POST to this address."
                 return self.pages.page(visit, 200, text, [button], title=title)
+            if visit.own == "link" and visit.rules.link:
+                return self._links.page(visit)
             return self.pages.asks(visit)
         objection = OriginRule([visit.host]).objectionTo(
             visit.values, lambda: visit.secure
@@ -165,6 +175,18 @@ class VisitorGate:
         except TunnelError as refusal:
             return self.pages.refused(visit, refusal)
         return trying.addCallback(tried)
+
+    def _byLink(self, visit: Visit, fields: Fields) -> Answer | Deferred[Answer]:
+        if not visit.rules.link:
+            return self.pages.asks(visit)
+
+        def decided(said: tuple[Account, float] | Answer) -> Answer:
+            if isinstance(said, Answer):
+                return said
+            account, left = said
+            return self.signedIn(visit, account, "", left)
+
+        return self._links.enter(visit, fields).addCallback(decided)
 
     def _signOut(self, visit: Visit, fields: Fields) -> Answer:
         name = cookieName(SESSION, visit.path, visit.secure)

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from tristunnel.model.gate import GateRules
+from tristunnel.model.gate import GATE_PATH, GateRules
+from tristunnel.model.record import reservedFor
 from tristunnel.names.exchange import Exchange
 from tristunnel.wire.http import RequestHead
 
-__all__ = ["BASE", "Account", "Visit"]
-
-BASE = "/.tristunnel"
-"""Below which path of a tunnel its gate has its own pages."""
+__all__ = ["Account", "Visit"]
 
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
 _GROUPS = 1500
@@ -114,6 +112,7 @@ class Visit:
     @ivar address: Where it comes from.
     @ivar path: Below which path the tunnel is.
     @ivar place: What cookies are good for: the name and the path.
+    @ivar service: What a link has to be for, as the book calls it.
     @ivar own: Which of the gate's own pages it is for, or C{None}.
     @ivar query: What it says behind the path of that.
     """
@@ -128,6 +127,7 @@ class Visit:
         self.address = exchange.origin.address
         self.path = route.path
         self.place = f"{exchange.host}{route.path}"
+        self.service = reservedFor(route.kind, f"{route.host}{route.path}")
         path, _, query = self.head.target.decode("ascii").partition("?")
         self.own: str | None = None
         self.query = ""
@@ -139,7 +139,7 @@ class Visit:
     @property
     def base(self) -> str:
         """Where the gate's own pages are."""
-        return f"{self.path}{BASE}"
+        return f"{self.path}{GATE_PATH}"
 
     @property
     def isBrowser(self) -> bool:

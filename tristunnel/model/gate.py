@@ -16,7 +16,17 @@ from urllib.parse import urlsplit
 from tristunnel.errors import badOption, printable
 from tristunnel.util.words import nearest
 
-__all__ = ["GATE_OPTIONS", "STAY", "GateRules", "ProviderRules", "gateFrom"]
+__all__ = [
+    "GATE_OPTIONS",
+    "GATE_PATH",
+    "STAY",
+    "GateRules",
+    "ProviderRules",
+    "gateFrom",
+]
+
+GATE_PATH = "/.tristunnel"
+"""Below which path of a tunnel its gate has its own pages."""
 
 STAY = 12 * 3600.0
 """Seconds after which a visitor signs in again, if nothing is said."""

@@ -20,6 +20,7 @@ __all__ = [
     "TunnelLimits",
     "TunnelRecord",
     "named",
+    "reservedFor",
 ]
 
 _R = TypeVar("_R", bound="_Record")
@@ -28,6 +29,15 @@ _R = TypeVar("_R", bound="_Record")
 def named(name: str) -> str:
     """What a tunnel reserves that has a name, see L{TunnelRecord.reserved}."""
     return f"name:{name}"
+
+
+def reservedFor(kind: str, what: int | str) -> str:
+    """
+    What a tunnel reserves that has a port, or a name that visitors ask for.
+
+    @param kind: Of which kind: C{"tcp"}, C{"udp"}, or that of a listener of names.
+    """
+    return f"{kind}:{what}"
 
 
 @dataclass(frozen=True)

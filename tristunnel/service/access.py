@@ -306,6 +306,19 @@ class AccessGrants:
         grant.check()
         return Identity(f"access-{access.id}", grant=grant, issued=True)
 
+    def find(self, identifier: str) -> Access | None:
+        """Find access by its id, if it is in force."""
+        return self._grants.get(identifier)
+
+    def serviceFor(self, identifier: str) -> str:
+        """
+        What some access is for.
+
+        @return: Empty, if it is not in force.
+        """
+        access = self._grants.get(identifier)
+        return "" if access is None or access.grant.ended else access.record.service
+
     def _behind(self, identity: Identity) -> Access | None:
         if not identity.issued:
             return None
@@ -324,7 +337,7 @@ class AccessGrants:
         kept = None if access is None else bytes.fromhex(access.record.secretHash)
         return access if isSecret(secret, kept) else None
 
-    def timeLeft(self, whose: Identity | Access) -> float | None:
+    def timeLeft(self, whose: Identity | Access | None) -> float | None:
         """
         Seconds that access has left.
 

@@ -23,6 +23,7 @@ def describeTunnel(tunnel: Tunnel) -> dict[str, object]:
         "bytesIn": bytesIn,
         "bytesOut": bytesOut,
         "policy": tunnel.policy.describe(),
+        "gate": tunnel.gate.describe(),
         **tunnel.datagramCounts(),
         **tunnel.healthNow(),
     }

@@ -12,7 +12,13 @@ from twisted.internet.interfaces import IReactorTime
 from tristunnel.model.book import IBook
 from tristunnel.model.permissions import Identity
 from tristunnel.model.quota import TunnelQuota
-from tristunnel.model.record import Place, TunnelLimits, TunnelRecord, named
+from tristunnel.model.record import (
+    Place,
+    TunnelLimits,
+    TunnelRecord,
+    named,
+    reservedFor,
+)
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.here import Held, Here
 from tristunnel.service.leases import Lease
@@ -119,7 +125,7 @@ class BookEntries:
         @raise TunnelError: C{port-taken}, C{name-taken}, C{limit-reached}, or if the
             book cannot be asked.
         """
-        wanted = {**held.reserved, use: f"{kind}:{what}"}
+        wanted = {**held.reserved, use: reservedFor(kind, what)}
         if wanted == held.reserved:
             return
         if isinstance(what, int) and not held.hasPorts:

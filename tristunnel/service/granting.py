@@ -5,8 +5,13 @@ C{revokeAccess}.
 
 from __future__ import annotations
 
+import json
+from urllib.parse import urlencode
+
 from tristunnel.errors import TunnelError, badOption
-from tristunnel.model.record import named
+from tristunnel.model.gate import GATE_PATH
+from tristunnel.model.options import TunnelOptions
+from tristunnel.model.record import TunnelRecord, named, reservedFor
 from tristunnel.service.access import Access
 from tristunnel.service.caller import Caller
 from tristunnel.service.entries import ownerOf
@@ -45,19 +50,40 @@ class Granting:
         @param address: The address or network to use it from; empty for all.
         @param token: The name that its user must log in by; empty for none.
         @param uses: Sessions that may begin with it; 0 for any number.
-        @return: The capability, a URI.
+        @return: The capability, a URI; for a name whose visitors come in by links, one.
         @raise TunnelError: C{unknown-tunnel}, also for somebody else's.
         """
         tunnels = self._service
         if caller.identity.grant is not None:
             caller.identity.grant.check()
         record = await tunnels.entries.holder(named(service))
+        if record is None:
+            record = await self._named(service)
         if (
             record is None
             or caller.limitedTo is not None
             or not tunnels.rights.mayControl(caller.identity, ownerOf(record))
         ):
             raise TunnelError("unknown-tunnel", f"there is no service {service[:64]!r}")
+        if linked := self.linked(record):
+            if token:
+                raise badOption("whoever has a link comes in by it: leave out token")
+            access, secret = await tunnels.access.issue(
+                caller.identity,
+                linked,
+                ttl,
+                address,
+                uses=uses,
+                serviceOwner=ownerOf(record),
+                countedAs=caller.countedAs,
+            )
+            query = urlencode({"id": access.id, "secret": secret})
+            return f"{record.address}{GATE_PATH}/link?{query}"
+        if not record.name:
+            raise badOption(
+                f"visitors of {record.address} do not come in by links: open the tunnel"
+                " with link"
+            )
         port, secure = tunnels.clientPort
         if not port:
             raise badOption("access needs a TCP --port that visitors can reach")
@@ -74,6 +100,39 @@ class Granting:
         scheme = "w3ps" if secure else "w3p"
         where = hostAndPort(tunnels.hostname or caller.host, port)
         return f"{scheme}://{where}/access/{access.id}#{secret}"
+
+    async def _named(self, name: str) -> TunnelRecord | None:
+        """Find the tunnel that visitors come to by a name."""
+        service, entries = self._service, self._service.entries
+        host, slash, path = name.partition("/")
+        for kind, listeners in service.listeners.items():
+            if not getattr(listeners, "hasGate", False):
+                continue
+            wanted = TunnelOptions(listener=kind, name=host)
+            try:
+                full = service.hosts.completed(wanted, True).name
+            except TunnelError:
+                continue
+            found = await entries.holder(reservedFor(kind, f"{full}{slash}{path}"))
+            if found is not None:
+                return found
+        return None
+
+    def linked(self, record: TunnelRecord) -> str:
+        """
+        What links to a tunnel are for, as the book calls it.
+
+        @return: Empty, if its visitors do not come in by links.
+        """
+        if not (record.address and json.loads(record.options or "{}").get("link")):
+            return ""
+        known = self._service.listeners
+        named = (
+            each
+            for each in record.reserved
+            if getattr(known.get(each.partition(":")[0]), "hasGate", False)
+        )
+        return next(named, "")
 
     def listAccess(self, caller: Caller) -> list[dict[str, object]]:
         """

@@ -1,0 +1,93 @@
+"""
+Visitors who come in by a link: access that somebody has granted for a time.
+
+The link leads to a page with a button. Whatever looks at links before people do opens
+it, and presses nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+
+from tristunnel.errors import TunnelError
+from tristunnel.gate.attempts import Attempts
+from tristunnel.gate.pages import GatePages, form, hidden
+from tristunnel.gate.visit import Account, Visit
+from tristunnel.names.gate import Answer
+from tristunnel.service.access import AccessGrants
+
+__all__ = ["Links"]
+
+_OVER = "This link is not good, or not any more."
+
+
+class Links:
+    """
+    Lets visitors in by links.
+
+    @param access: What was granted.
+    @param attempts: Makes those wait who guess.
+    @param pages: Writes answers.
+    """
+
+    def __init__(
+        self, access: AccessGrants, attempts: Attempts, pages: GatePages
+    ) -> None:
+        self._access = access
+        self._attempts = attempts
+        self._pages = pages
+
+    def isGood(self, visit: Visit, account: Account) -> bool:
+        """Whether who has come in by a link may still be here."""
+        return self._access.serviceFor(account.access) == visit.service
+
+    def page(self, visit: Visit) -> Answer:
+        """Show the button."""
+        said = parse_qs(visit.query, max_num_fields=20)
+        fields = "\n".join(
+            hidden(name, said.get(name, [""])[0]) for name in ("id", "secret")
+        )
+        return self._pages.page(
+            visit,
+            200,
+            "Post id and secret of this link to this address.",
+            [form(visit, "link", fields, "Come in")],
+            title=f"Visit {visit.place}",
+        )
+
+    def enter(
+        self, visit: Visit, fields: dict[str, str]
+    ) -> Deferred[tuple[Account, float] | Answer]:
+        """
+        Take a link.
+
+        @param fields: C{id} and C{secret}.
+        @return: Who comes in, and for how many seconds at most; or why nobody does.
+        """
+        return Deferred.fromCoroutine(self._enter(visit, fields))
+
+    async def _enter(
+        self, visit: Visit, fields: dict[str, str]
+    ) -> tuple[Account, float] | Answer:
+        identifier = fields.get("id", "")
+        peer: Any = IPv4Address("TCP", visit.address, 0)
+        try:
+            self._attempts.check(visit.address, visit.place)
+            if self._access.serviceFor(identifier) != visit.service:
+                raise TunnelError("auth-refused")
+            await self._access.claim(fields, peer, _nobody)
+        except TunnelError as refusal:
+            if refusal.code.name != "auth-refused":
+                return self._pages.refused(visit, refusal)
+            self._attempts.wrong(visit.address, visit.place)
+            return self._pages.asks(visit, 403, _OVER)
+        left = self._access.timeLeft(self._access.find(identifier))
+        return Account("link", access=identifier), left or 1.0
+
+
+async def _nobody() -> Any:
+    raise TunnelError("auth-refused")
