@@ -21,6 +21,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
 from tristunnel.processes.channel import LONGEST, Message
 from tristunnel.service.caller import Caller
+from tristunnel.service.here import Here
 from tristunnel.service.siblings import Siblings
 
 SECRET = b"a secret of the cluster"
@@ -40,7 +41,7 @@ class MemberLinksTests(TestCase):
     async def member(self, name: str, secret: bytes = SECRET) -> Any:
         """Have a member listen."""
         links = MemberLinks(reactor, name, secret, wayTo)
-        factory = RelayFactory(reactor, secret, lambda tunnel: lambda end, who: None)
+        factory = RelayFactory(reactor, secret, Here().served)
         factory.linked = links.linked
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         port: Any = await endpoint.listen(factory)
@@ -55,7 +56,7 @@ class MemberLinksTests(TestCase):
         one was lost; what is told comes, too.
         """
         one, other = await self.member("one"), await self.member("other")
-        asking, answering = Siblings(one, False), Siblings(other, False)
+        asking, answering = Siblings(one), Siblings(other)
         told: Deferred[int] = Deferred()
         answering.publish("long", lambda caller, n: "x" * n)
         answering.publish("news", told.callback)
@@ -77,7 +78,7 @@ class MemberLinksTests(TestCase):
     async def test_missing(self) -> None:
         """Who is not there, or knows another secret, is missing in the answer."""
         one, other = await self.member("one"), await self.member("other", b"x" * 16)
-        asking = Siblings(one, False)
+        asking = Siblings(one)
         one.known({"other": other.place, "gone": "1"})
         found = await asking.gather("long", CALLER, 1)
         self.assertEqual((found.answers, found.missing), ([], ["other", "gone"]))

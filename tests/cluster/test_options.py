@@ -139,10 +139,22 @@ class OptionsTests(FileTestCase):
         self.assertEqual((cluster.advertise, cluster.all), ("tls:a:9", False))
         self.assertIsNone(self.options().cluster)
 
+    def test_processes(self) -> None:
+        """Each process has a port of its own for other members."""
+        keyed = ("--cluster-advertise", "tcp:a:7")
+        for more, listen, index, found in (
+            ((), "tcp:h:9001", 0, ("tcp:9001:interface=h", "tcp:h:9001")),
+            ((), "tcp:h:9001", 2, ("tcp:9003:interface=h", "tcp:h:9003")),
+            (keyed, "tcp:port=9001", 1, ("tcp:port=9002", "tcp:a:8")),
+        ):
+            options = self.whole("--processes", "2", *more, listen=listen)
+            options.checkCluster(None, {}, index)
+            cluster = options.cluster
+            self.assertEqual((cluster.description, cluster.advertise), found)
+
     def test_refused(self) -> None:
         """What does not go together, and what several machines cannot do."""
         for words, why in (
-            (("--processes", "2"), "leave --processes out"),
             (("--acme", "a@b.example", "--http", "tcp:0"), "--acme works on one"),
             (("--demo",), "--demo works on one machine"),
             (("--cluster-advertise", "x"), "--cluster-advertise x: "),
@@ -159,6 +171,9 @@ class OptionsTests(FileTestCase):
         ):
             error = self.assertRaises(UsageError, self.whole, listen=listen)
             self.assertIn(why, str(error))
+        processes = ("--processes", "2", "--cluster-advertise", "tls:a:9")
+        error = self.assertRaises(UsageError, self.whole, *processes, listen="unix:/x")
+        self.assertIn("each of --processes needs one of its own", str(error))
         for words, why in (
             (("--hold", "3"), "--hold goes with --cluster"),
             (("--cluster", "redis://h"), "needs --cluster-listen"),

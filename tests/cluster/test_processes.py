@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import (
@@ -19,6 +19,7 @@ from twisted.protocols.portforward import ProxyFactory
 
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.cluster.server import RedisServer
+from tests.processes.test_server import children, pidOf
 from tests.support.loopback import Talk
 from tests.support.processes import Program, freePort
 
@@ -31,8 +32,13 @@ class Echo(Protocol):
 
 
 class ClusterProcessesTests(ProcessTestCase):
-    """Two machines are two addresses of this one."""
+    """
+    Two machines are two addresses of this one.
 
+    @cvar processes: How many of them has each machine.
+    """
+
+    processes: ClassVar[int] = 1
     if not os.environ.get("TRISTUNNEL_LONG"):
         skip = "set TRISTUNNEL_LONG=1 to kill servers of a cluster"
     timeout = 120
@@ -49,8 +55,10 @@ class ClusterProcessesTests(ProcessTestCase):
             *("--cluster-listen", f"tcp:{host}:{freePort()}"),
             *("--cluster-token-file", str(self.directory / "member")),
             *("--state-dir", str(self.directory / host)),
+            *("--processes", str(self.processes)),
         )
-        await program.says("Listening for clients on")
+        while len(self.lines(program, "Listening for clients on")) < self.processes:
+            await program.says("Listening for clients on", len(program.lines))
         await program.says("This is member")
         program.place = (host, port)  # type: ignore[attr-defined]
         return program
@@ -136,3 +144,26 @@ class ClusterProcessesTests(ProcessTestCase):
         times += [await self.echoes(f"127.0.0.{n}", port) for n in (1, 2)]
         print(f"the longest visit took {max(times):.2f} s")
         self.assertLess(max(times), 2.0)
+
+
+class ProcessesOfMachinesTests(ClusterProcessesTests):
+    """The same, where each machine has two processes, all of which are members."""
+
+    processes = 2
+
+    async def test_process(self) -> None:
+        """
+        Processes are killed one after the other: visitors come in at both machines
+        all that time, and nobody is refused; the port is the same.
+        """
+        one, other, port = await self.begin()
+        times = []
+        for machine in (one, other):
+            for pid in children(pidOf(machine)):
+                since = len(machine.lines)
+                os.kill(pid, signal.SIGKILL)
+                times += [await self.echoes(f"127.0.0.{n}", port) for n in (1, 2) * 3]
+                await machine.says("This is member", since)
+        times += [await self.echoes(f"127.0.0.{n}", port) for n in (1, 2)]
+        print(f"the longest visit took {max(times):.2f} s")
+        self.assertLess(max(times), 6.0)

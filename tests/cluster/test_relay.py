@@ -16,6 +16,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from tests.cluster.test_redis_book import RedisTestCase
 from tests.support.ends import SilentEnd
 from tests.support.loopback import Talk
+from tristunnel.cluster import entries
 from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.redis_book import RedisBook
 from tristunnel.cluster.relay import RelayFactory, RelayWays, askForTunnel
@@ -165,6 +166,7 @@ class RelayTests(RelayTestCase):
     async def test_found(self) -> None:
         """A member that comes later, or has missed something, finds what there is."""
         here, there = self.members
+        self.patch(entries, "RETOLD", 0.1)
         there.book._changes._watchers.clear()
         _, _, visitors = await self.opened(here)
         await there.book.watch(there.entries.changed)

@@ -21,7 +21,7 @@ from tests.cluster.server import RedisServer
 from tests.support.loopback import Service, Talk
 from tests.support.minecraft import handshake
 from tests.support.notes import ClientNotes
-from tests.support.processes import freePort
+from tests.support.processes import Program, freePort
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import parseForward
@@ -272,6 +272,7 @@ class TwoMachinesTests(Cases, NamesTestCase):
     """A server on two machines, which are two addresses of this one."""
 
     members = 2
+    processes: ClassVar[int] = 1
     if not LONG:
         skip = "set TRISTUNNEL_LONG=1 for names of a cluster"
 
@@ -289,15 +290,35 @@ class TwoMachinesTests(Cases, NamesTestCase):
                 *("--port", f"tcp:{self.ports['port']}:interface={host}"),
                 *("--interface", host, "--hostname", "t.example"),
                 *("--cluster", f"redis+unix:{self.redis.path}"),
-                *("--cluster-listen", f"tcp:{host}:{freePort()}"),
+                *("--cluster-listen", f"tcp:{host}:{freePort() - 1}"),
+                *("--processes", str(self.processes)),
                 *("--cluster-token-file", str(secret)),
                 *("--state-dir", str(self.directory / host)),
                 *self.options(host),
             )
-            await machine.says("Listening for clients on")
-            await machine.says("The cluster's book is there")
+            for line in ("Listening for clients on", "The cluster's book is there"):
+                since = 0
+                for _ in range(self.processes):
+                    since = await self._line(machine, line, since)
         # For the grace of an engine that is new.
         await deferLater(self.reactor, 3.5)
 
     async def atMembers(self) -> int:
         return self.offered
+
+    async def _line(self, machine: Program, text: str, since: int) -> int:
+        """
+        Wait for a line.
+
+        @param since: Where to begin.
+        @return: Where it is, and one more.
+        """
+        found = await machine.says(text, since)
+        return machine.lines.index(found.string, since) + 1
+
+
+class MachinesOfProcessesTests(TwoMachinesTests):
+    """A server on two machines, each with two processes."""
+
+    members = 4
+    processes = 2

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from tristunnel.cluster.entries import Entries
+from tristunnel.cluster.service import ClusterService
 from tristunnel.cluster.siblings import SiblingWays
 from tristunnel.dataplane.poller import pollerOf
 from tristunnel.dialects.framed.server import TunnelServerFactory
@@ -38,6 +39,7 @@ def serveAsMember(
     detectors: Sequence[ProtocolDetectorFactory],
     limiters: Sequence[PreauthLimiter],
     reload: Callable[[], object],
+    cluster: ClusterService | None = None,
 ) -> Deferred[None]:
     """
     Have a server pass what is not its own, and take what is.
@@ -49,6 +51,7 @@ def serveAsMember(
         are served as those of the first one.
     @param limiters: What counts failed logins there.
     @param reload: Called when another member was told to reload its configuration.
+    @param cluster: The cluster that all processes are members of, or C{None}.
     @return: Fires when it knows what the others have opened, and can serve.
     """
     poller = pollerOf(reactor)
@@ -56,7 +59,7 @@ def serveAsMember(
     # The reactor may not run yet.
     membership.stop = lambda: reactor.callWhenRunning(reactor.stop)
     reactor.callWhenRunning(_obeyOnce, reactor, membership)
-    siblings = sessions.service.siblings
+    siblings = sessions.service.processes
     assert siblings is not None
     clients = sessions.service.clients
     membership.whenMet = shareClients(reactor, siblings, clients)
@@ -67,26 +70,32 @@ def serveAsMember(
     siblings.publish("reload", reload)
     service = sessions.service
     ports = VisitorsPorts(membership)
-    ports.serveFor(service.listeners.values())
-    entries = Entries(
-        reactor,
-        membership.book,
-        {
-            kind: listeners
-            for kind, listeners in service.listeners.items()
-            if getattr(listeners, "named", False)
-        },
-        service.here,
-        SiblingWays(
-            poller,
-            membership,
-            service.here.served,
-            lambda: siblings.passed.update(("visitor",)),
-        ),
-        service.hosts,
-        kept=ports,
+    ways = SiblingWays(
+        poller,
+        membership,
+        service.here.served,
+        lambda: siblings.passed.update(("visitor",)),
     )
-    service.kept = entries
+    if cluster is None:
+        ports.serveFor(service.listeners.values())
+        entries = Entries(
+            reactor,
+            membership.book,
+            {
+                kind: listeners
+                for kind, listeners in service.listeners.items()
+                if getattr(listeners, "named", False)
+            },
+            service.here,
+            ways,
+            service.hosts,
+            kept=ports,
+        )
+        service.kept = entries
+        knowing = entries.begin()
+    else:
+        cluster.isBeside(ways, ports)
+        knowing = succeed(None)
     sessions.visiting = Visiting(poller, membership, siblings)
     sessions.visiting.dialler = sessions.dialler
     sessions.passing = Passing(poller, membership, detectors[0], siblings.passed)
@@ -96,7 +105,7 @@ def serveAsMember(
     owners = PageOwners(sessions.passing, membership.index, membership.count)
     for each in detectors:
         each.elsewhere = owners
-    return entries.begin()
+    return knowing
 
 
 def _obeyOnce(reactor: Any, membership: Membership) -> None:

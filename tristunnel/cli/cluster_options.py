@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -39,6 +40,8 @@ CLUSTER_OPTIONS = (
 )
 
 _SHORTEST_SECRET = 16
+
+_PORT = re.compile(r"(?<=:)(?:port=)?(\d{1,5})(?=:|\Z)")
 
 
 class ClusterOptionsMixin:
@@ -87,9 +90,13 @@ class ClusterOptionsMixin:
     def __getitem__(self, name: str, /) -> Any:
         return super().__getitem__(name)  # type: ignore[misc]
 
-    def checkCluster(self, reactor: Any, told: Mapping[str, object]) -> None:
+    def checkCluster(
+        self, reactor: Any, told: Mapping[str, object], index: int = 0
+    ) -> None:
         """
         @param told: What was said, by option.
+        @param index: Which of several processes this is: each has a port of its own
+            for the other members, after that of the first one.
         @raise TunnelError: C{bad-option}, also for what does not work on several
             machines.
         """
@@ -99,10 +106,6 @@ class ClusterOptionsMixin:
                 if option in told:
                     raise badOption(f"--{option} goes with --cluster")
             return
-        if self["processes"] != 1:
-            raise badOption(
-                "--cluster runs one process on each machine: leave --processes out"
-            )
         for option in ("demo", "acme"):
             if self[option]:
                 raise badOption(
@@ -120,6 +123,8 @@ class ClusterOptionsMixin:
                 f"--cluster-listen {listen} does not say at which address the other"
                 " servers reach it: add --cluster-advertise tcp:ADDRESS:PORT"
             )
+        if self["processes"] != 1:
+            listen, advertise = (_shifted(each, index) for each in (listen, advertise))
         if self["advertise"]:
             readOption("advertise", parsePlace, self["advertise"])
         try:
@@ -141,6 +146,20 @@ class ClusterOptionsMixin:
             self["hold"],
             self["cluster-ports"] == "all",
         )
+
+
+def _shifted(text: str, by: int) -> str:
+    """
+    @raise TunnelError: C{bad-option}, for an endpoint that has no number for a port.
+    """
+    found = _PORT.search(text)
+    if found is None:
+        raise badOption(
+            f"--cluster-listen {text} is one place, and each of --processes needs one"
+            " of its own: write tcp:ADDRESS:PORT, which is that of the first of them"
+        )
+    number = str(int(found[1]) + by)
+    return text[: found.start(1)] + number + text[found.end(1) :]
 
 
 def _listening(text: str) -> tuple[str, str]:

@@ -417,7 +417,8 @@ class Options(
             reactor if self.membership is None else self.membership.join(reactor)
         )
         checkProcesses(self)
-        self.checkCluster(reactor, self.told)
+        index = 0 if self.membership is None else self.membership.index
+        self.checkCluster(reactor, self.told, index)
 
     def written(self, port: str) -> str:
         """Write a port in full; what has no kind may be one with TLS."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -61,7 +61,7 @@ from tristunnel.server.reload import RunningServer
 from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import ROOT, webSocketPages
 from tristunnel.service.caller import Listeners
-from tristunnel.service.invitations import Invitations, ServerPlace, globalAddress
+from tristunnel.service.invitations import Invitations, ServerPlace, addressFor
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.preauth import TOTAL, PreauthLimiter
 from tristunnel.service.siblings import Siblings
@@ -224,7 +224,7 @@ class Serving(MultiService):
             WaitingRoom(defaultTotal()),
         )
         if self._membership is not None:
-            made.siblings = Siblings(self._membership)
+            made.processes = made.siblings = Siblings(self._membership)
         if self._cluster is not None:
             self._cluster.serve(made)
         made.policies.countries = options.countries
@@ -234,12 +234,13 @@ class Serving(MultiService):
         return made
 
     def _makeBook(self) -> IBook:
-        if self._membership is not None:
-            return self._membership.book
-        if self._options.cluster is None:
+        options = self._options
+        if options.cluster is None:
+            if self._membership is not None:
+                return self._membership.book
             return MemoryBook(self._reactor)
         self._cluster = ClusterService(
-            self._reactor, self._options.cluster, self._options["grace"]
+            self._reactor, options.cluster, options["grace"], self._membership
         )
         self._cluster.setServiceParent(self)
         return self._cluster.book
@@ -385,6 +386,7 @@ class Serving(MultiService):
                 [*self._naming.detectors, *(each for _, each in ports)],
                 self._limiters,
                 self._reloadLater,
+                self._cluster,
             )
         return [*named, *ports]
 
@@ -556,7 +558,7 @@ class Serving(MultiService):
         port = next((port for port in ports if port.shown), ports[0])
         number = numbers[port.description]
         place = self._tunnels.invitations.place = ServerPlace(
-            options["hostname"] or _hostOf(self._server.listening, number),
+            options["hostname"] or addressFor(self._server.listening, number),
             number,
             os.path.abspath(port.shown) if port.shown else "",
             self._tokenFiles[0].path,
@@ -587,14 +589,6 @@ class Serving(MultiService):
         except TunnelError as problem:
             say = _log.info if options.invites is None else _log.error
             say("No invitations: {problem}", problem=problem)
-
-
-def _hostOf(listening: Iterable[Any], number: int) -> str:
-    """By which address others reach a port: its own, or one of this machine."""
-    places = [each.getHost() for each in listening]
-    hosts = [place.host for place in places if getattr(place, "port", 0) == number]
-    everywhere = not hosts or hosts[0] in ("", "0.0.0.0", "::")
-    return globalAddress() if everywhere else str(hosts[0])
 
 
 def _warnIfSlow() -> None:

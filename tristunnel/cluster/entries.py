@@ -6,9 +6,10 @@ too, and are led to the one member that has the client.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from socket import socket
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -44,6 +45,9 @@ MOVING = ("client-away", "session-lost", "unknown-tunnel")
 
 LEAVING = "shutting-down"
 """How one refuses that is stopping: its clients go to others, when it is done."""
+
+RETOLD = 3.0
+"""Seconds in which members say again what they have to a book that was lost."""
 
 _AGAIN = 0.25
 _ATTEMPTS = 12
@@ -167,9 +171,11 @@ class Entries(RecalledPorts):
     @param ways: Lead to the other members.
     @param hosts: Knows whose a name is.
     @param hold: Seconds that a visitor waits for a tunnel whose client has moved.
-    @param kept: What else becomes of this member's own ports.
+    @param kept: What else becomes of this member's own ports; the same attribute.
 
     @ivar unbound: Ports that cannot be had here.
+    @ivar opensPort: Whether this member opens the port of a tunnel, by its record;
+        others of the same machine open the rest.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -194,7 +200,8 @@ class Entries(RecalledPorts):
         self._listeners = listeners
         self._here = here
         self._hosts = hosts
-        self._kept = kept or PortsKept()
+        self.kept = kept or PortsKept()
+        self.opensPort: Callable[[TunnelRecord], bool] = lambda record: True
         self._tunnels: dict[str, tuple[Tunnel, MemberSide]] = {}
         self._all: WeakSet[Tunnel] = WeakSet()
         self._looking: set[str] = set()
@@ -216,7 +223,7 @@ class Entries(RecalledPorts):
 
     def changed(self, change: Change) -> None:
         """Something has happened in the book."""
-        if change.kind in ("changed", "closed"):
+        if change.kind in ("opened", "changed", "closed"):
             self._look(change.id)
         elif change.kind in ("claimed", "expired"):
             for tunnel, (_, side) in list(self._tunnels.items()):
@@ -229,12 +236,15 @@ class Entries(RecalledPorts):
         """Look at all tunnels."""
         records = await self._book.snapshot()
         for tunnel in set(self._tunnels) - {each.id for each in records}:
-            self._look(tunnel)
+            # The book may have been lost, and its member be about to say it again.
+            self._look(tunnel, RETOLD)
         for record in records:
             await self._follow(record)
 
-    def _look(self, tunnel: str) -> None:
+    def _look(self, tunnel: str, seconds: float = 0.0) -> None:
         async def look() -> None:
+            if seconds:
+                await deferLater(self.reactor, seconds)
             try:
                 record = await self._book.find(tunnel)
             except TunnelError as error:
@@ -270,6 +280,9 @@ class Entries(RecalledPorts):
             isOurs = self._here.get(record.id) is not None and known is None
         if isOurs or wanted is None:
             await self._close(record.id)
+            if not isOurs:
+                # Another process of this machine has what is kept of its port.
+                super().forget(record.id)
         elif known is not None:
             before, known[1].record = known[1].record, record
             if before.place != record.place:
@@ -284,7 +297,13 @@ class Entries(RecalledPorts):
                 await self._open(record, wanted)
             finally:
                 self._looking.discard(record.id)
-                super().forget(record.id)
+                self.forget(record.id)
+
+    def _take(self, kind: int, interface: str, port: int) -> socket | None:
+        found = super()._take(kind, interface, port)
+        if found is None and isinstance(self.kept, RecalledPorts):
+            found = self.kept._take(kind, interface, port)
+        return found
 
     def _publicSide(self, record: TunnelRecord) -> TunnelOptions | None:
         """
@@ -301,7 +320,7 @@ class Entries(RecalledPorts):
                 return replace(asked, listener=kind, name=host, path=slash + path)
         kind, _, _ = record.address.partition("://")
         port = record.address.rpartition(":")[2]
-        if kind in self._listeners and port.isdecimal():
+        if kind in self._listeners and port.isdecimal() and self.opensPort(record):
             return TunnelOptions(listener=kind, port=int(port))
         return None
 
@@ -337,6 +356,8 @@ class Entries(RecalledPorts):
             self._hosts.isElsewhere(tunnel, record, wanted.name)
             if not json.loads(record.options or "{}").get("name"):
                 self._hosts.wasMadeUp(wanted.name, record)
+        else:
+            await self.kept.recall(record.id)
         listener = None
         for attempt in range(_ATTEMPTS):
             if self._stopped or record.id not in self._looking:
@@ -357,6 +378,7 @@ class Entries(RecalledPorts):
             else:
                 break
         tunnel.listener = listener
+        self.kept.keep(record.id, record.lease, listener)
         self.unbound.discard(record.address)
         self._tunnels[record.id] = tunnel, side
 
@@ -365,17 +387,17 @@ class Entries(RecalledPorts):
     def keep(self, tunnel: str, lease: str, listener: Any) -> None:
         # It is open here.
         self._do(self._close(tunnel))
-        self._kept.keep(tunnel, lease, listener)
+        self.kept.keep(tunnel, lease, listener)
 
     def keeps(self, listener: Any) -> bool:
-        return self._kept.keeps(listener)
+        return self.kept.keeps(listener)
 
     def drop(self, tunnel: str) -> None:
-        self._kept.drop(tunnel)
+        self.kept.drop(tunnel)
 
     def forget(self, tunnel: str) -> None:
         super().forget(tunnel)
-        self._kept.forget(tunnel)
+        self.kept.forget(tunnel)
 
     def handOver(self, tunnel: str, listener: Any) -> None:
         """A tunnel goes to another member, and visitors go on to come in here."""
@@ -406,7 +428,7 @@ class Entries(RecalledPorts):
                 await self._close(tunnel)
                 # The poller closes descriptors only at the end of its turn.
                 await deferLater(self.reactor, _TURN)
-        await self._kept.recall(tunnel)
+        await self.kept.recall(tunnel)
 
     async def _close(self, identifier: str) -> None:
         """Let nobody in here any more; visitors who are in stay."""

@@ -46,7 +46,7 @@ class Members:
         links: MemberLinks,
         about: Mapping[str, object],
     ) -> None:
-        self.siblings = Siblings(links, isOneMachine=False)
+        self.siblings = Siblings(links)
         self.isDraining = False
         self.drained: Callable[[bool], object] = lambda isDraining: None
         self.numbers: Callable[[], dict[str, int]] = dict

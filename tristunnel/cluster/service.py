@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
+from zlib import crc32
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -17,12 +19,16 @@ from twisted.python.failure import Failure
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.cluster.address import EngineAddress
 from tristunnel.cluster.changes import BLOCK
-from tristunnel.cluster.entries import Entries
+from tristunnel.cluster.entries import Entries, Ways
 from tristunnel.cluster.links import MemberLinks
 from tristunnel.cluster.members import Members
 from tristunnel.cluster.redis_book import RedisBook, Times
 from tristunnel.cluster.relay import VERSION, RelayFactory, RelayWays
+from tristunnel.cluster.siblings import SiblingWays
 from tristunnel.cluster.tokens import SharedTokens
+from tristunnel.model.record import Change, TunnelRecord
+from tristunnel.processes.membership import Membership
+from tristunnel.processes.ports import VisitorsPorts
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.endpoints import cannotListen
 from tristunnel.util.hosts import hostAndPort
@@ -32,6 +38,24 @@ __all__ = ["PORTS", "ClusterService", "ClusterSettings"]
 
 PORTS = ("tcp", "tls", "udp")
 """Listeners whose ports every machine opens."""
+
+
+class _BothWays:
+    """
+    The ways to processes of this machine, and to other machines.
+
+    @param near: The former.
+    @param far: The latter.
+    """
+
+    def __init__(self, near: SiblingWays, far: Ways) -> None:
+        self._near = near
+        self._far = far
+
+    async def wayTo(self, record: TunnelRecord, visitor: str, host: str) -> Any:
+        isNear = self._near.indexOf(record.place.member) is not None
+        ways: Ways = self._near if isNear else self._far
+        return await ways.wayTo(record, visitor, host)
 
 
 @dataclass(frozen=True)
@@ -66,6 +90,8 @@ class ClusterService(Service):
     @param reactor: Tells time, and connects.
     @param settings: What it was told.
     @param grace: Seconds that visitors of others get to finish when it stops.
+    @param membership: The other processes of this machine, each of which is a member,
+        too; or C{None}.
 
     @ivar book: The book.
     @ivar members: All members.
@@ -74,7 +100,20 @@ class ClusterService(Service):
 
     _log = Logger(namespace="tristunnel.server")
 
-    def __init__(self, reactor: Any, settings: ClusterSettings, grace: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        settings: ClusterSettings,
+        grace: float,
+        membership: Membership | None = None,
+    ) -> None:
+        self._membership = membership
+        # Whoever has the same is a process of the same machine.
+        self._machine = secrets.token_hex(4)
+        name = self._machine
+        if membership is not None:
+            self._machine = sha256(membership.key.encode()).hexdigest()[:8]
+            name = f"{self._machine}-{membership.index}-{secrets.token_hex(2)}"
         self.settings = settings
         self._reactor = reactor
         self._grace = grace
@@ -85,7 +124,7 @@ class ClusterService(Service):
             reactor,
             engine.connection(reactor, answer),
             engine.connection(reactor, BLOCK + answer),
-            secrets.token_hex(4),
+            name,
             {"address": settings.advertise, "version": VERSION},
             settings.times,
         )
@@ -130,6 +169,42 @@ class ClusterService(Service):
         self._entries.serveFor(tunnels.listeners.values())
         tunnels.kept = self._entries
         tunnels.siblings, tunnels.cluster = self.members.siblings, self.members
+
+    def _indexOf(self, member: str) -> int | None:
+        """Which process of this machine a member is."""
+        machine, _, rest = member.partition("-")
+        return (
+            int(rest.partition("-")[0]) if rest and machine == self._machine else None
+        )
+
+    def isBeside(self, near: SiblingWays, ports: VisitorsPorts) -> None:
+        """
+        Be one of several processes of a machine. Visitors go from one to the other
+        without a connection, and one of them opens the port of a tunnel.
+
+        @param near: The ways to the others of this machine.
+        @param ports: What is kept when one of them ends.
+        """
+        entries, membership = self._entries, self._membership
+        assert entries is not None and membership is not None
+        near.indexOf = self._indexOf
+        entries.ways = _BothWays(near, entries.ways)
+        entries.kept = ports
+
+        def isMine(record: TunnelRecord) -> bool:
+            if self._indexOf(record.place.member) is not None:
+                return False
+            return crc32(record.id.encode()) % membership.count == membership.index
+
+        entries.opensPort = isMine
+
+        def changed(change: Change) -> None:
+            if change.kind == "closed":
+                ports.drop(change.id)
+            elif change.kind == "expired":
+                membership.parent.tell("dropOf", [change.id])
+
+        self.book.watch(changed)
 
     def reachedAt(self, place: str, port: int) -> None:
         """

@@ -28,6 +28,9 @@ class SiblingWays:
     @param membership: The links to the others.
     @param find: Finds who takes a tunnel's visitors.
     @param passed: Called with each visitor who was led elsewhere.
+
+    @ivar indexOf: Which process of this machine a member is, by its name; C{None} for
+        one of another machine.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class SiblingWays:
         self._membership = membership
         self._find = find
         self._passed = passed
+        self.indexOf: Callable[[str], int | None] = int
         membership.answers["visitor"] = self._came
 
     async def wayTo(self, record: TunnelRecord, visitor: str, host: str) -> Any:
@@ -49,7 +53,8 @@ class SiblingWays:
 
         @raise TunnelError: Why that cannot be.
         """
-        member = int(record.place.member)
+        member = self.indexOf(record.place.member)
+        assert member is not None
         ours, theirs = passage()
         try:
             if member == self._membership.index:

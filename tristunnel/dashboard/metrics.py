@@ -110,8 +110,8 @@ def _valuesOf(
         "logins_refused": counted.loginsRefused,
         "connections_refused": counted.peersRefused,
         "connections_passed": {}
-        if service.siblings is None
-        else service.siblings.passed,
+        if service.processes is None
+        else service.processes.passed,
         "unauthenticated_connections": limiter.unauthenticated,
         "session_round_trip_seconds": counted.trips,
         "session_last_round_trip_seconds": {

@@ -351,6 +351,7 @@ class ParentService(Service):
             "ready": lambda asker: self._ready(member),
             "keep": self._keep,
             "drop": lambda asker, tunnel: self._ports.drop(tunnel),
+            "dropOf": lambda asker, lease: self._ports.dropOf(lease),
             "copies": lambda asker, tunnel: self._copies(member, tunnel),
         }
 

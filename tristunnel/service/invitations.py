@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -65,6 +65,19 @@ def globalAddress() -> str:
         if ip_address(here).is_global:
             return here
     return ""
+
+
+def addressFor(listening: Iterable[Any], number: int) -> str:
+    """
+    By which address others reach a port: its own, or one of this machine.
+
+    @param listening: The ports that are open.
+    @param number: The number of this one.
+    """
+    places = [each.getHost() for each in listening]
+    hosts = [place.host for place in places if getattr(place, "port", 0) == number]
+    everywhere = not hosts or hosts[0] in ("", "0.0.0.0", "::")
+    return globalAddress() if everywhere else str(hosts[0])
 
 
 @dataclass(frozen=True)

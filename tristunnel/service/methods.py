@@ -137,9 +137,8 @@ class _Methods:
         _checkOperator(caller, "reloading")
         if self._service.reload is None:
             raise badOption("there is no file to reload: start with --config FILE")
-        siblings = self._service.siblings
-        if siblings is not None and siblings.isOneMachine:
-            siblings.tell("reload")
+        if self._service.processes is not None:
+            self._service.processes.tell("reload")
         return self._service.reload()
 
     def listSessions(self, caller: Caller) -> Deferred[list[dict[str, object]]]:

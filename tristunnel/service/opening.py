@@ -46,7 +46,7 @@ class Opens(OpensVia, Protocol):
     rights: TunnelRights
     sharing: Sharing
     kept: PortsKept
-    siblings: Siblings | None
+    processes: Siblings | None
 
 
 def made(
@@ -107,8 +107,7 @@ async def build(
         raise badOption(
             "option health is for a session, whose client tells how its service is"
         )
-    siblings = service.siblings
-    if wanted.share and siblings is not None and siblings.isOneMachine:
+    if wanted.share and service.processes is not None:
         raise badOption(
             "the tunnels of a group are in one process of the server: its operator has"
             " to leave --processes out, or you share"

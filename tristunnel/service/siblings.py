@@ -171,16 +171,13 @@ class Siblings:
     The other members of a server.
 
     @param membership: The ways to them.
-    @param isOneMachine: Whether they are processes of this machine.
 
     @ivar passed: How many connections were passed to them, by what they are.
-    @ivar isOneMachine: Whether they are processes of this machine.
     """
 
     _log = Logger(namespace="tristunnel.server")
 
-    def __init__(self, membership: Ways, isOneMachine: bool = True) -> None:
-        self.isOneMachine = isOneMachine
+    def __init__(self, membership: Ways) -> None:
         self._membership = membership
         self.passed: Counter[str] = Counter()
         self._published: dict[str, Callable[..., object]] = {}

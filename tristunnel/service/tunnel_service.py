@@ -110,7 +110,8 @@ class TunnelService:
     @ivar invitations: Its tokens and invitations, for operators.
     @ivar decisions: Who else has a say in what may happen, or C{None}.
     @ivar kept: What becomes of ports when this process ends.
-    @ivar siblings: The other processes of the server, if it has several.
+    @ivar processes: The other processes of this machine, if the server has several.
+    @ivar siblings: All others, also of other machines.
     @ivar cluster: The members of the server's cluster, if it is in one.
     @ivar leaving: Why no more tunnels are opened, or C{None}.
     @ivar reload: Reads the server's configuration again, if that can be done.
@@ -173,6 +174,7 @@ class TunnelService:
         self.managed = ManagedForwards("", self.clients)
         self.decisions: Decisions | None = None
         self.kept = PortsKept()
+        self.processes: Siblings | None = None
         self.siblings: Siblings | None = None
         self.cluster: Cluster | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
@@ -227,7 +229,7 @@ class TunnelService:
                     self.policies.setByOwner(tunnel, wanted.policy)
                     if askedAgain(tunnel, wanted):
                         await self.entries.asked(tunnel, dict(options))
-                    if self.siblings is None or not self.siblings.isOneMachine:
+                    if self.processes is None:
                         self.sharing.asked(tunnel, wanted)
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
