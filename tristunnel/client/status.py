@@ -184,6 +184,7 @@ class ClientStatus(ClientObserver):
         self._dialect = ""
         self._roundTrip = 0.0
         self._offers: dict[str, Offer] = {}
+        self._opened: dict[str, Offer] = {}
         # Of visitors whose tunnel is not known.
         self._stray = Offer()
 
@@ -253,21 +254,25 @@ class ClientStatus(ClientObserver):
     def tunnelOpened(self, spec: str, uri: str, address: str, target: str) -> None:
         offer = self._offer(spec, target)
         offer.uri, offer.address = uri, printable(address)
+        self._opened[offer.address] = offer
 
     def tunnelReady(self, address: str, target: str) -> None:
         address = printable(address)
+        offer = self._opened.pop(address, None) or self._known(address, target)
+        offer.address, offer.ready, offer.reason = address, True, ""
+        self._tell("tunnel", f"visitors of {address} reach {target}")
+
+    def _known(self, address: str, target: str) -> Offer:
         offers = self._offers.values()
         known = [each for each in offers if each.address == address]
         # Some dialects tell of a tunnel only here, also of one that was refused.
         known += [e for e in offers if e.target == target and not e.address]
-        offer = known[0] if known else self._offer(address, target)
-        offer.address, offer.ready, offer.reason = address, True, ""
-        self._tell("tunnel", f"visitors of {address} reach {target}")
+        return known[0] if known else self._offer(address, target)
 
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
         text = _said(reason)
         for forward in self._forwards.values():
-            if forward.wanted == wanted and forward.spec not in self._offers:
+            if forward.spec not in self._offers and forward.wanted == wanted:
                 self._offer(forward.spec, forward.target)
         for offer in self._offers.values():
             if wanted in (offer.spec, offer.uri) or (

@@ -146,9 +146,8 @@ class ClientLease:
         if isinstance(identifier, str) and isinstance(secret, str):
             self.id, self.secret = identifier, secret
         self.fence = _fenceIn(lease)
-        self.uris = {
-            spec: uri for spec, uri in self.uris.items() if uri in set(tunnels)
-        }
+        kept = set(tunnels)
+        self.uris = {spec: uri for spec, uri in self.uris.items() if uri in kept}
         self.save()
 
     def opened(self, spec: str, uri: str, port: int, name: str = "") -> None:

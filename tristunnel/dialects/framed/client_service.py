@@ -296,11 +296,13 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
                 return
             # Those that any port will do for must not get another's.
             missing.sort(key=lambda forward: not forward.port)
-            refused = False
+            refused, known = False, self._forwards
             for forward in missing:
                 await self._changing.acquire()
                 try:
-                    if not any(each is forward for each in self._forwards):
+                    if self._forwards is not known and not any(
+                        each is forward for each in self._forwards
+                    ):
                         continue
                     if await self._open(session, forward):
                         refused = True
