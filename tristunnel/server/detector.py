@@ -4,7 +4,7 @@ One port for every dialect: the first bytes tell which it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from typing import Protocol as Structure
 
@@ -27,7 +27,13 @@ from tristunnel.model.observer import ServerObserver
 from tristunnel.service.preauth import PendingConnection, PreauthLimiter
 from tristunnel.tls.explanation import whyNoTLS
 
-__all__ = ["HERE", "Elsewhere", "ProtocolDetector", "ProtocolDetectorFactory"]
+__all__ = [
+    "HERE",
+    "Deciding",
+    "Elsewhere",
+    "ProtocolDetector",
+    "ProtocolDetectorFactory",
+]
 
 HERE = -1
 """This process, whichever it is."""
@@ -54,11 +60,11 @@ class Elsewhere(Structure):
         """
 
 
-class ProtocolDetector(Protocol):
+class Deciding(Protocol):
     """
-    Waits for a connection's first bytes and hands it on.
+    Waits for what tells whose a connection is, and hands it on with all that came.
 
-    @param parent: What is served here, and how long that may take.
+    @param reactor: Tells time.
     @param address: Where the connection comes from, or the balancer before it.
     @param pending: Counts it among those that have not said who they are.
     """
@@ -66,25 +72,76 @@ class ProtocolDetector(Protocol):
     transport: Any
 
     def __init__(
+        self, reactor: Any, address: IAddress | None, pending: PendingConnection
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._pending = pending
+        self._began = b""
+        self._inner: IProtocol | None = None
+        self._deadline: IDelayedCall | None = None
+
+    def _within(self, seconds: float, late: Callable[[], object]) -> None:
+        """Have so much time."""
+        self._deadline = self._reactor.callLater(seconds, late)
+
+    def _inTime(self) -> float:
+        """
+        Wait for nothing any more.
+
+        @return: Seconds that are left.
+        """
+        deadline, self._deadline = self._deadline, None
+        if deadline is None or not deadline.active():
+            return 0.0
+        deadline.cancel()
+        left: float = deadline.getTime() - self._reactor.seconds()
+        return max(left, 0.0)
+
+    def _handOver(self, protocol: PortProtocol) -> None:
+        """Let a protocol have the connection, from its first byte on."""
+        inner = protocol.open(self._address, self._inTime(), self._pending)
+        if inner is None:
+            self.transport.abortConnection()
+            return
+        self._inner = inner
+        # No call in between for all that follows.
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        inner.makeConnection(self.transport)
+        began, self._began = self._began, b""
+        inner.dataReceived(began)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._inTime()
+        self._pending.known()
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner.connectionLost(reason)
+
+
+class ProtocolDetector(Deciding):
+    """
+    Waits for a connection's first bytes and hands it on.
+
+    @param parent: What is served here, and how long that may take.
+    @param address: As for L{Deciding}.
+    @param pending: Likewise.
+    """
+
+    def __init__(
         self,
         parent: ProtocolDetectorFactory,
         address: IAddress | None,
         pending: PendingConnection,
     ) -> None:
+        super().__init__(parent.reactor, address, pending)
         self._parent = parent
-        self._address = address
-        self._pending = pending
         self._proxied = parent.proxied
-        self._began = b""
-        self._inner: IProtocol | None = None
-        self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         tuneSocket(self.transport)
         self._pending.leave = self._makeRoom
-        self._deadline = self._parent.reactor.callLater(
-            self._parent.timeout, self._late
-        )
+        self._within(self._parent.timeout, self._late)
         if self._parent.first is not None:
             self._handOver(self._parent.first)
 
@@ -118,30 +175,13 @@ class ProtocolDetector(Protocol):
         if member == HERE:
             self._handOver(protocol)
         elif member is not None:
-            self._stopDeadline()
+            self._inTime()
             try:
                 elsewhere.give("page", self.transport, self._began, member)
             except TunnelError as refusal:
                 self._refuse(refusal)
 
-    def _handOver(self, protocol: PortProtocol) -> None:
-        remaining = self._parent.timeout
-        if self._deadline is not None:
-            remaining = self._deadline.getTime() - self._parent.reactor.seconds()
-        self._stopDeadline()
-        inner = protocol.open(self._address, max(remaining, 0.0), self._pending)
-        if inner is None:
-            self.transport.abortConnection()
-            return
-        self._inner = inner
-        # No call in between for all that follows.
-        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
-        inner.makeConnection(self.transport)
-        began, self._began = self._began, b""
-        inner.dataReceived(began)
-
     def _late(self) -> None:
-        self._deadline = None
         said = f"only {self._began!r}" if self._began else "nothing"
         seconds = self._parent.timeout
         self._refuse(
@@ -154,22 +194,14 @@ class ProtocolDetector(Protocol):
         )
 
     def _refuse(self, reason: TunnelError) -> None:
-        self._stopDeadline()
+        self._inTime()
         self._parent.observer.peerRefused(self.transport.getPeer(), reason)
         self.transport.abortConnection()
 
-    def _stopDeadline(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._stopDeadline()
-        self._pending.known()
-        if self._inner is not None:
-            self._inner.connectionLost(reason)
-            self._inner = None
-        elif (broken := whyNoTLS(reason)) is not None:
+        known = self._inner is not None
+        super().connectionLost(reason)
+        if not known and (broken := whyNoTLS(reason)) is not None:
             self._parent.observer.peerRefused(self.transport.getPeer(), broken)
 
 

@@ -9,11 +9,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IAddress, IProtocol
 
 from tristunnel.dialects.base.dialect import PortProtocol
+from tristunnel.server.detector import Deciding
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.util.hosts import hostSaid
 
@@ -49,7 +48,7 @@ def hostAsked(head: bytes) -> str | None:
     return hostSaid(text).removesuffix(".")
 
 
-class _Waiting(Protocol):
+class _Waiting(Deciding):
     """
     Waits for a head.
 
@@ -59,8 +58,6 @@ class _Waiting(Protocol):
     @param pending: Counts it among those of whom nothing is known.
     """
 
-    transport: Any
-
     def __init__(
         self,
         parent: SharedHTTP,
@@ -68,51 +65,19 @@ class _Waiting(Protocol):
         remaining: float,
         pending: PendingConnection,
     ) -> None:
+        super().__init__(parent.reactor, address, pending)
         self._parent = parent
-        self._address = address
         self._remaining = remaining
-        self._pending = pending
-        self._began = b""
-        self._inner: Any = None
-        self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         self._pending.leave = self.transport.abortConnection
-        self._deadline = self._parent.reactor.callLater(
-            self._remaining, self.transport.abortConnection
-        )
+        self._within(self._remaining, self.transport.abortConnection)
 
     def dataReceived(self, data: bytes) -> None:
         self._began += data
         host = hostAsked(self._began)
-        if host is None:
-            return
-        remaining = self._stopDeadline()
-        chosen = self._parent.protocolFor(host)
-        inner: Any = chosen.open(self._address, remaining, self._pending)
-        if inner is None:
-            self.transport.abortConnection()
-            return
-        self._inner = inner
-        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
-        inner.makeConnection(self.transport)
-        began, self._began = self._began, b""
-        inner.dataReceived(began)
-
-    def _stopDeadline(self) -> float:
-        deadline, self._deadline = self._deadline, None
-        if deadline is None or not deadline.active():
-            return 0.0
-        deadline.cancel()
-        left: float = deadline.getTime() - self._parent.reactor.seconds()
-        return max(left, 0.0)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._stopDeadline()
-        if self._inner is None:
-            self._pending.known()
-        else:
-            self._inner.connectionLost(reason)
+        if host is not None:
+            self._handOver(self._parent.protocolFor(host))
 
 
 class SharedHTTP:
