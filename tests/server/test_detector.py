@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Protocol
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -320,3 +322,33 @@ class LogTests(NetworkTestCase):
         (line,) = lines
         self.assertTrue(line.startswith("Connection from 203.0.113.5:40000 closed: "))
         self.assertIn("tcp: instead of tls:", line)
+
+
+class _Serves:
+    def __init__(self, beginnings: Sequence[bytes]) -> None:
+        self.beginnings = beginnings
+        self.opened = 0
+
+    def open(self, *of: object) -> Protocol:
+        self.opened += 1
+        return Protocol()
+
+
+class AnyBeginningTests(NetworkTestCase):
+    """A port that is served to whoever begins in any way, or need not begin."""
+
+    def test_begun(self) -> None:
+        """
+        What takes any beginning has the connection with its first byte, when whoever
+        stands for the peer has said who that is; what takes none has it at once.
+        """
+        for beginnings, before in (((b"",), 0), ((), 1)):
+            served = _Serves(beginnings)
+            factory = ProtocolDetectorFactory(self.clock, [served], self.notes)
+            peer = RawPeer()
+            self.join(factory, peer)
+            self.settle()
+            self.assertEqual(served.opened, before)
+            peer.say(b"?")
+            self.settle()
+            self.assertEqual(served.opened, 1)

@@ -250,7 +250,7 @@ class ProtocolDetectorFactory(ServerFactory):
         self._limiter = limiter or PreauthLimiter(reactor.seconds)
         self.reactor = reactor
         self.protocols = list(protocols)
-        self.first = next((e for e in protocols if b"" in e.beginnings), None)
+        self.first = next((e for e in protocols if not e.beginnings), None)
         self.observer = observer
         self.timeout = timeout
 

@@ -75,8 +75,8 @@ class PortProtocol(Protocol):
     """
     What is served on a port to connections that begin in a certain way.
 
-    @ivar beginnings: How they begin. An empty one is for a port that is only served
-        by this: then the server may speak first.
+    @ivar beginnings: How they begin; any way, for an empty one. None at all is for a
+        port that is only served by this, where the server may speak first.
     """
 
     beginnings: Sequence[bytes]

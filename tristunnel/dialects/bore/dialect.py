@@ -26,7 +26,7 @@ class BorePortProtocol:
     """
 
     # They may wait to be asked for a proof of their secret.
-    beginnings: Sequence[bytes] = (b"",)
+    beginnings: Sequence[bytes] = ()
 
     def __init__(self, sessions: ServerSessions) -> None:
         self._sessions = sessions
