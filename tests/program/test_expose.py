@@ -114,6 +114,26 @@ class ExposeTests(ExposeTestCase):
         self.assertEqual(first.url, second.url)
         self.assertEqual(_get(second.url), b"a page")
 
+    def test_inspect(self) -> None:
+        """A page shows its requests as long as it is open, to whoever has the token."""
+        with self.expose(self.port, inspect="localhost:0") as tunnel:
+            _get(f"{tunnel.url}/seen?token=hidden")
+            page = tunnel.requestsURL
+            opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with opener.open(page, timeout=30) as answer:
+                place = answer.url
+            with opener.open(f"{place}requests.har", timeout=30) as answer:
+                (entry,) = json.load(answer)["log"]["entries"]
+            self.assertRegex(entry["request"]["url"], "/seen[?]token=[^h]+$")
+            self.assertEqual(entry["response"]["content"]["text"], "a page")
+        self.assertRaises(OSError, _get, page)
+        self.assertEqual(tunnel.requestsURL, "")
+        with self.assertRaises(tristunnel.TunnelError) as caught:
+            self.expose(self.port, inspect="0.0.0.0:0")
+        self.assertRegex(
+            caught.exception.message, "^inspect='0.0.0.0:0' .*localhost:4040$"
+        )
+
     def test_arguments(self) -> None:
         """Values of a wrong type are refused in a program's words; C{None} is what was
         left out."""

@@ -20,6 +20,9 @@ from tristunnel.connect.route import connectOptionsBy
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import Forward, parseForward
+from tristunnel.inspect.inspector import Inspector
+from tristunnel.inspect.options import InspectSettings, parseInspect
+from tristunnel.inspect.record import Limits
 from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.program.events import Event, Events
 from tristunnel.tls.certificates import parseFingerprint
@@ -67,6 +70,8 @@ def inProgramWords(error: TunnelError) -> TunnelError:
     said = re.sub(r"--(pin|ca|insecure)\b", r"\1=", said)
     said = re.sub(r"--token-file( FILE)?\b", "token=", said)
     said = re.sub(r"--connect\b ?", "server=", said)
+    said = said.replace(", or add --inspect-remote", "")
+    said = re.sub(r"--inspect\b ?", "inspect=", said)
     return TunnelError(error.code.name, said, error.retryAfter)
 
 
@@ -88,6 +93,8 @@ class Wanted:
     @ivar port: The visitors' port, or 0 for any.
     @ivar udp: Whether the service is a UDP service.
     @ivar timeout: Seconds in which the tunnel is to be open.
+    @ivar inspect: Where a page shows the latest requests, as C{--inspect} takes it;
+        empty for nowhere.
     """
 
     target: str = ""
@@ -100,6 +107,7 @@ class Wanted:
     port: int = 0
     udp: bool = False
     timeout: float = TIMEOUT
+    inspect: str = ""
 
     @classmethod
     def by(cls, target: object, options: Mapping[str, Any]) -> Wanted:
@@ -207,6 +215,7 @@ class Opening(ClientObserver):
     @ivar events: What happens.
     @ivar address: Where visitors come, as the server says.
     @ivar over: Why it ended: set when it has.
+    @ivar inspector: What keeps its requests, or C{None}.
     """
 
     def __init__(
@@ -232,6 +241,12 @@ class Opening(ClientObserver):
         address, credentials = wanted.address(reactor, ServerStore(), os.environ)
         self.place = (address.where, forward.isUDP, forward.port, forward.name)
         self.where = address.where
+        self.inspector: Inspector | None = None
+        if wanted.inspect:
+            place = parseInspect(reactor, wanted.inspect, False)
+            self.inspector = Inspector(reactor, InspectSettings(place, Limits()))
+            self.inspector.failed = self._failed
+            (forward,) = self.inspector.watch([forward])
         self._service = TunnelClientService(
             reactor, address, [forward], credentials, self, grace=0.0
         )
@@ -248,6 +263,8 @@ class Opening(ClientObserver):
 
         @raise TunnelError: With why there is none.
         """
+        if self.inspector is not None:
+            self.inspector.startService()
         self._service.startService()
         try:
             await self._open.addTimeout(self._timeout, self._reactor)
@@ -290,6 +307,8 @@ class Opening(ClientObserver):
                 each.callback(None)
 
         stopping = maybeDeferred(self._service.stopService)
+        if self.inspector is not None:
+            stopping.addBoth(lambda _, page: page.stopService(), self.inspector)
         stopping.addBoth(lambda _: self._stopHandler())
         stopping.addBoth(stopped)
         return waiting

@@ -33,6 +33,7 @@ class Options(TypedDict, total=False):
     port: int | None
     udp: bool | None
     timeout: float | None
+    inspect: str | None
     handler: Any
 
 
@@ -66,6 +67,15 @@ class OpenTunnel:
         may change when the session was lost and another one stands.
         """
         return self._opening.address
+
+    @property
+    def requestsURL(self) -> str:
+        """
+        Where a browser of this machine sees the latest requests, with the token that
+        opens the page; empty without C{inspect}.
+        """
+        inspector = self._opening.inspector
+        return "" if inspector is None else inspector.url
 
     @property
     def isOpen(self) -> bool:
@@ -222,6 +232,8 @@ def expose(target: int | str | None = None, **options: Unpack[Options]) -> Tunne
     @keyword udp: Whether the service is a UDP service.
     @keyword timeout: Seconds in which the tunnel must be open, 30 if it is left
         out. What fails sooner is told sooner.
+    @keyword inspect: Where a page shows the latest HTTP requests, as C{--inspect} takes
+        it, C{"localhost:4040"} for example: L{OpenTunnel.requestsURL}.
     @raise TunnelError: With a code and, in one line, the cause and the cure.
     """
     opened = begin(Tunnel, target, options)
