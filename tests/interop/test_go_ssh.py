@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 
 from tests.interop.rig import LONG, ProgramsTestCase
-from tests.support.loopback import Service
+from tests.support.loopback import Service, Talk
 from tests.support.processes import freePort
 
 CHISEL = os.environ.get("TRISTUNNEL_CHISEL", "")
@@ -226,6 +227,70 @@ class VTunnelTests(ProgramsTestCase):
                 ("-client-key", public[0]),
                 ("--credentials", f"key={private[0]}"),
             )
+
+    async def test_domains(self) -> None:
+        """Their clients' domains are names of our server, with headers if they have."""
+        web = freePort()
+        names = ("--http", f"tcp:{web}:interface=127.0.0.1", "--domain", "t.localhost")
+        port = await self.server(*names)
+        for number, program in enumerate(VTUNNEL):
+            service, host = Service(), f"v{number}.t.localhost"
+            offered = f"{host}=127.0.0.1:{self.offer(service)}"
+            url = f"ws://127.0.0.1:{port}/"
+            client = self.run_(
+                program, program, "client", "-server", url, "-forward", offered
+            )
+            said = await client.says(r"Forward OK|invalid")
+            if said[0] == "invalid":
+                # The first versions have none on their command line.
+                continue
+            visitor, talk = await self._ask(web, host, service)
+            talk.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+            await visitor.until(lambda each: each.data.endswith(b"hi"))
+            visitor.close()
+            await client.stop()
+
+    async def _ask(self, web: int, host: str, service: Service) -> tuple[Talk, Talk]:
+        visitor = await self.visit(web)
+        visitor.say(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        talk = await service.arrivals.get()
+        await talk.until(lambda each: b"\r\n\r\n" in each.data)
+        self.assertIn(host.encode(), bytes(talk.data))
+        return visitor, talk
+
+    async def test_manyKeys(self) -> None:
+        """Of several tokens with keys, the URL says which is a client's."""
+        private = {}
+        for number, program in enumerate(VTUNNEL):
+            keys = self.run_(program, program, "keygen")
+            await keys.whenEnded()
+            told = "\n".join(keys.lines)
+            found = re.search(r"vt-priv-\S+", told), re.search(r"vt-pub-\S+", told)
+            assert found[0] is not None and found[1] is not None, told
+            private[program] = found[0][0]
+            command = ("-m", "tristunnel", "token", "create", "--file", "tokens")
+            more = ("--name", f"t{number}", "--key", found[1][0])
+            made = self.run_("token", sys.executable, *command, *more)
+            await made.whenEnded()
+            self.assertEqual(0, made.status)
+        port = await self.server("--auth", "tokens:tokens")
+        for number, program in enumerate(VTUNNEL):
+            service, visitors = Service(), freePort()
+            url = f"ws://127.0.0.1:{port}/?id=t{number}"
+            client = self.run_(
+                program,
+                program,
+                "client",
+                "-key",
+                private[program],
+                "-server",
+                url,
+                "-forward",
+                f"{visitors}=127.0.0.1:{self.offer(service)}",
+            )
+            await client.says("Listen OK")
+            await self.passes(visitors, service)
+            await client.stop()
 
     async def _serve(self, program: str, theirs: Any, ours: Any) -> None:
         port, visitors, service = freePort(), freePort(), Service()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from typing import Any
 
@@ -22,6 +23,7 @@ from tristunnel.wire.vtunnel import (
     encodeData,
     encodeMessage,
 )
+from tristunnel.wire.vtunnel_ssh import Listen
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -170,3 +172,25 @@ class ParserTests(SynchronousTestCase):
             decodeMessage(data)
         except TunnelError as error:
             self.assertEqual("protocol-error", error.code.name)
+
+
+class ListenTests(SynchronousTestCase):
+    """A request for a domain, over SSH."""
+
+    def test_headers(self) -> None:
+        """Headers are lists of values by name, as in Go, and read as one line each."""
+        told = {"port": 0, "local_addr": "a:1", "domain": "b", "headers": {"X": ["1"]}}
+        asked = Listen(0, "a:1", "b", ("X: 1",))
+        self.assertEqual(asked, Listen.unpack(json.dumps(told).encode()))
+        self.assertEqual(told, json.loads(asked.pack()))
+        told["headers"] = {"X": ["1", "2"], "Y": []}
+        read = Listen.unpack(json.dumps(told).encode())
+        self.assertEqual(("X: 1, 2", "Y: "), read.headers)
+
+    @settings(max_examples=60)
+    @given(_JSON)
+    def test_anything(self, headers: Any) -> None:
+        """All else is refused."""
+        told = {"port": 1, "headers": headers}
+        with contextlib.suppress(TunnelError):
+            Listen.unpack(json.dumps(told).encode())

@@ -70,6 +70,7 @@ class Run:
     """
 
     __slots__ = (
+        "__weakref__",
         "_asker",
         "_closed",
         "_deadline",

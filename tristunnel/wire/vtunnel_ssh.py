@@ -50,11 +50,13 @@ class Listen:
     @ivar port: The port; 0 for any.
     @ivar localAddress: The service, in the client's words.
     @ivar domain: A name that is to lead there, or empty.
+    @ivar headers: C{Name: value} for headers that requests for that name are to have.
     """
 
     port: int
     localAddress: str = ""
     domain: str = ""
+    headers: tuple[str, ...] = ()
 
     @classmethod
     def unpack(cls, data: bytes) -> Listen:
@@ -64,14 +66,35 @@ class Listen:
         if not all(isinstance(text, str) for text in texts):
             raise protocolError("a request for a port has no address")
         local, domain = (str(text)[:256] for text in texts)
-        return cls(portIn(data), local, domain)
+        return cls(portIn(data), local, domain, _headersIn(fields.get("headers")))
 
     def pack(self) -> bytes:
         """Write it."""
         fields: dict[str, object] = {"port": self.port, "local_addr": self.localAddress}
         if self.domain:
             fields["domain"] = self.domain
+        if self.headers:
+            headers: dict[str, list[str]] = {}
+            for name, _, value in (each.partition(":") for each in self.headers):
+                headers.setdefault(name, []).append(value.strip())
+            fields["headers"] = headers
         return encodeObject(fields)
+
+
+def _headersIn(told: object) -> tuple[str, ...]:
+    """
+    Read headers as Go's C{http.Header} has them: a list of values for each name.
+
+    @return: One line for each name, as RFC 9110, 5.3 joins them.
+    @raise TunnelError: C{protocol-error}.
+    """
+    headers = told or {}
+    if not isinstance(headers, dict) or not all(
+        isinstance(values, list) and all(isinstance(each, str) for each in values)
+        for values in headers.values()
+    ):
+        raise protocolError("vtunnel's headers are lists of texts by name")
+    return tuple(f"{name}: {', '.join(values)}" for name, values in headers.items())
 
 
 def portIn(data: bytes) -> int:

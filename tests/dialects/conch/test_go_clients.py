@@ -24,6 +24,8 @@ from tristunnel.dialects.vtunnel.client import SSH, VTunnelClientSession, WireFi
 from tristunnel.dialects.vtunnel.ssh_client import VTunnelSSHClientSession
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward, parseForward
+from tristunnel.listeners.names import NameListeners
+from tristunnel.names.public import PublicNames
 
 _NONE = Credentials("", "")
 
@@ -123,6 +125,25 @@ class VTunnelTests(Conversations, GoWireTestCase):
         return VTunnelSSHClientSession(
             self.reactor, None, [forward], self.seen, "localhost"
         )
+
+    async def test_domain(self) -> None:
+        """Where the server has names, a domain is one, with its headers."""
+        await self.startServer()
+        names = PublicNames()
+        names.offered = frozenset(("http",))
+        names.opened("http", 80)
+        self.tunnels.listeners["http"] = NameListeners("http", names, "http")
+        self.tunnels.hosts.change(["example.com"], "")
+        spec = f"http/shop.example.com={self.offer(Service())},request=X-A: one"
+        await self.begin(self.makeSession(parseForward(self.reactor, spec)))
+        self.assertEqual(
+            "http://shop.example.com", self.seen.named("tunnelReady")[0][0]
+        )
+        (tunnel,) = self.tunnels.tunnels
+        self.assertEqual("http://shop.example.com", tunnel.address)
+        found = names.table.find("http", "shop.example.com")
+        assert found is not None
+        self.assertEqual(("X-A: one",), found.options.requestHeaders)
 
     async def test_wrongKey(self) -> None:
         """With a key, only a server that knows it will do."""

@@ -147,7 +147,8 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
     ) -> None:
         super().__init__(reactor)
         self.limits = limits or Limits()
-        self._forwards = {forward.port: forward for forward in forwards}
+        self._forwards = {each.port: each for each in forwards if not each.hasHost}
+        self._named = [each for each in forwards if each.hasHost]
         self._observer = observer or ClientObserver()
         self._host = host
         self._pingInterval = pingInterval
@@ -181,6 +182,13 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
         self._observer.acknowledged("vtunnel")
         for port in self._forwards:
             self._ask(port)
+        for forward in self._named:
+            self._observer.tunnelFailed(
+                forward.wanted,
+                TunnelError(
+                    "not-permitted", "a vtunnel server that speaks JSON has no domains"
+                ),
+            )
         self.later(ANSWER_TIME, self._noAnswer)
         if self._pingInterval > 0:
             self._silence = self.later(2 * self._pingInterval, self._noPong)

@@ -4,11 +4,15 @@ vtunnel's dialect, as the program asks for it: both of its wires.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tristunnel.dialects.base.dialect import ClientOptions, Dialect
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.vtunnel.client import VTunnelClientService
 from tristunnel.dialects.vtunnel.server import VTunnelServerSession
 from tristunnel.errors import badOption
+from tristunnel.forwards.forward import Forward
+from tristunnel.forwards.options import ForwardOptions
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.ssh import BEGINNING
 from tristunnel.wire.vtunnel_ssh import parsePrivateKey
@@ -27,13 +31,28 @@ class VTunnelDialect(Dialect):
     loginInHeaders = True
 
     def checkForwards(self, options: ClientOptions) -> None:
-        if not all(forward.port for forward in options.forwards):
+        if not all(each.port or each.hasHost for each in options.forwards):
             raise badOption(
-                "vtunnel needs a port: --forward PORT=TARGET, for example"
-                " 9000=localhost:3000"
+                "vtunnel needs a port, or a domain: --forward PORT=TARGET, for example"
+                " 9000=localhost:3000, or --forward http/DOMAIN=TARGET"
             )
         if key := options["credentials"].get("key"):
             parsePrivateKey(str(key))
+
+    def checkForward(self, forward: Forward) -> None:
+        if forward.hasHost and forward.name and not forward.path:
+            # What is asked of the server is in the options; a domain goes over SSH.
+            own = forward.options
+            bare = replace(own, request=())
+            if bare != ForwardOptions() or any(
+                each.startswith("-") for each in own.request
+            ):
+                raise badOption(
+                    f"--dialect {self.name} has no options for a domain but"
+                    " request=NAME: VALUE"
+                )
+            return
+        super().checkForward(forward)
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:
         return not isBinary or message.startswith(BEGINNING)

@@ -63,7 +63,7 @@ class VTunnelSSHClientSession(SSHClientSession):
         super().__init__(reactor, Credentials(USER, key=key), forwards, observer)
         self._expected = expected
         self._host = host
-        self._byPort = {forward.port: forward for forward in forwards}
+        self._byPort = {each.port: each for each in forwards if each.port}
 
     def judge(self, key: bytes) -> None:
         if self._expected not in (None, key):
@@ -81,6 +81,9 @@ class VTunnelSSHClientSession(SSHClientSession):
     def _ask(self, forward: Forward) -> None:
         def ready(answer: bytes) -> None:
             address = f"tcp://{hostAndPort(self._host, forward.port)}"
+            if forward.hasHost:
+                self._byPort[portIn(answer)] = forward
+                address = f"http://{forward.name}"
             self._observer.tunnelReady(forward.addressFor(address), forward.target)
 
         def refused(failure: Any) -> None:
@@ -89,8 +92,10 @@ class VTunnelSSHClientSession(SSHClientSession):
                 self.later(ASK_AGAIN, self._ask, forward)
                 self._observer.tunnelFailed(forward.wanted, reason)
 
-        asked = Listen(forward.port, forward.target).pack()
-        self._connection.ask(LISTEN, asked).addCallbacks(ready, refused)
+        asked = Listen(
+            forward.port, forward.target, forward.name, forward.options.request
+        )
+        self._connection.ask(LISTEN, asked.pack()).addCallbacks(ready, refused)
 
     def forwardOf(self, kind: str, fields: Fields) -> Forward:
         forward = self._byPort.get(portIn(fields.rest()) if kind == CHANNEL else 0)

@@ -13,7 +13,7 @@ from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.server import GoSession, ServerPackets, overWebSocket
 from tristunnel.dialects.vtunnel.server import LISTENER
 from tristunnel.errors import TunnelError
-from tristunnel.model.tunnel import Stream
+from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.ssh import Fields
 from tristunnel.wire.vtunnel_ssh import (
@@ -29,6 +29,9 @@ __all__ = ["VTunnelSSHSession", "openSession"]
 
 VERSION = b"SSH-2.0-Go"
 
+NAMES = "http"
+"""The kind of listener for names."""
+
 _KEY_HEAD = keyBlob(bytes(32))[:-32]
 
 
@@ -41,16 +44,21 @@ def openSession(sessions: ServerSessions, arrival: Arrival) -> Receiver:
     request, or because there is no other.
     """
     key = sessions.kept(HostKey.inDirectory)
-    who = arrival.caller.identity.name if arrival.vouched else arrival.says
-    known = [
-        blob[len(_KEY_HEAD) :]
-        for blob in sessions.authenticator.keysOf(who)
-        if blob.startswith(_KEY_HEAD)
-    ]
+    known = _keysFor(sessions, arrival)
     if len(known) == 1:
         seed = hostSeedFor(known[0])
         key = HostKey(Ed25519PrivateKey.from_private_bytes(seed))
     return overWebSocket(sessions, arrival, key, VTunnelSSHSession)
+
+
+def _keysFor(sessions: ServerSessions, arrival: Arrival) -> list[bytes]:
+    """The keys of which a client that has come may have one."""
+    who = arrival.caller.identity.name if arrival.vouched else arrival.says
+    return [
+        blob[len(_KEY_HEAD) :]
+        for blob in sessions.authenticator.keysOf(who)
+        if blob.startswith(_KEY_HEAD)
+    ]
 
 
 class VTunnelSSHSession(GoSession):
@@ -67,6 +75,8 @@ class VTunnelSSHSession(GoSession):
     ) -> None:
         super().__init__(sessions, arrival, link)
         link.ourVersionString = VERSION
+        self._named: dict[str, int] = {}
+        self._isUnsure = len(_keysFor(sessions, arrival)) > 1
 
     def request(self, name: str, fields: Fields) -> Awaitable[bytes] | bytes | None:
         if name == LISTEN:
@@ -74,6 +84,8 @@ class VTunnelSSHSession(GoSession):
         return super().request(name, fields)
 
     async def _listen(self, asked: Listen) -> bytes:
+        if asked.domain and NAMES in self._service.listeners:
+            return packPort(await self._name(asked))
         if asked.port and asked.port in self.tunnels:
             return packPort(asked.port)
         options: dict[str, object] = {"port": asked.port, "target": asked.localAddress}
@@ -86,6 +98,40 @@ class VTunnelSSHSession(GoSession):
         port = tunnel.listener.address[2]
         self.tunnels[port] = tunnel
         return packPort(port)
+
+    async def _name(self, asked: Listen) -> int:
+        """
+        Give a tunnel a name.
+
+        @return: What stands for the port by which the client knows it.
+        """
+        host = asked.domain.partition(":")[0].lower()
+        if host not in self._named:
+            options: dict[str, object] = {
+                "listener": NAMES,
+                "name": host,
+                "target": asked.localAddress,
+                "requestHeaders": list(asked.headers),
+            }
+            tunnel = await self.openFor(asked, options, f"name {host}")
+            del self.tunnels[asked]
+            # Counted down, as ports are rarely asked for there.
+            port = next(n for n in range(65535, 0, -1) if n not in self.tunnels)
+            self.tunnels[port], self._named[host] = tunnel, port
+        return self._named[host]
+
+    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        super().tunnelClosed(tunnel, reason)
+        self._named = {h: n for h, n in self._named.items() if n in self.tunnels}
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        if self._client is None and self._isUnsure:
+            reason = TunnelError(
+                "auth-refused",
+                "several tokens have keys, and a client with a key has to say whose it"
+                " is: by ?id=NAME in its URL, with the name of its token",
+            )
+        super().sessionOver(reason)
 
     def channelFor(self, stream: Stream) -> tuple[str, bytes]:
         return CHANNEL, packPort(self.keyOf(stream.tunnel))
