@@ -430,7 +430,7 @@ class Options(
     def _checkDialect(self, reactor: Any) -> None:
         if self["listen"]:
             self.localEndpoint = self.makeLocalEndpoint(reactor)
-            if not self["service"]:
+            if not self.knowsService:
                 self["dialect"] = next(
                     name for name, each in ours().items() if each.visitsAlone
                 )
@@ -461,6 +461,11 @@ class Options(
             raise badOption(f"--dialect {name} has no --standby: leave it out")
         if self["private"]:
             raise badOption(f"--dialect {name} has no --private")
+
+    @property
+    def knowsService(self) -> bool:
+        """Whether it is known which service is to be visited."""
+        return bool(self["service"])
 
     def makeLocalEndpoint(self, reactor: Any) -> Any:
         """Make what listens for visitors, or C{None} where another way leads here."""

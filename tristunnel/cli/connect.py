@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 from twisted.application.service import Service
 
 from tristunnel.cli import client
+from tristunnel.cli.access_tap import ACCESS_VARIABLE
 from tristunnel.client.standard import StandardVisit
 from tristunnel.config.help import Group
+from tristunnel.connect.address import Trust, parseAccessURI
 from tristunnel.connect.options import IDENTITY, WAY
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError, badOption, printable
@@ -26,7 +31,8 @@ from tristunnel.util.process import (
 __all__ = ["Options", "makeService"]
 
 _OURS = {
-    *("connect", "server", "service", "dialect", "carrier", "tell", "help", "version"),
+    *("access", "connect", "server", "service"),
+    *("dialect", "carrier", "tell", "help", "version"),
     *IDENTITY.names,
     *WAY.names,
 }
@@ -49,8 +55,19 @@ class Options(client.Options):
         "home",
         "db --connect tunnel.example.com --token-file token",
     )
+    optParameters: ClassVar[Any] = [
+        (
+            "access",
+            None,
+            "",
+            "The URI from grantAccess, instead of a name and a server.",
+        ),
+    ]
     groups: ClassVar[Any] = (
-        Group("What to reach, and where", "connect=SERVER server=NAME service=NAME"),
+        Group(
+            "What to reach, and where",
+            "connect=SERVER server=NAME service=NAME access=URI",
+        ),
         IDENTITY,
         WAY,
         Group("Protocol", "dialect=NAME carrier=KIND tell=WHAT"),
@@ -58,6 +75,7 @@ class Options(client.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        self._access: Mapping[str, object] | None = None
         self.longOpt = [each for each in self.longOpt if each.rstrip("=") in _OURS]
         self.docs = {name: text for name, text in self.docs.items() if name in _OURS}
         self.docs["service"] = "The service's name, which needs no option."
@@ -69,9 +87,33 @@ class Options(client.Options):
         services = self.told.get("service", [])
         if len(services) > 1:
             raise badOption(f"{printable(services[1], 60)!r} is one word too many")
+        if services and "://" in services[0]:
+            raise badOption("a service has a name; give the URI to --access")
+        uri = self["access"]
+        if not (uri or services):
+            uri = os.environ.get(ACCESS_VARIABLE, "")
+        if uri:
+            self._takeAccess(uri)
         # What the dialects look at to see who visits.
         self._listens = ["stdio:"]
         super().check()
+
+    def _takeAccess(self, uri: str) -> None:
+        if self["service"] or self["server"]:
+            raise badOption("--access names a service: leave out its name and --server")
+        place = parseAccessURI(ourReactor(), uri, Trust())
+        self._access = place.access
+        self["access"] = uri
+        self["connect"] = self["connect"] or place.where
+
+    def _makeServer(self, reactor: Any) -> None:
+        super()._makeServer(reactor)
+        if self._access is not None:
+            self.server = replace(self.server, access=self._access)
+
+    @property
+    def knowsService(self) -> bool:
+        return super().knowsService or self._access is not None
 
     def makeLocalEndpoint(self, reactor: Any) -> Any:
         return None

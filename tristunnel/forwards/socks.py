@@ -69,7 +69,12 @@ class Socks(Onward):
         else:
             self._asked = False
             self._say(Reply.NO_SUCH_COMMAND)
-            raise TunnelError("not-permitted", "it asked for what is not offered")
+            raise TunnelError(
+                "not-permitted",
+                "it asked for UDP, which a private forward cannot carry: give it a port"
+                if request.command == Command.UDP
+                else "it asked to be listened for, which is not offered",
+            )
 
     def _say(self, code: Reply, host: str = "0.0.0.0", port: int = 0) -> None:
         self._handshake.reply(code, host, port)
