@@ -35,7 +35,8 @@ _FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
     # What pictures show: a name, and TLS with a certificate of our own.
-    "--host-resolver-rules=MAP tunnel.example.com 127.0.0.1",
+    "--host-resolver-rules=MAP tunnel.example.com 127.0.0.1,"
+    "MAP *.t.example.com 127.0.0.1",
     "--ignore-certificate-errors",
 )
 

@@ -31,7 +31,10 @@ FRESH = 3600.0
 """Seconds for which it is not asked again what it says of itself."""
 
 AGAIN = 10.0
-"""Seconds between two looks at its keys, or for a key that is not among them."""
+"""Seconds after which one that did not answer is asked again."""
+
+LOOKS = 1.0
+"""Seconds between two looks at its keys, for one that was not among them."""
 
 LEEWAY = 60
 """Seconds by which clocks may differ."""
@@ -186,7 +189,7 @@ class Provider:
 
     async def _keysFor(self, name: object, algorithm: str) -> list[Any]:
         found = self._named(name, algorithm)
-        if not found and self._seconds() - self._keysAt >= AGAIN:
+        if not found and self._seconds() - self._keysAt >= LOOKS:
             self._keysAt = self._seconds()
             about = await self.about()
             said = (await self._fetcher.get(about["jwks_uri"])).get("keys")
