@@ -34,7 +34,7 @@ class TunnelQuotaTests(SynchronousTestCase):
         """A number that was asked for counts all tunnels, whatever they are."""
         self.patch(quota, "descriptorLimit", lambda: 1024)
         self.assertEqual(TunnelQuota.of(7, 0), TunnelQuota(7, 20_000, 256))
-        self.assertEqual(TunnelQuota.of(7, 500), TunnelQuota(7, 500, 0))
+        self.assertEqual(TunnelQuota.of(7, 500), TunnelQuota(7, 500, 0, 500))
 
     def test_default(self) -> None:
         """The default leaves descriptors over."""

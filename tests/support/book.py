@@ -217,6 +217,7 @@ class BookTestsMixin(BookHelpers):
         for counted, limits, said in (
             ({"countedAs": "ann"}, TunnelLimits(perCaller=2), "max-tunnels-per-caller"),
             ({"token": "laptop"}, TunnelLimits(perToken=2), "this token allows 2"),
+            ({"countedAs": "eve"}, TunnelLimits(total=2), "limit of 2 tunnels"),
         ):
             place = Place(self.one.member)
             records = [replace(TunnelRecord(x, place), **counted) for x in "abc"]
@@ -226,7 +227,7 @@ class BookTestsMixin(BookHelpers):
                 "limit-reached", self.one.open(records[2], limits)
             )
             self.assertIn(said, refusal.message)
-            await self.one.open(TunnelRecord("d", place, countedAs="bob"), limits)
+            await self.one.open(TunnelRecord("d", place), limits)
             await self.one.close("a", place)
             await self.one.open(records[2], limits)
             for number in "bcd":

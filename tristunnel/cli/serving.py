@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from autobahn.websocket import USES_NVX
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -59,13 +58,14 @@ from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.reload import RunningServer
 from tristunnel.server.service import TunnelServerService
-from tristunnel.server.websocket_pages import ROOT, webSocketPages
+from tristunnel.server.websocket_pages import ROOT, warnIfSlow, webSocketPages
 from tristunnel.service.caller import Listeners
 from tristunnel.service.invitations import Invitations, ServerPlace, addressFor
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.preauth import TOTAL, PreauthLimiter
 from tristunnel.service.siblings import Siblings
 from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.service.used_elsewhere import limitedTogether
 from tristunnel.tls.server_context import CreatorInForce
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.logs import Log
@@ -228,6 +228,9 @@ class Serving(MultiService):
         if self._cluster is not None:
             self._cluster.serve(made)
         made.policies.countries = options.countries
+        if made.siblings is not None:
+            limits = limitedTogether(self._reactor, made.siblings, made.rights)
+            limits.setServiceParent(self)
         made.hosts.change(options.domains, options["hostname"], options.reservedNames)
         made.hosts.holders = self._keepersOf
         made.certificates = self._naming.states
@@ -513,7 +516,7 @@ class Serving(MultiService):
                 )
         if url := self._dashboard():
             _log.info("The dashboard is at {url}", url=url)
-        _warnIfSlow()
+        warnIfSlow()
         # Last, where people look first.
         self._invite()
         asked = options.get("credCheckers") or options["client-ca"]
@@ -589,11 +592,3 @@ class Serving(MultiService):
         except TunnelError as problem:
             say = _log.info if options.invites is None else _log.error
             say("No invitations: {problem}", problem=problem)
-
-
-def _warnIfSlow() -> None:
-    if not USES_NVX:
-        _log.warn(
-            "autobahn runs without its C code: WebSockets will be slow; install its"
-            " wheel, and leave AUTOBAHN_USE_NVX unset"
-        )

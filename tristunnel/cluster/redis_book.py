@@ -330,6 +330,7 @@ class RedisBook(GrantedInRedis):
             limits.perCaller,
             limits.perToken,
             self._grace,
+            limits.total,
         )
 
     @returnsDeferred

@@ -56,13 +56,15 @@ def limitReached(kind: str, most: int) -> TunnelError:
     """
     Say that there are as many as there may be.
 
-    @param kind: C{caller}, C{token} or C{access}.
+    @param kind: C{caller}, C{token}, C{total} or C{access}.
     """
     return TunnelError(
         "limit-reached",
         {
             "caller": f"a caller may have {most} tunnels; close one, or"
             " raise the server's --max-tunnels-per-caller",
+            "total": f"this server has reached its limit of {most} tunnels; try again"
+            " later, or raise its --max-tunnels",
             "token": f"this token allows {most} tunnels at once; close one",
             "access": f"{most} of your grants are in force; revoke some"
             " (revokeAccess), or grant access for less time",
@@ -107,6 +109,7 @@ class _Pages:
     tunnels: dict[str, TunnelRecord] = field(default_factory=dict)
     byURI: dict[str, str] = field(default_factory=dict)
     reserved: dict[str, str] = field(default_factory=dict)
+    counted: int = 0
     callers: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     access: dict[str, AccessRecord] = field(default_factory=dict)
@@ -208,11 +211,14 @@ class MemoryBook:
             if known.place != record.place:
                 raise TunnelError("displaced")
             return
+        if record.countedAs and 0 < limits.total <= pages.counted:
+            raise limitReached("total", limits.total)
         if 0 < limits.perToken <= pages.tokens[record.token] and record.token:
             raise limitReached("token", limits.perToken)
         if 0 < limits.perCaller <= pages.callers[record.countedAs]:
             raise limitReached("caller", limits.perCaller)
         self._reserve(record)
+        pages.counted += bool(record.countedAs)
         pages.callers[record.countedAs] += 1
         pages.tokens[record.token] += 1
         if record.lease:
@@ -282,6 +288,7 @@ class MemoryBook:
         pages = self._pages
         self._release(record.id)
         del pages.tunnels[record.id]
+        pages.counted -= bool(record.countedAs)
         _uncount(pages.callers, record.countedAs)
         _uncount(pages.tokens, record.token)
         lease = pages.leases.get(record.lease)

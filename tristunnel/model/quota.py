@@ -38,6 +38,8 @@ class TunnelQuota:
 
     @ivar perCaller: Tunnels that one caller may have, wherever they are.
     @ivar total: Tunnels that this process may have.
+    @ivar everywhere: Tunnels that all processes and machines of the server may have, if
+        somebody has asked for that.
     @ivar withPorts: Those of them that may have ports of their own, which cost
         descriptors; a name costs none.
     """
@@ -45,6 +47,7 @@ class TunnelQuota:
     perCaller: int = PER_CALLER
     total: int = 0
     withPorts: int = 0
+    everywhere: int = 0
 
     @classmethod
     def of(cls, perCaller: int, total: int) -> TunnelQuota:
@@ -53,7 +56,7 @@ class TunnelQuota:
 
         @param total: As asked for; 0 for what this process can bear.
         """
-        return cls(perCaller, total or _MOST, 0 if total else defaultTotal())
+        return cls(perCaller, total or _MOST, 0 if total else defaultTotal(), total)
 
     def check(self, count: int) -> None:
         """

@@ -177,10 +177,12 @@ class TunnelLimits(_Record):
 
     @ivar perCaller: Of those that are counted as the new one is.
     @ivar perToken: Of those of its token.
+    @ivar total: Of all that are counted with somebody.
     """
 
     perCaller: int = 0
     perToken: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)

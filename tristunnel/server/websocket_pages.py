@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from autobahn.websocket import USES_NVX
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
@@ -29,8 +31,11 @@ __all__ = [
     "makePage",
     "parsePaths",
     "receiverBelow",
+    "warnIfSlow",
     "webSocketPages",
 ]
+
+_log = Logger(namespace="tristunnel.server")
 
 MAX_FIRST = 128 * 1024
 """Bytes of the longest first message, which is held whole although nobody knows
@@ -234,3 +239,12 @@ def makePage(
         forwarded,
         sessions.webSockets,
     )
+
+
+def warnIfSlow() -> None:
+    """Say so if WebSockets are served without what makes them fast."""
+    if not USES_NVX:
+        _log.warn(
+            "autobahn runs without its C code: WebSockets will be slow; install its"
+            " wheel, and leave AUTOBAHN_USE_NVX unset"
+        )

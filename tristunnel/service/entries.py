@@ -92,7 +92,10 @@ class BookEntries:
         )
         held = Held(tunnel, record, reserved, bool(countedAs))
         self._here.add(held)
-        limits = TunnelLimits(self.quota.perCaller if countedAs else 0, most or 0)
+        quota = self.quota
+        limits = TunnelLimits()
+        if countedAs:
+            limits = TunnelLimits(quota.perCaller, most or 0, quota.everywhere)
         await inTime(
             self._reactor,
             self._book.open(record, limits),

@@ -43,6 +43,8 @@ class TunnelRights:
 
     @ivar services: Tunnels that one client's session may have; 0 for any
         number.
+    @ivar elsewhere: How many visitors the tunnels of a token's holder have at other
+        members of the server.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class TunnelRights:
         hosts: HostRules | None = None,
     ) -> None:
         self.services = services
+        self.elsewhere: Callable[[str], int] = lambda holder: 0
         self._reactor = reactor
         self._changed = changed
         self._hosts = hosts or HostRules()
@@ -230,14 +233,40 @@ class TunnelRights:
             elif port and protocolOf(kind) != "ws":
                 permissions.checkPort(port)
         most = permissions.maxVisitors
-        if most is not None:
-            # The new one is among them.
-            now = sum(len(each.streams) for each in self._tunnels.get(grant, ()))
-            if now > most:
-                raise TunnelError(
-                    "limit-reached", f"this token allows {most} visitors at once"
-                )
+        # The new one is among them.
+        now = self._visitors(grant) + self.elsewhere(tunnel.owner.name)
+        if most is not None and now > most:
+            raise TunnelError(
+                "limit-reached", f"this token allows {most} visitors at once"
+            )
         self._limit(tunnel, grant)
+
+    def _visitors(self, grant: Grant) -> int:
+        return sum(len(each.streams) for each in self._tunnels.get(grant, ()))
+
+    def visitors(self) -> dict[str, int]:
+        """
+        How many visitors the holders of tokens have here whom all members limit
+        together, by their names; who has none is left out.
+        """
+        limited = (
+            (next(iter(tunnels)).owner.name, self._visitors(grant))
+            for grant, tunnels in self._tunnels.items()
+            if tunnels and (grant.permissions.maxVisitors or grant.permissions.rate)
+        )
+        return {name: count for name, count in limited if count}
+
+    def shareRates(self) -> None:
+        """Have this member's part of each holder's rate be that of its visitors."""
+        for grant, tunnels in self._tunnels.items():
+            if tunnels and grant.throttle is not None:
+                grant.throttle.change(self._rate(next(iter(tunnels)), grant))
+
+    def _rate(self, tunnel: Tunnel, grant: Grant) -> int:
+        rate = grant.permissions.rate or 0
+        others = self.elsewhere(tunnel.owner.name)
+        here = max(1, self._visitors(grant))
+        return max(1, rate * here // (here + others)) if rate and others else rate
 
     def share(self, tunnel: Tunnel) -> None:
         """
@@ -249,7 +278,7 @@ class TunnelRights:
 
     def _limit(self, tunnel: Tunnel, grant: Grant) -> None:
         """Have the tunnel's streams share the rate of all that their owner has."""
-        rate = grant.permissions.rate or 0
+        rate = self._rate(tunnel, grant)
         if grant.throttle is not None:
             grant.throttle.change(rate)
         elif rate:

@@ -4,7 +4,8 @@
 -- tunnels: id -> {record = JSON, lease, member, fence, caller, token}
 -- access:  id -> {record = JSON, owner, uses, used, dropped, over}
 -- tokens:  name -> {version, line}
--- reserved, uris: what -> id of the tunnel      counts: "caller:X", "token:X", "access:X"
+-- reserved, uris: what -> id of the tunnel      counts: "caller:X", "token:X", "access:X",
+--   "total"
 -- due:   "lease:ID", "access:ID", by the time of their end
 -- held:  "MEMBER\0lease:ID" and "MEMBER\0tunnel:ID", to find what a dead member had
 local members, beats, epoch, leases, tunnels, reserved, uris, counts, access, tokens, due,
@@ -82,6 +83,9 @@ end
 local function forget(id, tunnel)
   release(id, tunnel)
   redis.call('HDEL', tunnels, id)
+  if tunnel.caller ~= '' then
+    count('total', -1)
+  end
   count('caller:' .. tunnel.caller, -1)
   count('token:' .. tunnel.token, -1)
   hasNot(tunnel.member, 'tunnel', id)

@@ -1,5 +1,6 @@
 -- A tunnel that is opened, changed, or said again.
--- mode, id, record, member, fence, lease, caller, token, most of them, milliseconds of grace
+-- mode, id, record, member, fence, lease, caller, token, most of them, milliseconds of grace,
+-- most of all
 local mode, id, text, member, fence, lease, caller, token = unpack(ARGV, 1, 8)
 fence = tonumber(fence)
 local known = get(tunnels, id)
@@ -20,6 +21,9 @@ if mode == 'open' then
   if isNew(tonumber(ARGV[11])) then
     return refused('cluster-away')
   end
+  if caller ~= '' and reached('total', tonumber(ARGV[12])) then
+    return refused('limit-reached', 'total', ARGV[12])
+  end
   if reached('token:' .. token, tonumber(ARGV[10])) and token ~= '' then
     return refused('limit-reached', 'token', ARGV[10])
   end
@@ -39,6 +43,9 @@ end
 if known then
   release(id, known)
 else
+  if caller ~= '' then
+    count('total', 1)
+  end
   count('caller:' .. caller, 1)
   count('token:' .. token, 1)
   if holder then
