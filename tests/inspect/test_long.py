@@ -171,6 +171,7 @@ class LongTests(TestCase):
         (one, *_) = (await self._call("looks", "listRequests"))["requests"]
         self.assertEqual((one["responseSize"], one["problem"]), (1 << 30, ""))
         self.assertLess(min(best["looks"]), 1.5 * min(best["plain"]))
+        self.assertLess(min(spent["looks"]), 1.5 * min(spent["plain"]) + 0.05)
 
     async def test_many(self) -> None:
         """Ten thousand requests take no more memory than two thousand."""

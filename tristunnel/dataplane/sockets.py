@@ -353,6 +353,16 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         return self._peer is peer
 
     @property
+    def readsBy(self) -> SocketEnd | None:
+        """The plain socket that it reads by now; C{None} for another way."""
+        return self if self.isPlain else None
+
+    @property
+    def writesBy(self) -> SocketEnd | None:
+        """Likewise what it writes by."""
+        return self if self.isPlain else None
+
+    @property
     def mayGoByKernel(self) -> bool:
         """Whether what it reads goes on within the kernel, or may soon."""
         return self.splice is not None

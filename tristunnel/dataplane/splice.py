@@ -5,6 +5,7 @@ Moving bytes from one socket to another without taking them out of the kernel.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
@@ -12,7 +13,7 @@ from twisted.python.failure import Failure
 from tristunnel.dataplane.pipes import PIPES, Pipe, PipePool, canSplice
 from tristunnel.dataplane.sockets import SocketEnd
 
-__all__ = ["TURN", "Splice", "spliceBoth"]
+__all__ = ["TURN", "Splice", "Stretch", "spliceBoth"]
 
 TURN = 1024 * 1024
 """Bytes that one direction of a stream may move before others get their turn,
@@ -73,7 +74,7 @@ class Splice:
         self._pipe = pipe
         splice, flags = os.splice, _FLAGS
         source, sink = self.source.connection.fileno(), self.sink.connection.fileno()
-        moved, most = 0, self.source.allowance(TURN)
+        moved, most = 0, self.most()
         over = False
         problem: OSError | None = None
         while moved < most and not pipe.held:
@@ -103,12 +104,20 @@ class Splice:
         else:
             self._giveBack()
         if moved:
-            self.source.counted(moved)
+            self.count(moved)
         if problem is not None:
             # A socket tells of a reset only once.
             self.source.brokenBy(_lost(problem))
         elif over:
             self.source.sourceEnded()
+
+    def most(self) -> int:
+        """How many bytes may move in this turn."""
+        return self.source.allowance(TURN)
+
+    def count(self, amount: int) -> None:
+        """Bytes have moved."""
+        self.source.counted(amount)
 
     def _empty(self, pipe: Pipe, sink: int) -> bool:
         """
@@ -134,6 +143,51 @@ class Splice:
             self._giveBack()
             self.sink.hasRoom()
             self.source.release(self.source.PIPE)
+
+
+class Stretch(Splice):
+    """
+    One direction between two plain sockets for so many bytes, behind which somebody
+    looks again at what passes.
+
+    @param source: What is read. What it reads by copying passes whoever looks.
+    @param sink: What is written.
+    @param left: Says how many bytes there are yet.
+    @param passed: Told of bytes that have moved.
+    """
+
+    __slots__ = ("_left", "_passed")
+
+    def __init__(
+        self,
+        source: SocketEnd,
+        sink: SocketEnd,
+        left: Callable[[], int],
+        passed: Callable[[int], None],
+    ) -> None:
+        super().__init__(source, sink)
+        self._left = left
+        self._passed = passed
+        source.splice = sink.spliceToUs = self
+
+    def most(self) -> int:
+        return min(super().most(), self._left())
+
+    def count(self, amount: int) -> None:
+        super().count(amount)
+        self._passed(amount)
+
+    def push(self) -> None:
+        super().push()
+        if self.source.splice is not self:
+            self.leave()
+
+    def leave(self) -> None:
+        """Have all be copied from now on, behind what is in a pipe."""
+        if self.source.splice is self:
+            self.source.splice = None
+        if not self.blocked and self.sink.spliceToUs is self:
+            self.sink.spliceToUs = None
 
 
 def _lost(problem: OSError) -> Failure:

@@ -88,6 +88,26 @@ class Tap:
         """Whether it has become a WebSocket."""
         return self._messages is not None
 
+    @property
+    def askLeft(self) -> int:
+        """How many bytes the visitor sends next that need not be looked at."""
+        return maxsize if self._over else self._askSkip
+
+    @property
+    def answerLeft(self) -> int:
+        """Likewise the service."""
+        return maxsize if self._over else self._answerSkip
+
+    def askedUnseen(self, count: int) -> None:
+        """So many of the visitor's bytes have passed by another way."""
+        if not self._over:
+            self._skipRequest(count)
+
+    def answeredUnseen(self, count: int) -> None:
+        """Likewise of the service's."""
+        if not self._over:
+            self._skipResponse(count)
+
     # What the visitor sends
 
     def asked(self, data: bytes) -> None:
@@ -98,7 +118,7 @@ class Tap:
             self._passed(self._messages[0], data)
             return
         if self._askSkip:
-            data = self._skipRequest(data)
+            data = data[self._skipRequest(len(data)) :]
             if not data:
                 return
         self._tookRequests(self._requests.feed(data))
@@ -106,16 +126,21 @@ class Tap:
         if rest is not None and len(rest) > _MOST_WAITING:
             self.stop("too much follows a request for another protocol")
 
-    def _skipRequest(self, data: bytes) -> bytes:
-        """Count bytes of a body, and return what is behind them."""
+    def _skipRequest(self, most: int) -> int:
+        """
+        Count bytes of a body.
+
+        @param most: How many there are.
+        @return: How many of them are the body's.
+        """
         asking, skip = self._asking, self._askSkip
         assert asking is not None
-        count = min(skip, len(data))
+        count = min(skip, most)
         asking.request.size += count
         self._askSkip -= count
         if not self._askSkip:
             self._requestEnded(MessageEnd([]))
-        return data[count:]
+        return count
 
     def _tookRequests(self, events: list[Event]) -> None:
         for event in events:
@@ -169,7 +194,7 @@ class Tap:
             self._passed(self._messages[1], data)
             return
         if self._answerSkip:
-            data = self._skipResponse(data)
+            data = data[self._skipResponse(len(data)) :]
         if not data or self._over:
             return
         front = self._front
@@ -185,16 +210,17 @@ class Tap:
         """Whose response comes."""
         return self._open[0] if self._open else None
 
-    def _skipResponse(self, data: bytes) -> bytes:
+    def _skipResponse(self, most: int) -> int:
+        """As L{_skipRequest}, of a response."""
         front, skip = self._front, self._answerSkip
         assert front is not None and front.response is not None
-        count = min(skip, len(data))
+        count = min(skip, most)
         front.response.size += count
         if skip != _UNTIL_CLOSE:
             self._answerSkip -= count
             if not self._answerSkip:
                 self._responseEnded(MessageEnd([]))
-        return data[count:]
+        return count
 
     def _answeredByParts(self, data: bytes) -> None:
         """
@@ -207,7 +233,7 @@ class Tap:
                 self._passed(self._messages[1], data[at:])
                 return
             if self._answerSkip:
-                at = end - len(self._skipResponse(data[at:]))
+                at += self._skipResponse(end - at)
                 continue
             front = self._front
             toHead = front is not None and front.asked.method == b"HEAD"

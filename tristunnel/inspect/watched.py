@@ -20,6 +20,8 @@ from zope.interface import implementer
 
 from tristunnel.dataplane.glimpse import Stand, passDirectly
 from tristunnel.dataplane.join import spliceIfPlain
+from tristunnel.dataplane.pipes import canSplice
+from tristunnel.dataplane.splice import Stretch
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.inspect.record import Record
@@ -29,6 +31,55 @@ from tristunnel.interfaces import Closed
 __all__ = ["WatchedEndpoint", "watch"]
 
 _log = Logger()
+
+
+UNSEEN = 1024 * 1024
+"""Bytes that need not be looked at from which on the kernel moves them, if it can."""
+
+
+class _Direction:
+    """
+    One direction of a stream that is looked at, and what of it nobody needs to see.
+
+    @param source: The end that reads it.
+    @param sink: The other one.
+    @param left: Says how many bytes need not be looked at.
+    @param passed: Told of those that have passed unseen.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        sink: Any,
+        left: Callable[[], int],
+        passed: Callable[[int], None],
+    ) -> None:
+        self._source, self._sink = source, sink
+        self._left = left
+        self._passed = passed
+        self._stretch: Stretch | None = None
+
+    def lookedAt(self) -> None:
+        """Bytes have passed: have others go by the kernel, or no more of them."""
+        stretch, left = self._stretch, self._left()
+        if stretch is not None:
+            if not left:
+                self._stretch = None
+                stretch.leave()
+        elif left >= UNSEEN and canSplice():
+            source = getattr(self._source, "readsBy", None)
+            sink = getattr(self._sink, "writesBy", None)
+            if (
+                source is not None
+                and source.splice is None
+                and sink is not None
+                and sink.spliceToUs is None
+            ):
+                self._stretch = Stretch(source, sink, self._left, self._moved)
+
+    def _moved(self, count: int) -> None:
+        self._passed(count)
+        self.lookedAt()
 
 
 class _TappedEnd(Stand):
@@ -91,8 +142,12 @@ class _Looking:
         @return: What is to be joined in the place of these two.
         """
         tap = self._tap
-        asked = partial(self._safely, tap.asked)
-        answered = partial(self._safely, tap.answered)
+        askedUnseen = partial(self._safely, tap.askedUnseen, None)
+        answeredUnseen = partial(self._safely, tap.answeredUnseen, None)
+        up = _Direction(visitor, service, lambda: tap.askLeft, askedUnseen)
+        down = _Direction(service, visitor, lambda: tap.answerLeft, answeredUnseen)
+        asked = partial(self._safely, tap.asked, up)
+        answered = partial(self._safely, tap.answered, down)
         ended = partial(self._safely, tap.answeringEnded)
         self._ends = service, visitor
         self._stands = (
@@ -101,9 +156,13 @@ class _Looking:
         )
         return self._stands
 
-    def _safely(self, look: Callable[..., None], *data: bytes) -> None:
+    def _safely(
+        self, look: Callable[..., None], way: _Direction | None = None, *passed: object
+    ) -> None:
         try:
-            look(*data)
+            look(*passed)
+            if way is not None:
+                way.lookedAt()
         except Exception:
             _log.failure("What passes could not be looked at")
             self._tap.stop("of a fault, which the log shows")
@@ -119,7 +178,13 @@ class _Looking:
         toService, toVisitor = self._stands
         passDirectly(service, toVisitor)
         passDirectly(visitor, toService)
-        if toService.end is service and toVisitor.end is visitor:
+        # While a pipe has bytes, its splice is there.
+        isFree = not any(
+            getattr(end, name, None)
+            for end in self._ends
+            for name in ("splice", "spliceToUs")
+        )
+        if isFree and toService.end is service and toVisitor.end is visitor:
             spliceIfPlain(service, visitor)
 
 

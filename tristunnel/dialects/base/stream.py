@@ -290,6 +290,18 @@ class SessionStream(Guarded):
         )
 
     @property
+    def readsBy(self) -> SocketEnd | None:
+        """The plain socket that it reads by now; C{None} for the session."""
+        moved = self._elsewhere
+        return moved.readsBy if moved is not None and self._follows else None
+
+    @property
+    def writesBy(self) -> SocketEnd | None:
+        """Likewise what it writes by."""
+        moved = self._elsewhere
+        return moved.writesBy if moved is not None and self._sentBefore >= 0 else None
+
+    @property
     def mayGoByKernel(self) -> bool:
         """Whether bytes go on within the kernel."""
         return self._elsewhere is not None and self._elsewhere.mayGoByKernel
