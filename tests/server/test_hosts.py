@@ -95,11 +95,14 @@ class SharedTests(SynchronousTestCase):
             served = self.names if host == b"a.example" else self.own
             head = b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"
             self.clock.advance(4)
-            self.made.dataReceived(head[:20])
-            self.made.dataReceived(head[20:] + b"body")
-            self.made.dataReceived(b"more")
+            # As whoever handed it the connection knows it.
+            receive = self.made.dataReceived
+            receive(head[:20])
+            receive(head[20:] + b"body")
+            receive(b"more")
+            self.made.dataReceived(b" again")
             (site,) = served.made
-            self.assertEqual(site.data, head + b"bodymore")
+            self.assertEqual(site.data, head + b"bodymore again")
             self.assertEqual(served.remaining, 6.0)
             self.made.connectionLost(Failure(ConnectionError()))
             self.assertTrue(site.lost)

@@ -74,6 +74,10 @@ class _Waiting(Deciding):
         self._within(self._remaining, self.transport.abortConnection)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._inner is not None:
+            # Who handed this one the connection may know no other method.
+            self._inner.dataReceived(data)
+            return
         self._began += data
         host = hostAsked(self._began)
         if host is not None:
