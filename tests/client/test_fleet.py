@@ -131,6 +131,18 @@ class ClientsTests(FileOptionsTestCase):
             ["client of tcp:one:1 started anew, when its visitors have left"],
         )
 
+    def test_pin(self) -> None:
+        """What the files of a forward say is asked, also if its text is the same."""
+        pin = self.write("pin", b"2580")
+        text = ONE.replace("0=h:1", f"http/blog=h:1,pin={pin}")
+        (member,) = self.start(text).members
+        self.assertEqual(self.change(text)["changed"], [])
+        pin.write_bytes(b"2581")
+        spec = f"http/blog=h:1,pin={pin}"
+        words = f"client of tcp:one:1: forward {spec} asks something else of visitors"
+        self.assertEqual(self.change(text)["changed"], [words])
+        self.assertEqual(member.service._forwards[0].gate.pin, b"2581")
+
     def test_connection(self) -> None:
         """Credentials, and the way to the server, count from the next connection on,
         and the running one goes on."""

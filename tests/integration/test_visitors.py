@@ -2,6 +2,7 @@
 Who may visit a name, in a browser: PIN, login, links, and accounts at a real provider.
 
 With C{TRISTUNNEL_LONG=1} only. C{TRISTUNNEL_DEX} names dex, built from its source;
+C{TRISTUNNEL_OIDC_PROVIDER} the directory where C{npm install oidc-provider} was run;
 C{TRISTUNNEL_PICTURES} a directory for screenshots.
 """
 
@@ -56,6 +57,30 @@ client-id = "blog"
 client-secret = "a secret of the blog"
 scopes = ["openid", "email", "profile", "groups"]
 groups = ["staff"]
+"""
+
+_NODE = """
+import Provider from 'oidc-provider';
+import {{createServer}} from 'node:http';
+const groups = {{anna: ['staff']}};
+const provider = new Provider('http://127.0.0.1:{port}', {{
+  clients: [{{client_id: 'blog', client_secret: 'a secret of the blog',
+             redirect_uris: ['{back}']}}],
+  claims: {{openid: ['sub'], email: ['email', 'email_verified'], groups: ['groups']}},
+  scopes: ['openid', 'email', 'groups'],
+  conformIdTokenClaims: false,
+  async findAccount(ctx, id) {{
+    return {{accountId: id, async claims() {{ return {{
+      sub: id, groups: groups[id] || [],
+      email: id + '@example.org', email_verified: true}}; }}}};
+  }},
+}});
+const callback = provider.callback();
+createServer((asked, answer) => {{
+  if (asked.url !== '/take-away') return callback(asked, answer);
+  groups.anna = [];
+  answer.end('taken');
+}}).listen({port}, '127.0.0.1', () => console.log('ready'));
 """
 
 _ATTACKS = """(async () => {
@@ -323,6 +348,46 @@ class VisitorTests(TestCase):
         log = (self.directory / "log").read_text()
         self.assertNotIn("code=", log)
         self.assertIn("/.tristunnel/oidc", log)
+
+    async def test_oidcProvider(self) -> None:
+        """
+        A provider that knows its visitors again; one who was in is out after the time
+        to stay, since a group was taken away.
+        """
+        place = os.environ.get("TRISTUNNEL_OIDC_PROVIDER")
+        if not place:
+            self.skipTest("TRISTUNNEL_OIDC_PROVIDER does not name oidc-provider")
+        directory, port = shortDirectory(self), freePort()
+        issuer = f"http://127.0.0.1:{port}"
+        provider = directory / "provider.toml"
+        said = _PROVIDER.format(issuer=issuer).replace('"profile", ', "")
+        provider.write_text(said)
+        provider.chmod(0o600)
+        await self._begin(
+            f"blog,oidc={provider},stay=60", server=("--oidc-issuer", issuer)
+        )
+        browser, blog = self.browser, self.blog
+        script = self.directory / "provider.mjs"
+        back = f"{blog}/.tristunnel/oidc"
+        script.write_text(_NODE.format(port=port, back=back))
+        (self.directory / "node_modules").symlink_to(Path(place) / "node_modules")
+        await self._program("provider", "node", str(script)).says("ready")
+        await browser.open(f"{blog}/a?b=1")
+        await self.fill(login="anna", password="any")
+        await browser.follow("button")
+        self.assertEqual(await browser.evaluate("location.href"), f"{blog}/a?b=1")
+        self.assertEqual((await self.told())["X-Forwarded-Groups"], "staff")
+        await browser.open(f"{blog}/.tristunnel/sign-out")
+        await browser.follow("button")
+        await browser.open(f"{blog}/again")
+        # The provider knows who it is.
+        self.assertEqual((await self.told())["path"], "again")
+        await browser.open(f"{issuer}/take-away")
+        await browser.open(f"{blog}/still")
+        self.assertEqual((await self.told())["path"], "still")
+        await deferLater(self.reactor, 61)
+        await browser.open(f"{blog}/later")
+        self.assertIn("anna@example.org may not visit", await self.text())
 
     async def test_link(self) -> None:
         """A link has a button."""

@@ -219,7 +219,11 @@ class Clients(MultiService):
         old, service = member.options, member.client
         different = differing(old, options) - options.processWide
         identity = old["credentials"] != options["credentials"]
-        if not (different or identity or member.over):
+        # What is in the files that forwards name.
+        asks = [each.gate for each in old.forwards] != [
+            each.gate for each in options.forwards
+        ]
+        if not (different or identity or asks or member.over):
             member.options = options
             return []
         dialect = DIALECTS[options["dialect"]]
