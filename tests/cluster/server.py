@@ -100,6 +100,8 @@ class SentinelServer(RedisServer):
     @param host: Where the engine is.
     @param port: Likewise.
     @param quorum: How many Sentinels must agree.
+    @param address: Where it is itself.
+    @param ownPort: Likewise; any, if none is given.
 
     @ivar port: Where it is itself.
     """
@@ -107,13 +109,20 @@ class SentinelServer(RedisServer):
     ready = b"+monitor"
 
     def __init__(
-        self, host: str, port: int, quorum: int = 1, prefix: tuple[str, ...] = ()
+        self,
+        host: str,
+        port: int,
+        quorum: int = 1,
+        prefix: tuple[str, ...] = (),
+        address: str = "127.0.0.1",
+        ownPort: int = 0,
     ) -> None:
         super().__init__(prefix=prefix)
-        self.port = freePort()
+        self.port = ownPort or freePort()
         self._config = self.directory / "sentinel.conf"
         self._config.write_text(
-            f"port {self.port}\ndir {self.directory}\n"
+            f"port {self.port}\nbind {address}\nprotected-mode no\n"
+            f"dir {self.directory}\n"
             f"sentinel monitor book {host} {port} {quorum}\n"
             "sentinel down-after-milliseconds book 500\n"
             "sentinel failover-timeout book 3000\n"

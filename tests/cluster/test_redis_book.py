@@ -284,6 +284,36 @@ class EngineTests(RedisTestCase, BookHelpers):
         self.assertIsNone(await self.one.claim("lease", FIRST, "ann"))
         self.assertEqual(await self.other.find("kept"), kept)
 
+    async def test_tookForDead(self) -> None:
+        """
+        A member that was cut off, and that others took for dead, has what nobody else
+        has got meanwhile; what it hears of its own end is no news.
+        """
+        cut = await self.join("cut", lease=0.1)
+        place = await cut.grant("lease", FIRST, "ann")
+        await self.opened("t", "name:t", place=place, lease="lease", by=cut)
+        mine = await self.opened("mine", "tcp:1", by=cut)
+        taken = await self.opened("taken", "tcp:2", by=cut)
+        told: list[Change] = []
+        self.addCleanup(await cut.watch(told.append))
+        for book in (self.one, self.other):
+            book.times = replace(book.times, memberTTL=0.3, lease=0.1)
+        changes = await self.watched()
+        say = cut._beatNow
+        self.patch(cut, "_beatNow", lambda: fail(engineAway()))
+        cut._changes._reader.drop()
+        self.patch(cut._changes, "_place", lambda: fail(engineAway()))
+        await self.until("expired", changes)
+        await self.soon(lambda: Change("closed", "taken", taken.place) in changes)
+        other = await self.opened("other", "tcp:2")
+        vars(cut._changes).pop("_place")
+        self.patch(cut, "_beatNow", say)
+        await self.soon(lambda: Change("closed", "taken", taken.place) in told)
+        self.assertEqual(await self.one.holder("tcp:2"), other)
+        self.assertEqual(await self.one.find("mine"), mine)
+        self.assertEqual((await self.one.find("t")).place, place)
+        self.assertEqual({each.id for each in told if each.kind == "expired"}, set())
+
     async def test_lostAnswer(self) -> None:
         """
         An answer that did not come may have been a yes: what is asked again counts

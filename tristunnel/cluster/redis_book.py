@@ -99,6 +99,8 @@ class RedisBook(GrantedInRedis):
         # secrets and owners.
         self._tunnels: dict[str, TunnelRecord] = {}
         self._leases: dict[str, tuple[str, str, Place]] = {}
+        # Those that no session has here.
+        self._away: set[str] = set()
         self._known: dict[str, Mapping[str, object]] = {}
         self._resyncing = self._again = False
         # Whether the engine knows all that is here.
@@ -225,8 +227,22 @@ class RedisBook(GrantedInRedis):
         self._forgetLease(lease)
         self._changes.tell(Change("claimed", lease, place))
 
+    def _hasStill(self, change: Change) -> bool:
+        """Whether something is over in the book that this member has not given up."""
+        if change.kind == "closed":
+            record = self._tunnels.get(change.id)
+            return record is not None and record.place == change.place
+        lease = self._leases.get(change.id)
+        return (
+            change.kind == "expired"
+            and lease is not None
+            and lease[2] == change.place
+            and change.id not in self._away
+        )
+
     def _forgetLease(self, lease: str) -> None:
         self._leases.pop(lease, None)
+        self._away.discard(lease)
         for record in list(self._tunnels.values()):
             if record.lease == lease:
                 del self._tunnels[record.id]
@@ -273,6 +289,7 @@ class RedisBook(GrantedInRedis):
         )
         self._leases[lease] = secretHash, owner, place
         self._owed.pop(f"lease {lease}", None)
+        self._away.discard(lease)
         for record in records:
             if record.id in self._tunnels or member == self.member:
                 self._tunnels[record.id] = record
@@ -290,6 +307,7 @@ class RedisBook(GrantedInRedis):
         place = Place(self.member, max(previous.fence, shown) + 1)
         self._leases[lease] = secret, whose, place
         self._owed.pop(f"lease {lease}", None)
+        self._away.discard(lease)
         records = []
         for record in list(self._tunnels.values()):
             if record.lease == lease:
@@ -301,6 +319,8 @@ class RedisBook(GrantedInRedis):
     async def away(self, lease: str, place: Place, seconds: float) -> None:
         if not any(each.lease == lease for each in self._tunnels.values()):
             self._leases.pop(lease, None)
+        else:
+            self._away.add(lease)
         fields = (lease, place.member, place.fence, int(seconds * 1000))
         await self._say(f"lease {lease}", "away", *fields)
 
@@ -420,6 +440,10 @@ class RedisBook(GrantedInRedis):
     def _noting(self, changed: Watcher) -> Watcher:
         def noted(change: Change) -> None:
             """Keep in mind what this member has no longer."""
+            if self._hasStill(change):
+                # The others took it for dead. What nobody else has by now it keeps.
+                self._resync()
+                return
             lease = self._leases.get(change.id)
             if lease is not None and change.place.fence >= lease[2].fence:
                 expired = change.kind == "expired"
