@@ -261,9 +261,7 @@ class EngineTests(FailureTestCase):
         )
         self.addCleanup(late.kill)
         await late.says("Visitors of")
-        told = await self.through(
-            lambda: (self.network.cut("e"), self.network.rejoin("e", "f")), 15.0
-        )
+        told = await self.through(lambda: self.network.cut("e"), 15.0)
         self.assertNoneRefused(told, "ab")
         for name in MEMBERS:
             await self.members[name].says("book is there", 0)

@@ -72,9 +72,12 @@ class Visitors:
 async def main(host: str, port: int) -> None:
     """Let them come."""
     visitors = Visitors(host, port)
-    asyncio.get_running_loop().add_reader(
-        sys.stdin, lambda: sys.stdin.readline() and visitors.report()
-    )
+
+    def asked() -> None:
+        if sys.stdin.readline():
+            visitors.report()
+
+    asyncio.get_running_loop().add_reader(sys.stdin, asked)
     under = set()
     while True:
         visit = asyncio.create_task(visitors.visit())

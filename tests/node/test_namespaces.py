@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,28 +20,11 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-import tristunnel
+from tests.support.networks import ECHO, IP, ROOT, TWISTD, ip, whyNoNetworks
 from tests.support.processes import Program
 from tristunnel.cli.call import ask, parseCommand
 
 _CUT = float(os.environ.get("TRISTUNNEL_CUT", "60"))
-_IP = shutil.which("ip") or ""
-_ROOT = str(Path(tristunnel.__file__).parent.parent)
-_TWISTD = "from twisted.scripts.twistd import run; run()"
-
-_ECHO = """
-import socketserver
-class Echo(socketserver.BaseRequestHandler):
-    def handle(self):
-        while data := self.request.recv(65536):
-            self.request.sendall(data)
-class Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-with Server(("127.0.0.1", 80), Echo) as server:
-    print("echo is ready", flush=True)
-    server.serve_forever()
-"""
-
 _VISITOR = """
 import socket, sys, threading
 held = {}
@@ -84,12 +66,8 @@ for line in sys.stdin:
 
 if not os.environ.get("TRISTUNNEL_LONG"):
     skip = "set TRISTUNNEL_LONG=1 to cut a cable between servers for a minute"
-elif os.geteuid() or not _IP:
-    skip = "network namespaces need root and iproute2's ip"
-
-
-def ip(*words: str) -> None:
-    subprocess.run([_IP, *words], check=True, timeout=10)
+elif whyNoNetworks():
+    skip = whyNoNetworks()
 
 
 class NamespaceTests(TestCase):
@@ -127,9 +105,9 @@ class NamespaceTests(TestCase):
         program = Program(name)
         self.reactor.spawnProcess(
             program,
-            _IP,
-            [_IP, "netns", "exec", self.names[where], sys.executable, *arguments],
-            env={**os.environ, "PYTHONPATH": _ROOT},
+            IP,
+            [IP, "netns", "exec", self.names[where], sys.executable, *arguments],
+            env={**os.environ, "PYTHONPATH": ROOT},
             path=str(self.directory),
         )
         self.addCleanup(program.kill)
@@ -140,7 +118,7 @@ class NamespaceTests(TestCase):
         return self.run_(
             where,
             f"{command} in {where}",
-            *("-c", _TWISTD, "-n", "--pidfile=", command),
+            *("-c", TWISTD, "-n", "--pidfile=", command),
             *(*options, "--state-dir", state),
         )
 
@@ -160,7 +138,7 @@ class NamespaceTests(TestCase):
         """While the cable is cut, both tunnels say so; when it is mended, they are as
         before. Visitors within the session are gone, and one that has a connection of
         its own goes on. The client at A notices nothing."""
-        echo = self.run_("c", "echo", "-u", "-c", _ECHO)
+        echo = self.run_("c", "echo", "-u", "-c", ECHO)
         await echo.says("echo is ready")
         a = self.twistd(
             *("a", "tunnel", "--port", "tcp:9000", "--rpc", f"unix:{self.sockets}/a"),

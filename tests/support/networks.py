@@ -17,7 +17,7 @@ from typing import Any
 import tristunnel
 from tests.support.processes import Program
 
-__all__ = ["ECHO", "IP", "TWISTD", "Network", "ip", "whyNoNetworks"]
+__all__ = ["ECHO", "IP", "ROOT", "TWISTD", "Network", "ip", "whyNoNetworks"]
 
 IP = shutil.which("ip") or ""
 
@@ -39,7 +39,9 @@ with Server(("127.0.0.1", 80), Echo) as server:
 """
 """A service at port 80 that says C{echo is ready}."""
 
-_ROOT = str(Path(tristunnel.__file__).parent.parent)
+ROOT = str(Path(tristunnel.__file__).parent.parent)
+"""Where C{tristunnel} is imported from."""
+
 _NOBODY = "02:00:00:00:00:01"
 
 
@@ -152,7 +154,7 @@ class Network:
             program,
             IP,
             [*self.within(name), sys.executable, "-u", *arguments],
-            env={**os.environ, "PYTHONPATH": _ROOT},
+            env={**os.environ, "PYTHONPATH": ROOT},
             path=str(self._directory),
         )
         return program
