@@ -128,6 +128,19 @@ class RequestsTests(TestCase):
                 await self.run_(*words)
             self.assertIn(said, caught.exception.message)
 
+    async def test_several(self) -> None:
+        """Of several clients that keep requests, one has to be named."""
+        port = clientSocket(reactor, Path(self.directory))
+        another = ClientControl(reactor, port, self.controls[1].methods)
+        another.startService()
+        self.addCleanup(another.stopService)
+        with self.assertRaises(TunnelError) as caught:
+            await self.run_()
+        self.assertIn(f"--rpc {port.description}", caught.exception.message)
+        self.assertEqual(
+            await self.run_("page", "--rpc", port.description), f"{_PAGE}\n"
+        )
+
     async def test_nobody(self) -> None:
         """Without a client that keeps requests, it says how to start one."""
         await self.controls[1].stopService()

@@ -279,6 +279,15 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual((head.target, reader.rest), (b"/next", None))
         self.assertEqual(read(reader, _NEXT)[0].target, b"/next")
 
+    def test_passOver(self) -> None:
+        """Behind a body that somebody else counts, the next request is read."""
+        reader = RequestReader()
+        read(reader, _POST + b"Content-Length: 9\r\n\r\nabc")
+        self.assertTrue(reader.inBody)
+        reader.passOver()
+        self.assertTrue(reader.isBetween)
+        self.assertEqual(read(reader, _NEXT)[0].target, b"/next")
+
     @settings(max_examples=150, deadline=None)
     @given(
         st.lists(

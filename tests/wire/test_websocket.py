@@ -162,6 +162,27 @@ class ReaderTests(SynchronousTestCase):
                 read(source, wrong[:2])
             self.assertEqual(caught.exception.code, PROTOCOL_ERROR)
 
+    def test_compressed(self) -> None:
+        """Where messages may be compressed, the first frame of one says so, and nothing
+        else has that bit."""
+        source = FrameReader(False, {TEXT: 99, BINARY: 99}, deflates=True)
+        said = []
+        for data in (b"\xc1\x01x", b"\x82\x01y", b"\x42\x01a", b"\x80\x01b"):
+            for opcode, payload, _ in source.feed(data):
+                said.append((opcode, payload, source.compressed))
+        self.assertEqual(
+            said,
+            [
+                *((TEXT, b"x", True), (BINARY, b"y", False)),
+                *((BINARY, b"a", True), (BINARY, b"b", True)),
+            ],
+        )
+        for wrong in (b"\xc9\x00", b"\xa1\x00", b"\xf1\x00"):
+            fresh = FrameReader(False, {TEXT: 9, BINARY: 9}, deflates=True)
+            self.assertRaises(Violation, read, fresh, wrong)
+        read(source, b"\x01\x01x")
+        self.assertRaises(Violation, read, source, b"\xc0\x01x")
+
     def test_wrongForms(self) -> None:
         """A length has one form only, and 63 bits."""
         for head in (

@@ -27,6 +27,8 @@ INTERVAL = 1.0
 _PATIENCE = 90.0
 _UNKNOWN_METHOD = -32601
 
+_SILENT = object()
+
 _NOBODY = (
     "no client of this user runs here that keeps requests; start one with --inspect,"
     " for example tristunnel http 3000 --inspect"
@@ -119,38 +121,62 @@ def _addOptions(parser: Any, *names: str, default: object = None) -> None:
             parser.add_argument(f"--{name}", **keywords)
 
 
-def _places(options: Namespace) -> list[Target]:
+def _places(options: Namespace) -> list[tuple[str, Target]]:
+    """Where to ask: what each place is called, and how it is reached."""
     if options.rpc:
         try:
-            return [parseTarget(options.rpc)]
+            return [(options.rpc, parseTarget(options.rpc))]
         except ValueError as error:
             raise badOption(f"--rpc {printable(options.rpc, 60)}: {error}") from None
     directory = Path(options.state_dir or defaultStateDirectory()).absolute()
-    return [
-        parseTarget(f"unix:{path}") for path in liveSockets(clientSockets(directory))
-    ]
+    names = [f"unix:{path}" for path in liveSockets(clientSockets(directory))]
+    return [(name, parseTarget(name)) for name in names]
+
+
+async def _answerOf(
+    reactor: Any, target: Target, call: str, parameters: Mapping[str, object]
+) -> Any:
+    """
+    Make a call of a client.
+
+    @return: The answer, or L{_SILENT} from one that keeps no requests, or ends now.
+    @raise TunnelError: If it refuses.
+    """
+    request = CallRequest(
+        target, call, parameters, timeout=_PATIENCE, proxy=NONE, verbatim=True
+    )
+    try:
+        return await ask(reactor, request)
+    except RemoteError as error:
+        if error.number != _UNKNOWN_METHOD:
+            raise TunnelError("bad-option", printable(str(error), 300)) from None
+    except CallFailed:
+        pass
+    return _SILENT
 
 
 async def _call(
     reactor: Any, options: Namespace, call: str, /, **parameters: object
 ) -> Any:
     """
-    Ask the client that keeps requests; the first one, if there are several.
+    Ask the client that keeps requests.
 
-    @raise TunnelError: If there is none, or it refuses.
+    @raise TunnelError: If there is none, or more than one, or it refuses.
     """
-    for target in _places(options):
-        request = CallRequest(
-            target, call, parameters, timeout=_PATIENCE, proxy=NONE, verbatim=True
-        )
-        try:
-            return await ask(reactor, request)
-        except RemoteError as error:
-            if error.number != _UNKNOWN_METHOD:
-                raise TunnelError("bad-option", printable(str(error), 300)) from None
-        except CallFailed:
-            # It ends now, or is none.
-            continue
+    places = _places(options)
+    if len(places) > 1:
+        places = [
+            (name, target)
+            for name, target in places
+            if await _answerOf(reactor, target, "requestsPage", {}) is not _SILENT
+        ]
+    if len(places) > 1:
+        names = " or ".join(f"--rpc {name}" for name, _ in places)
+        raise badOption(f"several clients keep requests: choose one by {names}")
+    for _, target in places:
+        answer = await _answerOf(reactor, target, call, parameters)
+        if answer is not _SILENT:
+            return answer
     raise TunnelError("session-lost", _NOBODY)
 
 
