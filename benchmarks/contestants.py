@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ HAPROXY = "haproxy x2, 1 thread each"
 """The reference for two hops, as the tables name it."""
 
 _ROOT = Path(__file__).parent.parent
+_BORE = 7835
 _HERE = "127.0.0.1"
 _THERE = "127.0.0.2"
 
@@ -337,6 +338,19 @@ def _vtunnel(room: Room, service: int, route: Route) -> Plan:
     )
 
 
+def _vtunnelSSH(room: Room, service: int, route: Route) -> Plan:
+    """vtunnel's own program, from version 0.1.0 on."""
+    vtunnel, control, public = _program("BENCH_VTUNNEL", "vtunnel"), *_two()
+    forward = f"{public}={_HERE}:{service}"
+    url = f"ws://{_HERE}:{route(control)}/"
+    return Plan(
+        [vtunnel, "server", "-port", str(control)],
+        control,
+        [vtunnel, "client", "-server", url, "-forward", forward],
+        public,
+    )
+
+
 def _missingVtunnel() -> str:
     """Say what vtunnel needs."""
     if {"BENCH_VTUNNEL_SERVER", "BENCH_VTUNNEL_CLIENT"} <= set(os.environ):
@@ -390,7 +404,7 @@ def _bore(room: Room, service: int, route: Route) -> Plan:
     """Bore; its control port cannot be chosen."""
     bore, public = _program("BENCH_BORE", "bore"), freePort()
     host = _HERE if route is direct else _THERE
-    control = route(7835, host)
+    control = route(_BORE, host)
     local = [bore, "local", str(service), "--to", host, "--local-host", _HERE]
     return Plan(
         [bore, "server", "--bind-addr", _HERE, "--min-port", "1024"],
@@ -541,6 +555,31 @@ def _wstunnel(scheme: str) -> Callable[[Room, int, Route], Plan]:
     return plan
 
 
+def _visiting(
+    plan: Callable[[Room, int, Route], Plan],
+) -> Callable[[Room, int, Route], Plan]:
+    """
+    Make the plan of another program's client at our server.
+
+    @param plan: That of both ends of the other program.
+    """
+
+    def here(room: Room, service: int, route: Route) -> Plan:
+        made = plan(room, service, route)
+        ports = [f"tcp:{made.control}:interface={_HERE}"]
+        if made.control == _BORE:
+            # Its port is for nobody else, and there must be one for others.
+            ports.append(f"tcp:0:interface={_HERE}")
+        server = ["env", f"PYTHONPATH={_ROOT}", _TWISTD, "-n", "--pidfile=", "tunnel"]
+        for port in ports:
+            server += ["--port", port]
+        state = str(room.directory / "server-state")
+        server += ["--interface", _HERE, "--state-dir", state]
+        return replace(made, server=server, clients=None)
+
+    return here
+
+
 def _two() -> tuple[int, int]:
     """Two free ports."""
     return freePort(), freePort()
@@ -603,6 +642,40 @@ CONTESTANTS = [
         _needs("BENCH_CHISEL", "chisel"),
         encrypts=True,
         multiplexes=True,
+    ),
+    Contestant(
+        "vtunnel ssh",
+        _vtunnelSSH,
+        _needs("BENCH_VTUNNEL", "vtunnel"),
+        encrypts=True,
+        multiplexes=True,
+    ),
+    Contestant(
+        "ssh -R at ours",
+        _visiting(_ssh),
+        _needs("BENCH_SSHD", "sshd"),
+        encrypts=True,
+        multiplexes=True,
+        kind="ours",
+    ),
+    Contestant(
+        "chisel at ours",
+        _visiting(_chisel),
+        _needs("BENCH_CHISEL", "chisel"),
+        encrypts=True,
+        multiplexes=True,
+        kind="ours",
+    ),
+    Contestant(
+        "vtunnel ssh at ours",
+        _visiting(_vtunnelSSH),
+        _needs("BENCH_VTUNNEL", "vtunnel"),
+        encrypts=True,
+        multiplexes=True,
+        kind="ours",
+    ),
+    Contestant(
+        "bore at ours", _visiting(_bore), _needs("BENCH_BORE", "bore"), kind="ours"
     ),
     Contestant("wstunnel", _wstunnel("ws"), _wstunnel_),
     Contestant("wstunnel wss", _wstunnel("wss"), _wstunnel_, encrypts=True),

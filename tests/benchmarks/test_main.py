@@ -94,4 +94,7 @@ class ChoiceTests(SynchronousTestCase):
         names = [each.name for each in CONTESTANTS]
         self.assertEqual(len(set(names)), len(names))
         for each in CONTESTANTS:
-            self.assertEqual(each.kind == "ours", each.name.startswith("tristunnel"))
+            self.assertEqual(
+                each.kind == "ours",
+                each.name.startswith("tristunnel") or each.name.endswith("at ours"),
+            )

@@ -41,9 +41,14 @@ class ProgramsTestCase(LoopbackTestCase):
         self.addCleanup(program.stop)
         return program
 
-    async def server(self, *options: str) -> int:
-        """Start our server."""
-        port = "tcp:0:interface=127.0.0.1"
+    async def server(self, *options: str, at: int = 0) -> int:
+        """
+        Start our server.
+
+        @param at: Its port; 0 for any.
+        @return: The same.
+        """
+        port = f"tcp:{at}:interface=127.0.0.1"
         self.program = self.ours("tunnel", "--port", port, *options)
         found = await self.program.says(r"Listening for clients on 127.0.0.1:(\d+)")
         return int(found[1])
@@ -82,6 +87,15 @@ class ProgramsTestCase(LoopbackTestCase):
                 talk.abort()
                 await talk.gone()
                 return
+
+    async def comesBack(
+        self, at: int, visitors: int, service: Service, *options: str
+    ) -> None:
+        """Have the server be killed, and see its client come back to the next one."""
+        await self.program.kill()
+        await self.server(*options, at=at)
+        await self.open(visitors)
+        await self.passes(visitors, service)
 
     async def passesMuch(self, port: int, service: Source) -> None:
         """Have a gigabyte come whole."""

@@ -78,6 +78,7 @@ class ChiselTests(ProgramsTestCase):
         )
         await client.says("Connected")
         await self.passes(visitors, service)
+        await self.comesBack(port, visitors, service, "--auth", "clients:clients")
 
     async def test_refused(self) -> None:
         """Its client with a wrong password, and with a port that is taken."""
@@ -206,6 +207,7 @@ class VTunnelTests(ProgramsTestCase):
             )
             await self.open(visitors)
             await self.passes(visitors, service)
+            await self.comesBack(port, visitors, service)
             await client.stop()
 
     async def test_servers(self) -> None:

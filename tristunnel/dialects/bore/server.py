@@ -117,7 +117,8 @@ class BoreConnection(Protocol):
         try:
             self._takeMessages()
         except TunnelError as problem:
-            self._broken(problem)
+            # What is kept of it must not keep what was read.
+            self._broken(problem.with_traceback(None))
 
     def _broken(self, reason: TunnelError) -> None:
         (self if self._session is None else self._session).fail(reason)

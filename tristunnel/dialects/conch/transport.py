@@ -321,7 +321,8 @@ class Packets(SSHTransportBase):
                     break
                 self.dispatchMessage(packet[0], packet[1:])
         except TunnelError as error:
-            self.fail(error)
+            # What is kept of it must not keep what was read.
+            self.fail(error.with_traceback(None))
         except Exception:
             if self.admitted:
                 _logger.failure("An SSH connection failed")
