@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 from tests.dataplane import test_splice
 from tests.dataplane.test_splice import Spliced, pattern
 from tests.inspect.streams import INFO, aForward, aRecord
-from tristunnel.dataplane.join import join
+from tristunnel.dataplane.join import join, spliceIfPlain
 from tristunnel.dataplane.splice import Stretch
 from tristunnel.inspect.watched import WatchedEndpoint, watch
 from tristunnel.interfaces import Closed
@@ -87,6 +87,26 @@ class StretchTests(Spliced):
         (exchange,) = self.record.exchanges.values()
         assert exchange.response is not None
         self.assertEqual((exchange.response.size, exchange.problem), (SIZE, ""))
+
+    async def test_letGoMeanwhile(self) -> None:
+        """A body that goes by the kernel goes on when the looking ends, with what is in
+        a pipe."""
+        answered = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE
+        answered += pattern(SIZE, 6)
+        self.one.say(_GET)
+        await self.other.has(len(_GET))
+        self.one.transport.pauseProducing()
+        self.other.say(answered)
+        while (splice := self.ends[1].splice) is None or not splice.blocked:
+            await deferLater(test_splice.reactor, 0.01)
+        garbage = b"no HTTP\r\n\r\n"
+        self.one.say(garbage)
+        await self.other.has(len(_GET + garbage))
+        spliceIfPlain(*self.ends)
+        self.one.transport.resumeProducing()
+        await self.one.has(len(answered))
+        self.assertTrue(self.one.data == answered)
+        self.assertEqual(len(self.record.notes), 1)
 
     async def test_letGo(self) -> None:
         """What is no HTTP goes by the kernel, too, though it began otherwise."""

@@ -88,12 +88,16 @@ def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:
 
 
 def spliceIfPlain(one: object, other: object) -> None:
-    """Have the kernel move the bytes between two ends, if both are plain sockets."""
+    """
+    Have the kernel move the bytes between two ends, if both are plain sockets, and none
+    of theirs is in a pipe already.
+    """
     if (
         isinstance(one, SocketEnd)
         and isinstance(other, SocketEnd)
         and one.isPlain
         and other.isPlain
         and canSplice()
+        and not (one.splice or one.spliceToUs or other.splice or other.spliceToUs)
     ):
         spliceBoth(one, other)

@@ -178,13 +178,7 @@ class _Looking:
         toService, toVisitor = self._stands
         passDirectly(service, toVisitor)
         passDirectly(visitor, toService)
-        # While a pipe has bytes, its splice is there.
-        isFree = not any(
-            getattr(end, name, None)
-            for end in self._ends
-            for name in ("splice", "spliceToUs")
-        )
-        if isFree and toService.end is service and toVisitor.end is visitor:
+        if toService.end is service and toVisitor.end is visitor:
             spliceIfPlain(service, visitor)
 
 
