@@ -43,7 +43,7 @@ class Source(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if data == b"more":
             self._left = SIZE
-            self.transport.registerProducer(self, False)  # type: ignore[union-attr]
+            self.transport.registerProducer(self, False)
         else:
             self.transport.write(data)
 
@@ -52,7 +52,7 @@ class Source(Protocol):
         self._left -= len(piece)
         self.transport.write(piece)
         if not self._left:
-            self.transport.unregisterProducer()  # type: ignore[union-attr]
+            self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def stopProducing(self) -> None:
@@ -119,12 +119,12 @@ class DrainTests(ProcessTestCase):
         # For the grace of an engine that is new.
         await deferLater(reactor, 4.0)
         host, port, _ = self.places[0]
-        self.client = self.start(
+        program = self.start(
             "tunnel-client",
             *("--connect", f"tcp:{host}:{port}", *options),
             *("--forward", f"0=127.0.0.1:{service.getHost().port}"),
         )
-        return await self.address(self.client)
+        return await self.address(program)
 
     async def command(self, *words: str, by: int) -> str:
         """Run a command of C{tristunnel cluster}, and ask one of the servers."""

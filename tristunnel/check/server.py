@@ -67,6 +67,7 @@ class ServerCheck(Inquiry):
     @ivar memory: Bytes that may be held for slow readers; 0 for any number.
     @ivar names: Looks at names, given how to look one up and to tell our addresses;
         C{None} if nothing is said of them.
+    @ivar cluster: Looks at other machines; C{None} without any.
     @ivar resolve: Looks names up.
     @ivar now: The time of day.
     """
@@ -80,6 +81,7 @@ class ServerCheck(Inquiry):
     checkers: int = 1
     memory: int = 0
     names: Callable[[Resolve, Callable[[str], bool]], Look] | None = None
+    cluster: Look | None = None
     resolve: Resolve | None = None
     now: Callable[[], float] = time.time
 
@@ -92,6 +94,7 @@ class ServerCheck(Inquiry):
                 ("certificate", self._certificates),
                 ("name", self._name),
                 *self._names(),
+                *([] if self.cluster is None else [("cluster", self.cluster)]),
                 ("auth", self._auth),
                 ("state", self._state),
                 ("descriptors", self._descriptors),

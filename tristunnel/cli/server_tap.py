@@ -15,6 +15,7 @@ from twisted.python import usage
 from tristunnel.acme.options import ACME
 from tristunnel.auth.checkers import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.check.cluster import ClusterCheck
 from tristunnel.check.names import NamesCheck
 from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
@@ -560,6 +561,14 @@ def _check(reactor: Any, options: Options) -> Service:
         for port in options.serverPorts
         if port.certificatePath
     ]
+    cluster = None
+    if options.cluster is not None:
+        cluster = ClusterCheck(
+            reactor,
+            options.cluster,
+            options["cluster-token-file"],
+            options["advertise"],
+        ).look
     look = ServerCheck(
         reactor,
         options.allPorts,
@@ -581,5 +590,6 @@ def _check(reactor: Any, options: Options) -> Service:
                 isOurs,
             ).look
         ),
+        cluster,
     )
     return CheckService(reactor, look, sys.__stdout__)

@@ -31,7 +31,7 @@ from tristunnel.model.record import (
 )
 from tristunnel.util.deferreds import returnsDeferred
 
-__all__ = ["RedisBook", "Times"]
+__all__ = ["RedisBook", "Times", "membersIn"]
 
 _MOST_KNOWN = 1000
 
@@ -58,6 +58,26 @@ class Times:
 
 async def _nothing() -> None:
     """Nothing is to be said first."""
+
+
+async def membersIn(engine: Engine, ttl: float = 0.0) -> dict[str, Any]:
+    """
+    Find the members of a cluster, with what they say of themselves.
+
+    @param ttl: Seconds in which they must have given a sign of life; 0 for those whom
+        nobody has found dead yet.
+    @raise TunnelError: C{cluster-away}.
+    """
+    words = await engine.command("HGETALL", engine.key("members"))
+    known = dict(zip(words[::2], words[1::2], strict=False))
+    alive = list(known)
+    if ttl:
+        seconds, _ = await engine.command("TIME")
+        since = int(seconds) * 1000 - int(ttl * 1000)
+        alive = await engine.command(
+            "ZRANGEBYSCORE", engine.key("beats"), since, "+inf"
+        )
+    return {name: json.loads(known[name]) for name in alive if name in known}
 
 
 @implementer(IBook)
@@ -428,9 +448,7 @@ class RedisBook(GrantedInRedis):
 
         @raise TunnelError: C{cluster-away}.
         """
-        words = await self._engine.command("HGETALL", self._engine.key("members"))
-        pairs = zip(words[::2], words[1::2], strict=False)
-        return {name: json.loads(about) for name, about in pairs}
+        return await membersIn(self._engine)
 
     # Watching
 
