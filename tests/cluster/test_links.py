@@ -189,7 +189,8 @@ class MembersTests(SynchronousTestCase):
         self.assertEqual(self.members.describeHere()["engine"], "away")
 
     def drain(self, member: str, on: bool = True) -> dict[str, Any]:
-        return self.successResultOf(self.members.drain(CALLER, member, on))
+        (found,) = self.successResultOf(self.members.drain(CALLER, member, on))
+        return dict(found)
 
     def test_drain(self) -> None:
         """By each of its names, this member is drained, and says so to the others."""
@@ -208,13 +209,29 @@ class MembersTests(SynchronousTestCase):
         self.assertEqual(self.members.describeHere()["state"], "drained")
 
     def test_unknown(self) -> None:
-        """Nobody is drained by a name that is nobody's, or of several."""
+        """Nobody is drained by a name that is nobody's."""
         self.join("one")
-        self.join("other", address="tcp:10.0.0.1:9002")
-        for name, why in (("two", "no member is"), ("10.0.0.1", "several members are")):
-            error = self.failureResultOf(self.members.drain(CALLER, name, True))
-            self.assertIn(why, error.value.message)
-            self.assertIn("me, one, other", error.value.message)
+        error = self.failureResultOf(self.members.drain(CALLER, "two", True))
+        self.assertIn("no member is called 'two'", error.value.message)
+        self.assertIn("me, one", error.value.message)
+
+    def test_processes(self) -> None:
+        """
+        All processes of a machine are drained by its address, and none of them is
+        where the clients of another one go.
+        """
+        place = "10.0.0.1:9000"
+        self.join("beside", address="tcp:10.0.0.1:9002", clients=place)
+        self.assertEqual(self.members.elsewhere(), ())
+        asked: list[object] = []
+
+        async def ask(*words: object) -> object:
+            asked.append(words)
+            return {}
+
+        self.patch(self.members.siblings, "ask", ask)
+        found = self.successResultOf(self.members.drain(CALLER, "10.0.0.1", True))
+        self.assertEqual((len(found), asked), (2, [("beside", "drain", None, True)]))
 
     def test_silent(self) -> None:
         """Of a member that does not answer, there is what others know of it."""

@@ -138,25 +138,26 @@ def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 async def _drain(reactor: Any, options: Namespace) -> None:
-    member = await _call(reactor, options, "drainMember", member=options.member)
-    name, until = member["member"], reactor.seconds() + (options.wait or 0.0)
-    print(_told(member))
-    while options.wait is not None and member["state"] != "drained":
+    members = await _call(reactor, options, "drainMember", member=options.member)
+    names = {each["member"] for each in members}
+    for each in members:
+        print(_told(each))
+    if options.wait is None:
+        return
+    until = reactor.seconds() + options.wait
+    while left := [each for each in members if each["state"] != "drained"]:
         if reactor.seconds() >= until:
-            raise TunnelError("limit-reached", f"not drained in time: {_told(member)}")
+            told = "; ".join(map(_told, left))
+            raise TunnelError("limit-reached", f"not drained in time: {told}")
         await deferLater(reactor, INTERVAL)
-        members = await _call(reactor, options, "listMembers")
-        found = [each for each in members if each["member"] == name]
-        if not found:
-            print(f"member {name} has left the cluster")
-            return
-        (member,) = found
-        if member["state"] == "drained":
-            print(_told(member))
+        listed = await _call(reactor, options, "listMembers")
+        members = [each for each in listed if each["member"] in names]
+    print("drained: the server can be stopped")
 
 
 async def _undrain(reactor: Any, options: Namespace) -> None:
-    print(_told(await _call(reactor, options, "undrainMember", member=options.member)))
+    for each in await _call(reactor, options, "undrainMember", member=options.member):
+        print(_told(each))
 
 
 def _told(member: Mapping[str, Any]) -> str:

@@ -122,9 +122,11 @@ class Members:
             if name in self._links.siblings
             and not about.get("draining")
             and isinstance(place := about.get("clients"), str)
-            and place
+            # Another process of this machine is reached where this one is.
+            and place not in ("", self._about.get("clients"))
         ]
-        return tuple(random.sample(places, min(len(places), MOST_PLACES)))
+        found = sorted(set(places))
+        return tuple(random.sample(found, min(len(found), MOST_PLACES)))
 
     # For operators
 
@@ -165,37 +167,43 @@ class Members:
         return sorted(found, key=lambda each: (each["address"], each["member"]))
 
     @returnsDeferred
-    async def drain(self, caller: Caller, member: str, on: bool) -> dict[str, object]:
+    async def drain(
+        self, caller: Caller, member: str, on: bool
+    ) -> list[dict[str, object]]:
         """
-        Have a member drained, or no longer.
+        Have a member drained, or all processes of a machine; or no longer.
 
         @param member: Its name; or its address or host, for others or for clients; or
             C{self} for this one.
-        @return: How it is then.
-        @raise TunnelError: C{bad-option}, if there is no such member, or several.
+        @return: How each is then.
+        @raise TunnelError: C{bad-option}, if there is no such member; or why one of
+            them cannot be asked.
         """
-        name = self._named(member)
-        if name == self._book.member:
-            return self._drainHere(on)
-        answer: dict[str, object] = await self.siblings.ask(name, "drain", None, on)
-        return answer
+        drained: list[dict[str, object]] = []
+        for name in self._named(member):
+            if name == self._book.member:
+                drained.append(self._drainHere(on))
+            else:
+                drained.append(await self.siblings.ask(name, "drain", None, on))
+        return drained
 
-    def _named(self, text: str) -> str:
-        all_ = {self._book.member: self._about}
+    def _named(self, text: str) -> list[str]:
+        known = {self._book.member: self._about}
         for name in self._links.siblings:
-            all_[name] = dict(self._known.get(name, {}))
+            known[name] = dict(self._known.get(name, {}))
         if text == "self":
-            return self._book.member
-        if text in all_:
-            return text
-        found = [name for name, about in all_.items() if text in _placesOf(about)]
-        if len(found) == 1:
-            return found[0]
-        shown = printable(text, 60)
-        raise badOption(
-            f"{'several members are' if found else 'no member is'} called {shown!r};"
-            f" there is {', '.join(sorted(all_))}"
-        )
+            return [self._book.member]
+        found = [
+            name
+            for name, about in known.items()
+            if text == name or text in _placesOf(about)
+        ]
+        if not found:
+            raise badOption(
+                f"no member is called {printable(text, 60)!r}; there is"
+                f" {', '.join(sorted(known))}"
+            )
+        return found
 
     def _drainHere(self, on: bool) -> dict[str, object]:
         if on is not self.isDraining:

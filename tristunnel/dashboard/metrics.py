@@ -77,6 +77,7 @@ def _valuesOf(
     ways = Counter({"session": 0, "copy": 0, "splice": 0, "waiting": 0})
     for tunnel in counted.tunnels:
         ways.update(_wayOf(each.visitor, each.client) for each in tunnel.streams)
+    cluster = service.cluster
     certificates, now = service.certificates(), time.time()
     return {
         "build_info": {_VERSIONS: 1},
@@ -112,6 +113,9 @@ def _valuesOf(
         "connections_passed": {}
         if service.processes is None
         else service.processes.passed,
+        "cluster_members": {} if cluster is None else {(): cluster.count},
+        "cluster_engine_up": {} if cluster is None else {(): cluster.engineIsUp},
+        "cluster_draining": {} if cluster is None else {(): cluster.isDraining},
         "unauthenticated_connections": limiter.unauthenticated,
         "session_round_trip_seconds": counted.trips,
         "session_last_round_trip_seconds": {
@@ -185,6 +189,9 @@ counter streams_broken{code} Visitors' streams that broke, by code of the reason
 counter logins_refused{code} Clients refused, by code of the reason.
 counter connections_refused{code} Connections closed before they authenticated, by code.
 counter connections_passed{kind} Connections passed to other processes of the server.
+gauge cluster_members Members of the cluster, with this one.
+gauge cluster_engine_up Whether the cluster's book can be asked.
+gauge cluster_draining Whether this member sends its clients elsewhere.
 gauge unauthenticated_connections Connections that have not authenticated yet.
 histogram session_round_trip_seconds Round trips of the sessions, as measured by pings.
 gauge session_last_round_trip_seconds{which} The latest round trips of sessions.
@@ -264,7 +271,7 @@ class MetricsPage(CallerPage):
     @param callers: Finds out who asks.
     @param guard: Judges browsers' requests.
     @param registry: What to show.
-    @param siblings: The other processes of the server, if it has several.
+    @param siblings: The other processes of this machine, if the server has several.
     """
 
     def __init__(
@@ -322,4 +329,4 @@ def metricsPage(
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(ServerCollector(service, counted, lag, limiter))
-    return MetricsPage(callers, guard, registry, service.siblings)
+    return MetricsPage(callers, guard, registry, service.processes)

@@ -111,12 +111,16 @@ class _Methods:
         _checkOperator(caller, "listing the members of the cluster")
         return self._cluster.describe(caller)
 
-    def drainMember(self, caller: Caller, member: str) -> Deferred[dict[str, object]]:
+    def drainMember(
+        self, caller: Caller, member: str
+    ) -> Deferred[list[dict[str, object]]]:
         """Have a member's clients go elsewhere, before it is stopped."""
         _checkOperator(caller, "draining a member of the cluster")
         return self._cluster.drain(caller, _text(member, "member"), True)
 
-    def undrainMember(self, caller: Caller, member: str) -> Deferred[dict[str, object]]:
+    def undrainMember(
+        self, caller: Caller, member: str
+    ) -> Deferred[list[dict[str, object]]]:
         """Have a member take clients again."""
         _checkOperator(caller, "draining a member of the cluster")
         return self._cluster.drain(caller, _text(member, "member"), False)

@@ -139,7 +139,19 @@ class Ways(Protocol):
 
 
 class Cluster(Protocol):
-    """The members of a cluster."""
+    """
+    The members of a cluster.
+
+    @ivar isDraining: Whether the clients of this one are to go elsewhere.
+    @ivar engineIsUp: Whether the book can be asked.
+    """
+
+    isDraining: bool
+    engineIsUp: bool
+
+    @property
+    def count(self) -> int:
+        """How many there are, with this one."""
 
     def elsewhere(self) -> tuple[str, ...]:
         """Where clients may go instead, as C{HOST:PORT}."""
@@ -149,8 +161,8 @@ class Cluster(Protocol):
 
     def drain(
         self, caller: Caller, member: str, on: bool
-    ) -> Deferred[dict[str, object]]:
-        """Have one of them drained, or no longer."""
+    ) -> Deferred[list[dict[str, object]]]:
+        """Have one of them drained, or all of a machine; or no longer."""
 
 
 @dataclass(frozen=True)
