@@ -49,6 +49,8 @@ class UsageTests(SynchronousTestCase):
         ):
             Path(name).write_bytes(data)
             Path(name).chmod(0o600)
+        Path("site").mkdir()
+        Path("site/index.html").touch()
         names = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "HOME")
         clean = {
             name: value

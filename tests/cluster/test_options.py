@@ -160,7 +160,7 @@ class OptionsTests(FileTestCase):
             (("--cluster-advertise", "x"), "--cluster-advertise x: "),
             (("--cluster-ports", "some"), "all"),
             (("--member-ttl", "1"), "--member-ttl"),
-            (("--cluster", "x"), "'x' is no engine"),
+            (("--cluster", "x"), "'x' is not an engine"),
         ):
             error = self.assertRaises(UsageError, self.whole, *words)
             self.assertIn(why, str(error))

@@ -87,7 +87,9 @@ class Answers:
             if it cannot be written.
         """
         if not _TOKEN.fullmatch(token):
-            raise TunnelError("protocol-error", "the authority's challenge is no token")
+            raise TunnelError(
+                "protocol-error", "the authority's challenge is not a token"
+            )
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         replaceFile(str(self._directory / token), answer)
 

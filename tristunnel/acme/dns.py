@@ -81,7 +81,7 @@ class CommandRecords:
         if not self._words or shutil.which(self._words[0]) is None:
             named = self._words[0] if self._words else ""
             raise badOption(
-                f"--acme-dns-hook: {named!r} is no program here; write PROGRAM"
+                f"--acme-dns-hook: {named!r} is not a program here; write PROGRAM"
                 " ARGUMENTS"
             )
 
@@ -210,5 +210,5 @@ def _readKey(path: str) -> dns.tsig.Key:
         return dns.tsig.Key(name, said["secret"], said["algorithm"])
     except (KeyError, ValueError, dns.exception.DNSException):
         raise badOption(
-            f"--acme-dns-key {path} is no key: write what 'tsig-keygen NAME' prints"
+            f"--acme-dns-key {path} is not a key: write what 'tsig-keygen NAME' prints"
         ) from None

@@ -116,7 +116,7 @@ class ACMEOptionsMixin:
             return
         if "@" not in self["acme"] or not self["acme"].isprintable():
             raise badOption(
-                f"--acme {self['acme']!r} is no e-mail address; write --acme"
+                f"--acme {self['acme']!r} is not an e-mail address; write --acme"
                 " you@example.com"
             )
         url = urlsplit(self["acme-directory"])

@@ -78,7 +78,7 @@ def parseKey(text: str) -> bytes:
         key, blob = None, b""
     if key is None or not text.startswith(_KINDS):
         raise badOption(
-            "this is no public key; it begins with ssh-ed25519, ecdsa-sha2-... or"
+            "this is not a public key; it begins with ssh-ed25519, ecdsa-sha2-... or"
             " ssh-rsa, as in a file .pub of ssh-keygen"
         )
     if isinstance(key, RSAPublicKey) and key.key_size < LEAST_RSA:
@@ -147,7 +147,9 @@ class AuthorizedKeys:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = os.path.abspath(directory) if directory else ""
         if not os.path.isdir(self._directory):
-            raise badOption(f"{self._directory!r} is no directory of files with keys")
+            raise badOption(
+                f"{self._directory!r} is not a directory of files with keys"
+            )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._directory!r}>"
@@ -223,7 +225,7 @@ limits the ports of a key, and a key with an option that is not known is not tak
     credentialInterfaces = (ITunnelCredentials,)
 
     def generateChecker(self, argstring: str) -> AuthorizedKeys:
-        """@raise InvalidAuthArgumentString: If it is no directory."""
+        """@raise InvalidAuthArgumentString: If it is not a directory."""
         try:
             return AuthorizedKeys(argstring.strip())
         except TunnelError as error:

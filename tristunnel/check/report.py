@@ -237,8 +237,12 @@ class CheckService(Service):
 
     def _tell(self, finding: Finding) -> None:
         if self.output is not None:
-            self.output.write(f"{finding}\n")
-            self.output.flush()
+            try:
+                self.output.write(f"{finding}\n")
+                self.output.flush()
+            except (OSError, ValueError):
+                # Nobody reads it; the status is left.
+                self.output = None
 
     def _failed(self, failure: Any) -> bool:
         if not failure.check(CancelledError):

@@ -42,7 +42,14 @@ from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.command_line import Parser
-from tristunnel.util.hosts import basicLogin, hostHeader, hostName, portNumber, quoteURL
+from tristunnel.util.hosts import (
+    basicLogin,
+    hostAndPort,
+    hostHeader,
+    hostName,
+    portNumber,
+    quoteURL,
+)
 from tristunnel.version import VERSION
 
 __all__ = [
@@ -410,18 +417,28 @@ def _explain(
     where = target.socketPath or f"{target.host} port {target.port}"
     cause = firstCause(error)
     if tls is not None:
-        explanation = explainTLSFailure(cause, target.host, tls)
+        explanation = explainTLSFailure(cause, target.host, tls, target.port)
         if explanation is not None:
-            return explanation
+            # It is written for servers that clients connect to.
+            return explanation.replace("write tcp:", "write http://").replace(
+                "instead of tls:", "instead of https://"
+            )
     value = cause.value
     if isinstance(value, TunnelError):
         return value.message
     if isinstance(value, ConnectionRefusedError):
-        return f"Could not connect to {where}: the connection was refused."
+        return (
+            f"Could not connect to {where}: the connection was refused;"
+            " does the program run there?"
+        )
     if isinstance(value, (ConnectError, DNSLookupError)):
         return f"Could not connect to {where}: {value}"
     if isinstance(value, (ConnectionLost, SSL.Error)):
-        return f"The connection to {where} was lost before the answer came."
+        text = f"The connection to {where} was lost before the answer came"
+        if tls is None and not target.socketPath:
+            secure = f"https://{hostAndPort(target.host, target.port)}"
+            text += f"; if the server uses TLS there, write {secure}"
+        return f"{text}."
     return f"The answer from {where} could not be read: {value}"
 
 

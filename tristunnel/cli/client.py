@@ -5,6 +5,7 @@ are clients with one kind of service, and C{tristunnel check}.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 from tristunnel.cli import client_tap
 from tristunnel.cli.client_tap import NEEDS_NAME, makeService
 from tristunnel.config.help import Group
+from tristunnel.config.options import IN_FOREGROUND
 from tristunnel.config.servers import defaultConfigFile
 from tristunnel.errors import badOption, printable
 from tristunnel.forwards.forward import Forward
@@ -33,6 +35,7 @@ class Options(client_tap.Options):
     """The options of C{tristunnel client}."""
 
     usesDefault = True
+    meant: ClassVar[Any] = {**client_tap.Options.meant, **IN_FOREGROUND}
     synopsis = "[--server NAME] SERVICE ... [options]"
     longdesc = (
         "Share services of this machine, or of machines that it can reach, through a"
@@ -70,6 +73,12 @@ class CheckOptions(Options):
         super().__init__()
         self["check"] = 1
 
+    def check(self) -> None:
+        if self["to"] and not (self["tunnel"] or self["connect"]):
+            # As with the commands whose connection is tested.
+            self["connect"], self["to"] = self["to"], None
+        super().check()
+
 
 class _Offer(Options):
     """
@@ -86,6 +95,21 @@ class _Offer(Options):
     isUDP: ClassVar[bool] = False
     listener: ClassVar[str] = ""
     toServer = "--to"
+    meant: ClassVar[Any] = {
+        **Options.meant,
+        **dict.fromkeys(
+            ("subdomain", "domain", "hostname", "custom-domain", "url"),
+            "a tunnel gets its name by --name",
+        ),
+        **dict.fromkeys(
+            ("remote-port", "public-port"),
+            "the public port is written in front, for example 8080=3000",
+        ),
+        **dict.fromkeys(("local-port", "l"), "write the port alone: 3000"),
+        **dict.fromkeys(
+            ("config", "c"), "services from a file are for tristunnel client --config"
+        ),
+    }
     synopsis = "PORT|HOST:PORT ... [--name NAME] [--to SERVER | --server NAME]"
     optParameters: ClassVar[Any] = [
         ("name", None, "", "A name for the tunnel."),
@@ -129,6 +153,8 @@ class _Offer(Options):
                 "what do you want to share? give its port, for example 3000"
             )
         name = self["name"]
+        if not name.strip() and "name" in self.told:
+            raise badOption("--name is empty; write a name after it, or leave it out")
         if name and (name.isdecimal() or not isName(name)):
             raise badOption(
                 f"--name {printable(name, 60)!r}: a name has at most 64 letters,"
@@ -141,7 +167,7 @@ class _Offer(Options):
         super().check()
 
     def _forward(self, reactor: Any, wanted: Any) -> Forward:
-        if self.isUDP and wanted.startswith("tcp"):
+        if self.isUDP and (wanted.startswith("tcp") or wanted.endswith("/tcp")):
             raise badOption(f"{wanted!r} is a TCP service: write tristunnel tcp")
         if self.isUDP and not wanted.startswith("udp"):
             wanted = f"udp/{wanted}"
@@ -173,10 +199,23 @@ class HTTPOptions(_Offer):
     )
 
     def _forward(self, reactor: Any, wanted: Any) -> Forward:
-        if isinstance(wanted, str) and wanted.startswith((".", "/", "~")):
-            # Nothing else begins so: it is a directory.
-            quoted = re.sub(r"([\\:,])", r"\\\1", wanted)
-            wanted = f"files:{quoted}"
+        if isinstance(wanted, str) and wanted and not wanted.isdecimal():
+            isPath = wanted.startswith((".", "/", "~"))
+            where = os.path.expanduser(wanted)
+            if os.path.isfile(where):
+                directory = os.path.dirname(wanted) or "."
+                start = "" if directory.startswith((".", "/", "~")) else "./"
+                raise badOption(
+                    f"{printable(wanted, 60)!r} is a file; share its directory:"
+                    f" {start}{printable(directory, 60)}"
+                )
+            if not isPath and os.path.isdir(where):
+                told = printable(wanted, 60)
+                raise badOption(f"{told!r} is a directory; write ./{told} to share it")
+            if isPath:
+                # Nothing else begins so: it is a directory.
+                quoted = re.sub(r"([\\:,])", r"\\\1", wanted)
+                wanted = f"files:{quoted}"
         return super()._forward(reactor, wanted)
 
 

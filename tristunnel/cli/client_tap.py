@@ -100,6 +100,7 @@ class Options(
         "port": "the public port is written in front, for example 8080=3000",
         "host": "a service on another machine is written HOST:PORT",
         "local-host": "a service on another machine is written HOST:PORT",
+        "c": "write --config FILE",
     }
     examples: ClassVar[Any] = (
         "--connect tunnel.example.com 3000",

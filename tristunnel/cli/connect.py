@@ -43,6 +43,7 @@ class Options(client.Options):
     """The options of C{tristunnel connect}."""
 
     words = "service"
+    meant: ClassVar[Any] = {**client.Options.meant, "to": "write --connect HOST"}
     whichService = "which service? give its name: tristunnel connect NAME"
     synopsis = "SERVICE [--connect SERVER | --server NAME] [options]"
     longdesc = (

@@ -126,7 +126,8 @@ class Demo(MultiService):
             self._reactor,
             parseConnect(self._reactor, f"tcp:127.0.0.1:{at.port}", Trust()),
             [parseForward(self._reactor, f"0=127.0.0.1:{page.getHost().port}")],
-            observer=_DemoObserver(self._dashboard()),
+            {"id": "demo"},
+            _DemoObserver(self._dashboard()),
             grace=0.0,
         )
         client.setServiceParent(self)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tristunnel.auth.token_store import INVITATION_TIME, TokenStore
 from tristunnel.auth.tokens_format import formatTime, permitted, stateOf
-from tristunnel.cli.token import addPermissions, asType, permissionsOf
+from tristunnel.cli.token import addPermissions, asType, checkedName, permissionsOf
 from tristunnel.errors import badOption
 from tristunnel.service.invitations import ServerPlace
 from tristunnel.util.files import defaultStateDirectory
@@ -36,7 +36,13 @@ def addInviteCommand(commands: Any) -> None:
         " gives it a token of its own, once. The invitation is not stored.",
     )
     add = invite.add_argument
-    add("--name", default="", metavar="NAME", help="who it is for (default: client)")
+    add(
+        "--name",
+        default="",
+        type=asType(lambda text: text and checkedName(text)),
+        metavar="NAME",
+        help="who it is for (default: client)",
+    )
     add(
         "--expires",
         type=asType(parseDuration),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import textwrap
@@ -55,7 +56,7 @@ Managing it:
 """
 
 
-_SERVICE = re.compile(r"(https?://)?([^:/]*:)?[0-9]+/?", re.ASCII)
+_SERVICE = re.compile(r"(https?://)?([^:/]*:)?[0-9]+/?|[./~].*", re.ASCII)
 
 
 _MEANT = {
@@ -68,6 +69,8 @@ _MEANT = {
     **dict.fromkeys(("uninstall", "remove", "stop", "down"), "install --remove"),
     **dict.fromkeys(("service", "enable", "systemd"), "install"),
     **dict.fromkeys(("doctor", "test", "ping"), "check"),
+    **dict.fromkeys(("config", "configure"), "join, or client --config FILE"),
+    **dict.fromkeys(("tunnel", "proxy", "visitor"), "http, tcp or udp"),
     "version": "--version",
 }
 """What other programs call our commands."""
@@ -139,6 +142,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output. A wrong command line ends the program with 2.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _main(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing else to flush.
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        print(
+            f"tristunnel: the output cannot be written: {error.strerror}; make room, or"
+            " send it elsewhere",
+            file=sys.stderr,
+        )
+        # What is left of it must not be tried again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    return status
+
+
+def _main(words: list[str]) -> int:
     if words and words[0] in PROGRAMS:
         runProgram(words)
         return 0
@@ -160,10 +186,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
     except TunnelError as error:
         print(f"tristunnel: {error.message}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; nothing else to flush.
-        sys.stderr.close()
         return 1
     return 0
 

@@ -222,8 +222,8 @@ def notAnswered(
             "auth-refused", f"the server at {where} requires a login; {cure}"
         )
     if question.isNamed:
-        cure = "is that a tunnel server or client?" if status else "does it run there?"
-        message = f"{where}: {message.rstrip('.')}; {cure}"
+        cure = "; is that a tunnel server or client?" if status else ""
+        message = f"{where}: {message.rstrip('.')}{cure}"
         return TunnelError("session-lost", message)
     return TunnelError(
         "session-lost",

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from tristunnel.auth.files import onlyWriter, replaceFile
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.cli import server_tap
+from tristunnel.config.options import IN_FOREGROUND
 from tristunnel.config.settings import DEFAULT, Setting
 from tristunnel.util.output import outputOf
 from tristunnel.wire.invitation import Invitation
@@ -40,8 +41,14 @@ class Options(server_tap.Options):
     secure = True
     meant: ClassVar[Any] = {
         **server_tap.Options.meant,
-        "token": "tokens come from tristunnel invite, or tristunnel token create",
-        "tls": "there is TLS unless you write --port tcp:9000",
+        **IN_FOREGROUND,
+        **dict.fromkeys(
+            ("token", "authtoken", "auth-token", "secret", "password"),
+            "tokens come from tristunnel invite, or tristunnel token create",
+        ),
+        **dict.fromkeys(
+            ("tls", "ssl"), "there is TLS unless you write --port tcp:9000"
+        ),
     }
 
     def __init__(self) -> None:

@@ -82,7 +82,10 @@ class Options(
     synopsis = "[options]"
     meant: ClassVar[Mapping[str, str]] = {
         "token": "tokens are in a file: --auth tokens:FILE",
-        "tls": "write --port ssl:9000 for TLS",
+        **dict.fromkeys(("tls", "ssl"), "write --port ssl:9000 for TLS"),
+        **dict.fromkeys(("tls-cert", "tls-crt"), "write --certificate FILE"),
+        "tls-key": "write --private-key FILE",
+        "c": "write --config FILE",
         "no-tls": "write --port tcp:9000 for no TLS",
         "bind": "write --port ADDRESS:PORT",
     }
@@ -372,6 +375,9 @@ class Options(
         if self["ports"]:
             self.portRange = readOption("ports", parsePorts, self["ports"])
         name = self["hostname"]
+        if not name and "hostname" in self.told:
+            # A shell's variable that is not set.
+            raise badOption("--hostname is empty; write the server's name after it")
         if name and (parseHost(name) is None or name.startswith("*")):
             raise badOption(
                 f"--hostname {printable(name, 60)!r} is not a host; write its name or"
@@ -505,7 +511,7 @@ def _defaultPort() -> str:
     if not port:
         return "9000"
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise badOption(f"the variable PORT is {port!r}, no port")
+        raise badOption(f"the variable PORT is {port!r}, which is not a port")
     return port
 
 

@@ -92,6 +92,8 @@ class Serving(MultiService):
     @param hooks: Who is told what happens.
     """
 
+    _cannot = False
+
     def __init__(
         self,
         reactor: Any,
@@ -188,6 +190,8 @@ class Serving(MultiService):
         if self._membership is not None:
             self._membership.hurry = self._hurry
             self._membership.ready()
+        if self._cannot:
+            return
         if self._index == 0:
             self._announce()
         else:
@@ -487,6 +491,7 @@ class Serving(MultiService):
     def _cannotStart(self, reason: TunnelError) -> None:
         """End with one line and an exit status that says so."""
         _log.critical("Cannot start: {reason}", reason=reason)
+        self._cannot = True
         exitWith(1)
         self._reactor.callWhenRunning(self._reactor.stop)
 
@@ -528,14 +533,16 @@ class Serving(MultiService):
         served = self._options.served
         say = _log.debug if len(served) == len(DIALECTS) else _log.info
         say("Clients may speak {names}", names=", ".join(served))
-        for dialect in served.values():
+        keys = []
+        for name, dialect in served.items():
             try:
-                notices = dialect.notices(self._sessions)
+                key = dialect.keyShown(self._sessions)
             except TunnelError as problem:
                 _log.error("{problem}", problem=problem.message)
             else:
-                for notice in notices:
-                    _log.info("{notice}", notice=notice)
+                keys += [f"{key} for {name}"] if key else []
+        if keys:
+            _log.info("The host key's fingerprint is {keys}", keys=", ".join(keys))
 
     def _dashboard(self) -> str:
         """The dashboard's URL; empty if there is none, or it does not listen yet."""

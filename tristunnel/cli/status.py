@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from twisted.internet.abstract import isIPv6Address
+
 from tristunnel.cli.call import addTLSOptions, parseTarget
 from tristunnel.cli.question import DEFAULT_SERVER, Question, lookAt, pageOf
 from tristunnel.cli.token import asType
+from tristunnel.connect.address import USUAL_PORT
 from tristunnel.connect.credentials import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError, badOption, printable
-from tristunnel.util.hosts import webAddress
+from tristunnel.util.hosts import hostAndPort, hostName, parsePlace, webAddress
 
 __all__ = ["addStatusCommand", "tunnelNamed"]
 
@@ -45,7 +48,8 @@ def addStatusCommand(commands: Any) -> None:
         nargs="?",
         default="",
         type=asType(_place),
-        help="http://HOST:PORT, https://HOST:PORT or unix:/PATH",
+        help="HOST, HOST:PORT, http://HOST:PORT or unix:/PATH; without a scheme it is"
+        " HTTPS, at port 9000 unless told",
     )
     add(
         "--watch",
@@ -81,11 +85,32 @@ def addStatusCommand(commands: Any) -> None:
 
 
 def _place(text: str) -> str:
+    if "#" in text:
+        raise badOption(
+            "name a server; accept an invitation by: tristunnel join INVITATION"
+        )
     try:
-        parseTarget(text or DEFAULT_SERVER)
+        whole = _whole(text.strip())
+        parseTarget(whole or DEFAULT_SERVER)
     except ValueError as error:
-        raise badOption(f"{printable(text, 60)!r}: {error}") from None
-    return text
+        reason = str(error).replace("--user or --token", "--token-file")
+        # Without a password that is in it.
+        shown = printable(text.rpartition("@")[2], 60)
+        raise badOption(f"{shown!r}: {reason}") from None
+    return whole
+
+
+def _whole(text: str) -> str:
+    """Read a server as the commands that connect to one do: C{HOST} means TLS."""
+    if text.startswith("/"):
+        return f"unix:{text}"
+    if not text or "://" in text or text.startswith("unix:"):
+        return text
+    if text.isdecimal():
+        raise ValueError("write the server's HOST or HOST:PORT")
+    alone = ":" not in text.rpartition("]")[2] or isIPv6Address(text)
+    host, port = (hostName(text), USUAL_PORT) if alone else parsePlace(text)
+    return f"https://{hostAndPort(host, port)}"
 
 
 def _lines(

@@ -34,7 +34,13 @@ from tristunnel.model.ports import parsePorts
 from tristunnel.util.quantities import parseDuration, parseRate
 from tristunnel.util.words import nearest
 
-__all__ = ["addPermissions", "addTokenCommands", "asType", "permissionsOf"]
+__all__ = [
+    "addPermissions",
+    "addTokenCommands",
+    "asType",
+    "checkedName",
+    "permissionsOf",
+]
 
 _T = TypeVar("_T")
 
@@ -49,7 +55,12 @@ def asType(read: Callable[[str], _T]) -> Callable[[str], _T]:
     return argument
 
 
-def _name(text: str) -> str:
+def checkedName(text: str) -> str:
+    """
+    Read the name of a token.
+
+    @raise TunnelError: C{bad-option}.
+    """
     if problem := tokenNameProblem(text):
         raise badOption(problem)
     return text
@@ -229,7 +240,7 @@ def addTokenCommands(commands: Any) -> None:
     create.add_argument(
         "--name",
         required=True,
-        type=asType(_name),
+        type=asType(checkedName),
         metavar="NAME",
         help="who it is for",
     )

@@ -106,7 +106,7 @@ def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     kind = description.partition(":")[0]
     if kind == "stdio":
         raise badOption(
-            "--listen stdio: is no port; for standard input and output there is:"
+            "--listen stdio: is not a port; for standard input and output there is:"
             " tristunnel connect SERVICE"
         )
     if kind == "udp":

@@ -213,7 +213,7 @@ class RelayFactory(Factory[_Owner]):
     def refused(self, peer: str) -> None:
         """Somebody does not know the secret."""
         self._log.warn(
-            "{peer} is no member of this cluster: give all servers the same"
+            "{peer} is not a member of this cluster: give all servers the same"
             " --cluster-token-file",
             peer=peer,
         )
@@ -247,7 +247,9 @@ class _Entry(_Lines):
 
     def _greet(self, words: list[str]) -> None:
         if len(words) != 3 or words[0] != _GREETING:
-            self._fail(TunnelError("protocol-error", "that is no member of a cluster"))
+            self._fail(
+                TunnelError("protocol-error", "that is not a member of a cluster")
+            )
         elif words[1] != str(VERSION):
             self._fail(
                 TunnelError(

@@ -30,12 +30,27 @@ from tristunnel.util.files import warnIfOpen
 from tristunnel.util.words import HYPHENS, nearest
 from tristunnel.version import VERSION
 
-__all__ = ["CheckedOptions", "ConfiguredOptions"]
+__all__ = ["IN_FOREGROUND", "CheckedOptions", "ConfiguredOptions"]
 
 _OPTION = re.compile(r"--([a-z][a-z-]*)")
 _PLACE = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]+")
 
 _keysOf = cache(keysOf)
+
+IN_FOREGROUND: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("daemon", "daemonize", "detach", "background", "d", "b"),
+        "it runs in the foreground; tristunnel install starts it in the background",
+    ),
+    **dict.fromkeys(
+        ("log", "log-file", "log-level", "logfile", "verbose", "v", "debug", "quiet"),
+        "the log goes to the standard error output; redirect it with 2>FILE",
+    ),
+}
+"""What to say of options for what the commands of C{tristunnel} leave to others."""
+
+_TOKENS = ("token", "authtoken", "auth-token", "auth", "secret", "key", "password")
+"""What other programs call a secret on the command line."""
 
 
 _UNKNOWN = re.compile(r"option (--?.+) not (?:a unique prefix|recognized)")
@@ -176,13 +191,13 @@ class CheckedOptions(usage.Options):
     def _noOption(self, told: str) -> str:
         known = {name.rstrip("=") for name in self.longOpt}
         name = told.lstrip("".join(HYPHENS))
-        if name == "token" and "token-file" in known:
+        if name in _TOKENS and "token-file" in known:
             return (
-                "unknown option --token; did you mean --token-file, which names a"
+                f"unknown option {told}; did you mean --token-file, which names a"
                 " file? The token itself goes into the variable TRISTUNNEL_TOKEN"
             )
         if name in self.meant and name not in known:
-            return f"unknown option --{name}; {self.meant[name]}"
+            return f"unknown option {told}; {self.meant[name]}"
         outer: Any = getattr(self, "parent", None)
         theirs = getattr(outer, "synonyms", {})
         isOurs = bool(getattr(outer, "program", "")) or told[1:] not in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.error import (
+    ConnectError,
     ConnectionRefusedError,
     TCPTimedOutError,
     TimeoutError,
@@ -189,6 +191,8 @@ class ServerAddress:
             why = "the connection was refused; does the server run there, on this port?"
         elif failure.check(TimeoutError, TCPTimedOutError):
             why = f"nothing answered; does a firewall block TCP port {self.port} there?"
+        elif failure.check(ConnectError) and failure.value.osError:
+            why = os.strerror(failure.value.osError)
         return self.explain(failure) or TunnelError(
             "session-lost", f"{self.where} was not reached: {why}"
         )

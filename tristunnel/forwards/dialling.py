@@ -96,7 +96,7 @@ class DialRequest:
         """
         target, client = info.get(DIAL), info.get("client", "")
         if not (isinstance(target, str) and isinstance(client, str)):
-            raise protocolError("what to dial is no text")
+            raise protocolError("what to dial is not a text")
         try:
             told, _ = parseDialTarget(target[:512])
         except ValueError as error:

@@ -150,5 +150,5 @@ def filesFrom(
         raise badOption(f"{option}: index= takes the name of a file")
     root = os.path.realpath(os.path.expanduser(path))
     if not os.path.isdir(root) or not os.access(root, os.R_OK | os.X_OK):
-        raise badOption(f"{option}: {path} is no directory that can be read")
+        raise badOption(f"{option}: {path} is not a directory that can be read")
     return _FilesSite(Files(root, root, listing == "yes", indexes), reactor=reactor)

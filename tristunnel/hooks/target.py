@@ -140,7 +140,7 @@ def _words(command: str) -> list[str]:
     except ValueError as problem:
         raise badOption(f"--on-event exec: {problem}") from None
     if not words or shutil.which(words[0]) is None:
-        named = f"{words[0]!r}, which is no program here" if words else "no command"
+        named = f"{words[0]!r}, which is not a program here" if words else "no command"
         raise badOption(f"--on-event exec: has {named}; write exec:PROGRAM ARGUMENTS")
     return words
 

@@ -62,7 +62,7 @@ def parseMode(text: str) -> int:
     @raise TunnelError: C{bad-option}.
     """
     if not re.fullmatch("0?[0-7]{3}", text):
-        raise badOption(f"--unix-mode {text!r} is no mode; write for example 660")
+        raise badOption(f"--unix-mode {text!r} is not a mode; write for example 660")
     return int(text, 8)
 
 

@@ -146,7 +146,9 @@ class HeadRules:
         """
         host = options.hostHeader
         if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{0,260}", host):
-            raise badOption(f"{printable(host, 80)!r} is no host for option hostHeader")
+            raise badOption(
+                f"{printable(host, 80)!r} is not a host for option hostHeader"
+            )
         names = {host.lower().encode("ascii")} - {b""}
         port = b""
         if options.ownHost:

@@ -170,7 +170,7 @@ def loadPages(directory: str) -> Pages:
         return Pages()
     place = Path(directory)
     if not place.is_dir():
-        raise badOption(f"--error-pages {directory!r} is no directory")
+        raise badOption(f"--error-pages {directory!r} is not a directory")
     found = {status: _page(place / f"{status}.html") for status in REASONS}
     signIn = _page(place / "sign-in.html")
     if signIn and FORMS not in signIn:

@@ -68,7 +68,7 @@ def hostName(text: str) -> str:
         try:
             name = idna.uts46_remap(name, std3_rules=False)
         except UnicodeError:
-            raise ValueError(f"{text!r} is not a host") from None
+            raise ValueError(f"{printable(text, 100)!r} is not a host") from None
         # Not idna.encode, which refuses names that people do have: with
         # underscores, emoji, or two hyphens.
         name = ".".join(
@@ -79,7 +79,7 @@ def hostName(text: str) -> str:
         )
     labels = name.removesuffix(".").split(".")
     if len(name) > _LONGEST + 1 or not all(map(_LABEL.fullmatch, labels)):
-        raise ValueError(f"{text[:100]!r} is not a host")
+        raise ValueError(f"{printable(text, 100)!r} is not a host")
     return _asAddress(name) or name
 
 

@@ -278,13 +278,14 @@ class Dialect:
         another dialect's first bytes."""
         return ()
 
-    def notices(self, sessions: ServerSessions) -> Sequence[str]:
+    def keyShown(self, sessions: ServerSessions) -> str:
         """
-        Say what an operator must know of it from the start.
+        Say by which key its clients know the server, as they show it.
 
+        @return: Its fingerprint; nothing, where TLS says who the server is.
         @raise TunnelError: C{bad-option}, if it cannot be served.
         """
-        return ()
+        return ""
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:
         """Whether a WebSocket's first message is one of this dialect."""

@@ -5,7 +5,6 @@ chisel's dialect, as the program asks for it.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -59,7 +58,6 @@ class ChiselDialect(Dialect):
 
         return openSession(sessions, arrival)
 
-    def notices(self, sessions: ServerSessions) -> Sequence[str]:
+    def keyShown(self, sessions: ServerSessions) -> str:
         blob = sessions.kept(HostKey.inDirectory).blob
-        shown = b64encode(sha256(blob).digest()).decode()
-        return [f"For chisel's clients the key's fingerprint is {shown}"]
+        return b64encode(sha256(blob).digest()).decode()

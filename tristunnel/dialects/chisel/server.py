@@ -135,7 +135,7 @@ def _optionsFor(remote: Remote) -> dict[str, object]:
         options["listener"] = LOOPBACK
     elif host and (address is None or not address.is_unspecified):
         raise badOption(
-            f"{host!r} is no address for visitors here: leave it out, or write"
+            f"{host!r} is not an address for visitors here: leave it out, or write"
             " 127.0.0.1"
         )
     options["target"] = remote.target

@@ -52,7 +52,7 @@ def parseFingerprint(text: str) -> str:
         return ""
     if not re.fullmatch(r"[A-Za-z0-9+/]{43}", bare):
         raise badOption(
-            f"--host-key {text[:60]!r} is no fingerprint: write SHA256: and 43"
+            f"--host-key {text[:60]!r} is not a fingerprint: write SHA256: and 43"
             " characters, as the server or ssh-keygen -l shows it"
         )
     return f"SHA256:{bare}"
@@ -99,7 +99,7 @@ class HostKey:
             private = None
         if not isinstance(private, Ed25519PrivateKey):
             raise badOption(
-                f"the SSH host key {path} is no ed25519 key without a passphrase;"
+                f"the SSH host key {path} is not an ed25519 key without a passphrase;"
                 " remove the file to have a new one made"
             )
         return cls(private, path)

@@ -56,6 +56,5 @@ class SSHDialect(Dialect):
     def portProtocols(self, sessions: ServerSessions) -> Sequence[PortProtocol]:
         return [SSHPortProtocol(sessions)]
 
-    def notices(self, sessions: ServerSessions) -> Sequence[str]:
-        key = sessions.kept(HostKey.inDirectory)
-        return [f"The SSH host key's fingerprint is {key.fingerprint} (ED25519)"]
+    def keyShown(self, sessions: ServerSessions) -> str:
+        return f"{sessions.kept(HostKey.inDirectory).fingerprint} (ED25519)"

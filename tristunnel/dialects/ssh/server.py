@@ -117,8 +117,8 @@ class Forward:
                 f" {self.address}:80:localhost:PORT"
             )
         raise badOption(
-            f"{self.address!r} is no address for visitors here: leave it out, or write"
-            " 127.0.0.1"
+            f"{self.address!r} is not an address for visitors here: leave it out, or"
+            " write 127.0.0.1"
         )
 
     def channel(self, visitor: str) -> tuple[str, bytes]:
