@@ -374,15 +374,8 @@ class Options(
         self.stateDirectory = stateDirectory(self["state-dir"])
         if self["ports"]:
             self.portRange = readOption("ports", parsePorts, self["ports"])
-        name = self["hostname"]
-        if not name and "hostname" in self.told:
-            # A shell's variable that is not set.
-            raise badOption("--hostname is empty; write the server's name after it")
-        if name and (parseHost(name) is None or name.startswith("*")):
-            raise badOption(
-                f"--hostname {printable(name, 60)!r} is not a host; write its name or"
-                " address, for example tunnel.example.com"
-            )
+        if self["hostname"] or "hostname" in self.told:
+            _checkHostname(self["hostname"])
         self.visitorCertificate = self._certificateIn(
             "visitor-certificate", "visitor-key"
         )
@@ -485,6 +478,17 @@ class Options(
         files = self["certificate"], self["private-key"]
         self.serverPorts = [port(each, "--port", *files) for each in descriptions]
         self.makeNamePorts(reactor)
+
+
+def _checkHostname(name: str) -> None:
+    if not name:
+        # A shell's variable that is not set.
+        raise badOption("--hostname is empty; write the server's name after it")
+    if parseHost(name) is None or name.startswith("*"):
+        raise badOption(
+            f"--hostname {printable(name, 60)!r} is not a host; write its name or"
+            " address, for example tunnel.example.com"
+        )
 
 
 def _checkInterface(interface: str) -> None:

@@ -129,8 +129,8 @@ def parseEngine(text: str) -> EngineAddress:
         raise badOption(f"{shown!r} cannot be read ({problem})") from None
     if parts.scheme not in _SCHEMES:
         raise badOption(
-            f"{shown!r} is not an engine; write redis://HOST/0, rediss://HOST/0 for TLS,"
-            " redis+unix:PATH, or redis+sentinel://HOST,HOST/PRIMARY/0"
+            f"{shown!r} is not an engine; write redis://HOST/0, rediss://HOST/0 for"
+            " TLS, redis+unix:PATH, or redis+sentinel://HOST,HOST/PRIMARY/0"
         )
     isUNIX = parts.scheme in ("redis+unix", "unix")
     isSecure = parts.scheme.startswith("rediss")
