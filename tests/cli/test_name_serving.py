@@ -139,7 +139,7 @@ class NameServingTests(FileTestCase):
         for options, why in (
             (("--acme", "a@b.example"), "--http tcp:80"),
             (("--certificates", self.ca), "--certificates"),
-            (("--https", "tcp:443", "--acme", "nobody"), "no e-mail address"),
+            (("--https", "tcp:443", "--acme", "nobody"), "not an e-mail address"),
             (("--https", "tcp:443", "--acme-ca", self.ca), "goes with --acme"),
             (
                 ("--https", "tcp:443", "--acme", "a@b.c", "--acme-directory", "http:x"),

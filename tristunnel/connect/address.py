@@ -191,7 +191,7 @@ class ServerAddress:
             why = "the connection was refused; does the server run there, on this port?"
         elif failure.check(TimeoutError, TCPTimedOutError):
             why = f"nothing answered; does a firewall block TCP port {self.port} there?"
-        elif failure.check(ConnectError) and failure.value.osError:
+        elif isinstance(failure.value, ConnectError) and failure.value.osError:
             why = os.strerror(failure.value.osError)
         return self.explain(failure) or TunnelError(
             "session-lost", f"{self.where} was not reached: {why}"
