@@ -155,7 +155,7 @@ class NameServingTests(FileTestCase):
             ),
             (
                 ("--https", "tcp:443", "--acme", "a@b.c", "--acme-dns-hook", "/no/x"),
-                "no program",
+                "not a program",
             ),
         ):
             with self.assertRaises(Exception) as caught:

@@ -11,7 +11,7 @@ from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.usage import UsageError
 
 from tests.cli.test_taps_options import OptionsTestCase
-from tristunnel.cli import client_tap, server_tap, serving
+from tristunnel.cli import client_tap, server_tap
 from tristunnel.client.fleet import makeClient
 from tristunnel.client.visitor import VisitorService
 from tristunnel.dialects.framed.client_service import TunnelClientService
@@ -19,6 +19,7 @@ from tristunnel.dialects.relay.client_service import RelayHostService
 from tristunnel.dialects.vtunnel.client import VTunnelClientService
 from tristunnel.forwards.forward import parseForward
 from tristunnel.model.observer import ClientObserver
+from tristunnel.server import websocket_pages
 
 
 class ClientTests(OptionsTestCase):
@@ -134,9 +135,9 @@ class ServerTests(OptionsTestCase):
         globalLogPublisher.addObserver(note)
         self.addCleanup(globalLogPublisher.removeObserver, note)
         for fast, count in ((True, 0), (False, 1)):
-            self.patch(serving, "USES_NVX", fast)
+            self.patch(websocket_pages, "USES_NVX", fast)
             events.clear()
-            serving._warnIfSlow()
+            websocket_pages.warnIfSlow()
             slow = [
                 event
                 for event in events

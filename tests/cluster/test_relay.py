@@ -361,7 +361,7 @@ class StrangerTests(RelayTestCase):
         """Members of unlike versions say so."""
         for greeting, why in (
             (b"tristunnel-cluster 9 abc\n", "same version"),
-            (b"HTTP/1.1 200 OK\r\n\r\n", "no member"),
+            (b"HTTP/1.1 200 OK\r\n\r\n", "not a member"),
         ):
 
             class Old(Talk):

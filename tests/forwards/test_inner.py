@@ -128,7 +128,7 @@ class ForwardTests(SynchronousTestCase):
             ("1080=socks:allow=a:opem=yes", "'opem=' is not known"),
             ("udp/1080=socks:allow=a:open=yes", "no UDP service"),
             ("1080=socks:allow=a:open=yes,proxy=v2", "no PROXY header"),
-            ("80=files:/no/such", "no directory"),
+            ("80=files:/no/such", "not a directory"),
             ("80=files:", "single directory"),
             ("80=files:/tmp:list=yes", "list= is not known"),
         ):

@@ -117,8 +117,8 @@ class DirectoryTests(SynchronousTestCase):
             (["--unix-directory", str(file)], "the whole path of a directory"),
             (["--unix-directory", "."], "the whole path of a directory"),
             (["--unix-directory", str(opened)], "everybody may write"),
-            (["--unix-mode", "999"], "is no mode"),
-            (["--unix-mode", "rw"], "is no mode"),
+            (["--unix-mode", "999"], "is not a mode"),
+            (["--unix-mode", "rw"], "is not a mode"),
         ):
             options = ["--port", "tcp:1", "--state-dir", str(directory), *arguments]
             error = self.assertRaises(UsageError, Options().parseOptions, options)
