@@ -232,7 +232,7 @@ class BoreConnection(Protocol):
         if self._ending:
             return
         self.send(packError(str(reason)))
-        self._ending = True
+        self._ending, self._unread = True, b""
         self._stopWaiting()
         if self._answers is not None:
             self._answers.stop()
@@ -311,7 +311,7 @@ class BoreConnection(Protocol):
         """The transport is gone."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._ending = True
+        self._ending, self._unread = True, b""
         self._stopWaiting()
         self._pending.known()
         if self._answers is not None:
