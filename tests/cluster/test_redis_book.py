@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from random import Random
 from secrets import token_hex
 from typing import Any, NoReturn
 
@@ -341,55 +340,6 @@ class EngineTests(RedisTestCase, BookHelpers):
 
     def fails(self) -> NoReturn:
         raise engineAway()
-
-
-class AnythingTests(RedisTestCase, BookHelpers):
-    """Whatever happens, a fence is one member's and a port is one tunnel's."""
-
-    async def test_fences(self) -> None:
-        """
-        Members claim, leave and open at random, and the engine forgets all now and
-        then; the client's last fence is shown with each claim.
-        """
-        chance = Random(1)
-        self.books.append(await self.join("third"))
-        owners: dict[int, str] = {}
-        place = await self.one.grant("lease", FIRST, "ann")
-        for step in range(150):
-            book = chance.choice(self.books)
-            kind = chance.randrange(12)
-            if kind == 0:
-                await self.one._engine.command("DEL", *self.one._engine._keys)
-                for each in self.books:
-                    await each._sayAll()
-            elif kind < 5:
-                claim = await book.claim("lease", FIRST, "ann", place.fence)
-                if claim is None:
-                    place = await book.grant("lease", FIRST, "ann")
-                    owners.clear()
-                else:
-                    place = claim.place
-                before = owners.setdefault(place.fence, place.member)
-                self.assertEqual(before, place.member)
-            elif kind < 7:
-                await book.away("lease", place, chance.choice((0.0, 60.0)))
-            else:
-                port = f"tcp:{chance.randrange(3)}"
-                leased = chance.random() < 0.5
-                record = TunnelRecord(
-                    f"t{step}",
-                    place if leased else Place(book.member),
-                    "lease" if leased else "",
-                    reserved=(port,),
-                )
-                try:
-                    await book.open(record, NO_LIMITS)
-                except TunnelError:
-                    continue
-                found = await self.one.holder(port)
-                self.assertEqual(found and found.id, record.id)
-                if chance.random() < 0.7:
-                    await book.close(record.id, record.place)
 
 
 class LateTests(RedisBookTests):

@@ -21,7 +21,7 @@ from zope.interface import implementer
 from tristunnel.cluster.troubles import IS_REPLICA, explained, notReached
 from tristunnel.errors import TunnelError
 
-__all__ = ["ANSWER", "Engine", "engineAway"]
+__all__ = ["ANSWER", "Engine", "engineAway", "scriptNamed"]
 
 ANSWER = 1.0
 """Seconds in which the engine must answer; then the connection is given up, since
@@ -185,7 +185,7 @@ class Engine:
         @raise TunnelError: By the Deferred, C{cluster-away}.
         """
         words = [str(each) for each in args]
-        return self._ask("eval", _scriptNamed(script), self._keys, words)
+        return self._ask("eval", scriptNamed(script), self._keys, words)
 
     def _unanswered(self, failure: Failure) -> NoReturn:
         failure.trap(RedisError)
@@ -195,7 +195,7 @@ class Engine:
 
 
 @cache
-def _scriptNamed(name: str) -> str:
+def scriptNamed(name: str) -> str:
     directory = files(__package__) / "scripts"
     parts: Sequence[str] = ("common", name)
     return "\n".join((directory / f"{part}.lua").read_text("utf-8") for part in parts)

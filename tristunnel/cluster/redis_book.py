@@ -352,7 +352,8 @@ class RedisBook(GrantedInRedis):
             # Also to a book of another version nothing is added.
             raise engineAway()
         await self._write("open", record, limits)
-        self._tunnels[record.id] = record
+        # What was opened before stays as it was.
+        self._tunnels.setdefault(record.id, record)
 
     def _write(
         self, mode: str, record: TunnelRecord, limits: TunnelLimits
