@@ -49,7 +49,9 @@ class OptionTests(SynchronousTestCase):
             (("--inspect=192.0.2.1:4040", "--inspect-remote"), "192.0.2.1:4040"),
         ):
             options = self._options(*_TO, *words)
-            self.assertEqual(options.inspection.place.description, place)
+            # As it is read again when a file is reloaded.
+            for each in (options, options.another()):
+                self.assertEqual(each.inspection.place.description, place)
         short = self._options("--inspect", "3000", "--to", "tcp:h:9", kind=HTTPOptions)
         self.assertEqual(short["forward"], ["3000"])
         self.assertEqual(short.inspection.place.description, "localhost:4040")

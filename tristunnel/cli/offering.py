@@ -52,6 +52,9 @@ def makeService(options: ClientOptions) -> Service:
     if options.control is not None:
         control = options.control
         ports.append((f"--rpc {control.description}", control.endpoint))
+    if options.inspection is not None:
+        place = options.inspection.place
+        ports.append((f"--inspect {place.description}", place.endpoint))
     checkBeforeFork(
         getattr(options, "parent", None),
         ports,

@@ -164,7 +164,11 @@ class CheckedOptions(usage.Options):
         takes = {name[:-1] for name in self.longOpt if name.endswith("=")}
         ordered: list[str] = []
         for option, value in pairs:
-            ordered += [option, value] if option.lstrip("-") in takes else [option]
+            name = option.lstrip("-")
+            if name in self.optional:
+                ordered.append(f"{option}={value}")
+            else:
+                ordered += [option, value] if name in takes else [option]
         for word in others:
             ordered += [f"--{self.words}", word] if self.words else [word]
         return ordered

@@ -31,7 +31,7 @@ PLACE = "localhost:4040"
 
 INSPECT = Group(
     "Looking at requests",
-    "inspect=ADDRESS inspect-remote inspect-requests=NUMBER inspect-body=SIZE"
+    "inspect=[ADDRESS] inspect-remote inspect-requests=NUMBER inspect-body=SIZE"
     " inspect-memory=SIZE",
 )
 """How C{--help} shows these options."""
