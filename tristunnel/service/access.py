@@ -250,8 +250,13 @@ class AccessGrants:
 
     def lookThrough(self) -> None:
         """The book may have access that this process has not heard of."""
+
+        def found(records: list[AccessRecord]) -> None:
+            for each in records:
+                self._found(each)
+
         listing = inTime(self._reactor, self._book.listAccess())
-        listing.addCallback(lambda records: [self._found(each) for each in records])
+        listing.addCallback(found)
         # A book that cannot be asked now tells when it can.
         listing.addErrback(lambda failure: failure.trap(TunnelError))
 

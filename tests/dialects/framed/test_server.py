@@ -612,7 +612,7 @@ class LeaseTests(ServerTestCase):
         self.assertEqual(back.handshake["tristunnel"]["tunnels"], [uri])
         lease = back.handshake["tristunnel"]["lease"]
         self.assertNotIn("secret", lease)
-        self.assertEqual(lease["fence"], offer["fence"] + 1)
+        self.assertEqual(lease["fence"] - 1, offer["fence"])
         self.assertEqual(self.answers(back)[1]["result"], uri)
         self.advance(40, 10)
         self.assertEqual(list(self.listeners.open_), [41001])
