@@ -84,6 +84,9 @@ class NamesTestCase(ProcessTestCase):
         self.ports = {kind: freePort() for kind in ("port", *self.kinds)}
         self.services = {kind: Service() for kind in ("tls", "minecraft", "postgres")}
         self.log = self.directory / "access.log"
+        self.pin = self.directory / "pin"
+        self.pin.write_text("258025")
+        self.pin.chmod(0o600)
 
     def options(self, host: str) -> list[str]:
         """What a server is told."""
@@ -129,6 +132,7 @@ class NamesTestCase(ProcessTestCase):
         specs = [
             f"http/web{which}=127.0.0.1:{web.getHost().port}",
             f"http/web{which}/dead=127.0.0.1:{dead}",
+            f"http/asks{which}=127.0.0.1:{web.getHost().port},pin={self.pin}",
             *(
                 f"{kind}/{kind}{which}=127.0.0.1:{self.offer(service)}"
                 for kind, service in self.services.items()
@@ -152,11 +156,18 @@ class NamesTestCase(ProcessTestCase):
         self.addCleanup(client.stopService)
         await ready
 
-    def visits(self, secure: bool, host: str, wanted: list[tuple[str, str]]) -> Any:
+    def visits(
+        self,
+        secure: bool,
+        host: str,
+        wanted: list[tuple[str, str]],
+        cookie: str = "a=b",
+    ) -> Any:
         """
         Make requests on one connection, in a thread.
 
         @param wanted: The name and the path of each.
+        @param cookie: What they say in C{Cookie}.
         @return: Fires with the status and the body of each answer.
         """
         port = self.ports["https" if secure else "http"]
@@ -172,11 +183,31 @@ class NamesTestCase(ProcessTestCase):
                 )
             answers = []
             for name, path in wanted:
-                connection.request("GET", path, headers={"Host": name})
+                connection.request(
+                    "GET", path, headers={"Host": name, "Cookie": cookie}
+                )
                 answer = connection.getresponse()
                 answers.append((answer.status, answer.read().decode()))
             connection.close()
             return answers
+
+        return deferToThread(asking)
+
+    def signsIn(self, host: str, name: str) -> Any:
+        """
+        Give a PIN, in a thread.
+
+        @return: Fires with the cookie.
+        """
+
+        def asking() -> str:
+            connection = HTTPConnection(host, self.ports["http"], timeout=30)
+            kind = "application/x-www-form-urlencoded"
+            headers = {"Host": name, "Content-Type": kind}
+            connection.request("POST", "/.tristunnel/sign-in", "pin=258025", headers)
+            cookie = connection.getresponse().headers["Set-Cookie"].partition(";")[0]
+            connection.close()
+            return cookie
 
         return deferToThread(asking)
 
@@ -236,6 +267,19 @@ class Cases:
                 self.assertEqual(answers[0][0], status)
         lines = self.log.read_text().splitlines()
         self.assertEqual(len(lines), (6 * VISITS + 3) * len(self.hosts))
+
+    async def test_gate(self: Any) -> None:
+        """Each member asks visitors of any name, and knows who has signed in at one."""
+        await self.begin()
+        names = [f"asks{each}.t.example" for each in await self.clients()]
+        for name in (names[0], names[-1]):
+            cookie = await self.signsIn(self.hosts[0], name)
+            for host in self.hosts:
+                for _ in range(VISITS):
+                    ((status, _),) = await self.visits(False, host, [(name, "/")])
+                    self.assertEqual(status, 401)
+                    answers = await self.visits(False, host, [(name, "/")] * 2, cookie)
+                    self.assertEqual([status for status, _ in answers], [200, 200])
 
 
 class OneProcessTests(Cases, NamesTestCase):
