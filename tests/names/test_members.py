@@ -249,7 +249,7 @@ class Cases:
                     for n, (status, body) in enumerate(
                         await self.visits(secure, host, wanted)
                     ):
-                        self.assertEqual(status, 200)
+                        self.assertEqual(status, 200, (host, number, n, body))
                         self.assertIn(pages[(number + n) % 2], body)
             for each in (which[0], which[-1]):
                 for _ in range(2):
