@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import ssl
 import struct
 from http.client import HTTPConnection
@@ -13,11 +14,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SkipTest
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.cluster.server import RedisServer
+from tests.processes.test_server import children, pidOf
 from tests.support.loopback import Service, Talk
 from tests.support.minecraft import handshake
 from tests.support.notes import ClientNotes
@@ -310,6 +313,25 @@ class TwoProcessesTests(Cases, NamesTestCase):
     async def atMembers(self) -> int:
         opened = r"in process (\d)\].* is open at"
         return len({m[1] for m in map(re.compile(opened).search, self.one.lines) if m})
+
+    async def test_ended(self) -> None:
+        """
+        Processes end, killed or in good order: visitors of each name wait until its
+        client is back, and none is told that there is nobody.
+        """
+        if not LONG:
+            raise SkipTest("set TRISTUNNEL_LONG=1 to end one process after the other")
+        await self.begin()
+        which = await self.clients()
+        names = [f"web{each}.t.example" for each in (which[0], which[-1])]
+        for how in (signal.SIGKILL, signal.SIGTERM):
+            for pid in children(pidOf(self.one)):
+                since = len(self.one.lines)
+                os.kill(pid, how)
+                for name in names * 5:
+                    answers = await self.visits(False, self.hosts[0], [(name, "/")])
+                    self.assertEqual([status for status, _ in answers], [200])
+                await self.one.says("Listening for clients on", since)
 
 
 class TwoMachinesTests(Cases, NamesTestCase):

@@ -47,6 +47,18 @@ class HeadTests(VisitorTestCase):
         self.assertEqual(self.service().address, "192.0.2.7:5555")
         self.assertFalse(self.waits.waiting)
 
+    def test_leaving(self) -> None:
+        """A server that stops answers, and has visitors connect anew."""
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        self.service().say(response())
+        self.assertNotIn(b"Connection: close", self.answer())
+        self.names.isLeaving = True
+        visitor.dataReceived(request())
+        self.service().say(response())
+        self.assertIn(b"Connection: close", self.answer())
+        self.assertTrue(self.transport.disconnecting)
+
     def test_families(self) -> None:
         """An address is written in one way, and in quotes where a colon is in it."""
         for host, address, node in (

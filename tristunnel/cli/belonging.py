@@ -92,6 +92,7 @@ def serveAsMember(
             kept=ports,
         )
         service.kept = entries
+        siblings.publish("leaving", entries.memberLeaves)
         knowing = entries.begin()
     else:
         cluster.isBeside(ways, ports)

@@ -6,7 +6,7 @@ too, and are led to the one member that has the client.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from socket import socket
@@ -291,13 +291,18 @@ class Entries(RecalledPorts):
             changed = getattr(known[0].listener, "changed", None)
             if changed is not None:
                 changed(wanted)
-        elif record.id not in self._looking:
-            self._looking.add(record.id)
-            try:
-                await self._open(record, wanted)
-            finally:
-                self._looking.discard(record.id)
-                self.forget(record.id)
+        else:
+            await self._openOnce(record, wanted)
+
+    async def _openOnce(self, record: TunnelRecord, wanted: TunnelOptions) -> None:
+        if record.id in self._looking:
+            return
+        self._looking.add(record.id)
+        try:
+            await self._open(record, wanted)
+        finally:
+            self._looking.discard(record.id)
+            self.forget(record.id)
 
     def _take(self, kind: int, interface: str, port: int) -> socket | None:
         found = super()._take(kind, interface, port)
@@ -417,6 +422,17 @@ class Entries(RecalledPorts):
     def moved(self, record: TunnelRecord) -> None:
         self._do(self._follow(record))
 
+    def leaves(self, record: TunnelRecord) -> None:
+        wanted = self._publicSide(record)
+        if wanted is not None and wanted.name and record.id not in self._tunnels:
+            self._do(self._openOnce(record, wanted))
+
+    def memberLeaves(self, member: str) -> None:
+        """Another member stops: its visitors take their next requests elsewhere."""
+        for tunnel, side in self._tunnels.values():
+            if side.record.place.member == member:
+                tunnel.leaveSoon()
+
     async def recall(self, tunnel: str) -> None:
         """A tunnel comes to this member, and has its port itself from now on."""
         self._looking.discard(tunnel)
@@ -457,8 +473,14 @@ class Entries(RecalledPorts):
             await self._close(identifier)
 
     def streams(self) -> int:
-        """How many visitors there are."""
-        return sum(len(tunnel.streams) for tunnel in self._all)
+        return sum(stream.client is not None for stream in self._streams())
+
+    def waiting(self) -> int:
+        return sum(stream.client is None for stream in self._streams())
+
+    def _streams(self) -> Iterator[Stream]:
+        for tunnel in self._all:
+            yield from tunnel.streams
 
 
 async def _reserved(kind: str, port: int | str) -> None:

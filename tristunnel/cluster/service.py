@@ -168,6 +168,7 @@ class ClusterService(Service):
         self.book.watch(self._entries.changed)
         self._entries.serveFor(tunnels.listeners.values())
         tunnels.kept = self._entries
+        self.members.siblings.publish("leaving", self._entries.memberLeaves)
         tunnels.siblings, tunnels.cluster = self.members.siblings, self.members
 
     def _indexOf(self, member: str) -> int | None:

@@ -36,6 +36,13 @@ class PortsKept:
         @param record: What the book says of it since then.
         """
 
+    def leaves(self, record: TunnelRecord) -> None:
+        """
+        This member stops, and a tunnel's client is about to go to another one.
+
+        @param record: What the book says of it.
+        """
+
     def elsewhere(self, record: TunnelRecord) -> Tunnel | None:
         """
         Find what leads visitors to a tunnel of another member.
@@ -45,7 +52,11 @@ class PortsKept:
         return None
 
     def streams(self) -> int:
-        """How many visitors are led to other members."""
+        """How many visitors are with other members."""
+        return 0
+
+    def waiting(self) -> int:
+        """How many wait for a client that is on its way to another member."""
         return 0
 
     def handOver(self, tunnel: str, listener: Any) -> None:

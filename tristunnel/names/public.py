@@ -57,6 +57,7 @@ class PublicNames:
     @ivar redirects: Whether requests in clear text are sent on to TLS where a host is
         covered.
     @ivar pages: What is answered where nobody can be asked.
+    @ivar isLeaving: Whether the server stops, so that visitors had better connect anew.
     """
 
     table: NameTable = field(default_factory=NameTable)
@@ -64,6 +65,7 @@ class PublicNames:
     isCovered: Callable[[str], bool] = lambda host: False
     redirects: bool = True
     pages: Pages = field(default_factory=Pages)
+    isLeaving: bool = False
     offered: frozenset[str] = frozenset()
     held: Callable[[str], object] = lambda host: None
     left: Callable[[str], object] = lambda host: None

@@ -229,7 +229,8 @@ class VisitorConnection(Protocol):
         exchange = Exchange(
             head, hostOf(head.host), self._origins.of(head), site.seconds()
         )
-        self._exchange, exchange.keepAlive = exchange, head.keepAlive
+        self._exchange = exchange
+        exchange.keepAlive = head.keepAlive and not site.names.isLeaving
         own = site.received(exchange)
         if own is not None:
             self._answer(*own)

@@ -29,6 +29,11 @@ RETRY_AFTER = 1.0
 """Seconds after which clients are told to come back when the server stops."""
 
 
+ELSEWHERE = 3.0
+"""Seconds for which a server that stops has visitors wait whose clients go to another
+process."""
+
+
 class TunnelServerService(Service):
     """
     A tunnel server.
@@ -132,16 +137,25 @@ class TunnelServerService(Service):
             await maybeDeferred(port.stopListening)
         if self.draining is not None:
             await self.draining.moved()
+        self.names.isLeaving = True
         self._sessions.leave(reason)
         self.tunnels.leave(reason)
-        self._drain = Drain(self._reactor, self._streams, self.grace)
-        await self._drain.wait()
+        await self._drained(self._streams, self.grace)
         await self.tunnels.close(reason)
         self._sessions.close(reason)
+        # Their clients are at other processes in a moment.
+        kept = self.tunnels.kept
+        if kept.waiting():
+            await self._drained(kept.waiting, ELSEWHERE)
+            await self._drained(kept.streams, self.grace)
         await Drain(
             self._reactor, lambda: len(self._sessions.webSockets), FAREWELL
         ).wait()
         self._begun = False
+
+    async def _drained(self, streams: Callable[[], int], seconds: float) -> None:
+        self._drain = Drain(self._reactor, streams, seconds)
+        await self._drain.wait()
 
     def _streams(self) -> int:
         return max(self._sessions.streams(), self.tunnels.streams())

@@ -565,13 +565,18 @@ class TunnelService:
 
     def leave(self, reason: TunnelError) -> None:
         """
-        Open no more tunnels. Whoever comes to a port that another process can have
-        waits for that one.
+        Open no more tunnels. Whoever comes to a port, or for a name, that another
+        process can have waits for that one.
         """
         self.leaving = self.here.leaving = reason
         for tunnel in self.here:
             if tunnel.listener is not None and self.kept.keeps(tunnel.listener):
                 tunnel.listener.close()
+            elif (held := self.here.get(tunnel.id)) and held.record.lease:
+                self.kept.leaves(held.record)
+                tunnel.leaveSoon()
+        if self.siblings is not None:
+            self.siblings.tell("leaving", self.siblings.name)
 
     async def close(self, reason: TunnelError) -> None:
         """
