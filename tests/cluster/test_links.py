@@ -220,8 +220,7 @@ class MembersTests(SynchronousTestCase):
         All processes of a machine are drained by its address, and none of them is
         where the clients of another one go.
         """
-        place = "10.0.0.1:9000"
-        self.join("beside", address="tcp:10.0.0.1:9002", clients=place)
+        self.join("me-1-x", address="tcp:10.0.0.1:9002")
         self.assertEqual(self.members.elsewhere(), ())
         asked: list[object] = []
 
@@ -231,7 +230,7 @@ class MembersTests(SynchronousTestCase):
 
         self.patch(self.members.siblings, "ask", ask)
         found = self.successResultOf(self.members.drain(CALLER, "10.0.0.1", True))
-        self.assertEqual((len(found), asked), (2, [("beside", "drain", None, True)]))
+        self.assertEqual((len(found), asked), (2, [("me-1-x", "drain", None, True)]))
 
     def test_silent(self) -> None:
         """Of a member that does not answer, there is what others know of it."""

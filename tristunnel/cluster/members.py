@@ -122,8 +122,9 @@ class Members:
             if name in self._links.siblings
             and not about.get("draining")
             and isinstance(place := about.get("clients"), str)
-            # Another process of this machine is reached where this one is.
-            and place not in ("", self._about.get("clients"))
+            and place
+            # Other processes of this machine are about to stop with it.
+            and machineOf(name) != machineOf(self._book.member)
         ]
         found = sorted(set(places))
         return tuple(random.sample(found, min(len(found), MOST_PLACES)))
@@ -215,6 +216,11 @@ class Members:
             self._tell(draining=on)
             self.drained(on)
         return self.describeHere()
+
+
+def machineOf(member: str) -> str:
+    """Say on which machine a member is, of its name: C{MACHINE-PROCESS-...}."""
+    return member.partition("-")[0]
 
 
 def _placesOf(about: Mapping[str, object]) -> set[str]:
