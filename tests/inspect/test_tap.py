@@ -149,6 +149,15 @@ class CompressedTests(SynchronousTestCase):
         self.assertEqual(second, (payload[:16], COMPRESSED))
 
     def test_damaged(self) -> None:
-        """So is what cannot be unpacked."""
-        payload = b"\xff" * (1 << 16)
-        self.assertEqual(self._frames(payload)[0], (payload[:16], COMPRESSED))
+        """So is what cannot be unpacked, in its whole length."""
+        record = aRecord()
+        tap = Tap(record, aForward(), INFO)
+        asked, answered, _ = STREAMS["a compressed WebSocket"]
+        tap.asked(asked[0])
+        tap.answered(answered[0])
+        tap.answered(b"\xc1\x01\x00" + b"\xc1\x03\xff\xff\xff")
+        *_, empty, damaged = record.exchanges[1].frames
+        self.assertEqual((empty.kept, empty.size, empty.note), (b"", 0, ""))
+        self.assertEqual(
+            (damaged.kept, damaged.size, damaged.note), (b"\xff" * 3, 3, COMPRESSED)
+        )

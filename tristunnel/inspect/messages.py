@@ -92,30 +92,32 @@ class MessageTap:
         payload, compressed = piece.payload, self._reader.compressed
         self._size += len(payload)
         if compressed and not self._note:
-            payload = self._inflate(payload + _TAIL if piece.ends else payload)
+            payload = self._inflate(payload, _TAIL if piece.ends else b"")
         self._keep(payload)
         if piece.ends:
             if compressed and self._forgets:
                 self._inflater = zlib.decompressobj(-15)
                 self._canInflate = True
-            self._tell(piece.opcode, bytes(self._kept), self._shown, self._note)
+            isPlain = compressed and not self._note
+            size = self._inflated if isPlain else self._size
+            self._tell(piece.opcode, bytes(self._kept), size, self._note)
             self._forget()
-
-    @property
-    def _shown(self) -> int:
-        return self._inflated or self._size
 
     def _keep(self, data: bytes) -> None:
         room = self._record.limits.body - len(self._kept)
         if room > 0:
             self._kept += data[:room]
 
-    def _inflate(self, data: bytes) -> bytes:
-        """Unpack what came of a message, or say that it is not unpacked."""
+    def _inflate(self, data: bytes, tail: bytes) -> bytes:
+        """
+        Unpack what came of a message, or say that it is not unpacked.
+
+        @param tail: What the sender has left out behind it.
+        """
         if self._canInflate:
             try:
                 room = INFLATED - self._inflated
-                plain = self._inflater.decompress(data, room + 1)
+                plain = self._inflater.decompress(data + tail, room + 1)
             except zlib.error:
                 self._canInflate = False
             else:
@@ -124,7 +126,6 @@ class MessageTap:
                 if self._canInflate:
                     return plain
         self._note = COMPRESSED
-        self._inflated = 0
         self._kept.clear()
         return data
 
