@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
@@ -24,11 +24,13 @@ from tristunnel.dataplane.datagrams import FlowEnd
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed
+from tristunnel.listeners.names import NameListeners
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
 from tristunnel.model.permissions import Identity
 from tristunnel.model.ports import UNPRIVILEGED
 from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.names.public import PublicNames
 from tristunnel.service.caller import Caller
 from tristunnel.service.tunnel_service import TunnelService
 
@@ -59,7 +61,9 @@ class Member:
             "tcp": TCPListeners(reactor, self.host),
             "udp": UDPListeners(reactor, self.host, UNPRIVILEGED, 60.0),
         }
+        listeners["http"] = NameListeners("http", PublicNames())
         self.tunnels = TunnelService(reactor, book, listeners, hostname="here")
+        self.tunnels.hosts.change(["t.example"], "here")
         self.entries = Entries(
             reactor,
             book,
@@ -293,6 +297,32 @@ class KindsTests(RelayTestCase):
         self.assertEqual(stream.visitorAddress, f"127.0.0.1:{mine.getHost().port}")
         await here.tunnels.discard([tunnel], TunnelError("closed"))
         await self.soon(lambda: not there.entries.streams())
+
+    async def test_hosts(self) -> None:
+        """
+        A host is one owner's with all of its paths, also at a machine that has not
+        heard of it yet.
+        """
+        here, there = self.members
+        for member in self.members:
+            member.tunnels.siblings = cast("Any", self)
+        there.book._changes._watchers.clear()
+        for name, member, path, isTaken in (
+            ("ann", here, "", False),
+            ("bob", there, "/bob", True),
+            ("ann", there, "/ann", False),
+            ("bob", here, "/bob", True),
+        ):
+            caller = Caller(Identity(name), "here", 9000, clientSide=Serving(Recorded))
+            asked = {"listener": "http", "name": "blog", "path": path}
+            opening = member.tunnels.openTunnel(caller, asked)
+            if isTaken:
+                error: Any = await self.assertFailure(opening, TunnelError)
+                self.assertEqual(error.code.name, "name-taken")
+            else:
+                await opening
+        (tunnel,) = there.tunnels.tunnels
+        self.assertEqual(tunnel.address, "http://blog.t.example/ann")
 
     async def test_named(self) -> None:
         """A service without a port is visited by clients of either machine."""

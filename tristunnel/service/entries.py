@@ -110,7 +110,9 @@ class BookEntries:
         @param record: What is written of the tunnel.
         """
         reserved = {
-            "name" if each.startswith("name:") else "visitors": each
+            use
+            if (use := each.partition(":")[0]) in ("name", "host")
+            else "visitors": each
             for each in record.reserved
         }
         held = Held(tunnel, record, reserved, bool(record.countedAs))

@@ -22,7 +22,7 @@ from tristunnel.names.words import pronounceable
 from tristunnel.service.caller import Caller
 from tristunnel.util.words import isName
 
-__all__ = ["RESERVED", "HostRules"]
+__all__ = ["RESERVED", "HostRules", "holderIn"]
 
 RESERVED = frozenset(
     ("autoconfig", "autodiscover", "isatap", "localhost", "mta-sts", "wpad")
@@ -60,7 +60,8 @@ def _ownerOf(identity: Identity, lease: str, tunnel: str) -> str:
     return f"lease {lease}" if lease else f"tunnel {tunnel}"
 
 
-def _recorded(record: TunnelRecord) -> str:
+def holderIn(record: TunnelRecord) -> str:
+    """Whose the names of a tunnel are, by what the book says of it."""
     identity = Identity(record.owner, record.anonymous, issued=record.issued)
     return _ownerOf(identity, record.lease, record.id)
 
@@ -172,7 +173,7 @@ class HostRules:
         @param tunnel: What stands for it here.
         @param record: What the book says of it.
         """
-        self._enter(tunnel, host, _recorded(record))
+        self._enter(tunnel, host, holderIn(record))
 
     def wasMadeUp(self, host: str, record: TunnelRecord) -> None:
         """
@@ -180,7 +181,7 @@ class HostRules:
 
         @param record: What the book says of the tunnel that it was made for.
         """
-        self._remember(host, _recorded(record))
+        self._remember(host, holderIn(record))
 
     def join(self, tunnel: Tunnel, identity: Identity, host: str) -> None:
         """

@@ -24,7 +24,7 @@ from tristunnel.service.choice import (
 )
 from tristunnel.service.entries import BookEntries
 from tristunnel.service.here import Held
-from tristunnel.service.host_rules import HostRules
+from tristunnel.service.host_rules import HostRules, holderIn
 from tristunnel.service.leases import Lease
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
@@ -47,6 +47,7 @@ class Opens(OpensVia, Protocol):
     sharing: Sharing
     kept: PortsKept
     processes: Siblings | None
+    siblings: Siblings | None
 
 
 def made(
@@ -133,6 +134,8 @@ async def build(
         service.hosts.join(tunnel, caller.identity, wanted.name)
     elif isNamed(service.listeners, wanted):
         wanted = service.hosts.claim(tunnel, caller, wanted)
+        if service.siblings is not None:
+            await _haveHost(service, held, wanted.name)
     if group is not None and joins:
         tunnel.listener = service.sharing.join(group, tunnel, wanted.share)
     elif not wanted.private:
@@ -151,6 +154,21 @@ async def build(
     if lease is not None:
         lease.tunnels.append(tunnel)
         service.kept.keep(tunnel.id, lease.id, tunnel.listener)
+
+
+async def _haveHost(service: Opens, held: Held, host: str) -> None:
+    """
+    Make sure that no other process gives a host, with another path or for another kind
+    of visitors, to somebody else in the same moment.
+
+    @raise TunnelError: C{name-taken}.
+    """
+    try:
+        await service.entries.reserve(held, "host", "host", host)
+    except TunnelError:
+        other = await service.entries.holder(f"host:{host}")
+        if other is None or holderIn(other) != holderIn(held.record):
+            raise
 
 
 def askedAgain(tunnel: Tunnel, wanted: TunnelOptions) -> bool:
