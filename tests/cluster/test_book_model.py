@@ -64,7 +64,8 @@ class EngineAtOnce(Engine):
 
     def command(self, *words: object) -> Deferred[Any]:
         """Ask, and wait for the answer."""
-        self._socket.sendall(hiredis.pack_command(tuple(map(str, words))))
+        packed: Any = tuple(map(str, words))
+        self._socket.sendall(hiredis.pack_command(packed))
         while (answer := self._reader.gets()) is False:
             self._reader.feed(self._socket.recv(65536))
         if isinstance(answer, Exception):

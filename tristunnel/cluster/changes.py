@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -58,9 +58,9 @@ class Changes:
     async def stop(self) -> None:
         """Read no more."""
         self._stopped = True
-        await self._reader.stop()
         if self._reading is not None:
-            await self._reading
+            self._reading.cancel()
+        await self._reader.stop()
 
     @returnsDeferred
     async def watch(self, changed: Watcher) -> Callable[[], None]:
@@ -102,6 +102,7 @@ class Changes:
     def _begin(self) -> None:
         if self._reading is None and not self._stopped:
             self._reading = Deferred.fromCoroutine(self._read())
+            self._reading.addErrback(lambda failure: failure.trap(CancelledError))
             self._reading.addErrback(
                 lambda failure: self._log.failure("Changes cannot be read", failure)
             )
