@@ -102,13 +102,11 @@ class TunnelOptions:
         @param options: By name; those of the policy and of the gate are among them.
         @raise TunnelError: C{bad-option}, naming the option.
         """
-        own = [part for part in fields(cls) if part.name not in ("policy", "gate")]
-        known = {part.name: type(part.default) for part in own} | _POLICY | GATE_OPTIONS
         for name in options:
-            if name not in known:
-                raise badOption(f"unknown option {name[:64]!r}{nearest(name, known)}")
+            if name not in _KNOWN:
+                raise badOption(f"unknown option {name[:64]!r}{nearest(name, _KNOWN)}")
         asked = {name: options[name] for name in POLICY_OPTIONS if name in options}
-        values = _read({k: v for k, v in options.items() if k not in asked}, known)
+        values = _read({k: v for k, v in options.items() if k not in asked}, _KNOWN)
         gate = {name: values.pop(name) for name in GATE_OPTIONS if name in values}
         for option in ("name", "preferName"):
             name = values.get(option, "")
@@ -128,6 +126,8 @@ class TunnelOptions:
 
 
 _POLICY = {name: type(part.default) for name, part in POLICY_OPTIONS.items()}
+_OWN = [part for part in fields(TunnelOptions) if part.name not in ("policy", "gate")]
+_KNOWN = {part.name: type(part.default) for part in _OWN} | _POLICY | GATE_OPTIONS
 
 
 def policyFrom(options: Mapping[str, object]) -> VisitorPolicy:

@@ -111,6 +111,9 @@ class VisitorPolicy:
             else that is what it does.
         @raise TunnelError: C{bad-option}, if that would keep everybody out.
         """
+        for one, another in ((self, other), (other, self)):
+            if one == _NOTHING:
+                return another
         deny = tuple(dict.fromkeys((*self.deny, *other.deny)))
         try:
             allow = self._allowedByBoth(other)
@@ -182,6 +185,7 @@ def _isWithin(inner: Network, outer: Network) -> bool:
 
 
 _EVERYWHERE = parseNetworks(["0.0.0.0/0", "::/0"])
+_NOTHING = VisitorPolicy()
 
 POLICY_OPTIONS = {part.name: part for part in fields(VisitorPolicy)}
 """The parts of a policy by their names."""

@@ -72,7 +72,9 @@ class _Answers:
     async def change(
         self, asker: Asker, tunnel: str, place: Any, fields: Any
     ) -> object:
-        changed = await self._book.change(tunnel, Place.fromDict(place), fields)
+        read = vars(TunnelRecord.fromDict(fields))
+        known = {name: read[name] for name in fields if name in read}
+        changed = await self._book.change(tunnel, Place.fromDict(place), known)
         return changed.asDict()
 
     def close(self, asker: Asker, tunnel: str, place: Any) -> object:

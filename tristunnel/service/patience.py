@@ -34,6 +34,8 @@ def inTime(
     @param undo: Takes back what was done, if nobody waits for it any more.
     @return: The answer; when it is late, C{internal}.
     """
+    if asked.called and not asked.paused:
+        return asked
     told: Deferred[_T] = Deferred()
 
     def done(result: _T) -> None:
