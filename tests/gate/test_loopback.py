@@ -57,6 +57,18 @@ class GateLoopbackTests(NamesLoopbackCase):
             await granting.grantAccess(caller, "b", 60.0)
         self.assertIn("do not come in by links", caught.exception.message)
 
+    async def test_shared(self) -> None:
+        """Who shares a name has to ask the same of its visitors."""
+        await self.serve("http/b={}")
+        caller = Caller(ANONYMOUS_IDENTITY, "127.0.0.1", 9000)
+        wanted = {"listener": "http", "name": "a", "share": "sticky"}
+        await self.tunnels.openTunnel(caller, {**wanted, "pin": PIN})
+        await self.tunnels.openTunnel(caller, {**wanted, "pin": quickly("2580")})
+        for other in ({}, {"link": True}, {"pin": PIN, "link": True}):
+            with self.assertRaises(TunnelError) as caught:
+                await self.tunnels.openTunnel(caller, {**wanted, **other})
+            self.assertIn("ask the same of its visitors", caught.exception.message)
+
     async def test_changed(self) -> None:
         """A client that comes back with another PIN has that asked."""
         number = await self.serve("http/b={}")

@@ -6,6 +6,7 @@ L{tristunnel.forwards.gate}.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.gate.rig import ANNA, PIN
 from tristunnel.auth.passwords import isPassword
+from tristunnel.client.options import checkForwards
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.model.gate import GATE_OPTIONS
@@ -169,6 +171,11 @@ class FileTests(SynchronousTestCase):
         pin = f"pin={self.file('2580')}"
         for place in ("8080", "tls/blog", "udp/53", "minecraft/mc", "ssh"):
             self.refused("no HTTP name", pin, place)
+        bare = parseForward(reactor, f"3000,{pin}")
+        error = self.assertRaises(TunnelError, checkForwards, [bare])
+        self.assertIn("no HTTP name", error.message)
+        # As a short command has it.
+        checkForwards([replace(bare, listener="web")])
         self.refused("raw joins whole connections", f"{pin},raw")
         forward = self.forward("allow=10.0.0.0/8,deny=10.1.0.0/16,countries=DE", "8080")
         self.assertEqual(

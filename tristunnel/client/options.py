@@ -17,7 +17,7 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.errors import badOption
 from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.dialling import dialDestinations
-from tristunnel.forwards.forward import Forward, parseForward
+from tristunnel.forwards.forward import Forward, cannotAsk, parseForward
 from tristunnel.forwards.options import ForwardOptions
 from tristunnel.inspect.options import InspectSettings
 from tristunnel.model.names import HOSTS
@@ -178,6 +178,8 @@ def checkForwards(forwards: Iterable[Forward]) -> None:
         if forward.spec in seen:
             raise badOption(f"--forward {forward.spec} is given twice")
         seen.add(forward.spec)
+        if forward.gate and not forward.listener:
+            raise cannotAsk(forward.spec)
         port = (forward.isUDP, forward.port) if forward.port else None
         name: object = forward.place if forward.hasHost else forward.name
         wants = {port, name if forward.name else ""} - {None, ""}

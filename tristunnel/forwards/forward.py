@@ -32,7 +32,14 @@ from tristunnel.util.hosts import parsePlace
 from tristunnel.util.port_ranges import expandedForward
 from tristunnel.util.words import isName
 
-__all__ = ["Forward", "forwardText", "matched", "parseForward", "placeWanted"]
+__all__ = [
+    "Forward",
+    "cannotAsk",
+    "forwardText",
+    "matched",
+    "parseForward",
+    "placeWanted",
+]
 
 _HOST = re.compile(rf"\s*({'|'.join(HOSTS)})/([^/=]*)(/[^=]*)?=\s*(.+)")
 
@@ -241,7 +248,8 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         options=options,
         health=planOf(options.health),
         inner=inner,
-        gate=_gate(written, kind in _WEB or bool(scheme and not port), options),
+        # A short command may yet make a name of what has no place.
+        gate=_gate(written, kind in _WEB or not (kind or port or name), options),
     )
 
 
@@ -251,13 +259,22 @@ def _gate(spec: str, isWeb: bool, options: ForwardOptions) -> GateFiles:
     except TunnelError as error:
         raise badOption(f"--forward {spec!r}: {error.message}") from None
     if gate and (options.raw or not isWeb):
-        what = "raw joins whole connections" if options.raw else "this is no HTTP name"
-        raise badOption(
-            f"--forward {spec!r}: {what}, of which nobody can ask a PIN or a login;"
-            " write http/NAME=TARGET, or limit where visitors come from by allow=,"
-            " deny= and countries="
-        )
+        raise cannotAsk(spec, options.raw)
     return gate
+
+
+def cannotAsk(spec: str, raw: bool = False) -> TunnelError:
+    """
+    Why visitors of a forward cannot be asked who they are.
+
+    @param raw: Whether that is since its connections pass whole.
+    """
+    what = "raw joins whole connections" if raw else "this is no HTTP name"
+    return badOption(
+        f"--forward {spec!r}: {what}, of which nobody can ask a PIN or a login;"
+        " write http/NAME=TARGET, or limit where visitors come from by allow=,"
+        " deny= and countries="
+    )
 
 
 def _inner(
