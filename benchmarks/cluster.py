@@ -28,11 +28,13 @@ AT_ONCE = 256
 """Questions under way at a time."""
 
 
-async def _each(count: int, work: Callable[[int], Awaitable[None]]) -> float:
+async def _each(
+    engine: Engine, what: str, count: int, work: Callable[[int], Awaitable[None]]
+) -> float:
     """
-    Do something for each client.
+    Do something for each client, and print how often that is possible.
 
-    @return: How many per second.
+    @return: How many seconds it took.
     """
     numbers = iter(range(count))
 
@@ -40,9 +42,29 @@ async def _each(count: int, work: Callable[[int], Awaitable[None]]) -> float:
         for number in numbers:
             await work(number)
 
-    began = time.perf_counter()
+    began, here, there = time.perf_counter(), time.process_time(), await _used(engine)
     await gatherResults([Deferred.fromCoroutine(worker()) for _ in range(AT_ONCE)])
-    return count / (time.perf_counter() - began)
+    took = time.perf_counter() - began
+    each = 1e6 / count
+    here, there = time.process_time() - here, await _used(engine) - there
+    print(
+        f"{what}: {count / took:.0f} per second, of the processor {here * each:.0f} us"
+        f" here and {there * each:.0f} us in the engine for each",
+        flush=True,
+    )
+    return took
+
+
+async def _said(engine: Engine, section: str, name: str) -> float:
+    """What the engine says of itself."""
+    info = str(await engine.command("INFO", section))
+    return float(info.partition(f"{name}:")[2].partition("\r")[0])
+
+
+async def _used(engine: Engine) -> float:
+    """Seconds of the processor that the engine has had."""
+    user = await _said(engine, "cpu", "used_cpu_user")
+    return user + await _said(engine, "cpu", "used_cpu_sys")
 
 
 async def _measure(reactor: Any, path: str, count: int) -> None:
@@ -61,10 +83,6 @@ async def _measure(reactor: Any, path: str, count: int) -> None:
 
     def secret(number: int) -> str:
         return sha256(str(number).encode()).hexdigest()
-
-    async def memory() -> int:
-        info = await one._engine.command("INFO", "memory")
-        return int(str(info).partition("used_memory:")[2].partition("\r")[0])
 
     async def open_(number: int) -> None:
         place = await one.grant(f"l{number}", secret(number), "ann")
@@ -88,16 +106,15 @@ async def _measure(reactor: Any, path: str, count: int) -> None:
     async def find(number: int) -> None:
         await other.find(f"t{number:016}")
 
-    before = await memory()
-    opened = await _each(count, open_)
-    each = (await memory() - before) / count
+    engine = one._engine
     print(f"{count} clients, each with a lease and a tunnel")
-    print(f"opened: {opened:.0f} per second (two scripts each)")
+    before = await _said(engine, "memory", "used_memory")
+    await _each(engine, "opened, by two scripts", count, open_)
+    each = (await _said(engine, "memory", "used_memory") - before) / count
     print(f"memory of the engine: {each:.0f} bytes for each")
-    claimed = await _each(count, claim)
-    print(f"claimed at another machine: {claimed:.0f} per second")
-    print(f"a storm of all of them: {count / claimed:.1f} s")
-    print(f"looked up: {await _each(count, find):.0f} per second")
+    storm = await _each(engine, "claimed at another machine", count, claim)
+    print(f"a storm of all of them: {storm:.1f} s")
+    await _each(engine, "looked up", count, find)
     for book in books:
         await book.stop()
 
