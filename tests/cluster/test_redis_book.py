@@ -11,12 +11,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.cluster.server import RedisServer
 from tests.support.book import FIRST, NO_LIMITS, BookHelpers, BookTestsMixin
 from tristunnel.cluster import asking, redis_book
 from tristunnel.cluster.engine import Engine, engineAway
+from tristunnel.cluster.grouped import Grouped
 from tristunnel.cluster.redis_book import RedisBook, Times
 from tristunnel.errors import TunnelError
 from tristunnel.model.record import AccessRecord, Change, Place, TunnelRecord
@@ -340,6 +341,23 @@ class EngineTests(RedisTestCase, BookHelpers):
 
     def fails(self) -> NoReturn:
         raise engineAway()
+
+
+class GroupedTests(SynchronousTestCase):
+    """L{tristunnel.cluster.grouped.Grouped}."""
+
+    def test_groups(self) -> None:
+        """What is put in, replaced and taken out is found by its group."""
+        table = Grouped[str](lambda value: value[0])
+        table["x"], table["y"], table["z"] = "a1", "b1", "a2"
+        table["x"] = "a3"
+        self.assertEqual(table.setdefault("y", "b2"), "b1")
+        self.assertEqual(table.of("a"), ["x", "z"])
+        self.assertEqual(table.pop("z"), "a2")
+        self.assertIsNone(table.pop("z", None))
+        del table["x"]
+        self.assertEqual((table.of("a"), table.of("b")), ([], ["y"]))
+        self.assertEqual(list(table._groups), ["b"])
 
 
 class LateTests(RedisBookTests):

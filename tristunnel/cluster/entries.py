@@ -18,6 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tristunnel.cluster.flows import CarriedFlow
+from tristunnel.cluster.grouped import Grouped
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
 from tristunnel.model.kept_ports import PortsKept
@@ -202,7 +203,9 @@ class Entries(RecalledPorts):
         self._hosts = hosts
         self.kept = kept or PortsKept()
         self.opensPort: Callable[[TunnelRecord], bool] = lambda record: True
-        self._tunnels: dict[str, tuple[Tunnel, MemberSide]] = {}
+        self._tunnels: Grouped[tuple[Tunnel, MemberSide]] = Grouped(
+            lambda known: known[1].record.lease
+        )
         self._all: WeakSet[Tunnel] = WeakSet()
         self._looking: set[str] = set()
         self._work: set[Deferred[None]] = set()
@@ -226,9 +229,8 @@ class Entries(RecalledPorts):
         if change.kind in ("opened", "changed", "closed"):
             self._look(change.id)
         elif change.kind in ("claimed", "expired"):
-            for tunnel, (_, side) in list(self._tunnels.items()):
-                if side.record.lease == change.id:
-                    self._look(tunnel)
+            for tunnel in self._tunnels.of(change.id):
+                self._look(tunnel)
         elif change.kind == "resynced":
             self._do(self._lookAround())
 

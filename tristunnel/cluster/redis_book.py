@@ -18,6 +18,7 @@ from tristunnel.cluster.asking import VERSION
 from tristunnel.cluster.changes import Changes, runOf
 from tristunnel.cluster.engine import ANSWER, Engine, engineAway
 from tristunnel.cluster.granted import GrantedInRedis
+from tristunnel.cluster.grouped import Grouped
 from tristunnel.cluster.troubles import doubts
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook, Watcher
@@ -117,7 +118,7 @@ class RedisBook(GrantedInRedis):
         self._run = ""
         # What this member has, to be said again: tunnels, and leases with their
         # secrets and owners.
-        self._tunnels: dict[str, TunnelRecord] = {}
+        self._tunnels: Grouped[TunnelRecord] = Grouped(lambda record: record.lease)
         self._leases: dict[str, tuple[str, str, Place]] = {}
         # Those that no session has here.
         self._away: set[str] = set()
@@ -263,9 +264,8 @@ class RedisBook(GrantedInRedis):
     def _forgetLease(self, lease: str) -> None:
         self._leases.pop(lease, None)
         self._away.discard(lease)
-        for record in list(self._tunnels.values()):
-            if record.lease == lease:
-                del self._tunnels[record.id]
+        for tunnel in self._tunnels.of(lease):
+            del self._tunnels[tunnel]
 
     async def _sayTunnel(self, record: TunnelRecord) -> None:
         try:
@@ -329,15 +329,14 @@ class RedisBook(GrantedInRedis):
         self._owed.pop(f"lease {lease}", None)
         self._away.discard(lease)
         records = []
-        for record in list(self._tunnels.values()):
-            if record.lease == lease:
-                self._tunnels[record.id] = replace(record, place=place)
-                records.append(self._tunnels[record.id])
+        for tunnel in self._tunnels.of(lease):
+            self._tunnels[tunnel] = replace(self._tunnels[tunnel], place=place)
+            records.append(self._tunnels[tunnel])
         return Claim(place, previous, tuple(records))
 
     @returnsDeferred
     async def away(self, lease: str, place: Place, seconds: float) -> None:
-        if not any(each.lease == lease for each in self._tunnels.values()):
+        if not self._tunnels.of(lease):
             self._leases.pop(lease, None)
         else:
             self._away.add(lease)
