@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -90,7 +91,11 @@ class DrainingTests(ServerTestCase):
         times: list[float] = []
         for _ in range(2):
             waiting = self.draining.moved()
-            waiting.addCallback(lambda _: times.append(self.clock.seconds()))
+
+            def moved(result: None) -> None:
+                times.append(self.clock.seconds())
+
+            waiting.addCallback(moved)
         return times
 
     def test_moved(self) -> None:
@@ -138,7 +143,7 @@ class HealthTests(ServerTestCase):
         """It is 503 while the member is drained."""
         for isDraining, code in ((False, None), (True, 503)):
             request: Any = DummyRequest([b""])
-            body = Health(lambda it=isDraining: it).render_GET(request)
+            body = Health(partial(bool, isDraining)).render_GET(request)
             self.assertEqual(request.responseCode, code)
             self.assertEqual(body, b"draining\n" if isDraining else b"ok\n")
 

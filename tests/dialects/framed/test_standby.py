@@ -5,20 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.dialects.framed.network import (
+    SERVER,
+    MemoryServer,
+    MemoryService,
+    NetworkTestCase,
+)
 from tests.dialects.framed.test_server import ServerTestCase, call, hello
+from tests.support.notes import ClientNotes
+from tristunnel.connect.address import ServerAddress, Trust, parseConnect
 from tristunnel.dataplane.endings import EndAcknowledgements
+from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.framed.standby import SILENCE, Retired, Standby
 from tristunnel.errors import MOST_PLACES, TunnelError
+from tristunnel.forwards.forward import Forward
 from tristunnel.model.memory_book import MemoryBook
+from tristunnel.model.observer import ClientObserver
 
 
-class Factory:
+class Maker:
     """What a session remembers of its maker."""
 
     confirmations: object = None
+    observer: object = None
 
 
 class Session:
@@ -30,7 +46,7 @@ class Session:
         self.heard = clock.seconds()
         self.lost: TunnelError | None = None
         self.leaving: TunnelError | None = None
-        self.factory = Factory()
+        self.factory = Maker()
         self.places = places
         self.pings = self.visitors = 0
         self.isClosed = False
@@ -141,8 +157,8 @@ class StandbyTests(SynchronousTestCase):
         self.standby.down()
         lease = {"id": "x", "secret": "y"}
         confirmations = EndAcknowledgements(self.clock)
-        taking = Deferred.fromCoroutine(self.standby.takeOver(lease, confirmations))
-        return self.successResultOf(taking)
+        taking = self.standby.takeOver(lease, confirmations, ClientObserver())
+        return self.successResultOf(Deferred.fromCoroutine(taking))
 
     def test_takeOver(self) -> None:
         """That one takes over which was heard last; if it cannot, another one does."""
@@ -266,3 +282,155 @@ class ServerTests(ServerTestCase):
         self.assertEqual(self.first.streams(), 2)
         self.wires[0].cut()
         self.assertIsNotNone(visitor.broken)
+
+
+class Cluster:
+    """What a member knows of the other ones."""
+
+    def __init__(self, *places: str) -> None:
+        self.places = places
+
+    def elsewhere(self) -> tuple[str, ...]:
+        return self.places
+
+
+class ClientTests(NetworkTestCase):
+    """
+    A client of a server with two members.
+
+    @ivar members: What accepts clients at each of them, by its address.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        book = MemoryBook(self.clock)
+        self.members: dict[str, TunnelServerFactory] = {}
+        self.web = MemoryService()
+        self.seen = ClientNotes()
+        for place, other in (("a:1", "b:1"), ("b:1", "a:1")):
+            self.makeServer(book=book.ofMember(place))
+            cluster: Any = Cluster(other)
+            self.service.cluster = cluster
+            self.members[place] = self.sessions
+
+    def address(self, place: str) -> ServerAddress:
+        """The way to a member."""
+
+        def connect(factory: IProtocolFactory) -> object:
+            client: Any = factory.buildProtocol(SERVER)
+            self.join(self.members[place], client)
+            return client
+
+        address = ServerAddress(place, "server.example", MemoryServer(connect))
+        self.patch(ServerAddress, "at", lambda own, reactor, at: self.address(at))
+        return address
+
+    def settle(self) -> None:
+        for _ in range(3):
+            super().settle()
+            self.web.settle()
+
+    def begin(self, standby: int) -> TunnelClientService:
+        """Start a client, at the first member."""
+        forward = Forward("web", 0, "web", "web", self.web)
+        client = TunnelClientService(
+            *(self.clock, self.address("a:1"), [forward], {"id": "x"}, self.seen),
+            grace=0.0,
+        )
+        client.standby.count = standby
+        client.startService()
+        self.addCleanup(self.stop, client)
+        self.settle()
+        self.advance(2.0, 0.1)
+        return client
+
+    def stop(self, client: TunnelClientService) -> None:
+        """Stop it."""
+        stopping = client.stopService()
+        for _ in range(20):
+            self.advance(0.2, 0.1)
+        self.successResultOf(stopping)
+
+    def tunnels(self, place: str) -> list[str]:
+        """The tunnels that a member has."""
+        return [each.uri for each in self.members[place].service.here]
+
+    def test_lost(self) -> None:
+        """When its connection breaks, another member has its tunnel at once."""
+        self.begin(1)
+        (uri,) = self.tunnels("a:1")
+        self.assertEqual(len(self.members["b:1"].service.clients), 1)
+        self.wires[0].cut()
+        self.settle()
+        self.clock.advance(0)
+        self.settle()
+        self.assertEqual(self.tunnels("b:1"), [uri])
+        self.assertEqual(self.tunnels("a:1"), [])
+        # Its user is told of that, and of what comes by this session.
+        words = [event[0] for event in self.seen.events]
+        self.assertEqual(words.count("acknowledged"), 2)
+        (tunnel,) = self.members["b:1"].service.here
+        visitor = tunnel.listener.visit()
+        self.settle()
+        self.assertIn("serviceConnected", [event[0] for event in self.seen.events])
+        visitor.crash()
+
+    def sent(self, standby: int, seconds: float) -> None:
+        """Send the client away, while it has a visitor."""
+        client = self.begin(standby)
+        (uri,) = self.tunnels("a:1")
+        listener: Any = next(iter(self.members["a:1"].service.here)).listener
+        visitor = listener.visit()
+        self.settle()
+        reason = TunnelError("shutting-down", retryAfter=1.0)
+        reason.elsewhere = ("b:1",)
+        self.members["a:1"].drain(reason)
+        self.settle()
+        self.advance(seconds, 0.1)
+        self.assertEqual((self.tunnels("a:1"), self.tunnels("b:1")), ([], [uri]))
+        visitor.say(b"still here")
+        self.settle()
+        (talk,) = self.web.visits
+        self.assertEqual(talk.data, b"still here")
+        self.assertIsNone(visitor.broken)
+        self.assertEqual(len(self.members["a:1"].service.clients), 1)
+        visitor.end()
+        talk.transport.loseConnection()
+        self.settle()
+        self.advance(20.0, 0.5)
+        self.assertEqual(len(self.members["a:1"].service.clients), 0)
+        self.assertEqual(client.session and client.session.lost, None)
+
+    def test_sent(self) -> None:
+        """Sent elsewhere, a client takes its tunnel there, and its visitor stays."""
+        self.sent(0, 3.0)
+
+    def test_sentWithStandby(self) -> None:
+        """The same at once, where it has a session already."""
+        self.sent(1, 0.1)
+
+
+class AddressTests(SynchronousTestCase):
+    """The same server at another address."""
+
+    def test_at(self) -> None:
+        """There, too, the server has to show what it has to show by its name."""
+        reactor = MemoryReactorClock()
+        trust = Trust(pins=[b"x" * 32])
+        for where in ("tls:t.example:443", "wss://t.example/tunnel"):
+            server = parseConnect(reactor, where, trust)
+            other = server.at(reactor, "10.0.0.2:9000")
+            self.assertIs(other.verification, server.verification)
+            self.assertIsNotNone(other.verification)
+            self.assertEqual((other.host, other.port), ("t.example", 9000))
+            connecting: Any = other.endpoint.connect(Factory.forProtocol(Protocol))
+            self.assertEqual(reactor.tcpClients[-1][:2], ("10.0.0.2", 9000))
+            connecting.addErrback(lambda failure: None).cancel()
+
+    def test_wrong(self) -> None:
+        """What is no address is refused in one line."""
+        server = parseConnect(MemoryReactorClock(), "tcp:t.example:9000", Trust())
+        for place in ("", "h", "h:0x", "h:99999", ":1", "a b:1"):
+            with self.assertRaises(TunnelError) as caught:
+                server.at(MemoryReactorClock(), place)
+            self.assertNotIn("\n", caught.exception.message)

@@ -183,6 +183,10 @@ class TunnelClientProtocol(FramedProtocol):
         ):
             raise TunnelError("protocol-error", "the server's answer says nothing")
         self.standsBy = False
+        observer = self._observer = self.factory.observer
+        self._connector.observer = self._udpConnector.observer = observer
+        observer.connected(self.transport.getPeer())
+        observer.acknowledged("framed")
         self._granted(answer)
         self._beginToMove(answer, multiplexer)
         self._begun()

@@ -136,13 +136,13 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         @return: Why it ended, and whether the server turned us away.
         """
         session = await self.standby.takeOver(
-            self._lease.asOffer(), self._confirmations
+            self._lease.asOffer(), self._confirmations, self.observer
         )
         if session is None:
-            session, refusal = await self._begin()
-            if refusal is not None:
-                return refusal, True
-        assert session is not None
+            begun = await self._begin()
+            if isinstance(begun, TunnelError):
+                return begun, True
+            session = begun
         self.session = session
         session.tunnelClosed = self._tunnelClosed
         session.isReplaced = self._isShared
@@ -165,10 +165,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             self._retire(session, reason)
         return session.leaving or reason, False
 
-    async def _begin(self) -> tuple[TunnelClientProtocol | None, TunnelError | None]:
+    async def _begin(self) -> TunnelClientProtocol | TunnelError:
         """
-        Have a session with the server, at the address to which it has sent us, or at
-        its own.
+        Have a session at the address to which the server has sent us, or at its own.
 
         @return: The session, or why there is none.
         """
@@ -188,10 +187,10 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             if session is not None and session.unanswered:
                 greetOtherwise(self._greeting, self._server.where)
             self._places = self._places or list(refusal.elsewhere)
-            return session, refusal
+            return refusal
         self._greeting.answered(session.extended)
         self._places = []
-        return session, None
+        return session
 
     def _factoryFor(self, server: ServerAddress) -> TunnelClientFactory:
         """Make what makes sessions with a server."""
@@ -235,8 +234,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
 
     def _retire(self, session: TunnelClientProtocol, reason: TunnelError) -> None:
         """
-        Go to another member of the cluster; the visitors that are here stay with this
-        session to their end.
+        Go to another member; the visitors that are here stay with this session.
         """
         self._places = list(reason.elsewhere)
         session.tunnelClosed = None

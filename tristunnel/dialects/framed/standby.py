@@ -16,6 +16,7 @@ from tristunnel.dialects.base.client import backoff
 from tristunnel.dialects.framed.client import TunnelClientProtocol
 from tristunnel.errors import TunnelError, boundedPlaces
 from tristunnel.jsonrpc.pending import RemoteError
+from tristunnel.model.observer import ClientObserver
 from tristunnel.util.process import Drain
 from tristunnel.util.repeating import RepeatingCall
 
@@ -86,7 +87,10 @@ class Standby:
             self._filling.cancel()
 
     async def takeOver(
-        self, lease: Mapping[str, object], confirmations: EndAcknowledgements
+        self,
+        lease: Mapping[str, object],
+        confirmations: EndAcknowledgements,
+        observer: ClientObserver,
     ) -> TunnelClientProtocol | None:
         """
         Have a session be the first one: that from which something was heard last.
@@ -94,12 +98,14 @@ class Standby:
         @param lease: As a handshake offers it.
         @param confirmations: What client and server tell each other of the ends of
             streams.
+        @param observer: Told what happens from now on.
         @return: C{None}, if none can.
         """
         while self.isReady:
             place = max(self._sessions, key=lambda each: self._sessions[each].heard)
             session = self._sessions.pop(place)
             session.factory.confirmations = confirmations
+            session.factory.observer = observer
             try:
                 await session.takeOver(lease)
             except TunnelError as refusal:
