@@ -5,12 +5,14 @@ L{tristunnel.gate.provider}.
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.gate.provider import ISSUER, FakeProvider
 from tests.gate.rig import HTML, GateTestCase, cookieOf
+from tests.names.rig import request
 from tristunnel.gate.provider import Provider
 
 _ASKED = {"issuer": ISSUER, "clientID": "blog", "clientSecret": "s"}
@@ -135,7 +137,8 @@ class AccountTests(GateTestCase):
             self.provider.head["alg"] = algorithm
             self.refused(502, words)
         self.provider.head["alg"] = "ES256"
-        for token in ("", "x", "a.b.c", "e30.e30.", "." * 100_000):
+        deep = base64.urlsafe_b64encode(b"[" * 60_000).decode()
+        for token in ("", "x", "a.b.c", "e30.e30.", "." * 100_000, f"{deep}.e30.x"):
             self.provider.token = token or None
             if token:
                 self.refused(502, words)
@@ -207,10 +210,26 @@ class AccountTests(GateTestCase):
             {"token_endpoint": None},
             {"jwks_uri": "file:///etc/passwd"},
             {"authorization_endpoint": "https://["},
+            {"authorization_endpoint": "https://a.example/\r\nSet-Cookie: a=b"},
         ):
             self.provider.about = {**about, **change}
             self.assertIn("HTTP/1.1 502 ", self.get("/", HTML))
             self.clock.advance(20)
+
+    def test_left(self) -> None:
+        """A visitor who leaves before the provider has answered does no harm."""
+        self.provider.silent = True
+        visitor = self.connect()
+        visitor.dataReceived(request(lines=HTML))
+        self.lose(visitor)
+        self.provider.silent = False
+        self.begin()
+
+    def test_manyFields(self) -> None:
+        """A query of too much says nothing."""
+        query = "&".join(f"f{number}=x" for number in range(50))
+        self.assertIn("HTTP/1.1 400 ", self.get(f"/.tristunnel/oidc?{query}", HTML))
+        self.assertIn("HTTP/1.1 303 ", self.get(f"/.tristunnel/begin?{query}", HTML))
 
     def test_crowd(self) -> None:
         """While a provider is slow, so many wait and no more."""

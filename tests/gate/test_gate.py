@@ -94,7 +94,11 @@ class PinTests(GateTestCase):
         value = cookie.partition("=")[2]
         name = self.signIn("/in/.tristunnel/sign-in", pin="2580").partition("=")[0]
         self.assertIn("HTTP/1.1 401 ", self.get("/in/", lines=f"{name}={value}"))
-        for forged in (value[:-4] + "xx\r\n", "", "a.b.c\r\n", "x" * 9000 + "\r\n"):
+        deep = base64.urlsafe_b64encode(b"[" * 2000).decode().rstrip("=")
+        for forged in (
+            *(value[:-4] + "xx\r\n", "", "a.b.c\r\n", "x" * 9000 + "\r\n"),
+            *(f"{deep}.e30.x\r\n", f"{deep}.{deep[:900]}.x\r\n", "\x80.\x80.\x80\r\n"),
+        ):
             line = f"{cookie.partition('=')[0]}={forged.strip()}\r\n"
             self.assertIn("HTTP/1.1 401 ", self.get(lines=line))
 
@@ -283,12 +287,25 @@ class LoginTests(GateTestCase):
         self.assertIn(b"401", self.answer())
 
     def test_leaves(self) -> None:
-        """Who leaves while a password is tried is not served."""
+        """
+        Who leaves while a password is tried is not served, and has used up an attempt
+        and a place; of those there are so many.
+        """
         self.works = False
-        visitor = self.connect()
-        visitor.dataReceived(request(lines=basic("anna", "a secret")))
-        self.lose(visitor)
+        for _ in range(4):
+            visitor = self.connect()
+            visitor.dataReceived(request(lines=basic("anna", "wrong")))
+            self.lose(visitor)
+        self.assertEqual(len(self.working), 2)
+        while self.working:
+            call, later = self.working.pop(0)
+            later.callback(call())
         self.assertEqual(self.services["a.example"], [])
+        self.assertIn("HTTP/1.1 429 ", self.get(lines=basic("anna", "a secret")))
+        self.clock.advance(600)
+        for _ in range(101):
+            answer = self.get(lines=basic("anna", "wrong"))
+        self.assertIn("too many sign in at once", answer.lower())
 
     def test_brokenMeanwhile(self) -> None:
         """What another service sends meanwhile is no answer."""

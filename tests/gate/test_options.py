@@ -16,6 +16,7 @@ from twisted.internet import reactor as _reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.gate.rig import ANNA, PIN
+from tristunnel.auth import passwords
 from tristunnel.auth.passwords import isPassword
 from tristunnel.client.options import checkForwards
 from tristunnel.errors import TunnelError
@@ -81,7 +82,7 @@ class OptionTests(SynchronousTestCase):
             self.assertNotIn(secret, shown)
 
     @given(st.dictionaries(st.sampled_from(list(GATE_OPTIONS)), _anything))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=25, deadline=None)
     def test_anything(self, options: dict[str, Any]) -> None:
         """Whatever is asked is understood or refused."""
         try:
@@ -94,6 +95,7 @@ class FileTests(SynchronousTestCase):
     """The files that a forward names."""
 
     def setUp(self) -> None:
+        self.patch(passwords, "COST", 4)
         self.directory = Path(self.mktemp())
         self.directory.mkdir()
 

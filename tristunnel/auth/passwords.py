@@ -53,15 +53,16 @@ _ALPHABET = bytes.maketrans(
 )
 
 
-def isPassword(given: bytes, kept: str) -> bool:
+def isPassword(given: bytes, kept: str, decoy: str = "") -> bool:
     """
     Whether a password is the one of a hash; this takes a while, and as long for a
     wrong one.
 
     @param kept: The hash; empty for nobody's.
+    @param decoy: What takes as long as others' where it is nobody's.
     """
     fits = 0 < len(given) <= LONGEST and b"\0" not in given
-    known = (kept or _NOBODYS).encode("ascii")
+    known = (kept or decoy or _NOBODYS).encode("ascii")
     return bcrypt.checkpw(given if fits else b"-", known) and fits and bool(kept)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -72,7 +72,7 @@ class Accounts:
         @param where: Where to go on behind that; C{None} for what the request says.
         """
         if where is None:
-            where = parse_qs(visit.query, max_num_fields=20).get("next", [""])[0]
+            where = visit.said.get("next", "")
         return Deferred.fromCoroutine(self._begin(visit, visit.next(where)))
 
     async def _begin(self, visit: Visit, where: str) -> Answer:
@@ -113,9 +113,8 @@ class Accounts:
         return Deferred.fromCoroutine(self._back(visit))
 
     async def _back(self, visit: Visit) -> Answer:
-        said = parse_qs(visit.query, max_num_fields=20)
-        state = said.get("state", [""])[0]
-        claims = self._claims(visit, state)
+        said = visit.said
+        claims = self._claims(visit, said.get("state", ""))
         rules = visit.rules.oidc
         if claims is None or rules is None:
             return self._pages.asks(
@@ -124,11 +123,11 @@ class Accounts:
                 "This sign-in was not begun in this browser, or has taken too long;"
                 " try again.",
             )
-        if said.get("iss", [rules.issuer]) != [rules.issuer]:
+        if said.get("iss", rules.issuer) != rules.issuer:
             # RFC 9207.
             return self._broken(visit, NotVouched("another provider has answered"))
         if "code" not in said:
-            why = printable(said.get("error", ["no reason given"])[0], 100)
+            why = printable(said.get("error", "no reason given"), 100)
             return self._pages.asks(
                 visit, 403, f"{issuerOf(visit)} did not sign you in: {why}."
             )
@@ -136,7 +135,7 @@ class Accounts:
             self._attempts.check(visit.address, visit.place)
             told = await self._providers.find(rules.issuer).exchange(
                 rules,
-                said["code"][0],
+                said["code"],
                 self._made("verifier", claims["flow"]),
                 _backAt(visit),
                 self._made("nonce", claims["flow"]),

@@ -86,18 +86,21 @@ class Attempts:
             raise TunnelError("limit-reached", "too many sign in at once", 5.0)
 
     def isRight(
-        self, address: str, place: str, given: bytes, kept: str
+        self, address: str, place: str, given: bytes, kept: str, decoy: str = ""
     ) -> Deferred[bool]:
         """
         Try a password.
 
         @param kept: The hash of the right one; empty if there is none.
+        @param decoy: What is tried then.
+        @return: Whoever has left meanwhile may cancel it; the work is done, and
+            counts, nevertheless.
         @raise TunnelError: As L{check}.
         """
         self.check(address, place)
         self._waiting += 1
         trying: Deferred[bool] = self._places.run(
-            self._work, partial(isPassword, given, kept)
+            self._work, partial(isPassword, given, kept, decoy)
         )
 
         def tried(result: Any) -> Any:
@@ -106,7 +109,9 @@ class Attempts:
                 self.wrong(address, place)
             return result
 
-        return trying.addBoth(tried)
+        told: Deferred[bool] = Deferred()
+        trying.addBoth(tried).chainDeferred(told)
+        return told
 
     def wrong(self, address: str, place: str) -> None:
         """An attempt was wrong."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from urllib.parse import parse_qs
 
 from twisted.internet.defer import Deferred
 
@@ -19,7 +18,7 @@ from tristunnel.gate.links import Links
 from tristunnel.gate.pages import GatePages, form
 from tristunnel.gate.provider import Providers
 from tristunnel.gate.seal import Seal, cookieLine, cookieName, cookiesNamed
-from tristunnel.gate.visit import Account, Visit
+from tristunnel.gate.visit import Account, Visit, fieldsOf
 from tristunnel.http.browsers import OriginRule
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.gate import Answer, Asked, Form
@@ -143,12 +142,7 @@ class VisitorGate:
         long = self.pages.page(visit, 413, "The form is too long, or did not come.")
 
         def read(body: bytes) -> Answer | Deferred[Answer]:
-            text = body.decode("utf-8", "replace")
-            try:
-                said = parse_qs(text, keep_blank_values=True, max_num_fields=20)
-            except ValueError:
-                return long
-            return then(visit, {name: values[0] for name, values in said.items()})
+            return then(visit, fieldsOf(body.decode("utf-8", "replace")))
 
         return Form(MOST_FORM, long, read)
 
@@ -170,7 +164,7 @@ class VisitorGate:
 
         try:
             trying = self.attempts.isRight(
-                visit.address, visit.place, given.encode(), kept
+                visit.address, visit.place, given.encode(), kept, rules.decoy
             )
         except TunnelError as refusal:
             return self.pages.refused(visit, refusal)
@@ -222,7 +216,9 @@ class VisitorGate:
             return self.pages.asks(visit, 401, _WRONG)
 
         try:
-            trying = self.attempts.isRight(visit.address, visit.place, password, kept)
+            trying = self.attempts.isRight(
+                visit.address, visit.place, password, kept, rules.decoy
+            )
         except TunnelError as refusal:
             return self.pages.refused(visit, refusal)
         return trying.addCallback(tried)

@@ -8,7 +8,6 @@ it, and presses nothing.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -47,9 +46,9 @@ class Links:
 
     def page(self, visit: Visit) -> Answer:
         """Show the button."""
-        said = parse_qs(visit.query, max_num_fields=20)
+        said = visit.said
         fields = "\n".join(
-            hidden(name, said.get(name, [""])[0]) for name in ("id", "secret")
+            hidden(each, said.get(each, "")) for each in ("id", "secret")
         )
         return self._pages.page(
             visit,

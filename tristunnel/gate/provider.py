@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -90,12 +91,12 @@ class Provider:
             if self._trouble and age < AGAIN:
                 raise Unreachable(self._trouble)
             if self._trouble or age >= FRESH:
-                self._readAt, self._trouble = self._seconds(), ""
                 try:
-                    self._about = await self._discover()
+                    about, self._trouble = await self._discover(), ""
                 except Unreachable as problem:
-                    self._trouble = str(problem)
+                    self._readAt, self._trouble = self._seconds(), str(problem)
                     raise
+                self._readAt, self._about = self._seconds(), about
             return self._about
         finally:
             self._lock.release()
@@ -154,7 +155,7 @@ class Provider:
     ) -> dict[str, Any]:
         try:
             head = jwt.get_unverified_header(token)
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, RecursionError, ValueError) as error:
             raise NotVouched(str(error)) from None
         algorithm = head.get("alg")
         if algorithm not in ALGORITHMS:
@@ -174,7 +175,7 @@ class Provider:
                 break
             except jwt.InvalidSignatureError:
                 continue
-            except (jwt.PyJWTError, TypeError, ValueError) as error:
+            except (jwt.PyJWTError, RecursionError, TypeError, ValueError) as error:
                 problem = str(error)
         if claims is None:
             raise NotVouched(problem)
@@ -217,7 +218,8 @@ class Provider:
 
 
 def _isURL(text: str) -> bool:
-    if not text.isascii() or len(text) > 2000:
+    # It goes into a header as it is.
+    if not re.fullmatch("[!-~]{1,2000}", text):
         return False
     try:
         url = urlsplit(text)

@@ -109,7 +109,7 @@ class Seal:
                 # By our own clock.
                 options={"verify_exp": False, "require": ["exp", "aud"]},
             )
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, RecursionError, ValueError):
             return None
         return claims if claims["exp"] > self._now() else None
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from tristunnel.model.gate import GATE_PATH, GateRules
 from tristunnel.model.record import reservedFor
 from tristunnel.names.exchange import Exchange
 from tristunnel.wire.http import RequestHead
 
-__all__ = ["Account", "Visit"]
+__all__ = ["Account", "Visit", "fieldsOf"]
 
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
+_FIELDS = 20
 _GROUPS = 1500
 """Bytes of groups that a cookie has room for."""
 
@@ -99,6 +100,19 @@ def _plain(text: str) -> str:
     return quote(text, safe=" !#$&'()*+-./:;<=>?@[]^_`{|}~")
 
 
+def fieldsOf(text: str) -> dict[str, str]:
+    """
+    Read a query, or a form.
+
+    @return: The first value of each name; nothing, if there are too many.
+    """
+    try:
+        said = parse_qs(text, keep_blank_values=True, max_num_fields=_FIELDS)
+    except ValueError:
+        return {}
+    return {name: values[0] for name, values in said.items()}
+
+
 class Visit:
     """
     A request at a gate.
@@ -169,6 +183,11 @@ class Visit:
         route = f"{self.path}/"
         isOurs = _NEXT.fullmatch(wanted) and f"{wanted}/".startswith(route)
         return wanted if isOurs and not wanted.startswith(self.base) else route
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What the query of one of the gate's own pages says."""
+        return fieldsOf(self.query)
 
     def values(self, name: str) -> list[str]:
         """What headers of a name say."""

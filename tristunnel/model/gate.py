@@ -94,8 +94,16 @@ class ProviderRules:
                 raise badOption(f"{name} of oidc takes a string")
             read[name] = value
         made = cls(**read)
-        url = urlsplit(made.issuer) if made.issuer.isascii() else urlsplit("")
-        if url.scheme not in ("http", "https") or not url.netloc or url.query:
+        try:
+            url = urlsplit(made.issuer)
+        except ValueError:
+            url = urlsplit("")
+        if (
+            not re.fullmatch("[!-~]+", made.issuer)
+            or url.scheme not in ("http", "https")
+            or not url.netloc
+            or url.query
+        ):
             raise badOption(
                 "oidc needs the issuer of an OpenID provider, such as"
                 " https://accounts.example.com"
@@ -151,6 +159,11 @@ class GateRules:
     def ways(self) -> tuple[str, ...]:
         """Those that there are."""
         return tuple(name for name in _WAYS if getattr(self, name))
+
+    @property
+    def decoy(self) -> str:
+        """A hash that takes as long as those of users; empty for the usual one."""
+        return self.login[0].partition(":")[2] if self.login else ""
 
     def hashOf(self, user: str) -> str:
         """The hash of a user's password; empty for nobody's."""
