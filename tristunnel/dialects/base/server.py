@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -380,9 +379,11 @@ class ServerSession(ConnectedSession):
         self.leases.append(lease)
         caller = replace(self._caller, lease=lease)
         for record in elsewhere:
-            with suppress(TunnelError):
-                # If it cannot be here, another one may.
+            try:
                 await self._service.adopt(caller, record)
+            except TunnelError as refusal:
+                # Another one may be had.
+                self.noteRefusal(f"came back for {record.uri}", refusal)
         if lease.tunnels:
             options = {**options, "resume": lease.tunnels[0].uri}
         return await self._service.open(caller, options)
