@@ -62,7 +62,7 @@ class ChiselTests(ProgramsTestCase):
         """Its client at our server, with a login, a fingerprint, and a proxy."""
         (self.directory / "clients").write_text("laptop:secret\n")
         port = await self.server("--auth", "clients:clients")
-        shown = await self.program.says(r"For chisel's clients .* is (\S+)")
+        shown = await self.program.says(r"for ssh, (\S+) for chisel")
         service = Service()
         visitors = freePort()
         client = self.run_(

@@ -311,7 +311,7 @@ class ChannelTests(SSHTestCase):
         peer.streams.tell(channel, "shell", b"")
         await self.until(lambda: b"Ctrl-C" in end.taken)
         self.assertIn(f":{port}".encode(), end.taken)
-        self.assertIn(b"'nowhere' is no address", end.taken)
+        self.assertIn(b"'nowhere' is not an address", end.taken)
         channel.write(b"\x03")
         await self.until(lambda: channel.over)
         peer.link.close()
