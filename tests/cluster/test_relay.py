@@ -379,6 +379,9 @@ class StrangerTests(RelayTestCase):
             b"[]\n",
             b"{\n",
             b'{"tunnel": 1}\n',
+            b'{"tunnel": "\\ud800"}\n',
+            b'{"link": "one"}\n',
+            b'{"link": ["\\ud800"], "proof": "\\ud800"}\n',
             b"\xff\n",
             bytes(9000),
         ):

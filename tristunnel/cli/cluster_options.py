@@ -83,7 +83,7 @@ class ClusterOptionsMixin:
             2.0,
         ),
         seconds(
-            "hold", 5.0, "Seconds that visitors wait for a tunnel that is moving.", 0.0
+            "hold", 8.0, "Seconds that visitors wait for a tunnel that is moving.", 0.0
         ),
     ]
 

@@ -61,7 +61,8 @@ def _proof(secret: bytes, word: str, asked: Mapping[str, object]) -> str:
         # No tunnel is called like that.
         said = [_LINK, str(asked[_LINK])]
     text = "\n".join((_GREETING, word, *said))
-    return hmac.new(secret, text.encode(), sha256).hexdigest()
+    # From JSON there may come what no encoding has.
+    return hmac.new(secret, text.encode("utf-8", "replace"), sha256).hexdigest()
 
 
 class _Lines(Peeking):
