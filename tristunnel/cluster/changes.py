@@ -12,8 +12,8 @@ from twisted.logger import Logger
 
 from tristunnel.cluster.engine import Engine
 from tristunnel.errors import TunnelError
-from tristunnel.model.book import Watcher
 from tristunnel.model.record import Change, Place
+from tristunnel.model.watchers import Watcher, Watchers
 from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = ["BLOCK", "Changes", "runOf"]
@@ -33,6 +33,7 @@ class Changes:
     @param reactor: Tells time.
     @param reader: A connection that nothing else waits for.
 
+    @ivar tell: Tells all who watch.
     @ivar missed: Called when something may have happened that was not told.
     """
 
@@ -41,7 +42,8 @@ class Changes:
     def __init__(self, reactor: IReactorTime, reader: Engine) -> None:
         self._reactor = reactor
         self._reader = reader
-        self._watchers: list[Watcher] = []
+        self._watchers = Watchers()
+        self.tell = self._watchers.tell
         self._cursor = ""
         self._run = ""
         self._waiting: list[Deferred[None]] = []
@@ -69,25 +71,12 @@ class Changes:
 
         @return: Ends that.
         """
-        self._watchers.append(changed)
-
-        def end() -> None:
-            if changed in self._watchers:
-                self._watchers.remove(changed)
-
+        end = self._watchers.add(changed)
         if not self._cursor:
             placed: Deferred[None] = Deferred()
             self._waiting.append(placed)
             await placed
         return end
-
-    def tell(self, change: Change) -> None:
-        """Tell all who watch."""
-        for watcher in list(self._watchers):
-            try:
-                watcher(change)
-            except Exception:
-                self._log.failure("A watcher of the book failed")
 
     def follow(self, run: str) -> None:
         """

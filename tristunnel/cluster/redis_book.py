@@ -21,7 +21,7 @@ from tristunnel.cluster.granted import GrantedInRedis
 from tristunnel.cluster.grouped import Grouped
 from tristunnel.cluster.troubles import doubts
 from tristunnel.errors import TunnelError
-from tristunnel.model.book import IBook, Watcher
+from tristunnel.model.book import IBook
 from tristunnel.model.memory_book import checkFields
 from tristunnel.model.record import (
     Change,
@@ -30,6 +30,7 @@ from tristunnel.model.record import (
     TunnelLimits,
     TunnelRecord,
 )
+from tristunnel.model.watchers import Watcher
 from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = ["RedisBook", "Times", "membersIn"]

@@ -14,18 +14,15 @@ from zope.interface import Attribute, Interface
 
 from tristunnel.model.record import (
     AccessRecord,
-    Change,
     Claim,
     Place,
     TokenRecord,
     TunnelLimits,
     TunnelRecord,
 )
+from tristunnel.model.watchers import Watcher
 
-__all__ = ["IBook", "Watcher"]
-
-Watcher = Callable[[Change], object]
-"""Told of what happens in a book."""
+__all__ = ["IBook"]
 
 
 class IBook(Interface):

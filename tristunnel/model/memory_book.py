@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
-from tristunnel.model.book import IBook, Watcher
+from tristunnel.model.book import IBook
 from tristunnel.model.record import (
     AccessRecord,
     Change,
@@ -24,6 +23,7 @@ from tristunnel.model.record import (
     TunnelLimits,
     TunnelRecord,
 )
+from tristunnel.model.watchers import Watcher, Watchers
 from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = ["MOST_ACCESS", "MemoryBook", "checkFields", "limitReached", "taken"]
@@ -116,7 +116,7 @@ class _Pages:
     granted: Counter[str] = field(default_factory=Counter)
     over: dict[str, IDelayedCall] = field(default_factory=dict)
     named: dict[str, TokenRecord] = field(default_factory=dict)
-    watchers: list[Watcher] = field(default_factory=list)
+    watchers: Watchers = field(default_factory=Watchers)
 
 
 @implementer(IBook)
@@ -128,8 +128,6 @@ class MemoryBook:
     @param member: The name of the member that uses it.
     @param pages: What it shares with the books of other members.
     """
-
-    _log = Logger()
 
     def __init__(
         self, reactor: IReactorTime, member: str = "", pages: _Pages | None = None
@@ -146,12 +144,7 @@ class MemoryBook:
         return book
 
     def _tell(self, kind: str, identifier: str, place: Place) -> None:
-        change = Change(kind, identifier, place)
-        for watcher in list(self._pages.watchers):
-            try:
-                watcher(change)
-            except Exception:
-                self._log.failure("A watcher of the book failed")
+        self._pages.watchers.tell(Change(kind, identifier, place))
 
     # Leases
 
@@ -397,16 +390,8 @@ class MemoryBook:
 
     # Members
 
-    @returnsDeferred
-    async def watch(self, changed: Watcher) -> Callable[[], None]:
-        watchers = self._pages.watchers
-        watchers.append(changed)
-
-        def end() -> None:
-            if changed in watchers:
-                watchers.remove(changed)
-
-        return end
+    def watch(self, changed: Watcher) -> Deferred[Callable[[], None]]:
+        return succeed(self._pages.watchers.add(changed))
 
     def memberLost(self, member: str, seconds: float) -> None:
         """

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
 from zope.interface import implementer
 
-from tristunnel.model.book import IBook, Watcher
+from tristunnel.model.book import IBook
 from tristunnel.model.memory_book import checkFields
 from tristunnel.model.record import (
     AccessRecord,
@@ -23,6 +22,7 @@ from tristunnel.model.record import (
     TunnelLimits,
     TunnelRecord,
 )
+from tristunnel.model.watchers import Watcher, Watchers
 from tristunnel.processes.link import Asker, Link
 from tristunnel.util.deferreds import returnsDeferred
 
@@ -139,25 +139,18 @@ class ParentsBook:
     @ivar now: The time of day.
     """
 
-    _log = Logger()
-
     def __init__(self, parent: Link, member: str) -> None:
         self.member = member
         self.now = time.time
         self._parent = parent
-        self._watchers: list[Watcher] = []
+        self._watchers = Watchers()
 
     def _ask(self, method: str, *params: object) -> Deferred[Any]:
         return self._parent.call(_PREFIX + method, params)
 
     def changed(self, change: Mapping[str, Any]) -> None:
         """The parent tells of something that has happened."""
-        told = Change.fromDict(change)
-        for watcher in list(self._watchers):
-            try:
-                watcher(told)
-            except Exception:
-                self._log.failure("A watcher of the book failed")
+        self._watchers.tell(Change.fromDict(change))
 
     @returnsDeferred
     async def grant(self, lease: str, secretHash: str, owner: str) -> Place:
@@ -236,13 +229,7 @@ class ParentsBook:
         return [TokenRecord.fromDict(each) for each in await self._ask("tokens")]
 
     def watch(self, changed: Watcher) -> Deferred[Callable[[], None]]:
-        self._watchers.append(changed)
-
-        def end() -> None:
-            if changed in self._watchers:
-                self._watchers.remove(changed)
-
-        return succeed(end)
+        return succeed(self._watchers.add(changed))
 
     def stop(self) -> Deferred[None]:
         self._watchers.clear()

@@ -112,16 +112,9 @@ class CopyingReactor:
             raise CannotListenError(interface, port, problem) from None
         return self._made(place)
 
-    def listenUNIX(
-        self,
-        address: str,
-        factory: Any,
-        backlog: int = 50,
-        mode: int = 0o666,
-        wantPID: bool = False,
-    ) -> Copied:
+    def listenUNIX(self, address: str, factory: Any, *how: Any, **more: Any) -> Copied:
         """Listen on a UNIX socket, of which there is only one."""
-        port = self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
+        port = self._reactor.listenUNIX(address, factory, *how, **more)
         port.stopReading()
         place = self._sharing(port.fileno(), AF_UNIX)
         place.whenStopped = port.stopListening
@@ -164,20 +157,11 @@ class InheritingReactor(PolledReactor):
         self._factories.append(factory)
         return self._listen(mine, factory)
 
-    def listenTCP(
-        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
-    ) -> Acceptor:
+    def listenTCP(self, port: int, factory: Any, *how: Any, **more: Any) -> Acceptor:
         """Listen on the next port."""
         return self._next(factory)
 
-    def listenUNIX(
-        self,
-        address: str,
-        factory: Any,
-        backlog: int = 50,
-        mode: int = 0o666,
-        wantPID: bool = False,
-    ) -> Any:
+    def listenUNIX(self, address: str, factory: Any, *how: Any, **more: Any) -> Any:
         """Listen on the next UNIX socket."""
         return self._next(factory)
 
