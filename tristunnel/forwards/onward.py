@@ -12,43 +12,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import (
-    ConnectError,
-    ConnectionRefusedError,
-    DNSLookupError,
-    TimeoutError,
-)
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.descriptors import RESERVE
-from tristunnel.dataplane.join import join
-from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.destinations import (
     Destinations,
     PermittedEndpoint,
     parseDestination,
 )
+from tristunnel.forwards.early import EarlyProtocol
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.files import warnIfOpen
 from tristunnel.util.log_limiter import BoundedLog
 
-__all__ = ["Gateway", "Onward", "gatewayFrom", "reasonOf"]
+__all__ = ["Gateway", "Onward", "gatewayFrom"]
 
 PATIENCE = 30.0
 """Seconds in which a visitor must have said where it wants to go."""
 
 PENALTY = 1.0
 """Seconds that a wrong password costs."""
-
-MOST_EARLY = 64 * 1024
-"""Bytes that are kept of a visitor before it is connected."""
 
 
 @dataclass(eq=False)
@@ -164,7 +152,7 @@ def _loginFrom(
     return user.encode(), secret
 
 
-class Onward(Protocol):
+class Onward(EarlyProtocol):
     """
     A visitor who says where to go.
 
@@ -172,17 +160,12 @@ class Onward(Protocol):
     @param info: What the server said of it.
     """
 
-    _log: ClassVar[Logger] = Logger(namespace="tristunnel.client")
-    transport: Any
-
     def __init__(self, gateway: Gateway, info: Mapping[str, object]) -> None:
+        super().__init__(gateway.reactor)
         self.gateway = gateway
         visitor = info.get("visitor")
         self.visitor = visitor[:200] if isinstance(visitor, str) else ""
-        # What is for whom it wants to reach.
-        self.early = b""
-        self._isHeld = self._hasAsked = False
-        self._dialling: Deferred[Any] | None = None
+        self._hasAsked = False
         self._timer: IDelayedCall | None = None
 
     @abstractmethod
@@ -213,16 +196,14 @@ class Onward(Protocol):
         self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._hasAsked:
-            try:
-                self.heard(data)
-            except TunnelError as error:
-                self.giveUp(error)
-        else:
-            self.early += data
-        if len(self.early) > MOST_EARLY and not self._isHeld:
-            self._isHeld = True
-            self.transport.pauseProducing()
+        if self._hasAsked:
+            self.keep(data)
+            return
+        try:
+            self.heard(data)
+        except TunnelError as error:
+            self.giveUp(error)
+        self.keep(b"")
 
     def punished(self) -> None:
         """Say no to a wrong password, after a while."""
@@ -252,38 +233,7 @@ class Onward(Protocol):
             raise TunnelError("protocol-error", str(error)) from None
         self._stopTimer()
         self._hasAsked = True
-        dialling = self._dialling = endpoint.connect(
-            EndFactory(gateway.reactor, self._arrived)
-        )
-        dialling.addErrback(self._failed)
-        dialling.addErrback(
-            lambda failure: self._log.failure("A visitor's way failed", failure)
-        )
-
-    def _arrived(self, far: Any) -> None:
-        if self.transport is None:
-            far.reset(TunnelError("reset", "the visitor has left"))
-            return
-        first = self.reached() + self.early
-        transport, self.transport, self.early = self.transport, None, b""
-        if self._isHeld:
-            transport.resumeProducing()
-
-        def shown(near: Any) -> None:
-            if first:
-                far.write(first)
-            join(near, far, lambda reason: None)
-
-        taking = EndFactory(self.gateway.reactor, shown).buildProtocol(None)
-        transport.protocol = taking
-        taking.makeConnection(transport)
-
-    def _failed(self, failure: Failure) -> None:
-        if failure.check(CancelledError):
-            return
-        if not failure.check(TunnelError, *_KNOWN):
-            self._log.failure("A visitor's way failed", failure)
-        self.giveUp(reasonOf(failure))
+        self.dial(endpoint, self.reached, self.giveUp)
 
     def giveUp(self, error: TunnelError) -> None:
         """Refuse the visitor, and close its connection."""
@@ -308,28 +258,9 @@ class Onward(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stopTimer()
-        self.transport = None
-        if self._dialling is not None:
-            self._dialling.cancel()
+        super().connectionLost(reason)
 
     def _stopTimer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
-
-
-_REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (ConnectionRefusedError, "service-refused"),
-    (TimeoutError, "service-timeout"),
-)
-_ELSE = "service-unreachable"
-_KNOWN = (ConnectError, DNSLookupError, OSError)
-
-
-def reasonOf(failure: Failure) -> TunnelError:
-    """Say in our own words why nothing was reached, and by a code."""
-    error = failure.value
-    if isinstance(error, TunnelError):
-        return error
-    code = next((code for kind, code in _REASONS if failure.check(kind)), _ELSE)
-    return TunnelError(code, failure.getErrorMessage())

@@ -26,7 +26,7 @@ from tristunnel.forwards.dialling import (
     dialService,
     dialTarget,
 )
-from tristunnel.forwards.onward import reasonOf
+from tristunnel.forwards.early import reasonOf
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.access import isCapability
