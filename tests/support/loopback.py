@@ -5,6 +5,7 @@ A server and a client in the test's own process, over the loopback interface.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredQueue
@@ -28,9 +29,10 @@ from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.forwards.forward import parseForward
+from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.memory_book import MemoryBook
+from tristunnel.model.observer import ClientObserver
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
@@ -284,6 +286,14 @@ class LoopbackTestCase(TestCase):
         """Stop a service that a test has not stopped."""
         return service.stopService() if service.running else None
 
+    def arranged(self, forwards: Iterable[Forward]) -> list[Forward]:
+        """What a client makes of its forwards."""
+        return list(forwards)
+
+    def observer(self) -> ClientObserver:
+        """Who is told of a client."""
+        return self.seen
+
     def beginClient(
         self,
         *forwards: str,
@@ -307,15 +317,15 @@ class LoopbackTestCase(TestCase):
                 self.trust,
                 self.route,
             ),
-            [
+            self.arranged(
                 each
                 for spec in forwards
                 for own in [parseForward(self.reactor, spec)]
                 for each in (own, own.beside)
                 if each is not None
-            ],
+            ),
             {"id": "test"},
-            self.seen,
+            self.observer(),
             lease,
             grace,
             delay=lambda failures, hint: 0.05,

@@ -352,6 +352,8 @@ class ClientCheck(Inquiry):
     async def _service(self, forward: Forward) -> Finding:
         if forward.isUDP:
             return skip(f"{forward.target} speaks UDP")
+        if forward.demand is not None:
+            return skip(f"{forward.target} is started by its first visitor")
         try:
             probe = await self._connect(forward.endpoint)
         except Exception as error:

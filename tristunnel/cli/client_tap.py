@@ -12,6 +12,7 @@ from twisted.python import usage
 
 from tristunnel.cli.offering import makeService
 from tristunnel.client.control import OFF, parseControl
+from tristunnel.client.demand_options import DEMAND, DemandOptionsMixin
 from tristunnel.client.dials import NO_DIALS, DialOptionsMixin
 from tristunnel.client.health_options import HEALTH, HealthOptionsMixin
 from tristunnel.client.local import localEndpoint
@@ -87,6 +88,7 @@ class Options(
     DialOptionsMixin,
     PolicyOptionsMixin,
     HealthOptionsMixin,
+    DemandOptionsMixin,
     InspectOptionsMixin,
     ConnectOptionsMixin,
     HookOptionsMixin,
@@ -116,6 +118,7 @@ class Options(
         IDENTITY,
         VISITORS,
         HEALTH,
+        DEMAND,
         INSPECT,
         Group(
             "Visiting a service, or serving one tunnel",

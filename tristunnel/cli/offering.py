@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from twisted.application.service import Service
@@ -14,6 +15,7 @@ from tristunnel.client.fleet import Clients
 from tristunnel.client.options import ClientOptions
 from tristunnel.config.reload import Changes, Reload
 from tristunnel.dataplane.reactor import ourReactor
+from tristunnel.demand.services import DemandServices
 from tristunnel.dialects.table import ours
 from tristunnel.hooks.certificates import CertificateWatch
 from tristunnel.hooks.delivery import Hooks
@@ -30,6 +32,7 @@ from tristunnel.util.process import (
     ReloadSignalService,
     exitWith,
     hurryOnSecondSignal,
+    serviceThen,
     tuneCollector,
     useMonotonicTime,
 )
@@ -90,9 +93,12 @@ def _make(
         exitWith(1)
         reactor.callWhenRunning(reactor.stop)
 
+    demand = DemandServices(reactor)
     inspector = _inspector(reactor, options, watch)
+    _arrange(demand, inspector, options)
     hooks = hooksOf(reactor, options, "client")
-    clients = Clients(reactor, options, _observers(watch, hooks), ended)
+    observers = _observers(watch, hooks, demand)
+    clients = Clients(reactor, options, observers, ended)
     reactor.addSystemEventTrigger(
         "before", "shutdown", hurryOnSecondSignal, reactor, clients.stopNow
     )
@@ -101,14 +107,16 @@ def _make(
         CertificateWatch(reactor, hooks, sorted(shown)).setServiceParent(clients)
 
     async def change(old: ClientOptions, new: ClientOptions) -> Changes:
-        if inspector is not None:
-            _watchAll(inspector, new)
-        return await clients.change(old, new)
+        _arrange(demand, inspector, new)
+        changes = await clients.change(old, new)
+        demand.keep(chain.from_iterable(each.forwards for each in new.each))
+        return changes
 
     reload = Reload(options, change)
     watch.methods["reload"] = lambda caller: reload.reload()
     ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(clients)
-    service = watch.around(clients, ended)
+    # Visitors that are still there need what was started for them.
+    service = serviceThen(watch.around(clients, ended), demand.stop)
     return service if hooks is None else hooks.around(service)
 
 
@@ -119,28 +127,34 @@ def _inspector(
     if options.inspection is None:
         return None
     inspector = Inspector(reactor, options.inspection)
-    _watchAll(inspector, options)
     watch.inspect(inspector)
     return inspector
 
 
-def _watchAll(inspector: Inspector, options: ClientOptions) -> None:
+def _arrange(
+    demand: DemandServices, inspector: Inspector | None, options: ClientOptions
+) -> None:
+    """Put between visitors and services what options say."""
     for each in options.each:
-        each.forwards = inspector.watch(each.forwards)
+        each.forwards = demand.arrange(each.forwards)
+        if inspector is not None:
+            each.forwards = inspector.watch(each.forwards)
 
 
 def _observers(
-    watch: ClientWatch, hooks: Hooks | None
+    watch: ClientWatch, hooks: Hooks | None, demand: DemandServices
 ) -> Callable[[ClientOptions], ClientObserver]:
     """Who is told what happens at each client."""
-    if hooks is None:
-        return watch.observer
 
-    def both(options: ClientOptions) -> ClientObserver:
-        hooked = HookedClient(hooks, options.server.where)
-        return severalObservers(ClientObserver, watch.observer(options), hooked)
+    def observer(options: ClientOptions) -> ClientObserver:
+        told: list[ClientObserver] = [watch.observer(options)]
+        if hooks is not None:
+            told.append(HookedClient(hooks, options.server.where))
+        if any(each.demand for each in options.forwards):
+            told.append(demand)
+        return told[0] if len(told) == 1 else severalObservers(ClientObserver, *told)
 
-    return both
+    return observer
 
 
 class _Checks(Inquiry):

@@ -10,6 +10,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
+from tristunnel.client.demand_options import DemandOptionsMixin
 from tristunnel.client.local import makeLocalPort
 from tristunnel.client.options import ClientOptions
 from tristunnel.client.visitor import LocalPort, VisitorService
@@ -22,7 +23,11 @@ from tristunnel.model.observer import ClientObserver
 
 __all__ = ["Clients", "Member", "makeClient"]
 
-_OF_FORWARDS = {"forward", "private", "to", *keysOf(PolicyOptionsMixin)}
+_OF_FORWARDS = {
+    *("forward", "private", "to"),
+    *keysOf(PolicyOptionsMixin),
+    *keysOf(DemandOptionsMixin),
+}
 """Options that are about what is offered, and not about the server."""
 
 _AT_ONCE = {"grace", "managed", "state-dir"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tristunnel.client.control import ControlPort
+from tristunnel.client.demand_options import demandOf
 from tristunnel.client.dials import Dial
 from tristunnel.client.health_options import healthOf
 from tristunnel.config.keys import FLAG, TEXT, WHOLE, Key, keysOf
@@ -121,7 +122,8 @@ def forwardOf(
     if inner is not None and inner.gateway is not None and not private:
         inner.gateway.checkPublic(policy)
     health = None if forward.isUDP else healthOf(options, forward.options.health)
-    return replace(forward, private=private, policy=policy, health=health)
+    made = replace(forward, private=private, policy=policy, health=health)
+    return replace(made, demand=demandOf(options, made))
 
 
 def expanded(wanted: str | Mapping[str, Any]) -> Sequence[str | Mapping[str, Any]]:

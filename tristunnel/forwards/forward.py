@@ -20,6 +20,7 @@ from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.tls import tlsOverClientEndpoint
 from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.forwards.demand import DemandPlan
 from tristunnel.forwards.gate import GateFiles, readGate
 from tristunnel.forwards.health import HealthPlan, planOf
 from tristunnel.forwards.options import ForwardOptions, splitOptions
@@ -70,6 +71,7 @@ class Forward:
         nothing.
     @ivar inner: The service, if it is one of the client's own.
     @ivar gate: How visitors of its name say who they are.
+    @ivar demand: How the service is started for its visitors; C{None} if it is not.
     """
 
     spec: str
@@ -86,6 +88,7 @@ class Forward:
     health: HealthPlan | None = None
     inner: Inner | None = None
     gate: GateFiles = field(default_factory=GateFiles)
+    demand: DemandPlan | None = None
 
     @property
     def beside(self) -> Forward | None:
@@ -127,13 +130,8 @@ class Forward:
         Whether another one asks for just the same. (Endpoints cannot be
         compared, but they are what the text says.)
         """
-        return (self.spec, self.private, self.policy, self.health, self.gate) == (
-            other.spec,
-            other.private,
-            other.policy,
-            other.health,
-            other.gate,
-        )
+        names = ("spec", "private", "policy", "health", "gate", "demand")
+        return all(getattr(self, each) == getattr(other, each) for each in names)
 
     @property
     def isUDP(self) -> bool:

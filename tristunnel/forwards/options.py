@@ -45,6 +45,9 @@ class ForwardOptions:
     @ivar oidc: The file about a provider at which they have accounts, or empty.
     @ivar link: Whether links let them in.
     @ivar stay: How long they are not asked again, such as C{8h}; empty for the default.
+    @ivar start: The command that starts the service for a visitor, or empty.
+    @ivar stop: The command that stops it, or empty.
+    @ivar wake: What wakes its machine: C{MAC[@ADDRESS[:PORT]]}, or empty.
     """
 
     proxy: str = ""
@@ -62,6 +65,9 @@ class ForwardOptions:
     oidc: str = ""
     link: bool = False
     stay: str = ""
+    start: str = ""
+    stop: str = ""
+    wake: str = ""
 
     @classmethod
     def fromMapping(cls, values: Mapping[str, Any]) -> ForwardOptions:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.application.service import MultiService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -22,6 +22,7 @@ from tristunnel.errors import boundedHint
 from tristunnel.hooks.event import HookEvent
 from tristunnel.hooks.target import NotTaken, Receiver, Target
 from tristunnel.util.log_limiter import LogRateLimiter
+from tristunnel.util.process import serviceThen
 
 __all__ = ["Hooks"]
 
@@ -232,7 +233,7 @@ class Hooks:
         """
         Have a service started and stopped before the last events are delivered.
         """
-        return _Around(service, self.stop)
+        return serviceThen(service, self.stop)
 
     async def stop(self) -> None:
         """Deliver what is left, for a short time."""
@@ -244,19 +245,3 @@ class Hooks:
             await idle
         for deliverer in self._deliverers:
             deliverer.stop()
-
-
-class _Around(MultiService):
-    """A service, and what comes when it has stopped."""
-
-    def __init__(self, service: Service, after: Callable[[], Any]) -> None:
-        super().__init__()
-        self._after = after
-        service.setServiceParent(self)
-
-    def stopService(self) -> Deferred[Any]:
-        return Deferred.fromCoroutine(self._stop(super().stopService()))
-
-    async def _stop(self, stopping: Any) -> None:
-        await stopping
-        await self._after()

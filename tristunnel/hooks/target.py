@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -31,6 +30,7 @@ from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.hooks.event import KINDS, HookEvent, kindsNamed, signature
 from tristunnel.tls.client_context import ServerVerification
+from tristunnel.util.process import environmentOfOthers
 from tristunnel.version import VERSION
 
 __all__ = [
@@ -331,17 +331,12 @@ class _Command:
     def deliver(self, event: HookEvent, now: float) -> Deferred[None]:
         running = _Running(self._reactor, event.json())
         path = shutil.which(self._words[0]) or self._words[0]
-        environment = {**_environment(), **event.environment()}
+        environment = {**environmentOfOthers(), **event.environment()}
         try:
             self._reactor.spawnProcess(running, path, self._words, environment)
         except OSError as problem:
             raise NotTaken(str(problem)) from None
         return running.ended
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what are secrets of ours."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("TRISTUNNEL_")}
 
 
 def checkSecret(text: bytes) -> bytes:

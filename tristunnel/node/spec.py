@@ -124,6 +124,8 @@ def parseNode(reactor: Any, text: str) -> NodeSpec:
             forward = parseForward(reactor, setting("forward"))
             if forward.inner is not None and forward.inner.gateway is not None:
                 raise badOption("a proxy into this network is a client's: leave it out")
+            if forward.options.start or forward.options.wake:
+                raise badOption("a client starts services: leave out start and wake")
             return NodeSpec(name, server, credentials, forward)
         return NodeSpec(
             name,

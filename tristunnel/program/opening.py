@@ -167,6 +167,8 @@ class Wanted:
             made = self._byName(made)
         if made.inner is not None and made.inner.gateway is not None:
             made.inner.gateway.checkPublic(None)
+        if made.options.start or made.options.wake:
+            raise badOption("a program starts its services itself: leave that out")
         return replace(made, name=self.name) if self.name else made
 
     def _byName(self, made: Forward) -> Forward:

@@ -22,7 +22,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from tristunnel.client.control import OFF, ClientControl, clientSocket, statusMethods
-from tristunnel.client.listening import ServiceWatch
+from tristunnel.client.listening import ServiceWatch, isListening
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.options import ClientOptions
 from tristunnel.client.status import ProcessStatus, statusTicks
@@ -259,9 +259,13 @@ class ClientWatch:
         status = self.status.follow(options.server.where, connects, options.forwards)
         log = LoggingClientObserver(out, self._reactor.seconds, self._reactor.callLater)
         both = severalObservers(ClientObserver, log, status)
-        return severalObservers(
-            ClientObserver, log, status, ServiceWatch(self._reactor, both)
+        sleeping = {each.target for each in options.forwards if each.demand}
+        watch = ServiceWatch(
+            self._reactor,
+            both,
+            lambda target: None if target in sleeping else isListening(target),
         )
+        return severalObservers(ClientObserver, log, status, watch)
 
     def around(self, client: Service, failed: Callable[[], None]) -> Service:
         """

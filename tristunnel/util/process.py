@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
 from twisted.internet.base import DelayedCall, ReactorBase
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -28,8 +28,10 @@ __all__ = [
     "GRACE",
     "Drain",
     "ReloadSignalService",
+    "environmentOfOthers",
     "exitWith",
     "hurryOnSecondSignal",
+    "serviceThen",
     "tuneCollector",
     "useMonotonicTime",
 ]
@@ -69,6 +71,11 @@ def tuneCollector() -> None:
     gc.set_threshold(YOUNG, 20, 20)
 
 
+def environmentOfOthers() -> dict[str, str]:
+    """The environment for programs that are started: ours, without our secrets."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("TRISTUNNEL_")}
+
+
 GRACE = 7.0
 """Seconds that streams get to finish at a stop, unless somebody says otherwise. With
 what follows it is less than the 10 s after which C{docker stop} kills."""
@@ -76,6 +83,29 @@ what follows it is less than the 10 s after which C{docker stop} kills."""
 FAREWELL = 1.5
 """Seconds that a stopping program waits for its last words to be heard: a
 WebSocket's close takes a round trip."""
+
+
+class _ServiceThen(MultiService):
+    def __init__(self, service: Service, after: Callable[[], Any]) -> None:
+        super().__init__()
+        self._after = after
+        service.setServiceParent(self)
+
+    def stopService(self) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
+
+    async def _stop(self, stopping: Any) -> None:
+        await stopping
+        await self._after()
+
+
+def serviceThen(service: Service, after: Callable[[], Any]) -> Service:
+    """
+    Have something done when a service has stopped.
+
+    @param after: Does it; the program waits for what it returns.
+    """
+    return _ServiceThen(service, after)
 
 
 class Drain:

@@ -1,0 +1,124 @@
+"""A program that runs until it is told to end, with all that it has started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.errors import printable
+from tristunnel.util.process import environmentOfOthers
+
+__all__ = ["Command"]
+
+PATIENCE = 10.0
+"""Seconds that a program has to end when it is asked to."""
+
+_LONGEST = 500
+"""Characters of a line of its output that are logged."""
+
+# It leads a group of its own, so that what it starts can be told to end with it.
+_LEADER = "import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+class Command(ProcessProtocol):
+    """
+    One run of a command.
+
+    @param reactor: Starts it, and tells time.
+    @param words: The command.
+    @param said: Called with each line of its output.
+
+    @ivar ended: Fires when it has ended: with nothing if that is fine, or else with
+        what is wrong, in words.
+    @ivar isOver: Whether it has ended, and whatever it has left behind that could
+        still write to us.
+    @ivar last: The last line that it has written.
+    """
+
+    _log: ClassVar[Logger] = Logger(namespace="tristunnel.client")
+    transport: Any
+
+    def __init__(
+        self, reactor: Any, words: Sequence[str], said: Callable[[str], object]
+    ) -> None:
+        self.ended: Deferred[str] = Deferred()
+        self.isOver = False
+        self.last = ""
+        self._reactor = reactor
+        self._words = words
+        self._said = said
+        self._rest = b""
+        self._isEnding = False
+        self._hasExited = False
+        self._later: IDelayedCall | None = None
+
+    def run(self) -> None:
+        """
+        Begin.
+
+        @raise OSError: If there is no room for another process.
+        """
+        leading = [sys.executable, "-I", "-S", "-c", _LEADER, *self._words]
+        self._reactor.spawnProcess(self, sys.executable, leading, environmentOfOthers())
+
+    def connectionMade(self) -> None:
+        self._leader: int = self.transport.pid
+        self.transport.closeStdin()
+
+    def outReceived(self, data: bytes) -> None:
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[:_LONGEST]
+        for line in lines:
+            self._wrote(line)
+
+    errReceived = outReceived
+
+    def _wrote(self, line: bytes) -> None:
+        text = printable(line[:_LONGEST].decode("utf-8", "replace").strip(), _LONGEST)
+        if text:
+            self.last = text
+            self._said(text)
+
+    def end(self) -> None:
+        """Ask it to end, and see to it."""
+        if not (self.isOver or self._isEnding):
+            self._isEnding = True
+            self._signal(signal.SIGTERM)
+            self._later = self._reactor.callLater(
+                PATIENCE, self._signal, signal.SIGKILL
+            )
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self._leader, number)
+        except ProcessLookupError:
+            # It does not lead yet, or what is left has gone its own ways.
+            if not self._hasExited:
+                os.kill(self._leader, number)
+
+    def processExited(self, reason: Failure) -> None:
+        self._hasExited = True
+
+    def processEnded(self, reason: Failure) -> None:
+        self.isOver = True
+        if self._later is not None and self._later.active():
+            self._later.cancel()
+        self._wrote(self._rest)
+        error: Any = reason.value
+        wrong = ""
+        if not (reason.check(ProcessDone) or self._isEnding):
+            status = error.exitCode
+            how = f"with status {status}" if status else f"by signal {error.signal}"
+            last = f": {self.last}" if self.last else ""
+            wrong = f"{self._words[0]} ended {how}{last}"
+        self.ended.callback(wrong)

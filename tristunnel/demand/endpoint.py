@@ -1,0 +1,178 @@
+"""A service that is there when somebody wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.demand.starter import Starter
+from tristunnel.demand.waiting import WaitingVisitor
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.inner import InnerEndpoint, OneProtocol
+from tristunnel.forwards.service_connector import CONNECT_TIMEOUT
+
+__all__ = ["DemandEndpoint"]
+
+LOOK = 0.25
+"""Seconds from one look whether a service has started to the next."""
+
+SOON = 1.0
+"""Seconds in which a service that may sleep accepts a connection, or else does."""
+
+
+class _Enough(Protocol):
+    """A connection that has shown that somebody accepts it."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.loseConnection()
+
+
+def _forVisitor(endpoint: Any, info: Mapping[str, object]) -> IStreamClientEndpoint:
+    make = getattr(endpoint, "forVisitor", None)
+    made: IStreamClientEndpoint = endpoint if make is None else make(info)
+    return made
+
+
+@implementer(IStreamClientEndpoint)
+@dataclass(eq=False)
+class DemandEndpoint:
+    """
+    A service that is started for its visitors.
+
+    @ivar reactor: Connects, and tells time.
+    @ivar below: The service.
+    @ivar starter: What starts it.
+    """
+
+    reactor: Any
+    below: IStreamClientEndpoint
+    starter: Starter
+    _isKnown: bool = False
+    _isLooking: bool = False
+    _later: IDelayedCall | None = None
+    _waiting: list[Deferred[None]] = field(default_factory=list)
+
+    limitsTime = True
+
+    def forVisitor(self, info: Mapping[str, object]) -> _Visit:
+        """Make the endpoint of one visit."""
+        return _Visit(self, info)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect for nobody: the service is not started."""
+        made: Deferred[IProtocol] = self.below.connect(protocolFactory)
+        return made
+
+    def visit(
+        self, info: Mapping[str, object], factory: IProtocolFactory
+    ) -> Deferred[IProtocol]:
+        """Connect a visitor, to the service or to what waits for it."""
+        service = _forVisitor(self.below, info)
+        waiting = InnerEndpoint(
+            self.reactor,
+            lambda info: OneProtocol(
+                lambda: WaitingVisitor(self.reactor, self._wait, service)
+            ),
+            info,
+        )
+        if self.starter.isStopping:
+            return waiting.connect(factory)
+        connecting: Deferred[IProtocol] = service.connect(factory)
+        # A machine that is off does not say so.
+        within = CONNECT_TIMEOUT if self._isKnown else SOON
+        connecting.addTimeout(within, self.reactor)
+
+        def failed(failure: Failure) -> Any:
+            if failure.check(CancelledError):
+                return failure
+            self._isKnown = False
+            return waiting.connect(factory)
+
+        connecting.addCallbacks(self._reached, failed)
+        return connecting
+
+    def _reached(self, protocol: IProtocol) -> IProtocol:
+        if not self._isKnown:
+            self._isKnown = True
+            self.starter.isUp()
+        return protocol
+
+    # Waiting
+
+    def _wait(self) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        if not self._isLooking:
+            self._isLooking = True
+            self.starter.looking.add(self.stop)
+            self._look()
+        return waiting
+
+    def _look(self) -> None:
+        self._later = None
+        self.starter.begin()
+        if self.starter.isStopping:
+            self._lookLater()
+            return
+        factory = Factory.forProtocol(_Enough)
+        factory.noisy = False
+        looking: Deferred[Any] = self.below.connect(factory)
+        looking.addTimeout(SOON, self.reactor)
+        looking.addCallbacks(self._found, self._notFound)
+
+    def _lookLater(self) -> None:
+        self._later = self.reactor.callLater(LOOK, self._look)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        self._tell(lambda waiting: waiting.cancel())
+
+    def _found(self, protocol: object) -> None:
+        self._reached(protocol)  # type: ignore[arg-type]
+        self._tell(lambda waiting: waiting.callback(None))
+
+    def _notFound(self, failure: Failure) -> None:
+        starter = self.starter
+        if not starter.problem and starter.isLate:
+            starter.failed(f"it accepts no connections: {failure.getErrorMessage()}")
+        if not starter.problem:
+            self._lookLater()
+            return
+        error = TunnelError("service-unreachable", starter.problem)
+        self._tell(lambda waiting: waiting.errback(error))
+
+    def _tell(self, tell: Any) -> None:
+        self._isLooking = False
+        self.starter.looking.discard(self.stop)
+        for each in list(self._waiting):
+            tell(each)
+        self._waiting.clear()
+
+
+@implementer(IStreamClientEndpoint)
+@dataclass(frozen=True)
+class _Visit:
+    endpoint: DemandEndpoint
+    info: Mapping[str, object]
+
+    limitsTime = True
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        return self.endpoint.visit(self.info, protocolFactory)

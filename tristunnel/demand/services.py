@@ -1,0 +1,80 @@
+"""All services of a client that are started for their visitors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from tristunnel.demand.endpoint import DemandEndpoint
+from tristunnel.demand.starter import Starter
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.demand import DemandPlan
+from tristunnel.forwards.forward import Forward
+from tristunnel.forwards.udp import UDPService
+from tristunnel.model.observer import ClientObserver, Visit
+
+__all__ = ["DemandServices"]
+
+
+class DemandServices(ClientObserver):
+    """
+    Starts services, and counts their visitors.
+
+    @param reactor: Runs programs, and tells time.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        # Forwards with the same plan are the same service at several places.
+        self._starters: dict[DemandPlan, Starter] = {}
+        self._byTarget: dict[str, Starter] = {}
+        self._visits: dict[Visit, Starter] = {}
+
+    def arrange(self, forwards: Iterable[Forward]) -> list[Forward]:
+        """
+        Have services started when somebody wants them.
+
+        @return: The same forwards, with other endpoints where that is said.
+        """
+        return [self._arranged(each) for each in forwards]
+
+    def _arranged(self, forward: Forward) -> Forward:
+        plan = forward.demand
+        if plan is None:
+            return forward
+        target, endpoint = forward.target, forward.endpoint
+        starter = self._starters.get(plan)
+        if starter is None:
+            starter = self._starters[plan] = Starter(self._reactor, plan, target)
+        self._byTarget[target] = starter
+        assert not isinstance(endpoint, UDPService)
+        made = DemandEndpoint(self._reactor, endpoint, starter)
+        return replace(forward, endpoint=made)
+
+    def keep(self, forwards: Iterable[Forward]) -> None:
+        """Stop the services that are none of these any more."""
+        kept = {each.demand for each in forwards}
+        for plan in [each for each in self._starters if each not in kept]:
+            self._starters.pop(plan).close()
+
+    def visitorConnected(self, visit: Visit) -> None:
+        starter = self._byTarget.get(visit.target)
+        if starter is not None:
+            self._visits[visit] = starter
+            starter.visited()
+
+    def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
+        starter = self._visits.pop(visit, None)
+        if starter is not None:
+            starter.left()
+
+    def stop(self) -> Deferred[Any]:
+        """
+        Stop all services that were started here.
+
+        @return: Fires when they have ended.
+        """
+        return DeferredList([each.close() for each in self._starters.values()])
