@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
 
@@ -55,7 +56,7 @@ class StarterTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = _Reactor()
-        self.patch(command.os, "killpg", self._signal)
+        self.patch(os, "killpg", self._signal)
         self.sent: list[bytes] = []
 
     def _signal(self, leader: int, number: int) -> None:

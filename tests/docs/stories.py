@@ -193,6 +193,7 @@ STORIES: dict[str, Story] = {
     ),
     # No visitor is sent to a service before its first check.
     "docs/howto/several.rst": Story(before=(*_TOKEN, _TOKENS), unvisited=("--health",)),
+    "docs/howto/start.rst": Story(before=(_SERVER,)),
     # Port 4040 may be somebody else's.
     "docs/howto/inspect.rst": Story(
         before=(_SERVER,), replace={" --inspect": " --inspect=localhost:0"}
@@ -250,6 +251,13 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     "docs/tutorial.rst": {
         "python3 -m venv": _BY_CI,
         ".venv/bin/pip": _BY_CI,
+    },
+    "docs/howto/start.rst": {
+        "tristunnel tcp 25565": "there is no Docker, and no such container",
+        "tristunnel http 3000": "there is no such unit of systemd",
+        "tristunnel tcp nas:22": "there is no machine that sleeps",
+        "tristunnel tcp 192.168.2.9:22": "there is no machine that sleeps",
+        "tristunnel client": "there are no such programs",
     },
     "docs/install.rst": {
         "python3 -m venv": _BY_CI,
