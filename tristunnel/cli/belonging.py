@@ -15,18 +15,21 @@ from tristunnel.cluster.siblings import SiblingWays
 from tristunnel.dataplane.poller import pollerOf
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import DIALECTS
+from tristunnel.names.site import NameSite
 from tristunnel.processes.membership import Membership
 from tristunnel.processes.passing import Passing
 from tristunnel.processes.ports import VisitorsPorts
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.elsewhere import PageOwners
+from tristunnel.server.names import NamesPortProtocol
+from tristunnel.server.sorting import SortingFactory
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.siblings import Siblings
 from tristunnel.service.visiting import Visiting
 from tristunnel.util.members import memberMark
 
-__all__ = ["AT_ONCE", "serveAsMember", "shareClients"]
+__all__ = ["AT_ONCE", "passNames", "serveAsMember", "shareClients"]
 
 AT_ONCE = 0.05
 """Seconds in which clients come that the others are told of together."""
@@ -39,7 +42,7 @@ def serveAsMember(
     detectors: Sequence[ProtocolDetectorFactory],
     limiters: Sequence[PreauthLimiter],
     reload: Callable[[], object],
-    cluster: ClusterService | None = None,
+    cluster: ClusterService | None,
 ) -> Deferred[None]:
     """
     Have a server pass what is not its own, and take what is.
@@ -69,7 +72,7 @@ def serveAsMember(
         siblings.publish(name, limiter.failedElsewhere)
     siblings.publish("reload", reload)
     service = sessions.service
-    ports = VisitorsPorts(membership)
+    kept = VisitorsPorts(membership)
     ways = SiblingWays(
         poller,
         membership,
@@ -77,7 +80,7 @@ def serveAsMember(
         lambda: siblings.passed.update(("visitor",)),
     )
     if cluster is None:
-        ports.serveFor(service.listeners.values())
+        kept.serveFor(service.listeners.values())
         entries = Entries(
             reactor,
             membership.book,
@@ -89,24 +92,51 @@ def serveAsMember(
             service.here,
             ways,
             service.hosts,
-            kept=ports,
+            kept=kept,
         )
+        entries.near = ways.otherThanThis
         service.kept = entries
         siblings.publish("leaving", entries.memberLeaves)
         knowing = entries.begin()
     else:
-        cluster.isBeside(ways, ports)
+        cluster.isBeside(ways, kept)
         knowing = succeed(None)
     sessions.visiting = Visiting(poller, membership, siblings)
     sessions.visiting.dialler = sessions.dialler
-    sessions.passing = Passing(poller, membership, detectors[0], siblings.passed)
+    passing = Passing(poller, membership, detectors[0], siblings.passed)
+    sessions.passing = passing
     sessions.service.tickets.mark = memberMark(membership.index)
     for dialect in DIALECTS.values():
         dialect.isMember(sessions, membership.index)
-    owners = PageOwners(sessions.passing, membership.index, membership.count)
+    owners = PageOwners(passing, membership.index, membership.count)
     for each in detectors:
         each.elsewhere = owners
     return knowing
+
+
+def passNames(
+    sessions: TunnelServerFactory, hosts: NameSite, ports: Sequence[Any]
+) -> None:
+    """
+    Have whole connections passed that are for a name of another process, as long as
+    nobody has answered them.
+
+    @param hosts: Serves names over HTTP.
+    @param ports: What serves the ports, in the same order in all processes.
+    """
+    passing = sessions.passing
+    assert passing is not None
+    plain = ProtocolDetectorFactory(
+        sessions.reactor,
+        [NamesPortProtocol(hosts, False)],
+        sessions.service.observer,
+        sessions.handshakeTimeout,
+    )
+    passing.ports = [plain, *ports]
+    hosts.passOn = partial(passing.passOn, 0)
+    for index, each in enumerate(ports, 1):
+        if isinstance(each, SortingFactory):
+            each.passOn = partial(passing.passOn, index)  # type: ignore[method-assign]
 
 
 def _obeyOnce(reactor: Any, membership: Membership) -> None:

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from tristunnel.auth.tokens import LOOK_INTERVAL, TokenFile
-from tristunnel.cli.belonging import serveAsMember
+from tristunnel.cli.belonging import passNames, serveAsMember
 from tristunnel.cli.demo import Demo
 from tristunnel.cli.name_serving import ChallengePage, NameServing
 from tristunnel.cluster.service import ClusterService
@@ -144,7 +144,7 @@ class Serving(MultiService):
         if options["direct-udp"]:
             self._sessions.paths = ServerPaths(reactor, offset=self._index)
         self._server = self._makeServer()
-        signals = ReloadSignalService(reactor, log, self._reloadLater)
+        signals = ReloadSignalService(reactor, log, lambda: self._reload.reloadLater())
         signals.setServiceParent(self)
         self._server.setServiceParent(self)
         self._tunnels.nodes = nodes = [
@@ -211,9 +211,6 @@ class Serving(MultiService):
         paths += [options["certificate"], options["visitor-certificate"]]
         known = [path for path in paths if path]
         CertificateWatch(self._reactor, hooks, known).setServiceParent(self)
-
-    def _reloadLater(self) -> None:
-        self._reload.reloadLater()
 
     def _makeTunnels(self) -> TunnelService:
         options = self._options
@@ -392,9 +389,10 @@ class Serving(MultiService):
                 # The first port is one for clients.
                 [*self._naming.detectors, *(each for _, each in ports)],
                 self._limiters,
-                self._reloadLater,
+                lambda: self._reload.reloadLater(),
                 self._cluster,
             )
+            passNames(sessions, hosts, [factory for _, factory in named])
         return [*named, *ports]
 
     def _makeGate(self) -> VisitorGate:

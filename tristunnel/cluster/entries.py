@@ -177,6 +177,8 @@ class Entries(RecalledPorts):
     @ivar unbound: Ports that cannot be had here.
     @ivar opensPort: Whether this member opens the port of a tunnel, by its record;
         others of the same machine open the rest.
+    @ivar near: Which other process of this machine a member is, by its name; C{None}
+        for one that connections cannot be passed to.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -202,6 +204,7 @@ class Entries(RecalledPorts):
         self._here = here
         self._hosts = hosts
         self.kept = kept or PortsKept()
+        self.near: Callable[[str], int | None] = lambda member: None
         self.opensPort: Callable[[TunnelRecord], bool] = lambda record: True
         self._tunnels: Grouped[tuple[Tunnel, MemberSide]] = Grouped(
             lambda known: known[1].record.lease
@@ -293,6 +296,7 @@ class Entries(RecalledPorts):
             changed = getattr(known[0].listener, "changed", None)
             if changed is not None:
                 changed(wanted)
+            self._passTo(known[0].listener, record)
         else:
             await self._openOnce(record, wanted)
 
@@ -385,9 +389,16 @@ class Entries(RecalledPorts):
             else:
                 break
         tunnel.listener = listener
+        self._passTo(listener, record)
         self.kept.keep(record.id, record.lease, listener)
         self.unbound.discard(record.address)
         self._tunnels[record.id] = tunnel, side
+
+    def _passTo(self, listener: Any, record: TunnelRecord) -> None:
+        """Say which other process may have the connections for a name."""
+        route = getattr(listener, "route", None)
+        if route is not None:
+            route.member = self.near(record.place.member)
 
     # PortsKept
 
@@ -434,6 +445,8 @@ class Entries(RecalledPorts):
         for tunnel, side in self._tunnels.values():
             if side.record.place.member == member:
                 tunnel.leaveSoon()
+                if (route := getattr(tunnel.listener, "route", None)) is not None:
+                    route.member = None
 
     async def recall(self, tunnel: str) -> None:
         """A tunnel comes to this member, and has its port itself from now on."""

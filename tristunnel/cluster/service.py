@@ -198,6 +198,7 @@ class ClusterService(Service):
             return crc32(record.id.encode()) % membership.count == membership.index
 
         entries.opensPort = isMine
+        entries.near = near.otherThanThis
 
         def changed(change: Change) -> None:
             if change.kind == "closed":

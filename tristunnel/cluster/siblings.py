@@ -47,6 +47,11 @@ class SiblingWays:
         self.indexOf: Callable[[str], int | None] = int
         membership.answers["visitor"] = self._came
 
+    def otherThanThis(self, member: str) -> int | None:
+        """Which other process of this machine a member is, if it is one."""
+        index = self.indexOf(member)
+        return None if index == self._membership.index else index
+
     async def wayTo(self, record: TunnelRecord, visitor: str, host: str) -> Any:
         """
         Lead a visitor to the process that has a tunnel's client.

@@ -67,6 +67,8 @@ class NameSite:
     @ivar gate: Decides on requests for tunnels whose owners ask visitors for more.
     @ivar idle: Connections that have nothing to do, the oldest first.
     @ivar mostIdle: How many of those there may be.
+    @ivar passOn: Lets another process have a connection, with what was read of it, and
+        says whether it has.
     """
 
     def __init__(self, reactor: Any, names: PublicNames) -> None:
@@ -79,6 +81,22 @@ class NameSite:
         self.gate: Gate = Closed()
         self.idle: OrderedDict[Any, None] = OrderedDict()
         self.mostIdle = max(16, min(MOST_IDLE, RESERVE.size))
+        self.passOn: Callable[[Any, int, bytes], bool] = lambda *passed: False
+
+    def passes(self, exchange: Exchange, transport: Any, first: bytes | None) -> bool:
+        """
+        Let another process that has a tunnel have the whole connection, which logs it.
+
+        @param first: All that has come; C{None} if a service has some of it.
+        @return: Whether it has.
+        """
+        route = exchange.route
+        return (
+            route is not None
+            and route.member is not None
+            and first is not None
+            and self.passOn(transport, route.member, first)
+        )
 
     def received(self, exchange: Exchange) -> tuple[int, bytes] | None:
         """

@@ -30,6 +30,8 @@ class Route:
     @ivar rules: What is changed in the heads of its requests.
     @ivar gate: What is asked of those who make them, which its owner may change;
         C{None} for nothing.
+    @ivar member: Which other process of this machine has the tunnel, so that whole
+        connections may be passed to it; C{None} for none.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class Route:
     arrived: Callable[[End, str], None]
     rules: HeadRules = UNCHANGED
     gate: GateRules | None = None
+    member: int | None = None
 
     def covers(self, path: str) -> bool:
         """Whether a path is this one or below it."""

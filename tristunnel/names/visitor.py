@@ -153,8 +153,6 @@ class VisitorConnection(Protocol):
                 run.abandon(TunnelError("reset", "the visitor has left"))
         self._logged(0 if self._through else 499)
 
-    # Time
-
     def _late(self) -> None:
         """The head of a request has not come in time."""
         if self._requests.isBetween:
@@ -229,9 +227,11 @@ class VisitorConnection(Protocol):
         exchange = Exchange(
             head, hostOf(head.host), self._origins.of(head), site.seconds()
         )
-        self._exchange = exchange
         exchange.keepAlive = head.keepAlive and not site.names.isLeaving
         own = site.received(exchange)
+        if own is None and site.passes(exchange, self.transport, self._requests.first):
+            return
+        self._exchange = exchange
         if own is not None:
             self._answer(*own)
         elif exchange.route is not None and exchange.route.gate is None:

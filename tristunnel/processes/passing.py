@@ -108,6 +108,8 @@ class Passing:
     @param membership: The other members.
     @param factory: Makes the protocol for a connection of theirs.
     @param passed: Counts those that were passed, by what they are.
+
+    @ivar ports: What else makes protocols, in the same order in all members.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -123,6 +125,7 @@ class Passing:
         self._poller = poller
         self._membership = membership
         self._factory = factory
+        self.ports: list[Any] = []
         membership.answers["pass"] = self._take
 
     def mayPass(self, transport: Any) -> bool:
@@ -140,7 +143,33 @@ class Passing:
         owner = memberIn(ticket, self._membership.count)
         return None if owner == self._membership.index else owner
 
-    def give(self, kind: str, transport: Any, began: bytes, member: int) -> None:
+    def passOn(
+        self, port: int, transport: Any, member: int, began: bytes = b""
+    ) -> bool:
+        """
+        Pass a connection without TLS, if that can be.
+
+        @param port: Which of L{ports} serves it there.
+        @param began: What was taken of it.
+        @return: Whether it is gone.
+        """
+        if not (
+            isinstance(transport, SocketTransport)
+            and self.mayPass(transport)
+            and not ISSLTransport.providedBy(transport)
+            and member in self._membership.siblings
+        ):
+            return False
+        transport.peek(0)
+        try:
+            self.give("name", transport, began, member, port)
+        except TunnelError as refusal:
+            self._log.warn("A connection was lost: {refusal}", refusal=refusal)
+        return True
+
+    def give(
+        self, kind: str, transport: Any, began: bytes, member: int, port: int = -1
+    ) -> None:
         """
         Pass a connection. Its protocol is told of its end.
 
@@ -148,6 +177,7 @@ class Passing:
         @param transport: One that L{mayPass}.
         @param began: What was read of it.
         @param member: Whose it is.
+        @param port: Which of L{ports} serves it there; -1 for what clients come to.
         @raise TunnelError: If that member is not there, or takes no more.
         """
         below = socketBelow(transport)
@@ -160,7 +190,7 @@ class Passing:
             b"" if certificate is None else dump_certificate(FILETYPE_ASN1, certificate)
         )
         mine = self._ofTLS(below) if secure else below.giveAway()
-        head = [_written(peer), _written(host), secure, len(shown)]
+        head = [_written(peer), _written(host), secure, len(shown), port]
         try:
             link.tell("pass", head, shown + began, [mine])
         finally:
@@ -186,7 +216,7 @@ class Passing:
         return theirs
 
     def _take(
-        self, asker: Asker, peer: Any, host: Any, secure: bool, shown: int
+        self, asker: Asker, peer: Any, host: Any, secure: bool, shown: int, port: int
     ) -> None:
         """Another member passes a connection."""
         message = asker.message
@@ -199,7 +229,8 @@ class Passing:
             RESERVE.checkSession()
             address = _read(peer)
             connection.setblocking(False)
-            protocol = self._factory.buildProtocol(address)
+            factory = self._factory if port < 0 else self.ports[port]
+            protocol = factory.buildProtocol(address)
             transport = PassedTransport(
                 self._poller,
                 connection,
@@ -209,6 +240,7 @@ class Passing:
                 secure,
                 message.data[:shown],
             )
+            transport.takesTLS = not secure and len(message.data) == shown
             transport.begin()
         except (TunnelError, OSError) as problem:
             self._log.warn(

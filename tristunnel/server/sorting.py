@@ -61,7 +61,17 @@ class Sorting(Peeking):
 
     def giveTo(self, route: Route) -> None:
         """Let a tunnel have the connection."""
-        self.handOn(self.arrivingAt(route))
+        if not self.passOn(route):
+            self.handOn(self.arrivingAt(route))
+
+    def passOn(self, route: Route) -> bool:
+        """
+        Let another process have the connection, if that one has the tunnel.
+
+        @return: Whether it has.
+        """
+        member = route.member
+        return member is not None and self._parent.passOn(self.transport, member)
 
     def arrivingAt(self, route: Route) -> Arriving:
         """Make what has a connection arrive at a tunnel, as this visitor's."""
@@ -177,6 +187,16 @@ class SortingFactory(ServerFactory):
     timeout: float
     proxied: bool
     sorting: ClassVar[type[Sorting]]
+
+    def passOn(self, transport: Any, member: int) -> bool:
+        """
+        Let another process have a connection of which nothing was taken; to be
+        replaced where there are others.
+
+        @param member: Which one.
+        @return: Whether it has it.
+        """
+        return False
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """Wait for the first bytes, if there is room for one more."""

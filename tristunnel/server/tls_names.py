@@ -194,11 +194,16 @@ class _Sorting(Sorting):
             self.handOver(made.buildProtocol(self._address))
         elif route is not None:
             self.giveTo(route)
-        else:
+        elif not self._isElsewhere(name):
             served = parent.own if parent.isOwn(name) else parent.visitors
             creator = served.certificates.creatorFor(name)
             secure = serverTLSFactory(creator, served.factory)
             self.handOn(secure.buildProtocol(self._address))
+
+    def _isElsewhere(self, name: str) -> bool:
+        """Whether another process has a web site, and its visitor before TLS begins."""
+        web = self._parent.table.find("http", name) if name else None
+        return web is not None and self.passOn(web)
 
 
 @dataclass(eq=False)
