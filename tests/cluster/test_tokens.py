@@ -21,10 +21,21 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.permissions import GrantedName, Permissions, RefusedWithReason
 from tristunnel.model.record import TokenRecord
-from tristunnel.service.invitations import Invitations
+from tristunnel.service.invitations import Invitations, ServerPlace
+from tristunnel.wire.invitation import Invitation
 
 NOW = 1_900_000_000.0
 NONCE = "n" * 22
+
+
+class Place(ServerPlace):
+    """Where clients reach a server."""
+
+    def __init__(self) -> None:
+        super().__init__("t.example", 9000, "")
+
+    def invitation(self, code: str) -> Invitation:
+        return Invitation("t.example", 9000, bytes(16), code)
 
 
 class Member:
@@ -233,6 +244,21 @@ class SharedTokensTests(SynchronousTestCase):
         )
         self.assertEqual(error.code.name, "invitation-used")
         self.assertEqual(self.one.tokens(), self.other.tokens())
+
+    def test_first(self) -> None:
+        """Of servers without tokens one invites the first client, once all agree."""
+        made: list[Any] = []
+        for member in self.members:
+            member.invitations.place = Place()
+            met = member.shared.whenMet()
+            self.assertNoResult(met)
+            member.meet()
+            self.successResultOf(met)
+            self.successResultOf(member.shared.whenMet())
+            made.append(member.invitations.first())
+            member.shared.look()
+        self.assertIsNotNone(made[0])
+        self.assertIsNone(made[1])
 
     def test_unknown(self) -> None:
         """What a later version writes is left alone."""

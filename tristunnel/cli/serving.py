@@ -521,7 +521,10 @@ class Serving(MultiService):
             _log.info("The dashboard is at {url}", url=url)
         warnIfSlow()
         # Last, where people look first.
-        self._invite()
+        if (shared := self._tunnels.invitations.shared) is None:
+            self._invite()
+        else:
+            shared.whenMet().addCallback(lambda met: self._invite())
         asked = options.get("credCheckers") or options["client-ca"]
         if not asked and not options["demo"]:
             _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")

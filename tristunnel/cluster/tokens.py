@@ -120,12 +120,23 @@ class SharedTokens:
         self._known: dict[str, Token] = {}
         self._seen: tuple[TokenFile, int] | None = None
         self._lock = DeferredLock()
+        self._isMet = False
+        self._waiting: list[Deferred[None]] = []
         self._trouble = ""
 
     def changed(self, change: Change) -> None:
         """Something has happened in the book."""
         if change.kind == "token":
             self._do(change.id)
+
+    def whenMet(self) -> Deferred[None]:
+        """Wait until the tokens of all servers are known here."""
+        met: Deferred[None] = Deferred()
+        if self._isMet:
+            met.callback(None)
+        else:
+            self._waiting.append(met)
+        return met
 
     def look(self) -> None:
         """Somebody may have changed the file."""
@@ -152,6 +163,11 @@ class SharedTokens:
         """
         if self._files:
             await self._lock.run(lambda: Deferred.fromCoroutine(self._meet(names)))
+        if not names:
+            self._isMet = True
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.callback(None)
 
     async def _meet(self, names: Sequence[str]) -> None:
         file = self._files[0]

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from tristunnel.auth.files import onlyWriter, readAtOnce, replaceFile
@@ -155,6 +156,9 @@ class _Shared(Protocol):
     def look(self) -> None:
         """Somebody may have changed the file."""
 
+    def whenMet(self) -> Deferred[None]:
+        """Wait until the tokens of all servers are known here."""
+
 
 class Invitations:
     """
@@ -207,14 +211,17 @@ class Invitations:
     def first(self) -> Invitation | None:
         """
         Invite the first client, while there is no token yet. An invitation that was
-        made so before, and not used, is void from now on.
+        made so before, and not used, is void from now on; of several servers one
+        invites.
 
         @return: C{None}, if there is a token.
         """
         file = self._file()
         file.follow()
+        now = self._now()
         if self.place is None or any(
-            each.digest and each.revoked is None for each in file.tokens()
+            each.isGiven(now) and (each.digest or self.shared is not None)
+            for each in file.tokens()
         ):
             return None
         permissions = Permissions()
