@@ -148,6 +148,9 @@ class ExposeTests(ExposeTestCase):
             ("timeout", float("inf")),
             ("insecure", "yes"),
             ("udp", 1),
+            ("standby", True),
+            ("standby", 4),
+            ("standby", -1),
         ):
             with self.assertRaises(tristunnel.TunnelError) as raised:
                 self.expose(self.port, **{option: value})

@@ -17,7 +17,7 @@ from tristunnel.connect.credentials import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.util.quantities import formatDuration, parseDuration
-from tristunnel.util.words import printableIn
+from tristunnel.util.words import plural, printableIn
 
 __all__ = ["addClusterCommands"]
 
@@ -163,5 +163,6 @@ async def _undrain(reactor: Any, options: Namespace) -> None:
 def _told(member: Mapping[str, Any]) -> str:
     text = f"member {member['member']} is {member['state']}"
     if member["state"] == "draining":
-        text += f": {member['clients']} clients and {member['streams']} streams left"
+        clients = plural(int(member["clients"]), "client")
+        text += f": {clients} and {plural(int(member['streams']), 'stream')} left"
     return text

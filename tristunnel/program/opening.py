@@ -18,6 +18,7 @@ from tristunnel.connect.address import ServerAddress, Trust, parseConnect
 from tristunnel.connect.credentials import TOKEN_VARIABLE
 from tristunnel.connect.route import connectOptionsBy
 from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.standby import MOST_STANDBYS
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.inspect.inspector import Inspector
@@ -93,6 +94,7 @@ class Wanted:
     @ivar port: The visitors' port, or 0 for any.
     @ivar udp: Whether the service is a UDP service.
     @ivar timeout: Seconds in which the tunnel is to be open.
+    @ivar standby: Other members of the server's cluster to be ready to take over.
     @ivar inspect: Where a page shows the latest requests, as C{--inspect} takes it;
         empty for nowhere.
     """
@@ -107,6 +109,7 @@ class Wanted:
     port: int = 0
     udp: bool = False
     timeout: float = TIMEOUT
+    standby: int = 0
     inspect: str = ""
 
     @classmethod
@@ -134,6 +137,8 @@ class Wanted:
         made = cls(**passed)
         if not (isfinite(made.timeout) and made.timeout > 0):
             raise badOption("timeout= takes a number of seconds greater than 0")
+        if not 0 <= made.standby <= MOST_STANDBYS:
+            raise badOption(f"standby= takes a number from 0 to {MOST_STANDBYS}")
         return made
 
     def forward(self, reactor: Any, endpoint: IStreamClientEndpoint | None) -> Forward:
@@ -253,6 +258,7 @@ class Opening(ClientObserver):
             reactor, address, [forward], credentials, self, grace=0.0
         )
         self._service.forGood = True
+        self._service.standby.count = wanted.standby
 
     @property
     def isFixed(self) -> bool:

@@ -33,6 +33,7 @@ class Options(TypedDict, total=False):
     port: int | None
     udp: bool | None
     timeout: float | None
+    standby: int | None
     inspect: str | None
     handler: Any
 
