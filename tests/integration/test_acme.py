@@ -9,7 +9,7 @@ import os
 import shutil
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -27,6 +27,13 @@ DOMAIN = "test.example"
 
 
 class ServedTests(TestCase):
+    """
+    A server and its certificates.
+
+    @cvar more: What else it is told.
+    """
+
+    more: ClassVar[tuple[str, ...]] = ()
     skip = needsPebble or (None if shutil.which("curl") else "curl is not installed")
     if not os.environ.get("TRISTUNNEL_LONG"):
         skip = "set TRISTUNNEL_LONG=1 to get certificates for real programs"
@@ -62,7 +69,7 @@ class ServedTests(TestCase):
             *("--domain", DOMAIN, "--hostname", DOMAIN),
             *("--state-dir", str(self.directory / "state"), "--no-dashboard"),
             *("--acme", "me@test.example", "--acme-directory", self.pebble.url),
-            *("--acme-ca", str(self.pebble.ca), *options),
+            *("--acme-ca", str(self.pebble.ca), *self.more, *options),
         )
 
     async def offer(self, port: int, *forwards: str) -> Program:
@@ -178,3 +185,9 @@ class ServedTests(TestCase):
         self.assertIn(b"CERTIFICATE", await deferToThread(look))
         said = await self.curl(port, "https://blog.test.example/", "--insecure")
         self.assertEqual(said, "from home")
+
+
+class SeveralProcessesTests(ServedTests):
+    """The same with two processes, of which one orders and both answer."""
+
+    more = ("--processes", "2")
