@@ -6,13 +6,13 @@ that is made of all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from tristunnel.util.words import age, amount, count, rate
 
-__all__ = ["Part", "Row", "joined", "refusalRows", "totalsOf"]
+__all__ = ["Part", "Row", "joined", "memberRow", "refusalRows", "totalsOf"]
 
 Row = dict[str, str]
 """One line of a table, or one event: text by name; C{id} is always there."""
@@ -123,3 +123,23 @@ def refusalRows(part: Part) -> list[Row]:
         }
         for who, code, n in part["refusals"]
     ]
+
+
+def memberRow(member: Mapping[str, Any]) -> Row:
+    """Make the row of a member of the cluster, of what it says of itself."""
+    name, state = str(member["member"]), str(member["state"])
+    if member.get("engine") == "away":
+        state += ", without the book"
+    seconds = member.get("seconds")
+    return {
+        "id": f"member:{name}",
+        "name": name,
+        "state": state,
+        "address": str(member.get("clientAddress") or member.get("address", "")),
+        "version": str(member.get("version", "")),
+        **{
+            key: str(member.get(key, ""))
+            for key in ("clients", "tunnels", "streams", "load")
+        },
+        "up": "" if seconds is None else age(float(seconds)),
+    }

@@ -23,7 +23,14 @@ from tristunnel.dashboard.certificates import (
 )
 from tristunnel.dashboard.events import ServerEvents, titleOf
 from tristunnel.dashboard.history import KEPT, SPANS, RateHistory, Series, path, top
-from tristunnel.dashboard.parts import Part, Row, joined, refusalRows, totalsOf
+from tristunnel.dashboard.parts import (
+    Part,
+    Row,
+    joined,
+    memberRow,
+    refusalRows,
+    totalsOf,
+)
 from tristunnel.service.counters import RateMeter
 from tristunnel.service.listing import mayEnd
 from tristunnel.service.rights import isAdmin
@@ -53,6 +60,7 @@ SLOTS: dict[str, str] = {
     "visitors": "id from title state rateIn rateOut bytesIn bytesOut age end endLink",
     "access": "id service owner to from uses left end endLink",
     "certificates": "id names since left next trouble",
+    "members": "id name state address version clients tunnels streams load up",
     "tokens": "id name state may sessions end endLink",
     "refusals": "id who code count",
     "events": "id time datetime kind text times",
@@ -174,9 +182,14 @@ class Board:
         }
         if missing:
             notes["tunnels"] = " ".join(filter(None, (missing, notes.get("tunnels"))))
+        members: list[Row] = []
+        if self.service.cluster is not None and self.seesAll(caller):
+            found = await self.service.cluster.describe(caller)
+            members = [memberRow(each) for each in found[:SHOWN]]
+        lists = {**part["lists"], "refusals": refusalRows(part), "members": members}
         return {
             "totals": totalsOf(part) | _graph(part["graph"]),
-            "lists": {**part["lists"], "refusals": refusalRows(part)},
+            "lists": lists,
             "notes": dict.fromkeys(SLOTS, "") | notes,
         }
 
