@@ -181,3 +181,16 @@ class VisitTests(LoopbackTestCase):
         visitor.abort()
         run = await self.told.arrivals.get()
         self.assertIsNone(run.lost)
+
+    async def test_meanwhile(self) -> None:
+        """Whoever finds it up has it not started once more, and it still ends."""
+        port = await self.open(idle=0.05)
+        visitors = [await self.visit(port) for _ in range(5)]
+        for each in visitors:
+            each.say(b"hello")
+        for each in visitors:
+            await each.has(5)
+        self.assertEqual(len(self.told.talks), 1)
+        for each in visitors:
+            each.close()
+        await self.told.talks[0].ended()

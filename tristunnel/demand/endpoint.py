@@ -124,7 +124,6 @@ class DemandEndpoint:
 
     def _look(self) -> None:
         self._later = None
-        self.starter.begin()
         if self.starter.isStopping:
             self._lookLater()
             return
@@ -150,8 +149,11 @@ class DemandEndpoint:
 
     def _notFound(self, failure: Failure) -> None:
         starter = self.starter
-        if not starter.problem and starter.isLate:
+        self._isKnown = False
+        if starter.isLate:
             starter.failed(f"it accepts no connections: {failure.getErrorMessage()}")
+        else:
+            starter.begin()
         if not starter.problem:
             self._lookLater()
             return

@@ -69,8 +69,8 @@ class Starter:
 
     @property
     def isLate(self) -> bool:
-        """Whether it has had time enough to start."""
-        return bool(self._reactor.seconds() >= self._until)
+        """Whether it is being started, and has had time enough."""
+        return 0 < self._until <= self._reactor.seconds()
 
     # Starting
 
