@@ -114,6 +114,38 @@ class TokensOfMachinesTests(ProcessTestCase):
         for number in (1, 2):
             self.assertIn("revoked", await self.refused(number, token))
 
+    async def test_access(self) -> None:
+        """Access for three sessions is good for three, wherever they begin."""
+        admin = await self.begin()
+        (self.directory / "admin").write_text(admin)
+        (self.directory / "admin").chmod(0o600)
+        await deferLater(self.reactor, 3.5)
+        client = self.start(
+            "tunnel-client",
+            *("--connect", f"tcp:{self.places[1]}", "--forward", "web=127.0.0.1:9"),
+            *("--token-file", str(self.directory / "admin"), "--private"),
+        )
+        await client.says("web")
+        asked = ("grantAccess", "service=web", "ttl=600", "uses=3")
+        uri = str(await self.asked(1, admin, *asked))
+        programs = []
+        for number in range(6):
+            place = self.places[1 + number % 2]
+            here = uri.replace(self.places[1], place)
+            programs.append(
+                self.start(
+                    "tunnel-access",
+                    *("--listen", "tcp:0:interface=127.0.0.1"),
+                    *("--state-dir", str(self.directory / f"access-{number}")),
+                    environment={"TRISTUNNEL_ACCESS": here},
+                )
+            )
+        # Who is refused ends.
+        while [each.status for each in programs].count(1) < 3:
+            await deferLater(self.reactor, 0.1)
+        await deferLater(self.reactor, 2.0)
+        self.assertEqual([each.status for each in programs].count(None), 3)
+
     async def test_edited(self) -> None:
         """What C{tristunnel token} does at one machine counts at the other in time."""
         admin = await self.begin()
