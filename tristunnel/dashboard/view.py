@@ -158,6 +158,10 @@ class Board:
             the graph looks back.
         """
         parts = [self.part(caller, span)]
+        cluster, describing = self.service.cluster, None
+        if cluster is not None and self.seesAll(caller):
+            # At the same time: a member that is lost costs its patience once.
+            describing = cluster.describe(caller)
         siblings, missing = self.service.siblings, ""
         if siblings is not None:
             others = await siblings.gather("dashboard", caller, span)
@@ -182,10 +186,8 @@ class Board:
         }
         if missing:
             notes["tunnels"] = " ".join(filter(None, (missing, notes.get("tunnels"))))
-        members: list[Row] = []
-        if self.service.cluster is not None and self.seesAll(caller):
-            found = await self.service.cluster.describe(caller)
-            members = [memberRow(each) for each in found[:SHOWN]]
+        found = [] if describing is None else await describing
+        members = [memberRow(each) for each in found[:SHOWN]]
         lists = {**part["lists"], "refusals": refusalRows(part), "members": members}
         return {
             "totals": totalsOf(part) | _graph(part["graph"]),
