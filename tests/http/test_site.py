@@ -247,15 +247,46 @@ class UnreadTests(MemoryTestCase):
 
         self.taken = taken
 
+    def turns(self) -> None:
+        """Answer all that is answered before anything is taken."""
+        self.clock.advance(0)
+
+    def test_turns(self) -> None:
+        """Pipelined requests of several visitors are answered by turns."""
+        order: list[object] = []
+        page = Page()
+        page.render_GET = lambda request: order.append(request.channel) or b""  # type: ignore[func-returns-value,method-assign]
+        self.site.resource = page
+        one = self.channel
+        self.send(self.GET * 3)
+        self.assertEqual(order, [one])
+        self.assertEqual(self.transport.producerState, "paused")
+        self.visit()
+        two = self.channel
+        self.send(self.GET * 3)
+        self.assertEqual(order, [one, two])
+        self.clock.advance(0)
+        self.assertEqual(order, [one, two] * 3)
+        self.assertEqual(self.transport.producerState, "producing")
+        one.connectionLost(Failure(ConnectionDone()))
+
+    def test_leaves(self) -> None:
+        """Nothing is left of a visitor who goes between its requests."""
+        self.send(self.GET * 3)
+        self.channel.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_pipelined(self) -> None:
         """An answer not taken keeps the next requests waiting, and none is lost."""
         self.send(self.GET * 200)
+        self.turns()
         self.assertLess(len(self.transport.value()), 65536 + 20_000)
         self.assertEqual(self.transport.producerState, "paused")
         count = 0
         while self.transport.value():
             count += self.transport.value().count(b"HTTP/1.1 200")
             self.taken()
+            self.turns()
         self.assertEqual(count, 200)
         self.assertEqual(self.transport.producerState, "producing")
         self.assertFalse(self.transport.disconnecting)
@@ -273,6 +304,7 @@ class UnreadTests(MemoryTestCase):
         for last in (b"", *self.LAST):
             self.visit()
             self.send(self.GET * 200 + last)
+            self.turns()
             self.clock.advance(29)
             self.assertFalse(self.transport.disconnected)
             self.clock.advance(1)

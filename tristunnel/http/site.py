@@ -177,6 +177,7 @@ class LimitedChannel(HTTPChannel):
     _deadline: IDelayedCall | None = None
     _writing: WriteDeadline | None = None
     _asking: Deferred[object] | None = None
+    _turn: IDelayedCall | None = None
     _continues = False
 
     def dataReceived(self, data: bytes) -> None:
@@ -269,11 +270,22 @@ class LimitedChannel(HTTPChannel):
                 self.pending.again()
             except TunnelError:
                 self.persistent = False
-        if self._waitingForTransport:
-            # Twisted stops asking the kernel here, but goes on with what it has
-            # read: hundreds of requests, each with an answer to hold.
+        behind = self.persistent and (self._buffer or any(self._dataBuffer))
+        if self._waitingForTransport or behind:
+            # Twisted goes on with what it has read: hundreds of requests, each
+            # with an answer to hold, while everybody else waits.
             self._pauseReading()
+        if behind and self._turn is None:
+            self._turn = self.callLater(0, self._nextTurn)
         super().requestDone(request)
+        if self._turn is not None:
+            # Twisted has let the kernel read again.
+            self._pauseReading()
+
+    def _nextTurn(self) -> None:
+        """Take the next pipelined request, now that others have had their turn."""
+        self._turn = None
+        self._readOn()
 
     # What the visitor does not take
 
@@ -298,7 +310,8 @@ class LimitedChannel(HTTPChannel):
         self._networkProducer.pauseProducing()
 
     def _readOn(self) -> None:
-        if self._asking is not None or self._waitingForTransport:
+        waits = self._asking is not None or self._turn is not None
+        if waits or self._waitingForTransport:
             self._networkProducer.pauseProducing()
         elif self.paused:
             self.paused = False
@@ -311,6 +324,7 @@ class LimitedChannel(HTTPChannel):
             return
         self._closing = True
         self._stopClock()
+        self._stopTurn()
         self._stopWriting()
         self.setTimeout(None)
         network: Any = self._networkProducer
@@ -332,6 +346,7 @@ class LimitedChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stopClock()
+        self._stopTurn()
         self._stopWriting()
         self._releaseBody()
         if self._asking is not None:
@@ -402,6 +417,11 @@ class LimitedChannel(HTTPChannel):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stopTurn(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
 
     def _stopWriting(self) -> None:
         if self._writing is not None:
