@@ -45,9 +45,9 @@ class Member:
     @ivar isThere: Whether it runs, and hears of others.
     """
 
-    def __init__(self, path: Path, book: MemoryBook) -> None:
+    def __init__(self, path: Path, book: MemoryBook, clock: Clock) -> None:
         self.path, self.book = path, book
-        self.now = lambda: NOW
+        self.now = lambda: NOW + clock.seconds()
         self.isThere = True
         path.touch()
         self.start()
@@ -114,7 +114,9 @@ class SharedTokensTests(SynchronousTestCase):
         """Have so many members."""
         self.book = MemoryBook(self.clock)
         self.members = [
-            Member(self.directory / str(index), self.book.ofMember(str(index)))
+            Member(
+                self.directory / str(index), self.book.ofMember(str(index)), self.clock
+            )
             for index in range(number)
         ]
         self.one, self.other = self.members[:2]
@@ -135,7 +137,7 @@ class SharedTokensTests(SynchronousTestCase):
         token = self.create(self.one)
         self.assertEqual(self.other.login(token), b"laptop")
         # A server that comes later, too.
-        late = Member(self.directory / "late", self.book.ofMember("late"))
+        late = Member(self.directory / "late", self.book.ofMember("late"), self.clock)
         late.meet()
         self.assertEqual(late.tokens(), self.one.tokens())
         self.assertEqual(late.tokens()["laptop"].version, 1)
@@ -190,16 +192,28 @@ class SharedTokensTests(SynchronousTestCase):
         changed = Token("laptop", token.digest, Permissions(maxTunnels=3))
         self.other.path.write_text(formatToken(changed) + "\n")
         self.other.shared.look()
+        # An editor may write in two steps, and somebody make a mistake.
+        self.assertIsNone(self.one.tokens()["phone"].revoked)
+        with self.other.path.open("a") as file:
+            file.write("nonsense\n")
+        self.other.shared.look()
+        self.clock.advance(1)
+        self.other.shared.look()
+        self.assertIsNone(self.one.tokens()["phone"].revoked)
+        self.other.path.write_text(formatToken(changed) + "\n")
+        self.other.shared.look()
+        self.clock.advance(1)
+        self.other.shared.look()
         found = self.one.tokens()
         self.assertEqual(found["laptop"].permissions.maxTunnels, 3)
         self.assertEqual(found["laptop"].version, 2)
-        self.assertEqual(found["phone"].revoked, NOW)
+        self.assertEqual(found["phone"].revoked, NOW + 2)
         self.assertEqual(self.other.tokens(), found)
         # Nor does a line without it revoke the revocation.
         line = formatToken(found["phone"]).partition(', "revoked"')[0] + "}"
         self.other.path.write_text(f"{formatToken(found['laptop'])}\n{line}\n")
         self.other.shared.look()
-        self.assertEqual(self.other.tokens()["phone"].revoked, NOW)
+        self.assertEqual(self.other.tokens()["phone"].revoked, NOW + 2)
 
     def test_whileStopped(self) -> None:
         """So does what was written while that server was stopped."""
@@ -333,6 +347,8 @@ class SharedTokensTests(SynchronousTestCase):
                 each.book = book
             self.members[0].back()
         if member.isThere:
+            member.shared.look()
+            self.clock.advance(1)
             member.shared.look()
 
 

@@ -227,6 +227,15 @@ class TokenFile:
         }
 
     @property
+    def isWhole(self) -> bool:
+        """
+        Whether a line that is not there is gone on purpose: nobody is writing, and no
+        other one is broken.
+        """
+        isQuiet = abs(self._now() - self._changed) >= LOOK_INTERVAL
+        return isQuiet and not self._tokens.problemCount
+
+    @property
     def path(self) -> str:
         """The file."""
         return str(self._path)

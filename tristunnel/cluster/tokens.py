@@ -172,16 +172,19 @@ class SharedTokens:
     async def _meet(self, names: Sequence[str]) -> None:
         file = self._files[0]
         file.follow()
-        seen = file, file.loads
+        seen, isWhole = (file, file.loads), file.isWhole
         here = {token.name: token for token in file.tokens()}
         if names:
             records = [await self._book.findToken(name) for name in names]
         else:
             records = list(await self._book.tokens())
-            self._seen = seen
+            # What is missing now counts if it is still so in a while.
+            self._seen = seen if isWhole else None
         there = {each.name: each for each in records if each is not None}
         changes: list[tuple[Token | None, Token]] = []
         for name in names or {**here, **there, **self._known}:
+            if name in self._known and name not in here and not isWhole:
+                continue
             right = await self._settle(name, here.get(name), there.get(name))
             if right is not None and right != here.get(name):
                 changes.append((here.get(name), right))
