@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.cli.test_taps_processes import ProcessTestCase
 from tests.cluster.server import RedisServer
 from tests.support.processes import Program, freePort
 from tristunnel.auth.token_store import TokenStore
+from tristunnel.auth.tokens_format import Token
 from tristunnel.cli.call import CallFailed, ask, parseCommand
 from tristunnel.model.permissions import Permissions
 
@@ -59,6 +61,15 @@ class TokensOfMachinesTests(ProcessTestCase):
             return str(refusal)
         return ""
 
+    async def learns(
+        self, number: int, condition: Callable[[dict[str, Token]], bool]
+    ) -> None:
+        """Wait until the file of a machine says something."""
+        began = time.monotonic()
+        while not condition(TokenStore(self.file(number)).read().byName):
+            await deferLater(self.reactor, 0.01)
+        print(f"machine {number} knew after {time.monotonic() - began:.2f} s")
+
     async def begin(self) -> str:
         """
         Start both.
@@ -88,6 +99,7 @@ class TokensOfMachinesTests(ProcessTestCase):
         admin = await self.begin()
         made = await self.asked(1, admin, "createToken", "name=laptop")
         token = str(made["token"])
+        await self.learns(2, lambda tokens: "laptop" in tokens)
         self.assertEqual(await self.refused(2, token), "")
         (self.directory / "laptop").write_text(token)
         (self.directory / "laptop").chmod(0o600)
@@ -150,15 +162,9 @@ class TokensOfMachinesTests(ProcessTestCase):
         """What C{tristunnel token} does at one machine counts at the other in time."""
         admin = await self.begin()
         token = TokenStore(self.file(2)).create("phone", Permissions())
-        began = time.monotonic()
-        while "phone" not in TokenStore(self.file(1)).read().byName:
-            await deferLater(self.reactor, 0.02)
-        print(f"it was good elsewhere after {time.monotonic() - began:.2f} s")
+        await self.learns(1, lambda tokens: "phone" in tokens)
         self.assertEqual(await self.refused(1, token), "")
         TokenStore(self.file(1)).revoke("phone")
-        began = time.monotonic()
-        while TokenStore(self.file(2)).read().byName["phone"].revoked is None:
-            await deferLater(self.reactor, 0.02)
-        print(f"it was over elsewhere after {time.monotonic() - began:.2f} s")
+        await self.learns(2, lambda tokens: tokens["phone"].revoked is not None)
         self.assertIn("revoked", await self.refused(2, token))
         self.assertEqual(await self.refused(2, admin), "")
