@@ -173,6 +173,12 @@ STORIES: dict[str, Story] = {
             ),
         },
     ),
+    "docs/howto/visitors.rst": Story(
+        before=(*_TOKEN, f"{_TOKENS} --http tcp:80 --domain t.example.com"),
+        # The public DNS knows no such name.
+        unvisited=("http/blog",),
+        replace={"tls:t.example.com": "tls:localhost"},
+    ),
     "docs/certificates.rst": Story(
         before=_TOKEN,
         # Nobody is asked, who would have to find this machine in the public DNS.
