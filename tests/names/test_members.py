@@ -355,24 +355,38 @@ class TwoMachinesTests(Cases, NamesTestCase):
         secret = self.directory / "member"
         secret.write_text("a secret of the cluster")
         secret.chmod(0o600)
-        for host in self.hosts:
-            machine = self.start(
-                "tunnel",
-                *("--port", f"tcp:{self.ports['port']}:interface={host}"),
-                *("--interface", host, "--hostname", "t.example"),
-                *("--cluster", f"redis+unix:{self.redis.path}"),
-                *("--cluster-listen", f"tcp:{host}:{freePort() - 1}"),
-                *("--processes", str(self.processes)),
-                *("--cluster-token-file", str(secret)),
-                *("--state-dir", str(self.directory / host)),
-                *self.options(host),
-            )
-            for line in ("Listening for clients on", "The cluster's book is there"):
-                since = 0
-                for _ in range(self.processes):
-                    since = await self._line(machine, line, since)
+        self.machines = [await self.machine(host) for host in self.hosts]
         # For the grace of an engine that is new.
         await deferLater(self.reactor, 3.5)
+
+    async def machine(self, host: str) -> Program:
+        """Start a server."""
+        machine = self.start(
+            "tunnel",
+            *("--port", f"tcp:{self.ports['port']}:interface={host}"),
+            *("--interface", host, "--hostname", "t.example"),
+            *("--cluster", f"redis+unix:{self.redis.path}"),
+            *("--cluster-listen", f"tcp:{host}:{freePort() - 1}"),
+            *("--processes", str(self.processes)),
+            *("--cluster-token-file", str(self.directory / "member")),
+            *("--state-dir", str(self.directory / host)),
+            *self.options(host),
+        )
+        for line in ("Listening for clients on", "The cluster's book is there"):
+            since = 0
+            for _ in range(self.processes):
+                since = await self._line(machine, line, since)
+        return machine
+
+    async def test_restarted(self) -> None:
+        """A machine that is started again knows the names before it listens."""
+        await self.begin()
+        await self.offering("0")
+        await self.machines[1].kill()
+        await self.machine(self.hosts[1])
+        wanted = [("web0.t.example", "/")]
+        answers = await self.visits(False, self.hosts[1], wanted)
+        self.assertEqual([status for status, _ in answers], [200])
 
     async def atMembers(self) -> int:
         return self.offered

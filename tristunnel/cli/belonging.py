@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.service import ClusterService
@@ -100,7 +100,7 @@ def serveAsMember(
         knowing = entries.begin()
     else:
         cluster.isBeside(ways, kept)
-        knowing = succeed(None)
+        knowing = cluster.knowing
     sessions.visiting = Visiting(poller, membership, siblings)
     sessions.visiting.dialler = sessions.dialler
     passing = Passing(poller, membership, detectors[0], siblings.passed)

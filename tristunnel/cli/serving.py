@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
@@ -177,10 +177,7 @@ class Serving(MultiService):
 
     def _begun(self) -> None:
         """The server's service has been started."""
-        if self._knowing is None:
-            self._running(None)
-        else:
-            self._knowing.addCallback(self._running)
+        (self._knowing or succeed(None)).addCallback(self._running)
 
     def _running(self, result: None) -> None:
         """All ports are open."""
@@ -227,7 +224,7 @@ class Serving(MultiService):
         if self._membership is not None:
             made.processes = made.siblings = Siblings(self._membership)
         if self._cluster is not None:
-            self._cluster.serve(made)
+            self._knowing = self._cluster.serve(made)
         made.policies.countries = options.countries
         if made.siblings is not None:
             limits = limitedTogether(self._reactor, made.siblings, made.rights)

@@ -214,6 +214,7 @@ class Entries(RecalledPorts):
         self._work: set[Deferred[None]] = set()
         self._observer = ServerObserver()
         self._stopped = False
+        self._known: Deferred[None] | None = None
 
     @returnsDeferred
     async def begin(self) -> None:
@@ -245,6 +246,23 @@ class Entries(RecalledPorts):
             self._look(tunnel, RETOLD)
         for record in records:
             await self._follow(record)
+        known, self._known = self._known, None
+        if known is not None:
+            known.callback(None)
+
+    def known(self, seconds: float) -> Deferred[None]:
+        """
+        Wait until all is open here that the book says is open elsewhere, once.
+
+        @param seconds: For so long at most: the book may be away.
+        """
+        known: Deferred[None] = Deferred()
+        self._known = known
+
+        def late(result: object, seconds: float) -> None:
+            self._known = None
+
+        return known.addTimeout(seconds, self.reactor, late)
 
     def _look(self, tunnel: str, seconds: float = 0.0) -> None:
         async def look() -> None:

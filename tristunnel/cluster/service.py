@@ -36,6 +36,10 @@ from tristunnel.util.process import Drain
 
 __all__ = ["PORTS", "ClusterService", "ClusterSettings"]
 
+KNOWING = 3.0
+"""Seconds for which a server waits for the book before it listens; without the book it
+serves what is its own."""
+
 PORTS = ("tcp", "tls", "udp")
 """Listeners whose ports every machine opens."""
 
@@ -95,10 +99,13 @@ class ClusterService(Service):
 
     @ivar book: The book.
     @ivar members: All members.
+    @ivar knowing: Fires when L{serve} says.
     @ivar moving: Waits until clients have gone elsewhere, when it stops.
     """
 
     _log = Logger(namespace="tristunnel.server")
+
+    knowing: Deferred[None]
 
     def __init__(
         self,
@@ -141,8 +148,13 @@ class ClusterService(Service):
         self._listening: IListeningPort | None = None
         self._tunnels: TunnelService | None = None
 
-    def serve(self, tunnels: TunnelService) -> None:
-        """Say whose tunnels are shared with the other members."""
+    def serve(self, tunnels: TunnelService) -> Deferred[None]:
+        """
+        Say whose tunnels are shared with the other members.
+
+        @return: Fires when visitors can come in here, and none is told that a name is
+            unknown which another member has.
+        """
         self._tunnels = tunnels
         settings = self.settings
         ways = RelayWays(
@@ -170,6 +182,8 @@ class ClusterService(Service):
         tunnels.kept = self._entries
         self.members.siblings.publish("leaving", self._entries.memberLeaves)
         tunnels.siblings, tunnels.cluster = self.members.siblings, self.members
+        self.knowing = self._entries.known(KNOWING)
+        return self.knowing
 
     def _indexOf(self, member: str) -> int | None:
         """Which process of this machine a member is."""

@@ -29,7 +29,7 @@ RETRY_AFTER = 1.0
 """Seconds after which clients are told to come back when the server stops."""
 
 
-ELSEWHERE = 3.0
+ELSEWHERE = 5.0
 """Seconds for which a server that stops has visitors wait whose clients go to another
 process."""
 
