@@ -366,6 +366,11 @@ class LateTests(RedisBookTests):
     if not os.environ.get("TRISTUNNEL_LONG"):
         skip = "set TRISTUNNEL_LONG=1 to have an engine that is 50 ms away"
 
+    async def begin(self) -> None:
+        # What is under way when a book is stopped is so for a while.
+        self.addCleanup(deferLater, reactor, 0.1)
+        await super().begin()
+
     async def join(self, member: str, **more: Any) -> RedisBook:
         book = await super().join(member, **more)
         ask = book._engine._ask
