@@ -372,9 +372,12 @@ class TwoMachinesTests(Cases, NamesTestCase):
             *("--state-dir", str(self.directory / host)),
             *self.options(host),
         )
-        for line in ("Listening for clients on", "The cluster's book is there"):
+        for line, count in (
+            ("Listening for ", len(self.ports)),
+            ("The cluster's book is there", 1),
+        ):
             since = 0
-            for _ in range(self.processes):
+            for _ in range(self.processes * count):
                 since = await self._line(machine, line, since)
         return machine
 
