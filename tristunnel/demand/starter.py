@@ -70,7 +70,7 @@ class Starter:
     @property
     def isLate(self) -> bool:
         """Whether it is being started, and has had time enough."""
-        return 0 < self._until <= self._reactor.seconds()
+        return bool(0 < self._until <= self._reactor.seconds())
 
     # Starting
 
