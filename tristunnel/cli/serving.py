@@ -31,6 +31,7 @@ from tristunnel.dialects.table import DIALECTS, ownerOf, portProtocols
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.gate.attempts import Attempts
 from tristunnel.gate.gate import VisitorGate
+from tristunnel.gate.knocking import KnockPage
 from tristunnel.gate.provider import Providers
 from tristunnel.gate.seal import Seal, keyFrom
 from tristunnel.hooks.certificates import CertificateWatch
@@ -61,6 +62,7 @@ from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import ROOT, warnIfSlow, webSocketPages
 from tristunnel.service.caller import Listeners
 from tristunnel.service.invitations import Invitations, ServerPlace, addressFor
+from tristunnel.service.knocks import KNOCK_PATH
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.preauth import TOTAL, PreauthLimiter
 from tristunnel.service.siblings import Siblings
@@ -227,6 +229,7 @@ class Serving(MultiService):
             self._knowing = self._cluster.serve(made)
         made.policies.countries = options.countries
         if made.siblings is not None:
+            made.knocks.publish(made.siblings)
             limits = limitedTogether(self._reactor, made.siblings, made.rights)
             limits.setServiceParent(self)
         made.hosts.change(options.domains, options["hostname"], options.reservedNames)
@@ -337,11 +340,15 @@ class Serving(MultiService):
         pages.update(sockets)
         pages[b"join"] = JoinPage(self._tunnels, callers, options.forwarded)
         pages[CHALLENGES.strip(b"/")] = ChallengePage(self._names)
+        gate, knocks = self._makeGate(), self._tunnels.knocks
+        pages[KNOCK_PATH] = KnockPage(
+            knocks, callers, options.forwarded, gate.attempts, gate.pages
+        )
         found = [each.otherPage(sessions, callers) for each in options.served.values()]
         site = self._site(pages, callers, [each for each in found if each is not None])
         hosts = NameSite(self._reactor, self._names)
         hosts.proxies = options.forwarded
-        hosts.gate = self._makeGate()
+        hosts.gate = gate
         self._names.pages = options.pages
         self._names.redirects = not options["no-https-redirect"]
         if path := options["access-log"]:
@@ -370,6 +377,7 @@ class Serving(MultiService):
             for port in (*clientPorts, *options.namePorts)
         ]
         for port in options.ownPorts:
+            knocks.others.add(port.number)
             owner = ownerOf(port.number, options.served)
             assert owner is not None
             spoken = owner.portProtocols(sessions)

@@ -74,6 +74,14 @@ class LoggingClientObserver(ClientObserver):
         )
         self._write(address)
 
+    def knockLinkMade(self, address: str, link: str) -> None:
+        self._bounded(
+            self._log.info,
+            "Visitors of {address} are let in who knock at {link}",
+            address=address,
+            link=link,
+        )
+
     def portReady(self, address: str, what: str) -> None:
         self._write(address)
 

@@ -180,7 +180,7 @@ def checkForwards(forwards: Iterable[Forward]) -> None:
         if forward.spec in seen:
             raise badOption(f"--forward {forward.spec} is given twice")
         seen.add(forward.spec)
-        if forward.gate and not forward.listener:
+        if forward.gate and not (forward.gate.knock or forward.listener):
             raise cannotAsk(forward.spec)
         port = (forward.isUDP, forward.port) if forward.port else None
         name: object = forward.place if forward.hasHost else forward.name

@@ -57,6 +57,7 @@ class Offer:
     @ivar health: Why the service is not well, as a check has found out, or empty.
     @ivar proven: When the service last passed a check; C{None} if it never has.
     @ivar uri: The tunnel's, or empty where the dialect has none.
+    @ivar knockLink: Where visitors knock, or empty.
     @ivar isLocal: Whether it is a port of this machine, which stays open while
         the server is away.
     @ivar reason: Why visitors cannot come, or empty.
@@ -78,6 +79,7 @@ class Offer:
     proven: float | None = None
     uri: str = ""
     address: str = ""
+    knockLink: str = ""
     ready: bool = False
     isLocal: bool = False
     reason: str = ""
@@ -136,6 +138,7 @@ class Offer:
             "name": self.name,
             "wanted": printable(self.wanted),
             "address": self.address,
+            "knockLink": self.knockLink,
             "target": self.target,
             "ready": self.ready,
             "reason": self.reason,
@@ -261,6 +264,12 @@ class ClientStatus(ClientObserver):
         offer = self._opened.pop(address, None) or self._known(address, target)
         offer.address, offer.ready, offer.reason = address, True, ""
         self._tell("tunnel", f"visitors of {address} reach {target}")
+
+    def knockLinkMade(self, address: str, link: str) -> None:
+        for offer in self._offers.values():
+            if offer.address == printable(address):
+                offer.knockLink = printable(link)
+        self._whole.changed()
 
     def _known(self, address: str, target: str) -> Offer:
         offers = self._offers.values()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
 
 from twisted.web.resource import IResource
 from twisted.web.server import Request
@@ -37,7 +36,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.http.assets import Asset, protect
 from tristunnel.http.browsers import Guard
 from tristunnel.http.plain import errorText
-from tristunnel.http.resource import CallerPage, contentType
+from tristunnel.http.resource import CallerPage, contentType, formOf
 from tristunnel.model.observer import ServerObserver, severalObservers
 from tristunnel.service.counters import Counters, ReactorLag
 
@@ -200,15 +199,7 @@ class ActionPage(_HTMLPage):
         return self.serve(request, self._act)
 
     async def _act(self, request: Request, caller: Caller) -> bytes:
-        body = b""
-        if request.content is not None:
-            request.content.seek(0)
-            body = request.content.read(4096)
-        try:
-            given = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
-        except ValueError:
-            given = {}
-        fields = {name: values[0].strip() for name, values in given.items()}
+        fields = {name: value.strip() for name, value in formOf(request).items()}
         if not self.guard.isGoodToken(request, caller, fields.get("form", "")):
             page = Question(
                 "Please ask again",

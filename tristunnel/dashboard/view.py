@@ -36,6 +36,7 @@ from tristunnel.service.listing import mayEnd
 from tristunnel.service.rights import isAdmin
 from tristunnel.util.events import Event
 from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.quantities import formatDuration
 from tristunnel.util.words import age, amount, count, plural, rate
 
 if TYPE_CHECKING:
@@ -377,6 +378,7 @@ class Board:
                 "client": ", ".join(each for each in about if each) or "not connected",
                 "policy": policyWords(tunnel.policy),
                 "gate": gateWords(tunnel.gate),
+                "knockLink": tunnel.knockLink,
                 "certificate": self._certificateOf(tunnel),
                 "speaks": _SPEECH.get(tunnel.speech.kind if tunnel.speech else "", ""),
             },
@@ -574,7 +576,10 @@ def gateWords(gate: GateRules) -> str:
         "oidc": "" if gate.oidc is None else f"an account at {gate.oidc.issuer}",
         "link": "a link",
     }
-    return " or ".join(words[each] for each in gate.ways) or "nothing"
+    asked = " or ".join(words[each] for each in gate.ways) or "nothing"
+    if gate.knock:
+        return f"a knock every {formatDuration(gate.knock)}, and for that {asked}"
+    return asked
 
 
 def _small(series: Series) -> Row:

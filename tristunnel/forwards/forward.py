@@ -230,9 +230,9 @@ def parseForward(reactor: Any, spec: str) -> Forward:
             )
         if scheme:
             raise badOption(f"--forward {written!r}: {scheme} does not go over UDP")
-        _gate(written, False, options)
-        service = _udp(reactor, written, target)
-        return Forward(spec, port, name, f"udp:{target}", service, options=options)
+        service, gate = _udp(reactor, written, target), _gate(written, kind, options)
+        text = f"udp:{target}"
+        return Forward(spec, port, name, text, service, options=options, gate=gate)
     endpoint = inner.endpoint if inner else _endpoint(reactor, written, target, options)
     return Forward(
         spec,
@@ -247,16 +247,24 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         health=planOf(options.health),
         inner=inner,
         # A short command may yet make a name of what has no place.
-        gate=_gate(written, kind in _WEB or not (kind or port or name), options),
+        gate=_gate(written, kind, options, not (kind or port or name)),
     )
 
 
-def _gate(spec: str, isWeb: bool, options: ForwardOptions) -> GateFiles:
+def _gate(
+    spec: str, kind: str, options: ForwardOptions, mayBeWeb: bool = False
+) -> GateFiles:
     try:
         gate = readGate(vars(options))
     except TunnelError as error:
         raise badOption(f"--forward {spec!r}: {error.message}") from None
-    if gate and (options.raw or not isWeb):
+    if gate.knock:
+        if kind in _WEB or options.raw or options.share:
+            raise badOption(
+                f"--forward {spec!r}: visitors knock at a port of one client; ask those"
+                " of an HTTP name by pin=, login=, oidc= or link, and leave out share"
+            )
+    elif gate and (options.raw or not (kind in _WEB or mayBeWeb)):
         raise cannotAsk(spec, options.raw)
     return gate
 

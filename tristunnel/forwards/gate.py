@@ -50,6 +50,8 @@ class GateFiles:
     @ivar oidc: The provider, as C{openTunnel} takes it; empty for none.
     @ivar link: Whether links let in.
     @ivar stay: Seconds after which visitors are asked again; 0 for the default.
+    @ivar knock: Seconds for which an address is let in that has knocked; 0 where nobody
+        needs to.
     """
 
     pin: bytes = field(default=b"", repr=False)
@@ -57,9 +59,10 @@ class GateFiles:
     oidc: Mapping[str, Any] = field(default_factory=dict, repr=False)
     link: bool = False
     stay: float = 0.0
+    knock: float = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self.pin or self.login or self.oidc or self.link)
+        return bool(self.pin or self.login or self.oidc or self.link or self.knock)
 
     def asked(self, salt: bytes, whose: str) -> dict[str, object]:
         """
@@ -80,6 +83,7 @@ class GateFiles:
             "oidc": dict(self.oidc),
             "link": self.link,
             "stay": self.stay,
+            "knock": self.knock,
         }
         return {name: value for name, value in told.items() if value}
 
@@ -88,25 +92,37 @@ def readGate(options: Mapping[str, Any]) -> GateFiles:
     """
     Read the files that a forward's options name.
 
-    @param options: C{pin}, C{login} and C{oidc}, which name files; C{link} and C{stay}.
+    @param options: C{pin}, C{login} and C{oidc}, which name files; C{link},
+        C{stay} and C{knock}.
     @raise TunnelError: C{bad-option}, with the cause and no secret.
     """
-    stay = 0.0
-    if options["stay"]:
-        try:
-            stay = parseDuration(options["stay"])
-        except TunnelError as error:
-            raise badOption(f"stay={options['stay'][:60]}: {error.message}") from None
+    stay, knock = _duration("stay", options), _duration("knock", options)
     made = GateFiles(
         _pin(options["pin"]) if options["pin"] else b"",
         _users(options["login"]) if options["login"] else {},
         _provider(options["oidc"]) if options["oidc"] else {},
         options["link"],
         stay,
+        knock,
     )
-    if stay and not made:
-        raise badOption("stay= goes with pin=, login=, oidc= or link")
+    if stay and (knock or not made):
+        raise badOption("stay= goes with pin=, login=, oidc= or link, without knock")
+    if knock and (made.oidc or made.link):
+        raise badOption("knock goes with pin= and login=, and not with oidc= or link")
     return made
+
+
+def _duration(name: str, options: Mapping[str, Any]) -> float:
+    text = options[name]
+    if not text:
+        return 0.0
+    try:
+        found = parseDuration(text)
+    except TunnelError as error:
+        raise badOption(f"{name}={text[:60]}: {error.message}") from None
+    if not 60 <= found <= 90 * 86400:
+        raise badOption(f"{name}={text[:60]}: write a time from 1m up to 90d")
+    return found
 
 
 def _read(option: str, path: str) -> bytes:

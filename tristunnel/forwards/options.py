@@ -15,7 +15,7 @@ from tristunnel.wire.proxy_header import PROXY_HEADERS
 
 __all__ = ["ForwardOptions", "splitOptions"]
 
-_ALONE = {"share": LEAST_BUSY}
+_ALONE = {"share": LEAST_BUSY, "knock": "8h"}
 """What is meant by options that stand without a value."""
 
 
@@ -48,6 +48,8 @@ class ForwardOptions:
     @ivar start: The command that starts the service for a visitor, or empty.
     @ivar stop: The command that stops it, or empty.
     @ivar wake: What wakes its machine: C{MAC[@ADDRESS[:PORT]]}, or empty.
+    @ivar knock: How long an address is let in that has knocked, such as C{8h}; empty
+        where nobody needs to.
     """
 
     proxy: str = ""
@@ -68,6 +70,7 @@ class ForwardOptions:
     start: str = ""
     stop: str = ""
     wake: str = ""
+    knock: str = ""
 
     @classmethod
     def fromMapping(cls, values: Mapping[str, Any]) -> ForwardOptions:

@@ -14,7 +14,7 @@ from tristunnel.names.gate import Answer
 from tristunnel.names.pages import FORMS, wholeResponse
 from tristunnel.names.public import PublicNames
 
-__all__ = ["GatePages"]
+__all__ = ["LOGIN_FIELDS", "PIN_FIELD", "SECURITY", "GatePages"]
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -41,15 +41,18 @@ button, .button {{ font: inherit; padding: .5em 1.2em; color: #fff;
 </html>
 """
 
-_SECURITY = (
-    b"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src"
-    b" data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'\r\n"
-    b"X-Frame-Options: DENY\r\n"
-    b"Referrer-Policy: same-origin\r\n"
-    b"Connection: close\r\n"
-)
+SECURITY = {
+    b"Content-Security-Policy": b"default-src 'none'; style-src 'unsafe-inline';"
+    b" img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    b"X-Frame-Options": b"DENY",
+    b"Referrer-Policy": b"same-origin",
+}
 """No other site's page may show one of these within itself, and nothing of ours needs
 a script."""
+
+_SECURITY = b"".join(
+    b"%b: %b\r\n" % each for each in (*SECURITY.items(), (b"Connection", b"close"))
+)
 
 _ASKS = {
     "pin": "a PIN",
@@ -114,18 +117,26 @@ class GatePages:
         head = visit.head
         if visit.wantsPage:
             said = told or ("" if forms else text)
-            parts = [f'<p class="told">{html.escape(said)}</p>'] if said else []
-            inner = "\n".join((*parts, *forms)).encode()
             shown = title or f"Sign in to {visit.place}"
-            ours = _PAGE.format(title=html.escape(shown)).encode()
-            whole = self._names.pages.signIn or ours
-            kind, body = b"text/html", whole.replace(FORMS, inner, 1)
+            kind, body = b"text/html", self.written(shown, said, forms)
         else:
             kind, body = b"text/plain", f"{text}\n".encode()
         data = wholeResponse(
             status, kind, body, headers + _SECURITY, head.method != b"HEAD"
         )
         return Answer(status, data)
+
+    def written(self, title: str, told: str, forms: Sequence[str]) -> bytes:
+        """
+        Write a page.
+
+        @param told: What stands above the forms; may be empty.
+        @param forms: In HTML.
+        """
+        parts = [f'<p class="told">{html.escape(told)}</p>'] if told else []
+        inner = "\n".join((*parts, *forms)).encode()
+        ours = _PAGE.format(title=html.escape(title)).encode()
+        return (self._names.pages.signIn or ours).replace(FORMS, inner, 1)
 
     def refused(self, visit: Visit, refusal: TunnelError) -> Answer:
         """Answer that something cannot be done now."""
@@ -169,22 +180,24 @@ def hidden(name: str, value: str) -> str:
     return f'<input type="hidden" name="{name}" value="{html.escape(value)}">'
 
 
+PIN_FIELD = (
+    '<label>PIN <input name="pin" type="password" autocomplete="off" required'
+    " autofocus></label>"
+)
+LOGIN_FIELDS = (
+    '<label>Name <input name="user" autocomplete="username" required></label>\n'
+    '<label>Password <input name="password" type="password"'
+    ' autocomplete="current-password" required></label>'
+)
+
+
 def _forms(visit: Visit) -> list[str]:
     """All ways to sign in."""
     found, rules, where = [], visit.rules, hidden("next", visit.target)
     if rules.pin:
-        field = (
-            '<label>PIN <input name="pin" type="password" autocomplete="off" required'
-            " autofocus></label>"
-        )
-        found.append(form(visit, "sign-in", f"{where}\n{field}", "Continue"))
+        found.append(form(visit, "sign-in", f"{where}\n{PIN_FIELD}", "Continue"))
     if rules.login:
-        fields = (
-            '<label>Name <input name="user" autocomplete="username" required></label>\n'
-            '<label>Password <input name="password" type="password"'
-            ' autocomplete="current-password" required></label>'
-        )
-        found.append(form(visit, "sign-in", f"{where}\n{fields}", "Sign in"))
+        found.append(form(visit, "sign-in", f"{where}\n{LOGIN_FIELDS}", "Sign in"))
     if rules.oidc is not None:
         # No form: browsers follow those to no other site.
         url = html.escape(f"{visit.base}/begin?{urlencode({'next': visit.target})}")

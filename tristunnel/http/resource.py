@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import parse_qs
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -31,11 +32,14 @@ __all__ = [
     "PostedCalls",
     "answerWith",
     "contentType",
+    "formOf",
 ]
 
 CallerFor = Callable[[Request], object]
 """Finds out who sent a request: returns the caller, a Deferred of it or a
 coroutine; raises C{TunnelError}, mostly C{auth-refused}."""
+
+_MOST_FORM = 8 * 1024
 
 _log = Logger()
 
@@ -44,6 +48,23 @@ def contentType(request: Request) -> str:
     """The content type of a request's body, in lower case, without parameters."""
     header = (request.getHeader(b"content-type") or b"").decode("latin-1")
     return header.partition(";")[0].strip().lower()
+
+
+def formOf(request: Request) -> dict[str, str]:
+    """
+    Read the form that was posted.
+
+    @return: Its fields, each once; none if it is no form, or one that is too long.
+    """
+    if request.content is None:
+        return {}
+    request.content.seek(0)
+    body = request.content.read(_MOST_FORM).decode("utf-8", "replace")
+    try:
+        said = parse_qs(body, keep_blank_values=True, max_num_fields=20)
+    except ValueError:
+        return {}
+    return {name: values[0] for name, values in said.items()}
 
 
 def answerWith(

@@ -1,6 +1,7 @@
 """
-What is asked of the visitors of an HTTP name before its service sees them: a PIN, a
-login, an account at an OpenID provider, or a link.
+What is asked of visitors before the service sees them: of those of an HTTP name a PIN,
+a login, an account at an OpenID provider, or a link; of those of a port that they
+knock.
 """
 
 from __future__ import annotations
@@ -144,6 +145,8 @@ class GateRules:
     @ivar oidc: The provider, or C{None}.
     @ivar link: Whether whoever has a link of C{grantAccess} comes in.
     @ivar stay: Seconds after which they are asked again; 0 for the default.
+    @ivar knock: Seconds for which an address is let in that has knocked; 0 where
+        nobody needs to. C{pin} or C{login} are asked of whoever knocks then.
     """
 
     pin: str = ""
@@ -151,9 +154,10 @@ class GateRules:
     oidc: ProviderRules | None = None
     link: bool = False
     stay: float = 0.0
+    knock: float = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self.ways)
+        return bool(self.ways or self.knock)
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -210,6 +214,8 @@ class GateRules:
             told["link"] = True
         if self.stay:
             told["stay"] = self.stay
+        if self.knock:
+            told["knock"] = self.knock
         return told
 
 
@@ -253,6 +259,10 @@ def gateFrom(values: Mapping[str, Any]) -> GateRules:
         raise badOption("option login has a user twice")
     if len(users) > MOST:
         raise badOption(f"option login takes at most {MOST} users")
-    if rules.stay and not rules:
-        raise badOption("option stay goes with pin, login, oidc or link")
+    if rules.stay and (rules.knock or not rules):
+        raise badOption("option stay goes with pin, login, oidc or link, without knock")
+    if rules.knock and (rules.oidc or rules.link):
+        raise badOption(
+            "option knock goes with pin and login; oidc and link are for HTTP names"
+        )
     return rules

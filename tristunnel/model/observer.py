@@ -101,6 +101,14 @@ class ClientObserver:
         @param spec: The forward, as the user wrote it.
         """
 
+    def knockLinkMade(self, address: str, link: str) -> None:
+        """
+        Visitors of a tunnel have to knock; C{tunnelReady} was told before.
+
+        @param address: Where they connect, as C{tunnelReady} has told it.
+        @param link: Where they knock.
+        """
+
     def tunnelClosed(self, uri: str) -> None:
         """A tunnel that was open is no more."""
 

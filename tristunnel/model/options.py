@@ -162,6 +162,7 @@ _KINDS = {
 _PORT = (0, 65535, "0 to 65535")
 _COUNT = (0, 1_000_000, "0 to 1000000")
 _SECONDS = (1, 1e9, "seconds, from 1 up, or 0")
+_STAY = (60, 90 * 86400, "seconds, from 60 up to 90 days")
 _RANGES: dict[str, tuple[float, float, str]] = {
     "port": _PORT,
     "prefer": _PORT,
@@ -172,7 +173,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "rate": (0, 10**15, "bytes per second"),
     "idle": _SECONDS,
     "maxAge": _SECONDS,
-    "stay": (60, 90 * 86400, "seconds, from 60 up to 90 days"),
+    "stay": _STAY,
+    "knock": _STAY,
     "ttl": (0, 10 * 365 * 86400, "seconds, up to 10 years"),
 }
 """Numbers that an option may have besides 0: the least, the greatest, and both in

@@ -158,6 +158,8 @@ class Tunnel:
     @ivar group: Who shares its public side with it, or C{None}.
     @ivar until: When it will be over, or C{None}.
     @ivar gate: How visitors say who they are; the listener asks them.
+    @ivar knockLink: Where visitors knock, which is for its owner to give away; empty
+        where they need not.
     @ivar isLeft: Whether another member has it now, so that here it is over with the
         last of its visitors.
     @ivar protocol: What visitors speak: C{"tcp"}, for bytes, or C{"udp"}, for
@@ -208,6 +210,7 @@ class Tunnel:
     opened: float = field(init=False)
     until: float | None = None
     gate: GateRules = field(default_factory=GateRules)
+    knockLink: str = field(default="", repr=False)
     isLeft: bool = False
     health: Health | None = None
     group: TunnelGroup | None = field(default=None, repr=False)

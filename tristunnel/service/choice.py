@@ -120,6 +120,13 @@ def checkGate(known: Mapping[str, Listeners], wanted: TunnelOptions) -> None:
     if not wanted.gate:
         return
     listeners = None if wanted.private else known.get(wanted.listener)
+    if wanted.gate.knock:
+        if wanted.share or not listeners or getattr(listeners, "hasGate", False):
+            raise badOption(
+                "visitors knock at a port of one client; ask those of an HTTP name by"
+                " pin, login, oidc or link, and leave knock out with share or private"
+            )
+        return
     if wanted.raw or not getattr(listeners, "hasGate", False):
         ways = ", ".join(wanted.gate.ways)
         raise badOption(

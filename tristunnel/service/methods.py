@@ -61,6 +61,10 @@ class _Methods:
         """The address of a tunnel."""
         return self._service.getTunnelAddress(caller, _uri(uri))
 
+    def getKnockLink(self, caller: Caller, uri: str) -> Deferred[str]:
+        """Where visitors of a tunnel knock."""
+        return self._service.knocks.getKnockLink(caller, _uri(uri))
+
     def closeTunnel(
         self, caller: Caller, uri: str, finish: object = False
     ) -> Deferred[None]:

@@ -5,7 +5,7 @@ an operator and by its owner: the strictest holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +16,7 @@ from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.countries import CountryDatabase
+from tristunnel.service.knocked import Knocked, networkOf
 from tristunnel.service.visitor_filter import (
     DescriptorFilter,
     PolicyFilter,
@@ -35,12 +36,14 @@ class _Asked:
     @ivar owner: What the tunnel's owner asks.
     @ivar operator: What somebody else asks who may admin.
     @ivar throttle: Keeps the rate, if there ever was one.
+    @ivar knocked: Who has knocked; C{None} where nobody needs to.
     """
 
     door: PolicyFilter
     owner: VisitorPolicy = field(default_factory=VisitorPolicy)
     operator: VisitorPolicy = field(default_factory=VisitorPolicy)
     throttle: Throttle | None = None
+    knocked: Knocked | None = None
 
 
 class VisitorPolicies:
@@ -114,15 +117,38 @@ class VisitorPolicies:
 
         @return: How many.
         """
-        door = self._askedOf(tunnel).door
+        asked = self._askedOf(tunnel)
         count = 0
         for stream in list(tunnel.streams):
+            host = hostOfVisitor(stream.visitorAddress)
             try:
-                door.checkNetwork(hostOfVisitor(stream.visitorAddress))
+                asked.door.checkNetwork(host)
+                if asked.knocked is not None:
+                    asked.knocked.check(host)
             except TunnelError as refusal:
                 stream.reset(refusal)
                 count += 1
         return count
+
+    def admit(self, tunnel: Tunnel, host: str) -> float:
+        """
+        Let an address in to a tunnel whose visitors have to knock.
+
+        @return: For how many seconds.
+        @raise TunnelError: C{not-permitted}, if nobody may come from there;
+            C{limit-reached}, if too many are in.
+        """
+        asked, network = self._askedOf(tunnel), networkOf(host)
+        asked.door.checkNetwork(host)
+        if network is None or asked.knocked is None:
+            raise TunnelError("not-permitted", "the visitor's address is not known")
+        return asked.knocked.admit(network)
+
+    def forget(self, tunnel: Tunnel) -> None:
+        """A tunnel is over."""
+        asked = self._asked.get(tunnel)
+        if asked is not None and asked.knocked is not None:
+            asked.knocked.forget()
 
     # Enforcing
 
@@ -163,10 +189,14 @@ class VisitorPolicies:
         if grant is not None:
             # Not the caller's fault, so never an error of the call.
             policy = policy.combined(grant.permissions.policy, False)
+        if tunnel.gate.knock:
+            # Who comes from there need not knock; others may, from anywhere.
+            owner = replace(owner, allow=())
         return policy.combined(operator, strict).combined(owner, strict)
 
     def _enforce(self, tunnel: Tunnel, asked: _Asked, policy: VisitorPolicy) -> None:
         tunnel.policy = asked.door.policy = policy
+        self._haveKnocked(tunnel, asked)
         watched = self._sweep in tunnel.filters
         if policy.endsStreams and not watched:
             tunnel.filters.append(self._sweep)
@@ -183,3 +213,18 @@ class VisitorPolicies:
         if tunnel.ownThrottle is not None:
             for stream in tunnel.streams:
                 stream.slowDown(tunnel.ownThrottle)
+
+    def _haveKnocked(self, tunnel: Tunnel, asked: _Asked) -> None:
+        """Have visitors knock; what they did when something else was asked is void."""
+        before = asked.knocked
+        if before is not None and before.rules != tunnel.gate:
+            before.forget()
+            tunnel.filters.remove(before)
+            asked.knocked = None
+        if asked.knocked is None and tunnel.gate.knock:
+            asked.knocked = Knocked(self._reactor, tunnel)
+            tunnel.filters.append(asked.knocked)
+        if asked.knocked is not None:
+            asked.knocked.free = asked.owner.allow
+            if asked.knocked is not before:
+                asked.knocked.endStreams()

@@ -41,7 +41,14 @@ PATIENCE = 2.0
 GATHERED = ("listNodeTunnels", "listSessions", "listTunnels")
 """Methods whose answer is everybody's lists."""
 
-OWNERS = ("closeSession", "closeTunnel", "getTunnelAddress", "kick", "setPolicy")
+OWNERS = (
+    "closeSession",
+    "closeTunnel",
+    "getKnockLink",
+    "getTunnelAddress",
+    "kick",
+    "setPolicy",
+)
 """Methods that the member answers which has what they name."""
 
 _NOT_MINE = ("client-away", "unknown-session", "unknown-tunnel")

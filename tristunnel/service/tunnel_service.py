@@ -51,6 +51,7 @@ from tristunnel.service.expiry import Expiries
 from tristunnel.service.here import Held, Here
 from tristunnel.service.host_rules import HostRules
 from tristunnel.service.invitations import Invitations
+from tristunnel.service.knocks import Knocks
 from tristunnel.service.leases import Lease, Leases
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.opening import askedAgain, build, made
@@ -102,6 +103,7 @@ class TunnelService:
     @ivar rights: What tokens let their holders do with tunnels.
     @ivar house: What is asked of the visitors of all tunnels.
     @ivar access: Who was granted access to named services for a while.
+    @ivar knocks: Lets in who knocks.
     @ivar claims: Decides on ports and names that are taken.
     @ivar meter: Measures how much passes in what is listed.
     @ivar now: The time of day.
@@ -162,6 +164,7 @@ class TunnelService:
             hosts=self.hosts,
         )
         self.access = AccessGrants(reactor, book)
+        self.knocks = Knocks(self)
         self.claims = Claims(
             self.leases, self.clients, self.here, self.entries.holder, self.destroy
         )
@@ -228,6 +231,8 @@ class TunnelService:
                     # What is asked of visitors may have changed meanwhile.
                     self.policies.setByOwner(tunnel, wanted.policy)
                     if askedAgain(tunnel, wanted):
+                        self.knocks.offer(tunnel, caller, wanted)
+                        self.policies.refresh(tunnel)
                         await self.entries.asked(tunnel, dict(options))
                     if self.processes is None:
                         self.sharing.asked(tunnel, wanted)
@@ -277,6 +282,7 @@ class TunnelService:
     def _make(self, identifier: str, caller: Caller, wanted: TunnelOptions) -> Tunnel:
         tunnel = made(self, identifier, caller, wanted)
         tunnel.exhausted = self._exhausted
+        self.knocks.offer(tunnel, caller, wanted)
         self.policies.setByOwner(tunnel, wanted.policy)
         return tunnel
 
@@ -496,6 +502,7 @@ class TunnelService:
         nothing else open.
         """
         self._expiries.forget(tunnel)
+        self.policies.forget(tunnel)
         parts: list[Callable[[], Awaitable[object] | None]] = [
             partial(self.rights.forget, tunnel),
             partial(self.hosts.release, tunnel),

@@ -189,6 +189,8 @@ class Dialect:
                 "has no health checks, and no clients that share a place: leave out"
                 " health and share"
             )
+        elif forward.gate and not self.hasExtension:
+            why = "asks nothing of visitors: leave out pin, login, oidc, link and knock"
         if why:
             raise badOption(f"{own} {why}")
 

@@ -103,6 +103,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         # Those of them whose tunnels' addresses were told.
         self._told: set[str] = set()
         self._addresses: dict[str, str] = {}
+        self._links: dict[str, str] = {}
         self._changing = DeferredLock()
         self._opening: Deferred[None] | None = None
         self._nap: Deferred[None] | None = None
@@ -149,6 +150,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         session.placeFree = self._openLater
         session.managedChanged = self.managed.askAgain
         self._settled, self._told = set(), set()
+        self._links.clear()
         self._beginOpening(session, self._openForwards(session))
         self.standby.up(session)
         try:
@@ -397,6 +399,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             self._health.withdrawn(before.spec)
             self._lease.renamed(before.spec, after.spec)
             address = self._addresses.pop(before.spec, "")
+            self._links[after.spec] = self._links.pop(before.spec, "")
             uri = self._lease.uris.get(after.spec)
             if before.spec in self._settled:
                 self._settled.remove(before.spec)
@@ -452,6 +455,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             opened(address)
         self.observer.tunnelOpened(forward.spec, uri, shown, forward.target)
         self.observer.tunnelReady(shown, forward.target)
+        if link := self._links.get(forward.spec):
+            self.observer.knockLinkMade(shown, link)
 
     def adapt(
         self,
@@ -495,6 +500,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             # Visitors may come before the address is known.
             self._lease.uris[forward.spec] = uri
             address = str(await session.call("getTunnelAddress", uri=uri))
+            link = ""
+            if forward.gate.knock:
+                link = str(await session.call("getKnockLink", uri=uri))
         except (TunnelError, RemoteError) as error:
             if session.lost is not None:
                 raise
@@ -515,8 +523,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             number = int(port) if port.isdecimal() else 0
             self._lease.opened(forward.spec, uri, number)
         self._health.opened(forward)
-        known = self._addresses.get(forward.spec)
-        if forward.spec not in self._told or known != address:
+        known = self._addresses.get(forward.spec), self._links.get(forward.spec)
+        self._links[forward.spec] = link
+        if forward.spec not in self._told or known != (address, link):
             self._told.add(forward.spec)
             self._ready(forward, uri, address)
         return False

@@ -80,7 +80,7 @@ def beyondW3P(forward: Forward, rules: Mapping[str, object]) -> str:
         return "a W3P server has no health checks, and gives a port to one client"
     if forward.options.proxy:
         return "a W3P server does not say where visitors come from"
-    if rules if forward.policy is None else forward.policy.describe():
+    if forward.gate or (rules if forward.policy is None else forward.policy.describe()):
         return (
             "a W3P server cannot limit visitors: it would admit those that"
             " --allow and the like exclude"

@@ -1,0 +1,164 @@
+"""Tests for L{tristunnel.service.knocks}: who is let in, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.service.test_policies import HouseTestCase
+from tests.service.test_tunnel_service import BOB
+from tristunnel.errors import TunnelError
+from tristunnel.model.tunnel import Tunnel
+from tristunnel.service import knocked
+from tristunnel.service.knocked import networkOf
+from tristunnel.util.hosts import addressOf
+
+
+class NetworkTests(SynchronousTestCase):
+    """L{networkOf}."""
+
+    def test_network(self) -> None:
+        for host, network in (
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("2001:db8::1:2:3:4", "2001:db8::/64"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("", "None"),
+            ("unix", "None"),
+        ):
+            self.assertEqual(str(networkOf(host)), network)
+
+    @given(st.text() | st.ip_addresses().map(str))
+    @settings(max_examples=100, deadline=None)
+    def test_anything(self, host: str) -> None:
+        """What is no address is none, and each address is within its own network."""
+        network, address = networkOf(host), addressOf(host)
+        self.assertEqual(network is None, address is None)
+        self.assertTrue(network is None or address in network)
+
+
+class KnockTests(HouseTestCase):
+    """A tunnel whose visitors knock."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.knocks = self.service.knocks
+        self.service.clientPort = (9000, False)
+
+    def knock(self, tunnel: Tunnel, host: str, secret: str = "") -> float:
+        identifier, known = tunnel.knockLink.split("/")[-2:]
+        admitting = self.knocks.admit(identifier, secret or known, host)
+        return float(self.successResultOf(Deferred.fromCoroutine(admitting)))
+
+    def refused(self, tunnel: Tunnel, host: str, **more: Any) -> str:
+        identifier, known = tunnel.knockLink.split("/")[-2:]
+        admitting = self.knocks.admit(identifier, more.get("secret", known), host)
+        failure = self.failureResultOf(Deferred.fromCoroutine(admitting), TunnelError)
+        error: TunnelError = failure.value
+        return error.code.name
+
+    def isIn(self, tunnel: Tunnel, address: str) -> bool:
+        visitor, client = self.come(tunnel, address)
+        wasRefused = visitor.refused
+        if not wasRefused:
+            visitor.leave(None)
+            client.leave(None)
+        return not wasRefused
+
+    def test_inAndOut(self) -> None:
+        """Whoever has knocked is in over either kind of address, nobody else is, and it
+        ends with the time, for streams that are open too."""
+        tunnel = self.tunnelWith(knock=600)
+        for address, other in (
+            ("192.0.2.7", "192.0.2.8"),
+            ("2001:db8::7", "2001:db8:0:1::7"),
+        ):
+            at, elsewhere = f"[{address}]:1", f"[{other}]:1"
+            self.assertFalse(self.isIn(tunnel, at))
+            self.assertEqual(self.knock(tunnel, address), 600.0)
+            self.assertTrue(self.isIn(tunnel, at))
+            self.assertFalse(self.isIn(tunnel, elsewhere))
+            visitor, _ = self.come(tunnel, at)
+            self.clock.advance(599)
+            self.assertEqual(visitor.refused, "")
+            self.clock.advance(1)
+            self.assertEqual(visitor.refused, "expired")
+            self.assertFalse(self.isIn(tunnel, at))
+        self.assertEqual(tunnel.refusals["not-permitted"], 6)
+
+    def test_again(self) -> None:
+        """To knock again is to have more time, also behind others."""
+        tunnel = self.tunnelWith(knock=600)
+        self.knock(tunnel, "192.0.2.7")
+        self.knock(tunnel, "192.0.2.8")
+        visitor, _ = self.come(tunnel, "192.0.2.7:1")
+        self.clock.advance(400)
+        self.knock(tunnel, "192.0.2.7")
+        self.clock.advance(400)
+        self.assertEqual(visitor.refused, "")
+        self.assertFalse(self.isIn(tunnel, "192.0.2.8:1"))
+        self.clock.advance(200)
+        self.assertEqual(visitor.refused, "expired")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_policy(self) -> None:
+        """Whom C{allow} names need not knock; whom C{deny} names cannot."""
+        tunnel = self.tunnelWith(knock=600, allow="10.0.0.0/8", deny="192.0.2.0/24")
+        self.assertTrue(self.isIn(tunnel, "10.1.2.3:1"))
+        self.assertEqual(self.refused(tunnel, "192.0.2.7"), "not-permitted")
+        self.assertEqual(self.refused(tunnel, "unix"), "not-permitted")
+        self.knock(tunnel, "198.51.100.1")
+        self.assertTrue(self.isIn(tunnel, "198.51.100.1:1"))
+        here, _ = self.come(tunnel, "10.1.2.3:1")
+        self.setPolicy(tunnel, endDenied=True)
+        self.assertEqual(here.refused, "not-permitted")
+        self.assertTrue(self.isIn(tunnel, "198.51.100.1:1"))
+
+    def test_links(self) -> None:
+        """A link is good with its own secret, at its own tunnel, while that is open."""
+        tunnel, other = self.tunnelWith(knock=600), self.tunnelWith(knock=600)
+        self.assertEqual(tunnel.knockLink[:25], "http://server:9000/knock/")
+        secret = other.knockLink.rpartition("/")[2]
+        for wrong in (secret, "", "0" * 32, "\udc80"):
+            self.assertEqual(
+                self.refused(tunnel, "192.0.2.7", secret=wrong), "unknown-tunnel"
+            )
+        get = self.knocks.getKnockLink
+        self.assertEqual(
+            self.successResultOf(get(self.caller, tunnel.uri)), tunnel.knockLink
+        )
+        self.failureResultOf(get(BOB, tunnel.uri), TunnelError)
+        self.knock(tunnel, "192.0.2.7")
+        self.successResultOf(self.service.closeTunnel(self.caller, tunnel.uri))
+        self.assertEqual(self.refused(tunnel, "192.0.2.7"), "unknown-tunnel")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_bound(self) -> None:
+        """So many are in and no more, until somebody's time is over."""
+        self.patch(knocked, "MOST", 2)
+        tunnel = self.tunnelWith(knock=600)
+        self.knock(tunnel, "192.0.2.1")
+        self.clock.advance(1)
+        self.knock(tunnel, "192.0.2.2")
+        self.knock(tunnel, "192.0.2.1")
+        self.assertEqual(self.refused(tunnel, "192.0.2.3"), "limit-reached")
+        self.clock.advance(600)
+        self.knock(tunnel, "192.0.2.3")
+
+    def test_refused(self) -> None:
+        """Where nobody can knock, no tunnel is opened that waits for it."""
+        for options in (
+            {"private": True, "name": "x"},
+            {"share": "least-busy"},
+            {"link": True},
+            {"stay": 600},
+        ):
+            failure = self.failureResultOf(
+                self.service.openTunnel(self.caller, {"knock": 600, **options}),
+                TunnelError,
+            )
+            self.assertEqual(failure.value.code.name, "bad-option", options)

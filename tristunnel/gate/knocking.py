@@ -1,0 +1,240 @@
+"""
+C{/knock/...}: the page of a link by which an address is let in to a port.
+
+To open it changes nothing, since whatever looks at links before people do opens them
+too. It has a button, and what that posts lets the address in that it is posted from.
+"""
+
+from __future__ import annotations
+
+import html
+from ipaddress import IPv6Address, ip_address
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from tristunnel.errors import TunnelError
+from tristunnel.gate.attempts import Attempts
+from tristunnel.gate.pages import LOGIN_FIELDS, PIN_FIELD, SECURITY, GatePages
+from tristunnel.http.browsers import OriginRule
+from tristunnel.http.callers import HTTPCallers, hostOf
+from tristunnel.http.forwarded import Forwarded
+from tristunnel.http.plain import refusalOf
+from tristunnel.http.resource import answerWith, formOf
+from tristunnel.http.site import requestKnown
+from tristunnel.model.gate import GateRules
+from tristunnel.service.knocked import networkOf
+from tristunnel.service.knocks import Door, Knocks
+from tristunnel.util.quantities import formatDuration
+
+__all__ = ["KnockPage"]
+
+_OVER = "This link is not good, or not any more. Ask for another one."
+
+_log = Logger(namespace="tristunnel.server")
+
+
+class KnockPage(Resource):
+    """
+    Lets in whoever has a link.
+
+    @param knocks: Knows the links.
+    @param callers: Makes those wait who guess links.
+    @param forwarded: The proxies that say for whom they speak.
+    @param attempts: Checks PINs and passwords.
+    @param pages: Writes the page.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        knocks: Knocks,
+        callers: HTTPCallers,
+        forwarded: Forwarded,
+        attempts: Attempts,
+        pages: GatePages,
+    ) -> None:
+        super().__init__()
+        self._knocks, self._callers = knocks, callers
+        self._forwarded = forwarded
+        self._attempts, self._pages = attempts, pages
+
+    def render_GET(self, request: Request) -> int:
+        return answerWith(request, self._answer(request), "A knock page failed")
+
+    render_POST = render_GET
+
+    async def _answer(self, request: Request) -> bytes:
+        peer: Any = self._forwarded.peer(request)
+        path = [each.decode("ascii", "replace") for each in request.postpath or []]
+        identifier, secret = path if len(path) == 2 else ("", "")
+        door: Door | None = None
+        try:
+            self._callers.check(peer)
+            door = await self._knocks.find(identifier, secret)
+            requestKnown(request)
+            host = getattr(peer, "host", "")
+            network = networkOf(host)
+            if network is None:
+                raise TunnelError(
+                    "not-permitted",
+                    "your address is not known here: the operator of this server has"
+                    " to give --trusted-proxy",
+                )
+            said = _Said(door, str(network).removesuffix("/32"))
+            if request.method != b"POST":
+                return self._page(request, 200, door, said.offer, said.form)
+            objection = OriginRule([hostOf(request)]).objection(request)
+            if objection is not None:
+                return self._page(request, 403, door, objection)
+            problem = await self._problem(request, door, host, identifier)
+            if problem:
+                return self._page(request, 401, door, problem, said.form)
+            await self._knocks.admit(identifier, secret, host)
+        except TunnelError as refusal:
+            return self._refused(request, door, peer, refusal)
+        _log.info("{host} has knocked at {address}", host=host, address=door.address)
+        return self._page(request, 200, door, said.done, said.hint(request))
+
+    async def _problem(
+        self, request: Request, door: Door, host: str, identifier: str
+    ) -> str:
+        """
+        Check what a tunnel asks of who knocks.
+
+        @return: What is wrong, or nothing.
+        @raise TunnelError: C{limit-reached}, if it may not be tried now.
+        """
+        if not (door.pin or door.login):
+            return ""
+        fields = formOf(request)
+        user = fields.get("user", "")
+        if door.pin and "pin" in fields:
+            given, kept = fields["pin"], door.pin
+        elif door.login and user:
+            kept = GateRules(login=door.login).hashOf(user)
+            given = fields.get("password", "")
+        else:
+            return "Say who you are first."
+        place = f"knock {identifier}"
+        if await self._attempts.isRight(host, place, given.encode(), kept):
+            return ""
+        return "That is wrong. Try again."
+
+    def _refused(
+        self, request: Request, door: Door | None, peer: Any, refusal: TunnelError
+    ) -> bytes:
+        status, headers = refusalOf(refusal, ())
+        for name, value in headers:
+            request.setHeader(name, value)
+        if refusal.code.name == "unknown-tunnel":
+            self._callers.loginFailed(peer)
+            return self._page(request, status, None, _OVER)
+        text = refusal.message[:1].upper() + refusal.message[1:]
+        return self._page(request, status, door, f"{text}.")
+
+    def _page(
+        self,
+        request: Request,
+        status: int,
+        door: Door | None,
+        told: str,
+        more: str = "",
+    ) -> bytes:
+        """
+        Answer with a page, or with a line for a program.
+
+        @param more: What follows in HTML.
+        """
+        request.setResponseCode(status)
+        for name, value in SECURITY.items():
+            request.setHeader(name, value)
+        request.setHeader("Cache-Control", "no-store")
+        request.setHeader("X-Content-Type-Options", "nosniff")
+        request.setHeader("X-Robots-Tag", "noindex")
+        if b"text/html" not in (request.getHeader(b"accept") or b""):
+            request.setHeader("Content-Type", "text/plain; charset=utf-8")
+            how = " A program knocks by a POST to this address." if more else ""
+            return f"{told}{how if request.method != b'POST' else ''}\n".encode()
+        request.setHeader("Content-Type", "text/html; charset=utf-8")
+        title = "Knock" if door is None else f"Knock at {door.title}"
+        return self._pages.written(title, told, [more] if more else [])
+
+
+class _Said:
+    """
+    What a page says to somebody with a link.
+
+    @param door: Where that leads.
+    @param network: What would be let in.
+    """
+
+    def __init__(self, door: Door, network: str) -> None:
+        self._door, self._network = door, network
+        kind, _, self._place = door.address.partition("://")
+        self._udp = " (UDP)" if kind == "udp" else ""
+        self._time = formatDuration(door.seconds)
+
+    @property
+    def offer(self) -> str:
+        """What will happen."""
+        return (
+            f"The button lets connections from your address, {self._network}, in to"
+            f" {self._place}{self._udp} for {self._time}."
+        )
+
+    @property
+    def done(self) -> str:
+        """What has happened."""
+        return (
+            f"Connections from {self._network} are let in to {self._place}{self._udp}"
+            f" for {self._time}. Then, or from another network, knock again."
+        )
+
+    @property
+    def form(self) -> str:
+        """What is to be filled in, and the button."""
+        asked = [PIN_FIELD] * bool(self._door.pin)
+        asked += [LOGIN_FIELDS] * bool(self._door.login)
+        return "\n".join(_form(each) for each in asked or [""])
+
+    def hint(self, request: Request) -> str:
+        """
+        What helps if the program at the visitor's comes by the other kind of address
+        than the browser did.
+        """
+        isSix = ":" in self._network
+        ours, other = ("IPv6", "IPv4") if isSix else ("IPv4", "IPv6")
+        text = (
+            f"This page was opened over {ours}. A program that connects over {other}"
+            f" has another address, and is not let in."
+        )
+        here = _addressHere(request, isSix)
+        port = self._place.rpartition(":")[2]
+        if here and port.isdecimal():
+            text += f" If it cannot connect, have it connect to {here}:{port}."
+        return f"<p>{html.escape(text)}</p>"
+
+
+def _form(fields: str) -> str:
+    # To the page that shows it.
+    return f'<form method="post">\n{fields}\n<button>Let me in</button>\n</form>'
+
+
+def _addressHere(request: Request, isSix: bool) -> str:
+    """
+    The address of ours that somebody has come to, if the Internet knows it.
+
+    @return: It, with brackets for IPv6; else nothing.
+    """
+    try:
+        found = ip_address(str(getattr(request.getHost(), "host", "")))
+    except ValueError:
+        return ""
+    found = getattr(found, "ipv4_mapped", None) or found
+    if not found.is_global or isinstance(found, IPv6Address) != isSix:
+        return ""
+    return f"[{found}]" if isSix else str(found)
