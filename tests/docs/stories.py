@@ -204,6 +204,7 @@ STORIES: dict[str, Story] = {
     "docs/howto/inspect.rst": Story(
         before=(_SERVER,), replace={" --inspect": " --inspect=localhost:0"}
     ),
+    "docs/howto/webhooks.rst": Story(before=(_SERVER,), needs=("curl", "openssl")),
     "docs/howto/paas.rst": Story(
         before=("export SECRET='correct horse battery staple'",),
         replace={

@@ -36,6 +36,7 @@ from tristunnel.util.process import (
     tuneCollector,
     useMonotonicTime,
 )
+from tristunnel.webhooks.endpoint import verified
 
 __all__ = ["makeService"]
 
@@ -95,7 +96,7 @@ def _make(
 
     demand = DemandServices(reactor)
     inspector = _inspector(reactor, options, watch)
-    _arrange(demand, inspector, options)
+    _arrange(reactor, demand, inspector, options)
     hooks = hooksOf(reactor, options, "client")
     observers = _observers(watch, hooks, demand)
     clients = Clients(reactor, options, observers, ended)
@@ -107,7 +108,7 @@ def _make(
         CertificateWatch(reactor, hooks, sorted(shown)).setServiceParent(clients)
 
     async def change(old: ClientOptions, new: ClientOptions) -> Changes:
-        _arrange(demand, inspector, new)
+        _arrange(reactor, demand, inspector, new)
         changes = await clients.change(old, new)
         demand.keep(chain.from_iterable(each.forwards for each in new.each))
         return changes
@@ -132,11 +133,16 @@ def _inspector(
 
 
 def _arrange(
-    demand: DemandServices, inspector: Inspector | None, options: ClientOptions
+    reactor: Any,
+    demand: DemandServices,
+    inspector: Inspector | None,
+    options: ClientOptions,
 ) -> None:
     """Put between visitors and services what options say."""
     for each in options.each:
-        each.forwards = demand.arrange(each.forwards)
+        each.forwards = [
+            verified(reactor, forward) for forward in demand.arrange(each.forwards)
+        ]
         if inspector is not None:
             each.forwards = inspector.watch(each.forwards)
 

@@ -27,6 +27,7 @@ from tristunnel.forwards.options import ForwardOptions, splitOptions
 from tristunnel.forwards.proxied import ProxiedEndpoint
 from tristunnel.forwards.targets import Inner, innerTarget, isInner
 from tristunnel.forwards.udp import UDPService
+from tristunnel.forwards.verify import Verification, readVerification
 from tristunnel.model.names import HOSTS, nameWanted
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.hosts import parsePlace
@@ -46,6 +47,9 @@ _HOST = re.compile(rf"\s*({'|'.join(HOSTS)})/([^/=]*)(/[^=]*)?=\s*(.+)")
 
 _WEB = {"http": 80, "https": 443}
 """What browsers speak, and the ports that their addresses leave out."""
+
+_NO_WEB = ("minecraft", "postgres", "tls", "udp")
+"""What speaks something else."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Forward:
     @ivar inner: The service, if it is one of the client's own.
     @ivar gate: How visitors of its name say who they are.
     @ivar demand: How the service is started for its visitors; C{None} if it is not.
+    @ivar verification: How requests must be signed; C{None} if they need not be.
     """
 
     spec: str
@@ -89,6 +94,7 @@ class Forward:
     inner: Inner | None = None
     gate: GateFiles = field(default_factory=GateFiles)
     demand: DemandPlan | None = None
+    verification: Verification | None = None
 
     @property
     def beside(self) -> Forward | None:
@@ -130,8 +136,11 @@ class Forward:
         Whether another one asks for just the same. (Endpoints cannot be
         compared, but they are what the text says.)
         """
-        names = ("spec", "private", "policy", "health", "gate", "demand")
-        return all(getattr(self, each) == getattr(other, each) for each in names)
+        names = ("spec", "private", "policy", "health")
+        asked = ("gate", "demand", "verification")
+        return all(
+            getattr(self, each) == getattr(other, each) for each in (*names, *asked)
+        )
 
     @property
     def isUDP(self) -> bool:
@@ -230,6 +239,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
             )
         if scheme:
             raise badOption(f"--forward {written!r}: {scheme} does not go over UDP")
+        _verification(written, kind, options, inner)
         service, gate = _udp(reactor, written, target), _gate(written, kind, options)
         text = f"udp:{target}"
         return Forward(spec, port, name, text, service, options=options, gate=gate)
@@ -248,6 +258,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         inner=inner,
         # A short command may yet make a name of what has no place.
         gate=_gate(written, kind, options, not (kind or port or name)),
+        verification=_verification(written, kind, options, inner),
     )
 
 
@@ -267,6 +278,30 @@ def _gate(
     elif gate and (options.raw or not (kind in _WEB or mayBeWeb)):
         raise cannotAsk(spec, options.raw)
     return gate
+
+
+def _verification(
+    spec: str, kind: str, options: ForwardOptions, inner: Inner | None
+) -> Verification | None:
+    if not options.verify:
+        return None
+    try:
+        made = readVerification(options.verify)
+    except TunnelError as error:
+        raise badOption(f"--forward {spec!r}: {error.message}") from None
+    what = ""
+    if kind in _NO_WEB:
+        what = f"{kind}/ is not for HTTP"
+    elif options.raw:
+        what = "raw joins whole connections"
+    elif inner is not None:
+        what = "the client's own services take no webhooks"
+    if what:
+        raise badOption(
+            f"--forward {spec!r}: {what}, and signatures are of HTTP requests; leave"
+            " out verify="
+        )
+    return made
 
 
 def cannotAsk(spec: str, raw: bool = False) -> TunnelError:

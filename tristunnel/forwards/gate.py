@@ -19,7 +19,7 @@ from tristunnel.util.files import warnIfOpen
 from tristunnel.util.quantities import parseDuration
 from tristunnel.util.words import nearest
 
-__all__ = ["GateFiles", "readGate"]
+__all__ = ["GateFiles", "readGate", "readSecrets"]
 
 SHORTEST = 4
 """Characters that a PIN has at least."""
@@ -125,7 +125,13 @@ def _duration(name: str, options: Mapping[str, Any]) -> float:
     return found
 
 
-def _read(option: str, path: str) -> bytes:
+def readSecrets(option: str, path: str) -> bytes:
+    """
+    Read a file that an option names, at once: no terminal and no pipe is waited for.
+
+    @param option: The option, for messages.
+    @raise TunnelError: C{bad-option}.
+    """
     path = os.path.expanduser(path)
     try:
         status, data = readAtOnce(path)
@@ -140,7 +146,7 @@ def _read(option: str, path: str) -> bytes:
 
 
 def _pin(path: str) -> bytes:
-    secret = _read("pin", path).strip()
+    secret = readSecrets("pin", path).strip()
     problem = secretProblem(secret)
     if problem is None and b"\n" in secret:
         problem = "a PIN is one line"
@@ -152,7 +158,7 @@ def _pin(path: str) -> bytes:
 
 
 def _users(path: str) -> dict[str, bytes]:
-    users = UserList.parse(_read("login", path))
+    users = UserList.parse(readSecrets("login", path))
     for problem in users.problems:
         place = f"login={printable(path, 100)}, line {problem.line}"
         raise badOption(f"{place}: {problem.reason}")
@@ -172,7 +178,7 @@ def _users(path: str) -> dict[str, bytes]:
 def _provider(path: str) -> dict[str, Any]:
     shown = printable(path, 100)
     try:
-        said = tomllib.loads(_read("oidc", path).decode("utf-8"))
+        said = tomllib.loads(readSecrets("oidc", path).decode("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise badOption(f"oidc={shown} is no TOML: {error}") from None
     for key in said:

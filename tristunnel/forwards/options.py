@@ -50,6 +50,9 @@ class ForwardOptions:
     @ivar wake: What wakes its machine: C{MAC[@ADDRESS[:PORT]]}, or empty.
     @ivar knock: How long an address is let in that has knocked, such as C{8h}; empty
         where nobody needs to.
+    @ivar verify: How its requests are signed, and the file of the secrets, as
+        L{readVerification<tristunnel.forwards.verify.readVerification>} reads it;
+        empty for requests that need no signature.
     """
 
     proxy: str = ""
@@ -71,6 +74,7 @@ class ForwardOptions:
     stop: str = ""
     wake: str = ""
     knock: str = ""
+    verify: str = ""
 
     @classmethod
     def fromMapping(cls, values: Mapping[str, Any]) -> ForwardOptions:

@@ -236,7 +236,8 @@ class Replays:
 
         tap = Tap(self._record, forward, exchange.info, replayOf=exchange.number)
         tap.whenOver = finished
-        endpoint: Any = forward.endpoint
+        # What its owner sends, and may have edited, needs nobody's signature.
+        endpoint: Any = getattr(forward.endpoint, "forOwner", forward.endpoint)
         forVisitor = getattr(endpoint, "forVisitor", None)
         if forVisitor is not None:
             endpoint = forVisitor(exchange.info)

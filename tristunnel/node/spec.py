@@ -18,6 +18,7 @@ from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.util.words import isName
+from tristunnel.webhooks.endpoint import verified
 
 __all__ = ["NODE_FIELDS", "NodeSpec", "nodeText", "parseNode"]
 
@@ -126,7 +127,7 @@ def parseNode(reactor: Any, text: str) -> NodeSpec:
                 raise badOption("a proxy into this network is a client's: leave it out")
             if forward.options.start or forward.options.wake:
                 raise badOption("a client starts services: leave out start and wake")
-            return NodeSpec(name, server, credentials, forward)
+            return NodeSpec(name, server, credentials, verified(reactor, forward))
         return NodeSpec(
             name,
             server,

@@ -28,6 +28,7 @@ from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.program.events import Event, Events
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.util.words import isName
+from tristunnel.webhooks.endpoint import verified
 
 __all__ = [
     "PIN_VARIABLE",
@@ -174,6 +175,7 @@ class Wanted:
             made.inner.gateway.checkPublic(None)
         if made.options.start or made.options.wake:
             raise badOption("a program starts its services itself: leave that out")
+        made = verified(reactor, made)
         return replace(made, name=self.name) if self.name else made
 
     def _byName(self, made: Forward) -> Forward:

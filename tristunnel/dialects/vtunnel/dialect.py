@@ -43,7 +43,7 @@ class VTunnelDialect(Dialect):
         if forward.hasHost and forward.name and not forward.path:
             # What is asked of the server is in the options; a domain goes over SSH.
             own = forward.options
-            bare = replace(own, request=())
+            bare = replace(own, request=(), verify="")
             if bare != ForwardOptions() or any(
                 each.startswith("-") for each in own.request
             ):

@@ -1,0 +1,441 @@
+"""
+A visitor whose requests must be signed.
+
+Each is held until it is complete and its signature is good, and is then passed on as it
+came. One at a time: the next one waits for the answer to the one before, so that a
+refusal is the last that a visitor hears, and never comes before an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from time import time
+from typing import Any, ClassVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dataplane.memory import HeldBytes
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.service_connector import CONNECT_TIMEOUT
+from tristunnel.forwards.verify import Verification
+from tristunnel.util.log_limiter import BoundedLog
+from tristunnel.webhooks.cutter import RequestCutter
+from tristunnel.wire.http import (
+    MOST_HEAD_BYTES,
+    BadMessage,
+    Event,
+    MessageEnd,
+    RequestHead,
+    ResponseHead,
+    ResponseReader,
+)
+from tristunnel.wire.signatures import BadSignature, SignatureCheck
+
+__all__ = ["HELD_REQUESTS", "MOST_BODY", "Rules", "SignedVisitor"]
+
+MOST_BODY = 25 * 1024 * 1024
+"""Bytes of a request behind its head; GitHub sends no more."""
+
+MOST_HELD = 64 * 1024 * 1024
+"""Bytes of all requests that are held, in the whole process."""
+
+REQUEST_TIMEOUT = 30.0
+"""Seconds in which a request must have come."""
+
+IDLE_TIMEOUT = 75.0
+"""Seconds that a connection may wait for a request."""
+
+LINGER = 2.0
+"""Seconds in which a visitor must have read why its request was refused."""
+
+_MOST_EARLY = 64 * 1024
+"""Bytes behind a request that wait for its answer."""
+
+
+class _HeldRequests(HeldBytes):
+    def tell(self, before: int, ended: int) -> None:
+        """Each visitor's own refusal is logged."""
+
+
+HELD_REQUESTS = _HeldRequests(MOST_HELD)
+"""What this process holds of requests. When that is too much, the largest go of those
+that have not been held for the shortest time."""
+
+
+@dataclass(eq=False)
+class Rules:
+    """
+    What the requests of a forward must be like.
+
+    @ivar reactor: Tells time.
+    @ivar target: The service, for messages.
+    @ivar verification: How they are signed.
+    @ivar now: Tells the time of day, in seconds.
+    """
+
+    reactor: Any
+    target: str
+    verification: Verification
+    now: Callable[[], float] = time
+    bounded: BoundedLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bounded = BoundedLog(self.reactor.seconds, self.reactor.callLater)
+
+
+class _Service(Protocol):
+    """The service's side."""
+
+    transport: Any
+
+    def __init__(self, visitor: SignedVisitor) -> None:
+        self._visitor = visitor
+
+    def connectionMade(self) -> None:
+        self._visitor.reached(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._visitor.answered(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._visitor.serviceGone()
+
+
+@implementer(IHalfCloseableProtocol)
+class SignedVisitor(Protocol, TimeoutMixin):
+    """
+    A visitor.
+
+    @param rules: What its requests must be like.
+    @param endpoint: The service, for this visitor.
+    @param info: What the server said of it.
+    """
+
+    _log: ClassVar[Logger] = Logger(namespace="tristunnel.client")
+    transport: Any
+
+    def __init__(
+        self, rules: Rules, endpoint: IStreamClientEndpoint, info: Mapping[str, object]
+    ) -> None:
+        visitor = info.get("visitor")
+        self._who = visitor[:200] if isinstance(visitor, str) else "a visitor"
+        self._rules = rules
+        self._endpoint = endpoint
+        self._cutter = RequestCutter()
+        self._responses = ResponseReader()
+        # The request that comes, or that waits for its answer.
+        self._request = b""
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._head: RequestHead | None = None
+        self._check: SignatureCheck | None = None
+        # What came behind it.
+        self._early = b""
+        self._isHeld = self._isBusy = self._hasEnded = self._isOver = False
+        self._answer: ResponseHead | None = None
+        self._service: Any = None
+        self._dialling: Deferred[Any] | None = None
+
+    def callLater(
+        self, period: float, call: Callable[..., object], *passed: object
+    ) -> IDelayedCall:
+        """As L{TimeoutMixin} wants it."""
+        made: IDelayedCall = self._rules.reactor.callLater(period, call, *passed)
+        return made
+
+    def connectionMade(self) -> None:
+        self.setTimeout(IDLE_TIMEOUT)
+
+    # What the visitor sends
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._isOver:
+            return
+        if not self._isBusy:
+            self._read(data)
+            return
+        self._early += data
+        HELD_REQUESTS.hold(self, len(data), self._shed)
+        if len(self._early) > _MOST_EARLY and not self._isHeld:
+            self._isHeld = True
+            self.transport.pauseProducing()
+
+    def _read(self, data: bytes) -> None:
+        """Read until a request is complete; what follows it waits."""
+        start = 0
+        while start < len(data) and not (self._isBusy or self._isOver):
+            end = self._cutter.end(data, start)
+            self._took(data[start:end])
+            start = end
+        self._early = b"" if self._isOver else data[start:]
+
+    def _took(self, piece: bytes) -> None:
+        if not self._pieces:
+            self.setTimeout(REQUEST_TIMEOUT)
+        self._pieces.append(piece)
+        self._size += len(piece)
+        HELD_REQUESTS.hold(self, len(piece), self._shed)
+        events = self._cutter.feed(piece)
+        if self._cutter.isUpgrade or self._cutter.isTorn:
+            what = "asks for another protocol" if self._cutter.isUpgrade else "is torn"
+            self._refuse(HTTPStatus.BAD_REQUEST, f"the request {what}")
+        elif self._size > MOST_BODY + MOST_HEAD_BYTES:
+            self._tooLarge()
+        for event in events:
+            self._heardOf(event)
+
+    def _heardOf(self, event: Event) -> None:
+        if self._isOver:
+            return
+        if isinstance(event, RequestHead):
+            self._began(event)
+        elif isinstance(event, BadMessage):
+            self._refuse(HTTPStatus(event.status), event.reason)
+        elif isinstance(event, MessageEnd):
+            self._complete()
+        elif isinstance(event, bytes) and self._check is not None:
+            self._check.update(event)
+
+    def _began(self, head: RequestHead) -> None:
+        self._head = head
+        rules = self._rules
+        try:
+            self._check = rules.verification.check(head, rules.now())
+        except BadSignature as problem:
+            self._refuse(HTTPStatus.UNAUTHORIZED, str(problem))
+            return
+        if (head.length or 0) > MOST_BODY:
+            self._tooLarge()
+        elif head.hasBody and b"100-continue" in head.get(b"expect").lower():
+            # The service is asked when there is something for it, and says so again.
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _tooLarge(self) -> None:
+        self._refuse(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the request has more than {MOST_BODY} bytes",
+        )
+
+    def _complete(self) -> None:
+        assert self._head is not None and self._check is not None
+        if not self._check.isGood:
+            self._refuse(HTTPStatus.UNAUTHORIZED, "the signature is wrong")
+            return
+        self.setTimeout(None)
+        self._isBusy = True
+        self._responses.toHead = self._head.method == b"HEAD"
+        self._request, self._pieces = b"".join(self._pieces), []
+        if self._service is None:
+            self._dial()
+        else:
+            self._pass()
+
+    def readConnectionLost(self) -> None:
+        """The visitor sends no more, but may wait for an answer."""
+        self._hasEnded = True
+        if self._isOver:
+            self.transport.loseConnection()
+        elif not self._isBusy:
+            self._leave()
+
+    def writeConnectionLost(self) -> None:
+        """What was said last has come."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._isOver = True
+        self.setTimeout(None)
+        self._letGo()
+
+    def timeoutConnection(self) -> None:
+        """Nothing came for too long, or not all."""
+        if self._isOver:
+            self.transport.loseConnection()
+        elif self._pieces:
+            self._refuse(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"the request did not come within {REQUEST_TIMEOUT:.0f} seconds",
+            )
+        else:
+            self._leave()
+
+    # The service
+
+    def _dial(self) -> None:
+        try:
+            RESERVE.checkVisitor()
+        except TunnelError as refusal:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, refusal.message)
+            return
+        factory = Factory.forProtocol(lambda: _Service(self))
+        factory.noisy = False
+        dialling = self._dialling = self._endpoint.connect(factory)
+        if not getattr(self._endpoint, "limitsTime", False):
+            dialling.addTimeout(CONNECT_TIMEOUT, self._rules.reactor)
+        dialling.addErrback(self._notReached)
+
+    def _notReached(self, failure: Failure) -> None:
+        if self._isOver and failure.check(CancelledError):
+            return
+        self._refuse(
+            HTTPStatus.BAD_GATEWAY,
+            "the service was not reached",
+            failure.getErrorMessage(),
+        )
+
+    def reached(self, transport: Any) -> None:
+        """
+        The service is there.
+
+        @param transport: What leads to it.
+        """
+        if self._isOver:
+            transport.abortConnection()
+            return
+        self._service = transport
+        self.transport.registerProducer(transport, True)
+        self._pass()
+
+    def _pass(self) -> None:
+        request, self._request = self._request, b""
+        self._service.write(request)
+
+    def answered(self, data: bytes) -> None:
+        """
+        The service answers.
+
+        @param data: What it says, which is passed on as it is.
+        """
+        if self._isOver:
+            return
+        if not self._isBusy:
+            # Nobody has asked.
+            self._leave()
+            return
+        self.transport.write(data)
+        self._heard(self._responses.feed(data))
+
+    def _heard(self, events: list[Event]) -> None:
+        isDone = False
+        for event in events:
+            if isinstance(event, ResponseHead):
+                self._answer = event
+            elif isinstance(event, BadMessage):
+                # Nobody knows where it ends: whatever comes is the last.
+                self._hasEnded = True
+                return
+            elif isinstance(event, MessageEnd):
+                isDone = self._answer is not None and not self._answer.isInterim
+        if isDone:
+            self._answeredAll()
+
+    def _answeredAll(self) -> None:
+        head, answer = self._head, self._answer
+        assert head is not None and answer is not None
+        HELD_REQUESTS.letGo(self)
+        self._size = 0
+        self._head = self._check = self._answer = None
+        self._isBusy = False
+        if not (head.keepAlive and answer.keepAlive) or answer.status == 101:
+            self._leave()
+            return
+        early, self._early = self._early, b""
+        self.setTimeout(IDLE_TIMEOUT)
+        self._read(early)
+        if self._isBusy or self._isOver:
+            return
+        if self._hasEnded:
+            self._leave()
+        elif self._isHeld:
+            self._isHeld = False
+            self.transport.resumeProducing()
+
+    def serviceGone(self) -> None:
+        """The service has closed the connection."""
+        if self._isOver:
+            return
+        if self._isBusy and self._answer is None and not self._hasEnded:
+            self._service = None
+            self._refuse(
+                HTTPStatus.BAD_GATEWAY, "the service closed the connection too early"
+            )
+            return
+        self._leave()
+
+    # The end
+
+    def _shed(self, reason: TunnelError) -> None:
+        self._refuse(
+            HTTPStatus.SERVICE_UNAVAILABLE, "too much is held of other requests"
+        )
+
+    def _refuse(self, status: HTTPStatus, why: str, cause: str = "") -> None:
+        """Say why a request is not passed on, and take no other."""
+        if self._isOver:
+            return
+        self._rules.bounded(
+            self._log.warn,
+            "{target}: a request from {visitor} was refused ({status}): {why}",
+            self._rules.target,
+            target=self._rules.target,
+            visitor=self._who,
+            status=status.value,
+            why=f"{why}: {cause}" if cause else why,
+        )
+        if self._answer is not None:
+            # In the midst of an answer there is no room for another one.
+            self._isOver = True
+            self._letGo()
+            self.transport.abortConnection()
+            return
+        body = f"{why}\n".encode()
+        lines = [
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            "Content-Type: text/plain; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
+        if status is HTTPStatus.UNAUTHORIZED:
+            lines.append('WWW-Authenticate: Signature realm="webhooks"')
+        toHead = self._head is not None and self._head.method == b"HEAD"
+        said = "\r\n".join([*lines, "", ""]).encode()
+        self.transport.write(said if toHead else said + body)
+        self._leave()
+
+    def _leave(self) -> None:
+        """
+        Say no more. What still comes is read and thrown away for a while: at once
+        closed, it would have the kernel throw away what was said.
+        """
+        self._isOver = True
+        self._letGo()
+        if self._hasEnded:
+            self.transport.loseConnection()
+            return
+        self.setTimeout(LINGER)
+        if self._isHeld:
+            self.transport.resumeProducing()
+        self.transport.loseWriteConnection()
+
+    def _letGo(self) -> None:
+        HELD_REQUESTS.letGo(self)
+        self._pieces = []
+        self._request = self._early = b""
+        service, self._service = self._service, None
+        if service is not None:
+            self.transport.unregisterProducer()
+            service.loseConnection()
+        if self._dialling is not None:
+            self._dialling.cancel()
