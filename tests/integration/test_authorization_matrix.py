@@ -188,6 +188,11 @@ class MethodTests(MatrixTestCase):
             "addManaged": ({"client": "alice", "to": "localhost:1"}, operators),
             "removeManaged": ({"id": "x"}, operators),
             "listManaged": ({}, operators),
+            "getKnockLink": ({"uri": self.public}, {"": gone}),
+            "listMembers": ({}, {"": refused("not-permitted")}),
+            "drainMember": ({"member": "x"}, {"": refused("not-permitted")}),
+            "undrainMember": ({"member": "x"}, {"": refused("not-permitted")}),
+            "standbyAddresses": ({}, {"": silent}),
             "managedForwards": ({}, {"": refused("not-permitted")}),
         }
 
