@@ -179,6 +179,12 @@ STORIES: dict[str, Story] = {
         unvisited=("http/blog",),
         replace={"tls:t.example.com": "tls:localhost"},
     ),
+    "docs/howto/knock.rst": Story(
+        before=(*_TOKEN, _TOKENS),
+        # Nobody has knocked.
+        unvisited=("25565",),
+        replace={"tls:t.example.com": "tls:localhost"},
+    ),
     "docs/certificates.rst": Story(
         before=_TOKEN,
         # Nobody is asked, who would have to find this machine in the public DNS.

@@ -26,12 +26,16 @@ from tristunnel.dashboard.pages import Watch
 from tristunnel.dialects.bore.dialect import BoreDialect
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import portProtocols
+from tristunnel.gate.attempts import Attempts
+from tristunnel.gate.knocking import KnockPage
+from tristunnel.gate.pages import GatePages
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.model.memory_book import MemoryBook
+from tristunnel.names.public import PublicNames
 from tristunnel.names.table import NameTable
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.minecraft import MinecraftFactory
@@ -39,6 +43,7 @@ from tristunnel.server.postgres import PostgresFactory
 from tristunnel.server.proxied import behindProxy
 from tristunnel.server.tls_names import Certificates, Served, TLSNamesFactory
 from tristunnel.server.websocket_pages import webSocketPages
+from tristunnel.service.knocks import KNOCK_PATH
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.directory import CertificateDirectory
@@ -82,6 +87,13 @@ class Doors:
             pages.update(rpcPages(self.service, callers))
             pages.update(webSocketPages(self.sessions, callers, ["/tunnel"]))
             pages[b"join"] = JoinPage(self.service, callers, forwarded)
+            pages[KNOCK_PATH] = KnockPage(
+                self.service.knocks,
+                callers,
+                forwarded,
+                Attempts(self.clock, self.limiter),
+                GatePages(PublicNames()),
+            )
         site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
         doors = [HTTPPortProtocol(site)]
         self.factory: Any = ProtocolDetectorFactory(

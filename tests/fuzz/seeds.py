@@ -172,6 +172,7 @@ def _seeds() -> dict[str, list[bytes]]:
         post("/rpc", call),
         post("/rpc", batch, f"Authorization: Basic {basic}"),
         post("/RPC2", xml, "Authorization: Bearer tun_x"),
+        post("/knock/0123456789abcdef/0123456789abcdef0123456789abcdef", b"pin=1234"),
         post(
             "/join",
             b"",

@@ -7,14 +7,24 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.service.test_policies import HouseTestCase
-from tests.service.test_tunnel_service import BOB
+from tests.service.test_siblings import Member
+from tests.service.test_tunnel_service import ALICE, BOB, Session
+from tests.support.waiting import Ports
+from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.tunnel import Tunnel
+from tristunnel.processes.channel import pair
+from tristunnel.processes.link import Link
 from tristunnel.service import knocked
+from tristunnel.service.caller import Caller
 from tristunnel.service.knocked import networkOf
+from tristunnel.service.siblings import Siblings
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.hosts import addressOf
 
 
@@ -162,3 +172,38 @@ class KnockTests(HouseTestCase):
                 TunnelError,
             )
             self.assertEqual(failure.value.code.name, "bad-option", options)
+
+
+class MemberTests(TestCase):
+    """Two processes of a server, of which one has the tunnel."""
+
+    async def test_elsewhere(self) -> None:
+        """Who comes to the page of the other one is let in where the tunnel is."""
+        members: list[Any] = [Member(0), Member(1)]
+        services = []
+        for member, end, other in zip(members, pair(), reversed(members), strict=True):
+            link = Link(ourReactor(), end, member.answers.get, index=other.index)
+            member.siblings[other.index] = link
+            self.addCleanup(link.close)
+            clock = Clock()
+            made = TunnelService(clock, MemoryBook(clock), {"tcp": Ports()})
+            made.clientPort = (9000, True)
+            made.siblings = Siblings(member)
+            made.knocks.publish(made.siblings)
+            services.append(made)
+        one, other = services
+        caller = Caller(ALICE.identity, "server", 9000, Session(), secure=True)
+        tunnel = await one.open(caller, {"knock": 600})
+        self.assertEqual(tunnel.knockLink[:26], "https://server:9000/knock/")
+        identifier, secret = tunnel.knockLink.split("/")[-2:]
+        door = await other.knocks.find(identifier, secret)
+        self.assertEqual((door.address, door.seconds), (tunnel.address, 600.0))
+        self.assertEqual(await other.knocks.admit(identifier, secret, "192.0.2.7"), 600)
+        self.assertEqual(one.policies.admit(tunnel, "192.0.2.7"), 600)
+        with self.assertRaises(TunnelError) as caught:
+            await other.knocks.admit(identifier, secret, "unix")
+        self.assertEqual(caught.exception.code.name, "not-permitted")
+        await one.closeTunnel(caller, tunnel.uri)
+        with self.assertRaises(TunnelError) as caught:
+            await other.knocks.find(identifier, secret)
+        self.assertEqual(caught.exception.code.name, "unknown-tunnel")

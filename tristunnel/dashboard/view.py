@@ -576,10 +576,11 @@ def gateWords(gate: GateRules) -> str:
         "oidc": "" if gate.oidc is None else f"an account at {gate.oidc.issuer}",
         "link": "a link",
     }
-    asked = " or ".join(words[each] for each in gate.ways) or "nothing"
+    asked = " or ".join(words[each] for each in gate.ways)
     if gate.knock:
-        return f"a knock every {formatDuration(gate.knock)}, and for that {asked}"
-    return asked
+        knock = f"a knock, good for {formatDuration(gate.knock)}"
+        return f"{knock}, with {asked}" if asked else knock
+    return asked or "nothing"
 
 
 def _small(series: Series) -> Row:
