@@ -143,6 +143,18 @@ class ClientsTests(FileOptionsTestCase):
         self.assertEqual(self.change(text)["changed"], [words])
         self.assertEqual(member.service._forwards[0].gate.pin, b"2581")
 
+    def test_verify(self) -> None:
+        """Likewise the secrets of those who sign requests."""
+        secret = self.write("secret", b"one")
+        text = ONE.replace("0=h:1", f"0=h:1,verify=github:{secret}")
+        (member,) = self.start(text).members
+        self.assertEqual(self.change(text)["changed"], [])
+        secret.write_bytes(b"one\ntwo")
+        (told,) = self.change(text)["changed"]
+        self.assertIn("takes other signatures", told)
+        found = member.service._forwards[0].verification
+        self.assertEqual(found.secrets, (b"one", b"two"))
+
     def test_connection(self) -> None:
         """Credentials, and the way to the server, count from the next connection on,
         and the running one goes on."""

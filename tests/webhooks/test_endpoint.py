@@ -13,6 +13,7 @@ from tests.webhooks.test_visitor import SECRET, aRequest
 from tristunnel.demand.services import DemandServices
 from tristunnel.forwards.demand import DemandPlan
 from tristunnel.forwards.forward import Forward
+from tristunnel.inspect.replay import Edits, Replays
 from tristunnel.inspect.watched import watch
 from tristunnel.webhooks.endpoint import verified
 
@@ -74,6 +75,20 @@ class LoopbackTests(LoopbackTestCase):
             if each.response is not None
         ]
         self.assertEqual(shown, [401, 200, 401])
+
+    async def test_again(self) -> None:
+        """What its owner sends again, edited too, needs no signature."""
+        service = Service()
+        port = await self.open(self.offer(service))
+        await self.told(port, aRequest(isGood=False))
+        shown = next(iter(self.record.exchanges.values()))
+        replaying = Replays(self.reactor, self.record).send(shown, Edits(body="new"))
+        served = await service.arrivals.get()
+        await served.until(lambda talk: talk.data.endswith(b"\r\n\r\nnew"))
+        served.say(_OK)
+        made = await replaying
+        assert made.response is not None
+        self.assertEqual(made.response.head.status, 200)
 
     async def test_refusedUpload(self) -> None:
         """A visitor that goes on sending reads why it was refused."""

@@ -225,8 +225,8 @@ class Clients(MultiService):
         different = differing(old, options) - options.processWide
         identity = old["credentials"] != options["credentials"]
         # What is in the files that forwards name.
-        asks = [each.gate for each in old.forwards] != [
-            each.gate for each in options.forwards
+        asks = [each.ofFiles for each in old.forwards] != [
+            each.ofFiles for each in options.forwards
         ]
         if not (different or identity or asks or member.over):
             member.options = options

@@ -131,16 +131,18 @@ class Forward:
         """Whether its tunnel can be told from others."""
         return bool(self.port or self.name)
 
+    @property
+    def ofFiles(self) -> tuple[GateFiles, Verification | None]:
+        """What it has of files, which may change while its text does not."""
+        return self.gate, self.verification
+
     def isLike(self, other: Forward) -> bool:
         """
         Whether another one asks for just the same. (Endpoints cannot be
         compared, but they are what the text says.)
         """
-        names = ("spec", "private", "policy", "health")
-        asked = ("gate", "demand", "verification")
-        return all(
-            getattr(self, each) == getattr(other, each) for each in (*names, *asked)
-        )
+        names = ("spec", "private", "policy", "health", "demand", "ofFiles")
+        return all(getattr(self, each) == getattr(other, each) for each in names)
 
     @property
     def isUDP(self) -> bool:

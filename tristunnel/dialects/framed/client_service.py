@@ -35,6 +35,13 @@ from tristunnel.util.process import GRACE
 
 __all__ = ["TunnelClientService"]
 
+_CHANGES = {
+    "policy": "has new limits on visitors",
+    "gate": "asks something else of visitors",
+    "verification": "takes other signatures",
+}
+"""What may be different about a forward, in words."""
+
 
 class TunnelClientService(ClientService["TunnelClientProtocol"]):
     """
@@ -383,12 +390,10 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         @return: What is different, in words.
         """
         told = []
-        if before.policy != after.policy:
-            self._settled.discard(before.spec)
-            told.append("has new limits on visitors")
-        if before.gate != after.gate:
-            self._settled.discard(before.spec)
-            told.append("asks something else of visitors")
+        for what, words in _CHANGES.items():
+            if getattr(before, what) != getattr(after, what):
+                self._settled.discard(before.spec)
+                told.append(words)
         if (before.options, before.health) != (after.options, after.health):
             self._settled.discard(before.spec)
             self._health.withdrawn(before.spec)
