@@ -216,6 +216,14 @@ class Destinations:
             each for each in self._listed if each.isUDP == isUDP or not self._separates
         ]
 
+    def lists(self, host: str, port: int) -> bool:
+        """
+        Whether a TCP port may be dialled by what somebody asks for alone: an address
+        that is covered, or a name that is written so.
+        """
+        plain = plainHost(host)
+        return any(each.covers(plain, port) for each in self._about(False))
+
     def checkAsked(self, host: str, port: int, isUDP: bool = False) -> None:
         """
         Judge what somebody asks for, before anything is looked up.

@@ -22,9 +22,9 @@ from tristunnel.client.dials import parseDial
 from tristunnel.client.local import localEndpoint, makeLocalPort
 from tristunnel.client.visitor import LocalPort
 from tristunnel.connect.address import parseConnect
+from tristunnel.dialects.base.dialling import DialSide
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.dialect import FramedDialect, bySession
-from tristunnel.dialects.framed.dialling import DialSide
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.dialling import DialRequest, dialDestinations
 from tristunnel.listeners.udp import UDPListeners

@@ -13,7 +13,7 @@ from tristunnel.dialects.conch.server import GoSession, ServerPackets, overWebSo
 from tristunnel.dialects.conch.streams import Channel
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.tunnel import Stream
-from tristunnel.util.hosts import addressOf
+from tristunnel.util.hosts import addressOf, portNumber
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.chisel import (
     CHANNEL,
@@ -98,12 +98,16 @@ class ChiselSession(GoSession):
         return b""
 
     def asked(self, channel: Channel, kind: str, fields: Fields) -> None:
-        """Lead a remote without C{R:} to the service whose name is its host."""
-        target = fields.rest().decode("utf-8", "replace")
-        if kind == CHANNEL and len(target) <= 256:
-            self.visit(channel, target.rpartition(":")[0])
-        else:
+        """Lead a remote without C{R:} to what its host and port name."""
+        if kind != CHANNEL:
             super().asked(channel, kind, fields)
+            return
+        target = fields.rest()[:512].decode("utf-8", "replace")
+        host, _, port = target.rpartition(":")
+        try:
+            self.reach(channel, host.strip("[]"), portNumber(port))
+        except ValueError as error:
+            channel.reset(TunnelError("not-permitted", f"no TCP port here: {error}"))
 
     def serve(self, stream: Stream) -> None:
         if stream.tunnel.protocol != "udp":

@@ -15,6 +15,7 @@ from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.transport import SSHServerTransport
 from twisted.internet.interfaces import IDelayedCall
 
+from tristunnel.dialects.base.dialling import DialSide
 from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
 from tristunnel.dialects.conch.connection import KEEPALIVE, Connection
 from tristunnel.dialects.conch.hostkey import HostKey
@@ -23,10 +24,14 @@ from tristunnel.dialects.conch.messages import AnyMessages
 from tristunnel.dialects.conch.streams import Channel, ChannelStreams, PipedStreams
 from tristunnel.dialects.conch.transport import Packets
 from tristunnel.errors import TunnelError, printable, protocolError
+from tristunnel.forwards.destinations import Destinations
+from tristunnel.forwards.dialling import DIAL
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream
+from tristunnel.service.caller import Caller
 from tristunnel.service.clients import Visits
-from tristunnel.util.hosts import addressText
+from tristunnel.service.visiting import Visiting
+from tristunnel.util.hosts import addressOf, addressText, hostAndPort
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.ssh import Fields, packTexts
 
@@ -120,6 +125,7 @@ class SSHServerSession(ServerSession):
         self._late: IDelayedCall | None = None
         self.channels: ChannelStreams | None = None
         self.visits = Visits(self._caller.identity)
+        self._dialled = DialSide(self, sessions.service, sessions.dialler)
         self.open = self._vouched or sessions.authenticator.admitsAnybody
         self.takesKeys = sessions.authenticator.takesKeys
 
@@ -203,9 +209,58 @@ class SSHServerSession(ServerSession):
         if self.channels is not None:
             self.channels.refuseType(channel, kind)
 
-    def visit(self, channel: Channel, name: str) -> None:
-        """Let the client visit the tunnel of a name, by a channel that it opens."""
-        self.whileUp(self._visit(channel, name))
+    def reach(self, channel: Channel, host: str, port: int) -> None:
+        """
+        Lead a channel that the client opens to the service whose name is C{host},
+        unless that is an address, or one of the names that the server dials.
+
+        @param host: With C{@CLIENT} behind it, it is another client that dials.
+        """
+        place, at, client = host.partition("@")
+        if at or addressOf(host) or self.destinations.lists(host, port):
+            self.dial(channel, hostAndPort(place, port), client)
+        else:
+            self.whileUp(self._visit(channel, host))
+
+    def dial(self, channel: Channel, target: str, client: str = "") -> None:
+        """
+        Connect a channel that the client opens to where it says.
+
+        @param target: C{HOST:PORT}, or C{unix:PATH}.
+        @param client: The client that is to dial; empty for the server.
+        """
+        self._dialled.opened(
+            channel,
+            {DIAL: target, "client": client},
+            self._link.peerAddress,
+            lambda: self._accept(channel),
+            False,
+        )
+
+    def _accept(self, channel: Channel) -> None:
+        if self.channels is not None:
+            self.channels.accept(channel)
+
+    # What dialling needs to know
+
+    @property
+    def destinations(self) -> Destinations:
+        """What the server dials for its clients."""
+        return self._sessions.destinations
+
+    @property
+    def visiting(self) -> Visiting | None:
+        """What leads to other processes of this server, if there are any."""
+        return self._sessions.visiting
+
+    @property
+    def isForOneTunnel(self) -> bool:
+        """Nobody comes by SSH with the URI of a tunnel."""
+        return False
+
+    def caller(self) -> Caller:
+        """As whom the client asks."""
+        return self._caller
 
     async def _visit(self, channel: Channel, name: str) -> None:
         caller, address = self._caller, addressText(self._link.peerAddress)
@@ -260,6 +315,7 @@ class SSHServerSession(ServerSession):
     def sessionOver(self, reason: TunnelError) -> None:
         self._stopWaiting()
         self.visits.end(reason)
+        self._dialled.close(reason)
         if self._client is None and reason.code.name != "session-lost":
             peer = self._link.peerAddress
             self._service.observer.peerRefused(peer, reason)

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.auth.realm import Authenticator
 from tristunnel.dataplane.endings import EndAcknowledgements
+from tristunnel.dialects.base.dialling import DialSide
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.base.stream import SessionStream
@@ -23,7 +24,6 @@ from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT, whyNotFr
 from tristunnel.dialects.framed.admission import Admission
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.datagrams import SessionFlow
-from tristunnel.dialects.framed.dialling import DialSide
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.lanes import ServerExtraConnections
 from tristunnel.errors import TunnelError

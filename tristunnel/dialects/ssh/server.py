@@ -21,6 +21,7 @@ from tristunnel.dialects.conch.server import (
 from tristunnel.dialects.conch.streams import Channel
 from tristunnel.dialects.ssh.screen import MOST_NOTES, Screen
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards.destinations import UNIX
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.model.tunnel import Stream
 from tristunnel.service.caller import Caller
@@ -215,8 +216,10 @@ class OpenSSHSession(SSHServerSession):
 
     def asked(self, channel: Channel, kind: str, fields: Fields) -> None:
         if kind == "direct-tcpip":
-            # ssh -J and -W: the name of a service in the place of a host.
-            self.visit(channel, fields.text(256))
+            # ssh -J and -W, with the name of a service in the place of a host; and -L.
+            self.reach(channel, fields.text(256), fields.port())
+        elif kind == "direct-streamlocal@openssh.com":
+            self.dial(channel, UNIX + fields.text(256))
         elif kind == "session" and len(self._screens) < MOST_SCREENS:
             self._show(channel)
         else:

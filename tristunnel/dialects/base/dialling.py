@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.dialects.base.stream import SessionStream
-from tristunnel.dialects.framed.datagrams import SessionFlow
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import Destinations
 from tristunnel.forwards.dialling import (
@@ -27,6 +26,7 @@ from tristunnel.forwards.dialling import (
     dialTarget,
 )
 from tristunnel.forwards.early import reasonOf
+from tristunnel.interfaces import EitherEnd
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.access import isCapability
@@ -36,7 +36,7 @@ from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.service.visiting import Visiting
 from tristunnel.util.hosts import addressText
 
-__all__ = ["DialSession", "DialSide"]
+__all__ = ["DialSession", "DialSide", "Dialler"]
 
 _End = Any
 """A stream or a flow of the session."""
@@ -44,7 +44,7 @@ _End = Any
 
 class DialSession(Protocol):
     """
-    What this needs of a session.
+    What this needs of the session of a client that asks.
 
     @ivar visits: Its visits to what is others'.
     """
@@ -66,10 +66,14 @@ class DialSession(Protocol):
     def caller(self) -> Caller:
         """As whom the client asks."""
 
-    def openDial(self, target: str, visitor: str) -> SessionStream:
-        """Have its client dial."""
 
-    def openDialFlow(self, target: str, visitor: str) -> SessionFlow:
+class Dialler(Protocol):
+    """A session whose client dials for others."""
+
+    def openDial(self, target: str, visitor: str) -> SessionStream:
+        """Have it dial."""
+
+    def openDialFlow(self, target: str, visitor: str) -> EitherEnd:
         """The same, for datagrams."""
 
 
@@ -90,7 +94,7 @@ class DialSide:
         self,
         session: DialSession,
         service: TunnelService,
-        findClient: Callable[[str], DialSession | None],
+        findClient: Callable[[str], Dialler | None],
     ) -> None:
         self._session = session
         self._service = service
