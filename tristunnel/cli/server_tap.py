@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,14 +14,11 @@ from twisted.python import usage
 from tristunnel.acme.options import ACME
 from tristunnel.auth.checkers import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.check.cluster import ClusterCheck
-from tristunnel.check.names import NamesCheck
-from tristunnel.check.report import CheckService
-from tristunnel.check.server import ServerCheck
 from tristunnel.cli.cluster_options import CLUSTER, ClusterOptionsMixin
 from tristunnel.cli.name_options import NAMES, NameOptionsMixin
 from tristunnel.cli.own_ports import takeOwnPorts
 from tristunnel.cli.processes import MOST_PROCESSES, checkProcesses, makeParent
+from tristunnel.cli.server_check import checkService
 from tristunnel.cli.serving import Serving
 from tristunnel.config.help import Group
 from tristunnel.config.keys import Key
@@ -43,7 +39,6 @@ from tristunnel.hooks.options import (
     hooksOf,
 )
 from tristunnel.http.forwarded import Forwarded
-from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE
 from tristunnel.listeners.unix import MODE, checkDirectory, parseMode
 from tristunnel.model.ports import parsePorts
@@ -55,7 +50,6 @@ from tristunnel.server.websocket_pages import parsePaths
 from tristunnel.service.clients import CLIENTS, SERVICES
 from tristunnel.service.countries import CountryDatabase
 from tristunnel.service.preauth import ACCEPT_RATE
-from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.util.descriptor_limit import raiseDescriptorLimit
 from tristunnel.util.endpoints import checkBeforeFork, listenInFull, tellOfDaemon
@@ -549,57 +543,9 @@ def makeService(options: Options) -> Service:
     )
     options.warnOfSecrets()
     if options["check"]:
-        return log.around(_check(reactor, options))
+        return log.around(checkService(reactor, options))
     if options.processes > 1 and options.membership is None:
         return log.around(makeParent(reactor, options, log))
     hooks = hooksOf(reactor, options, "server")
     serving = Serving(reactor, options, log, hooks)
     return log.around(serving if hooks is None else hooks.around(serving))
-
-
-def _check(reactor: Any, options: Options) -> Service:
-    interface = options["interface"]
-    shown = (
-        ("--certificate", options.certificate),
-        ("--visitor-certificate", options.visitorCertificate),
-    )
-    certificates = [
-        (option, creator.certificate) for option, creator in shown if creator
-    ]
-    certificates += [
-        (port.description, loadCertificates(port.certificatePath)[0])
-        for port in options.serverPorts
-        if port.certificatePath
-    ]
-    cluster = None
-    if options.cluster is not None:
-        cluster = ClusterCheck(
-            reactor,
-            options.cluster,
-            options["cluster-token-file"],
-            options["advertise"],
-        ).look
-    look = ServerCheck(
-        reactor,
-        options.allPorts,
-        TCPListeners(reactor, interface, options.portRange),
-        certificates,
-        options["hostname"],
-        options.stateDirectory,
-        len(options.get("credCheckers") or ()) + bool(options["client-ca"]),
-        options.memory,
-        lambda resolve, isOurs: (
-            NamesCheck(
-                reactor,
-                options.domains,
-                options.allPorts,
-                options.namedCertificates,
-                options.authority,
-                options.stateDirectory,
-                resolve,
-                isOurs,
-            ).look
-        ),
-        cluster,
-    )
-    return CheckService(reactor, look, sys.__stdout__)
