@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from tristunnel.auth.tokens import LOOK_INTERVAL, TokenFile
+from tristunnel.cli.announcement import Announcement
 from tristunnel.cli.belonging import passNames, serveAsMember
 from tristunnel.cli.demo import Demo
 from tristunnel.cli.name_serving import ChallengePage, NameServing
@@ -27,7 +27,7 @@ from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.table import DIALECTS, ownerOf, portProtocols
+from tristunnel.dialects.table import ownerOf, portProtocols
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.gate.attempts import Attempts
 from tristunnel.gate.gate import VisitorGate
@@ -59,9 +59,9 @@ from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.reload import RunningServer
 from tristunnel.server.service import TunnelServerService
-from tristunnel.server.websocket_pages import ROOT, warnIfSlow, webSocketPages
+from tristunnel.server.websocket_pages import ROOT, webSocketPages
 from tristunnel.service.caller import Listeners
-from tristunnel.service.invitations import Invitations, ServerPlace, addressFor
+from tristunnel.service.invitations import Invitations
 from tristunnel.service.knocks import KNOCK_PATH
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.preauth import TOTAL, PreauthLimiter
@@ -69,12 +69,10 @@ from tristunnel.service.siblings import Siblings
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.service.used_elsewhere import limitedTogether
 from tristunnel.tls.server_context import CreatorInForce
-from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.logs import Log
 from tristunnel.util.output import LogFile
 from tristunnel.util.process import ReloadSignalService, exitWith, hurryOnSecondSignal
 from tristunnel.util.repeating import RepeatingService
-from tristunnel.wire.invitation import PLACEHOLDER
 
 __all__ = ["Serving"]
 
@@ -130,11 +128,7 @@ class Serving(MultiService):
         self._tunnels = self._makeTunnels()
         self._tunnels.decisions = options.decisions
         options.authenticator.decisions = options.decisions
-        self._tunnels.managed = ManagedForwards(
-            str(options.stateDirectory / "managed.toml"), self._tunnels.clients
-        )
-        looking = RepeatingService(reactor, self._tunnels.managed.refresh, EDITED)
-        looking.setServiceParent(self)
+        self._tunnels.managed = self._makeManaged()
         self._tunnels.invitations = self._makeInvitations()
         self._sessions = TunnelServerFactory(
             reactor,
@@ -146,6 +140,14 @@ class Serving(MultiService):
         if options["direct-udp"]:
             self._sessions.paths = ServerPaths(reactor, offset=self._index)
         self._server = self._makeServer()
+        self._announcement = Announcement(
+            options,
+            self._server,
+            self._sessions,
+            self._tunnels,
+            self._naming,
+            self._tokenFiles,
+        )
         signals = ReloadSignalService(reactor, log, lambda: self._reload.reloadLater())
         signals.setServiceParent(self)
         self._server.setServiceParent(self)
@@ -169,7 +171,7 @@ class Serving(MultiService):
         for node in nodes:
             node.setServiceParent(self)
         if options["demo"]:
-            demo = Demo(reactor, self._server, self._dashboard)
+            demo = Demo(reactor, self._server, self._announcement.dashboard)
             demo.setServiceParent(self)
         reactor.addSystemEventTrigger(
             "before", "shutdown", hurryOnSecondSignal, reactor, self._signalled
@@ -192,9 +194,9 @@ class Serving(MultiService):
         if self._cannot:
             return
         if self._index == 0:
-            self._announce()
+            self._announcement.tell()
         else:
-            self._placeInvitations()
+            self._announcement.placeInvitations()
 
     @property
     def _index(self) -> int:
@@ -248,6 +250,13 @@ class Serving(MultiService):
         )
         self._cluster.setServiceParent(self)
         return self._cluster.book
+
+    def _makeManaged(self) -> ManagedForwards:
+        path = self._options.stateDirectory / "managed.toml"
+        made = ManagedForwards(str(path), self._tunnels.clients)
+        looking = RepeatingService(self._reactor, made.refresh, EDITED)
+        looking.setServiceParent(self)
+        return made
 
     def _makeInvitations(self) -> Invitations:
         made = Invitations(self._tokenFiles)
@@ -497,111 +506,3 @@ class Serving(MultiService):
         self._cannot = True
         exitWith(1)
         self._reactor.callWhenRunning(self._reactor.stop)
-
-    def _announce(self) -> None:
-        """Say what an operator must know from the start."""
-        options, numbers = self._options, self._server.numbers
-        if numbers:
-            self._tellOfDialects()
-        for port in options.serverPorts:
-            known = port.fingerprint and port.description in numbers
-            # Who comes by the name is shown a better one, which no pin fits.
-            if known and not self._naming.better(port):
-                _log.info(
-                    "{path} is a self-signed certificate; its SHA-256 fingerprint is"
-                    " {fingerprint}",
-                    path=port.certificatePath,
-                    fingerprint=port.fingerprint,
-                )
-                where = hostAndPort(options.hostnames[0], numbers[port.description])
-                _log.info(
-                    "Clients pin it: {client}{where} --pin {fingerprint}",
-                    client="tristunnel http 3000 --to "
-                    if options.program.startswith("tristunnel")
-                    else "twistd -n --pidfile= tunnel-client --connect tls:",
-                    where=where,
-                    fingerprint=port.fingerprint,
-                )
-        if url := self._dashboard():
-            _log.info("The dashboard is at {url}", url=url)
-        warnIfSlow()
-        # Last, where people look first.
-        if (shared := self._tunnels.invitations.shared) is None:
-            self._invite()
-        else:
-            shared.whenMet().addCallback(lambda met: self._invite())
-        asked = options.get("credCheckers") or options["client-ca"]
-        if not asked and not options["demo"]:
-            _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")
-
-    def _tellOfDialects(self) -> None:
-        """Say which are spoken, and what clients go by who are not ours."""
-        served = self._options.served
-        say = _log.debug if len(served) == len(DIALECTS) else _log.info
-        say("Clients may speak {names}", names=", ".join(served))
-        keys = []
-        for name, dialect in served.items():
-            try:
-                key = dialect.keyShown(self._sessions)
-            except TunnelError as problem:
-                _log.error("{problem}", problem=problem.message)
-            else:
-                keys += [f"{key} for {name}"] if key else []
-        if keys:
-            _log.info("The host key's fingerprint is {keys}", keys=", ".join(keys))
-
-    def _dashboard(self) -> str:
-        """The dashboard's URL; empty if there is none, or it does not listen yet."""
-        options = self._options
-        port = options.rpcPort or options.serverPorts[0]
-        number = self._server.numbers.get(port.description)
-        if options["no-dashboard"] or not number:
-            return ""
-        if options.rpcPort is None and "/" in options.webSocketPaths:
-            return ""
-        scheme = "https" if port.secure else "http"
-        # Without a login the page answers to no name that nobody has told it.
-        asked = options["hostname"] or options.get("credCheckers")
-        host = options.hostnames[0] if asked else "localhost"
-        return f"{scheme}://{hostAndPort(host, number)}/"
-
-    def _placeInvitations(self) -> ServerPlace | None:
-        """Find out where invitations lead to; nowhere, if nobody can be invited."""
-        options, numbers = self._options, self._server.numbers
-        ports = [port for port in options.serverPorts if numbers.get(port.description)]
-        if not ports or not self._tokenFiles:
-            return None
-        port = next((port for port in ports if port.shown), ports[0])
-        number = numbers[port.description]
-        place = self._tunnels.invitations.place = ServerPlace(
-            options["hostname"] or addressFor(self._server.listening, number),
-            number,
-            os.path.abspath(port.shown) if port.shown else "",
-            self._tokenFiles[0].path,
-            self._naming.better(port),
-        )
-        return place
-
-    def _invite(self) -> None:
-        """Say where invitations lead to, and invite the first client."""
-        options, place = self._options, self._placeInvitations()
-        if place is None:
-            return
-        try:
-            # A server that was told where all of its files are makes no directory.
-            if place.certificate or options.stateDirectory.exists():
-                place.write(options.stateDirectory)
-            if options.invites is not None and (
-                made := self._tunnels.invitations.first()
-            ):
-                options.invites(made)
-                if not place.host:
-                    _log.warn(
-                        "This machine has no public address: put the"
-                        " server's name or address in place of {placeholder} in the"
-                        " invitation, or give --hostname",
-                        placeholder=PLACEHOLDER,
-                    )
-        except TunnelError as problem:
-            say = _log.info if options.invites is None else _log.error
-            say("No invitations: {problem}", problem=problem)

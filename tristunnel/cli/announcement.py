@@ -1,0 +1,163 @@
+"""What a server says once it listens: its addresses, and how clients come to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from twisted.logger import Logger
+
+from tristunnel.auth.tokens import TokenFile
+from tristunnel.cli.name_serving import NameServing
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.table import DIALECTS
+from tristunnel.errors import TunnelError
+from tristunnel.server.options import ServerOptions
+from tristunnel.server.service import TunnelServerService
+from tristunnel.server.websocket_pages import warnIfSlow
+from tristunnel.service.invitations import ServerPlace, addressFor
+from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.util.hosts import hostAndPort
+from tristunnel.wire.invitation import PLACEHOLDER
+
+__all__ = ["Announcement"]
+
+_log = Logger(namespace="tristunnel.server")
+
+
+class Announcement:
+    """
+    Tells an operator of a server.
+
+    @param options: What the server was told.
+    @param server: Has the ports, and their numbers once they are open.
+    @param sessions: Has the host keys.
+    @param tunnels: Has the invitations.
+    @param naming: Knows which ports have better certificates than their own.
+    @param tokenFiles: Where those whom it invites get their tokens.
+    """
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        server: TunnelServerService,
+        sessions: TunnelServerFactory,
+        tunnels: TunnelService,
+        naming: NameServing,
+        tokenFiles: Sequence[TokenFile],
+    ) -> None:
+        self._options, self._server = options, server
+        self._sessions, self._tunnels = sessions, tunnels
+        self._naming, self._tokenFiles = naming, tokenFiles
+
+    def tell(self) -> None:
+        """Say what an operator must know, and invite the first client."""
+        options, numbers = self._options, self._server.numbers
+        if numbers:
+            self._tellOfDialects()
+        for port in options.serverPorts:
+            known = port.fingerprint and port.description in numbers
+            # Who comes by the name is shown a better one, which no pin fits.
+            if known and not self._naming.better(port):
+                _log.info(
+                    "{path} is a self-signed certificate; its SHA-256 fingerprint is"
+                    " {fingerprint}",
+                    path=port.certificatePath,
+                    fingerprint=port.fingerprint,
+                )
+                where = hostAndPort(options.hostnames[0], numbers[port.description])
+                _log.info(
+                    "Clients pin it: {client}{where} --pin {fingerprint}",
+                    client="tristunnel http 3000 --to "
+                    if options.program.startswith("tristunnel")
+                    else "twistd -n --pidfile= tunnel-client --connect tls:",
+                    where=where,
+                    fingerprint=port.fingerprint,
+                )
+        if url := self.dashboard():
+            _log.info("The dashboard is at {url}", url=url)
+        warnIfSlow()
+        # Last, where people look first.
+        if (shared := self._tunnels.invitations.shared) is None:
+            self._invite()
+        else:
+            shared.whenMet().addCallback(lambda met: self._invite())
+        asked = options.get("credCheckers") or options["client-ca"]
+        if not asked and not options["demo"]:
+            _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")
+
+    def _tellOfDialects(self) -> None:
+        """Say which are spoken, and what clients go by who are not ours."""
+        served = self._options.served
+        say = _log.debug if len(served) == len(DIALECTS) else _log.info
+        say("Clients may speak {names}", names=", ".join(served))
+        keys = []
+        for name, dialect in served.items():
+            try:
+                key = dialect.keyShown(self._sessions)
+            except TunnelError as problem:
+                _log.error("{problem}", problem=problem.message)
+            else:
+                keys += [f"{key} for {name}"] if key else []
+        if keys:
+            _log.info("The host key's fingerprint is {keys}", keys=", ".join(keys))
+
+    def dashboard(self) -> str:
+        """Where the dashboard is; empty if there is none, or it does not listen yet."""
+        options = self._options
+        port = options.rpcPort or options.serverPorts[0]
+        number = self._server.numbers.get(port.description)
+        if options["no-dashboard"] or not number:
+            return ""
+        if options.rpcPort is None and "/" in options.webSocketPaths:
+            return ""
+        scheme = "https" if port.secure else "http"
+        # Without a login the page answers to no name that nobody has told it.
+        asked = options["hostname"] or options.get("credCheckers")
+        host = options.hostnames[0] if asked else "localhost"
+        return f"{scheme}://{hostAndPort(host, number)}/"
+
+    def placeInvitations(self) -> ServerPlace | None:
+        """
+        Find out where invitations lead to.
+
+        @return: C{None} if nobody can be invited.
+        """
+        options, numbers = self._options, self._server.numbers
+        ports = [port for port in options.serverPorts if numbers.get(port.description)]
+        if not ports or not self._tokenFiles:
+            return None
+        port = next((port for port in ports if port.shown), ports[0])
+        number = numbers[port.description]
+        place = self._tunnels.invitations.place = ServerPlace(
+            options["hostname"] or addressFor(self._server.listening, number),
+            number,
+            os.path.abspath(port.shown) if port.shown else "",
+            self._tokenFiles[0].path,
+            self._naming.better(port),
+        )
+        return place
+
+    def _invite(self) -> None:
+        """Say where invitations lead to, and invite the first client."""
+        options, place = self._options, self.placeInvitations()
+        if place is None:
+            return
+        try:
+            # A server that was told where all of its files are makes no directory.
+            if place.certificate or options.stateDirectory.exists():
+                place.write(options.stateDirectory)
+            if options.invites is not None and (
+                made := self._tunnels.invitations.first()
+            ):
+                options.invites(made)
+                if not place.host:
+                    _log.warn(
+                        "This machine has no public address: put the"
+                        " server's name or address in place of {placeholder} in the"
+                        " invitation, or give --hostname",
+                        placeholder=PLACEHOLDER,
+                    )
+        except TunnelError as problem:
+            say = _log.info if options.invites is None else _log.error
+            say("No invitations: {problem}", problem=problem)
