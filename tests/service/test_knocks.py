@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.service.test_policies import HouseTestCase
+from tests.service.test_policies import HouseTestCase, SpeakingEnd
 from tests.service.test_siblings import Member
 from tests.service.test_tunnel_service import ALICE, BOB, Session
 from tests.support.waiting import Ports
@@ -180,12 +181,14 @@ class MemberTests(TestCase):
     async def test_elsewhere(self) -> None:
         """Who comes to the page of the other one is let in where the tunnel is."""
         members: list[Any] = [Member(0), Member(1)]
-        services = []
+        services: list[TunnelService] = []
+        self.clocks: list[Clock] = []
         for member, end, other in zip(members, pair(), reversed(members), strict=True):
             link = Link(ourReactor(), end, member.answers.get, index=other.index)
             member.siblings[other.index] = link
             self.addCleanup(link.close)
             clock = Clock()
+            self.clocks.append(clock)
             made = TunnelService(clock, MemoryBook(clock), {"tcp": Ports()})
             made.clientPort = (9000, True)
             made.siblings = Siblings(member)
@@ -200,6 +203,24 @@ class MemberTests(TestCase):
         self.assertEqual((door.address, door.seconds), (tunnel.address, 600.0))
         self.assertEqual(await other.knocks.admit(identifier, secret, "192.0.2.7"), 600)
         self.assertEqual(one.policies.admit(tunnel, "192.0.2.7"), 600)
+        # What was told before has come by the time of an answer.
+        await other.knocks.find(identifier, secret)
+        # Its client comes to the other one.
+        there = await other.open(
+            Caller(ALICE.identity, "server", 9000, Session()), {"knock": 600}
+        )
+        there.id = tunnel.id
+        self.clocks[1].advance(200)
+        there.gate = replace(tunnel.gate, knock=700)
+        other.knocks.moved(there)
+        there.visitorArrived(visitor := SpeakingEnd(), "192.0.2.7:1")
+        self.assertEqual(visitor.refused, "not-permitted")
+        there.gate = tunnel.gate
+        other.knocks.moved(there)
+        there.visitorArrived(visitor := SpeakingEnd(), "192.0.2.7:1")
+        self.assertEqual(visitor.refused, "")
+        self.clocks[1].advance(400)
+        self.assertEqual(visitor.refused, "expired")
         with self.assertRaises(TunnelError) as caught:
             await other.knocks.admit(identifier, secret, "unix")
         self.assertEqual(caught.exception.code.name, "not-permitted")

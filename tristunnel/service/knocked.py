@@ -74,11 +74,12 @@ class Knocked:
         if not isIn and not any(address in each for each in self.free):
             raise TunnelError("not-permitted", f"nobody has knocked from {host}")
 
-    def admit(self, network: Network) -> float:
+    def admit(self, network: Network, seconds: float) -> float:
         """
         Let an address in from now on, or for longer.
 
-        @return: For how many seconds.
+        @param seconds: For how long, and no shorter than whoever came before.
+        @return: The same.
         @raise TunnelError: C{limit-reached}, if too many are in.
         """
         if network not in self._until and len(self._until) >= MOST:
@@ -86,9 +87,9 @@ class Knocked:
                 "limit-reached", f"{MOST} addresses are let in, which is the limit"
             )
         self._until.pop(network, None)
-        self._until[network] = self._reactor.seconds() + self.rules.knock
+        self._until[network] = self._reactor.seconds() + seconds
         self._later()
-        return self.rules.knock
+        return seconds
 
     def forget(self) -> None:
         """Let in nobody who has knocked until now."""

@@ -6,17 +6,24 @@ the tunnel's port for a while.
 from __future__ import annotations
 
 import hmac
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import itemgetter
 from secrets import token_bytes
 from typing import Any, Protocol
 
+from twisted.internet.interfaces import IReactorTime
+
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.model.gate import GateRules
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.caller import Caller
 from tristunnel.service.here import Here
+from tristunnel.service.knocked import networkOf
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.siblings import Siblings
 from tristunnel.util.deferreds import returnsDeferred
@@ -26,6 +33,10 @@ __all__ = ["KNOCK_PATH", "Door", "Knocks"]
 
 KNOCK_PATH = b"knock"
 """Below which path of the server the links are."""
+
+
+REMEMBERED = 1000
+"""Tunnels of a server of several members of which each knows who has knocked last."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Guards(Protocol):
 
     @ivar here: The tunnels of this process.
     @ivar policies: Who may come in where.
+    @ivar reactor: Tells time.
     @ivar siblings: The other members of the server, if it has any.
     @ivar hostname: What addresses say; empty for the name that the caller used.
     @ivar clientPort: The port that clients connect to, and whether it speaks TLS.
@@ -60,6 +72,7 @@ class Guards(Protocol):
 
     here: Here
     policies: VisitorPolicies
+    reactor: IReactorTime
     siblings: Siblings | None
     hostname: str
     clientPort: tuple[int, bool]
@@ -86,6 +99,8 @@ class Knocks:
     def __init__(self, service: Guards) -> None:
         self._service = service
         self._key = token_bytes(32)
+        # Who has knocked at tunnels of whatever member, until when, and what was asked.
+        self._heard: OrderedDict[str, dict[str, tuple[float, str]]] = OrderedDict()
         self.others: set[int] = set()
 
     def offer(self, tunnel: Tunnel, caller: Caller, wanted: TunnelOptions) -> None:
@@ -166,6 +181,32 @@ class Knocks:
                 raise
             return await siblings.first(error, what, None, identifier, *said)
 
+    # What moves from one member to another
+
+    def hear(self, identifier: str, host: str, seconds: float, asked: str) -> None:
+        """
+        Somebody has knocked at a tunnel that may come here from another member.
+
+        @param seconds: For how long it is let in.
+        @param asked: Tells what was asked from anything else.
+        """
+        now = self._service.reactor.seconds()
+        known = self._heard.pop(identifier, {})
+        known[host] = now + seconds, asked
+        self._heard[identifier] = {k: v for k, v in known.items() if v[0] > now}
+        while len(self._heard) > REMEMBERED:
+            self._heard.popitem(last=False)
+
+    def moved(self, tunnel: Tunnel) -> None:
+        """A tunnel of another member is here now."""
+        now = self._service.reactor.seconds()
+        known = self._heard.get(tunnel.id, {})
+        for host, (until, asked) in sorted(known.items(), key=itemgetter(1)):
+            if asked == _markOf(tunnel.gate) and until > now:
+                # Whom the policy does not let in any more is left out.
+                with suppress(TunnelError):
+                    self._service.policies.admit(tunnel, host, until - now)
+
     # Of this process
 
     @property
@@ -176,6 +217,7 @@ class Knocks:
         """Let the other members ask for what is here."""
         for name, function in self._here.items():
             siblings.publish(name, function)
+        siblings.publish("knocked", self.hear)
 
     def _tunnel(self, identifier: str) -> Tunnel:
         held = self._service.here.get(identifier)
@@ -195,7 +237,19 @@ class Knocks:
         }
 
     def _knock(self, caller: Caller | None, identifier: str, host: str) -> float:
-        return self._service.policies.admit(self._tunnel(identifier), host)
+        tunnel = self._tunnel(identifier)
+        seconds = self._service.policies.admit(tunnel, host)
+        siblings, network = self._service.siblings, networkOf(host)
+        if siblings is not None and network is not None:
+            address, mark = str(network.network_address), _markOf(tunnel.gate)
+            news = (identifier, address, seconds, mark)
+            self.hear(*news)
+            siblings.tell("knocked", *news)
+        return seconds
+
+
+def _markOf(rules: GateRules) -> str:
+    return sha256(repr(rules).encode()).hexdigest()[:16]
 
 
 def _doorOf(said: dict[str, Any]) -> Door:

@@ -130,10 +130,11 @@ class VisitorPolicies:
                 count += 1
         return count
 
-    def admit(self, tunnel: Tunnel, host: str) -> float:
+    def admit(self, tunnel: Tunnel, host: str, seconds: float = 0.0) -> float:
         """
         Let an address in to a tunnel whose visitors have to knock.
 
+        @param seconds: For how long; 0 for as long as the tunnel says.
         @return: For how many seconds.
         @raise TunnelError: C{not-permitted}, if nobody may come from there;
             C{limit-reached}, if too many are in.
@@ -142,7 +143,7 @@ class VisitorPolicies:
         asked.door.checkNetwork(host)
         if network is None or asked.knocked is None:
             raise TunnelError("not-permitted", "the visitor's address is not known")
-        return asked.knocked.admit(network)
+        return asked.knocked.admit(network, seconds or tunnel.gate.knock)
 
     def forget(self, tunnel: Tunnel) -> None:
         """A tunnel is over."""

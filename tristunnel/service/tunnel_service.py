@@ -267,6 +267,7 @@ class TunnelService:
         if isMadeUp:
             self.hosts.wasMadeUp(wanted.name, record)
         tunnel = self._make(record.id, caller, wanted)
+        self.knocks.moved(tunnel)
         if wanted.ttl:
             tunnel.until = self.reactor.seconds() + record.until - self.now()
 
