@@ -5,6 +5,7 @@ What SSH clients do who mean no good: each of it is bounded, and the server goes
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,9 +16,10 @@ from tests.support.loopback import Service
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.base.multiplexer import Limits
-from tristunnel.dialects.conch import client
+from tristunnel.dialects.conch import client, transport
 from tristunnel.dialects.conch.client import ClientPackets, Credentials
 from tristunnel.dialects.conch.login import ATTEMPTS
+from tristunnel.dialects.conch.server import ServerPackets
 from tristunnel.dialects.conch.streams import LEAST_WINDOW
 from tristunnel.errors import TunnelError
 from tristunnel.wire.ssh import Message, packNumbers, packText, packTexts
@@ -126,6 +128,20 @@ class AttackTests(EnemyTestCase):
             await peer.connection.ask("no-such-thing")
         self.assertLessEqual(most, ROOM)
         self.assertEqual(10, len(session.channels.channels))
+
+    async def test_turns(self) -> None:
+        """A flood of small messages keeps nobody waiting, and all are taken."""
+        await self.startServer()
+        peer = await self.come()
+        turn = 0
+        taken: list[int] = []
+        self.patch(ServerPackets, "ssh_DEBUG", lambda link, packet: taken.append(turn))
+        for _ in range(1000):
+            peer.link.sendPacket(4, packNumbers(0, 0))
+        while len(taken) < 1000:
+            turn += 1
+            await self.turn()
+        self.assertLessEqual(max(Counter(taken).values()), 2 * transport.TURN_PACKETS)
 
     async def test_requests(self) -> None:
         """A flood of requests gets so many tunnels as a client may have."""

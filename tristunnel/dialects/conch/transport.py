@@ -57,6 +57,10 @@ KEX_TIME = 30.0
 EXCHANGES = 20
 """Exchanges of keys in a second; who wants more is read more slowly."""
 
+TURN_PACKETS = 32
+"""Packets of one connection that are taken in a turn of the reactor: a read may hold
+thousands of small ones, while everybody else waits."""
+
 FAREWELL = 5.0
 """Seconds in which a peer must take our last words."""
 
@@ -160,6 +164,7 @@ class Packets(SSHTransportBase):
         self._closing: IDelayedCall | None = None
         self._exchanges = TokenBucket(EXCHANGES, reactor.seconds, EXCHANGES)
         self._rest: IDelayedCall | None = None
+        self._turn: IDelayedCall | None = None
         self._inMAC: Any = None
         self._outMAC: Any = None
         self._reading = False
@@ -265,7 +270,7 @@ class Packets(SSHTransportBase):
         self._over()
 
     def _over(self) -> None:
-        for timer in (self._kexTimer, self._rest):
+        for timer in (self._kexTimer, self._rest, self._turn):
             if timer is not None and timer.active():
                 timer.cancel()
         self.probe.close()
@@ -315,11 +320,15 @@ class Packets(SSHTransportBase):
         try:
             if not self.gotVersion and not self._takeVersion():
                 return
-            while not (self.holds or self.gone):
+            for _ in range(TURN_PACKETS):
+                if self.holds or self.gone:
+                    break
                 packet = self.getPacket()
                 if packet is None:
                     break
                 self.dispatchMessage(packet[0], packet[1:])
+            else:
+                self._endTurn()
         except TunnelError as error:
             # What is kept of it must not keep what was read.
             self.fail(error.with_traceback(None))
@@ -330,6 +339,12 @@ class Packets(SSHTransportBase):
             self.fail(protocolError("an SSH message was not understood"))
         finally:
             self._reading = False
+
+    def _endTurn(self) -> None:
+        """Let others have their turn before any more is taken."""
+        if not self.gone:
+            self.holds.hold("turn")
+            self._turn = self.reactor.callLater(0, self.holds.release, "turn")
 
     def _takeVersion(self) -> bool:
         """
