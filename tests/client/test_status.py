@@ -158,6 +158,15 @@ class StatusTests(SynchronousTestCase):
         tunnel = self.tunnel()
         self.assertEqual((tunnel["listens"], tunnel["speaks"]), (True, "http"))
 
+    def test_onDemand(self) -> None:
+        """It shows what becomes of services that are started for visitors."""
+        self.online()
+        self.client.serviceOnDemand("web", "failed", "was not started: no disk")
+        self.assertEqual(self.tunnel()["demand"], "was not started: no disk")
+        self.assertIn("web was not started: no disk", self.texts())
+        self.client.serviceOnDemand("web", "up", "has started")
+        self.assertEqual(self.tunnel()["demand"], "")
+
     def test_roundTrip(self) -> None:
         """The round trip is known while the client is connected, once it was
         measured."""

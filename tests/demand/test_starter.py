@@ -24,10 +24,14 @@ class _Run:
         self.protocol = protocol
         self.words = words
         self.signals: list[int] = []
+        self.isForgotten = False
         protocol.makeConnection(self)
 
     def closeStdin(self) -> None:
         """It reads nothing."""
+
+    def loseConnection(self) -> None:
+        self.isForgotten = True
 
     def end(self, status: int = 0) -> None:
         reason = ProcessTerminated(status) if status else ProcessDone(0)
@@ -57,13 +61,22 @@ class StarterTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = _Reactor()
         self.patch(os, "killpg", self._signal)
+        self.signalProblem: OSError | None = None
         self.sent: list[bytes] = []
+        self.told: list[tuple[str, str]] = []
 
     def _signal(self, leader: int, number: int) -> None:
+        if self.signalProblem is not None:
+            raise self.signalProblem
         self.reactor.runs[leader - 1000].signals.append(number)
 
     def starter(self, **plan: Any) -> Starter:
-        made = Starter(self.reactor, DemandPlan(**plan), "blog")
+        made = Starter(
+            self.reactor,
+            DemandPlan(**plan),
+            "blog",
+            lambda *change: self.told.append(change),
+        )
         self.patch(made, "_wake", lambda: self.sent.append(b""))
         return made
 
@@ -135,6 +148,50 @@ class StarterTests(SynchronousTestCase):
         self.assertFalse(starter.isStopping)
         starter.begin()
         self.assertEqual(len(self.reactor.runs), 2)
+
+    def test_told(self) -> None:
+        """It tells what becomes of the service."""
+        starter = self.up(idle=5.0)
+        starter.left()
+        self.reactor.advance(5.0)
+        self.reactor.runs[0].end(15)
+        starter.begin()
+        self.reactor.runs[1].end(3)
+        self.assertEqual(
+            self.told,
+            [
+                ("starting", "is being started"),
+                ("up", "has started"),
+                ("asleep", "is stopped: nobody has come for 5s"),
+                ("starting", "is being started"),
+                ("failed", "was not started: run ended with status 3"),
+            ],
+        )
+
+    def test_endsUp(self) -> None:
+        """One that ends while it is up has failed, but for what only starts it."""
+        self.up()
+        self.reactor.runs[0].end()
+        self.assertEqual(self.told[2:], [("failed", "has ended")])
+        self.up(stop=("halt",))
+        self.reactor.runs[1].end()
+        self.assertEqual(self.told[-1], ("up", "has started"))
+
+    def test_cannotBeEnded(self) -> None:
+        """
+        What has left the group, or is another user's, is waited for in bounded time.
+        """
+        for problem in (ProcessLookupError(), PermissionError()):
+            starter = self.up()
+            run = self.reactor.runs[-1]
+            run.protocol.processExited(Failure(ProcessDone(0)))
+            self.signalProblem = problem
+            stopped = starter.stop()
+            self.reactor.advance(command.PATIENCE)
+            self.assertTrue(run.isForgotten)
+            self.assertNoResult(stopped)
+            self.reactor.advance(command.MORE)
+            self.successResultOf(stopped)
 
     def test_stays(self) -> None:
         """A visitor in time keeps it, and so does 0 for the time."""

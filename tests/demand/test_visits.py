@@ -58,7 +58,8 @@ class VisitTests(LoopbackTestCase):
         return self.demand.arrange(replace(each, demand=self.plan) for each in forwards)
 
     def observer(self) -> ClientObserver:
-        return severalObservers(ClientObserver, self.seen, self.demand)
+        followed = self.demand.follow(self.seen)
+        return severalObservers(ClientObserver, self.seen, followed)
 
     async def open(self, **plan: Any) -> int:
         """

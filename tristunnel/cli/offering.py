@@ -157,7 +157,7 @@ def _observers(
         if hooks is not None:
             told.append(HookedClient(hooks, options.server.where))
         if any(each.demand for each in options.forwards):
-            told.append(demand)
+            told.append(demand.follow(told[0]))
         return told[0] if len(told) == 1 else severalObservers(ClientObserver, *told)
 
     return observer

@@ -143,6 +143,10 @@ class LoggingClientObserver(ClientObserver):
                 reason=reason,
             )
 
+    def serviceOnDemand(self, target: str, state: str, said: str) -> None:
+        log = self._log.warn if state == "failed" else self._log.info
+        self._bounded(log, "{target} {said}", target, target=target, said=said)
+
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         self._bounded(
             self._log.warn,

@@ -20,6 +20,7 @@ class Offer:
     @ivar wanted: The visitors' port or the name, in words.
     @ivar listens: Whether the service does, as far as is known.
     @ivar health: Why the service is not well, as a check has found out, or empty.
+    @ivar demand: Why a service that is started for visitors is not up, or empty.
     @ivar proven: When the service last passed a check; C{None} if it never has.
     @ivar uri: The tunnel's, or empty where the dialect has none.
     @ivar knockLink: Where visitors knock, or empty.
@@ -41,6 +42,7 @@ class Offer:
     wanted: str = ""
     listens: bool = True
     health: str = ""
+    demand: str = ""
     proven: float | None = None
     uri: str = ""
     address: str = ""
@@ -110,6 +112,7 @@ class Offer:
             "speaks": self.speaks,
             "listens": self.listens,
             "health": self.health,
+            "demand": self.demand,
             "proven": None if self.proven is None else round(now - self.proven, 1),
             "visitors": len(self.visits),
             "visitorsTotal": self.visitorsTotal,

@@ -205,13 +205,9 @@ class ClientStatus(ClientObserver):
     # Visitors
 
     def _offerOf(self, target: str, tunnel: str = "") -> Offer:
-        for offer in self._offers.values():
-            if tunnel and offer.uri == tunnel:
-                return offer
-        for offer in self._offers.values():
-            if offer.target == target:
-                return offer
-        return self._stray
+        offers = self._offers.values()
+        mine = [offer for offer in offers if tunnel and offer.uri == tunnel]
+        return (mine or self._offersAt(target) or [self._stray])[0]
 
     def visitorConnected(self, visit: Visit) -> None:
         offer = self._offerOf(visit.target, visit.tunnel)
@@ -239,36 +235,38 @@ class ClientStatus(ClientObserver):
         self._tell("refusal", f"a visitor was turned away: {_said(reason)}", "warn")
 
     def serviceMissing(self, target: str) -> None:
-        self._listens(target, False)
-        self._tell(
-            "tunnel", f"nothing listens at {target} yet; start the service", "warn"
-        )
+        for offer in self._offersAt(target):
+            offer.listens = False
+        said = f"nothing listens at {target} yet; start the service"
+        self._tell("tunnel", said, "warn")
 
     def serviceFound(self, target: str) -> None:
-        self._listens(target, True)
+        for offer in self._offersAt(target):
+            offer.listens = True
         self._tell("tunnel", f"{target} listens now")
 
-    def _listens(self, target: str, listens: bool) -> None:
-        for offer in self._offers.values():
-            if offer.target == target:
-                offer.listens = listens
+    def _offersAt(self, target: str) -> list[Offer]:
+        return [offer for offer in self._offers.values() if offer.target == target]
+
+    def serviceOnDemand(self, target: str, state: str, said: str) -> None:
+        for offer in self._offersAt(target):
+            offer.demand = "" if state == "up" else said
+        level = "warn" if state == "failed" else "info"
+        self._tell("tunnel", f"{target} {said}", level)
 
     def serviceProven(self, target: str) -> None:
-        for offer in self._offers.values():
-            if offer.target == target:
-                offer.proven = self._seconds()
+        for offer in self._offersAt(target):
+            offer.proven = self._seconds()
 
     def serviceHealth(self, target: str, isWell: bool, reason: str) -> None:
-        for offer in self._offers.values():
-            if offer.target == target:
-                offer.health = "" if isWell else reason
+        for offer in self._offersAt(target):
+            offer.health = "" if isWell else reason
         said = f"{target} is well" if isWell else f"{target} is not well: {reason}"
         self._tell("tunnel", said, "info" if isWell else "warn")
 
     def serviceSpeaks(self, target: str, kind: str) -> None:
-        for offer in self._offers.values():
-            if offer.target == target:
-                offer.speaks = kind
+        for offer in self._offersAt(target):
+            offer.speaks = kind
         self._whole.changed()
 
     def visitorRefused(self, target: str, reason: TunnelError) -> None:

@@ -23,6 +23,9 @@ __all__ = ["Command"]
 PATIENCE = 10.0
 """Seconds that a program has to end when it is asked to."""
 
+MORE = 1.0
+"""Seconds until it has ended when nobody asks it any more."""
+
 _LONGEST = 500
 """Characters of a line of its output that are logged."""
 
@@ -94,9 +97,13 @@ class Command(ProcessProtocol):
         if not (self.isOver or self._isEnding):
             self._isEnding = True
             self._signal(signal.SIGTERM)
-            self._later = self._reactor.callLater(
-                PATIENCE, self._signal, signal.SIGKILL
-            )
+            self._later = self._reactor.callLater(PATIENCE, self._kill)
+
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        # What has left the group may keep its output open for good.
+        self.transport.loseConnection()
+        self._later = self._reactor.callLater(MORE, self._over, "does not end")
 
     def _signal(self, number: int) -> None:
         try:
@@ -105,14 +112,14 @@ class Command(ProcessProtocol):
             # It does not lead yet, or what is left has gone its own ways.
             if not self._hasExited:
                 os.kill(self._leader, number)
+        except PermissionError:
+            # It has become another user's.
+            return
 
     def processExited(self, reason: Failure) -> None:
         self._hasExited = True
 
     def processEnded(self, reason: Failure) -> None:
-        self.isOver = True
-        if self._later is not None and self._later.active():
-            self._later.cancel()
         self._wrote(self._rest)
         error: Any = reason.value
         wrong = ""
@@ -120,5 +127,12 @@ class Command(ProcessProtocol):
             status = error.exitCode
             how = f"with status {status}" if status else f"by signal {error.signal}"
             last = f": {self.last}" if self.last else ""
-            wrong = f"{self._words[0]} ended {how}{last}"
-        self.ended.callback(wrong)
+            wrong = f"ended {how}{last}"
+        self._over(wrong)
+
+    def _over(self, wrong: str) -> None:
+        if not self.isOver:
+            self.isOver = True
+            if self._later is not None and self._later.active():
+                self._later.cancel()
+            self.ended.callback(f"{self._words[0]} {wrong}" if wrong else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -19,7 +20,7 @@ from tristunnel.model.observer import ClientObserver, Visit
 __all__ = ["DemandServices"]
 
 
-class DemandServices(ClientObserver):
+class DemandServices:
     """
     Starts services, and counts their visitors.
 
@@ -28,6 +29,7 @@ class DemandServices(ClientObserver):
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        self._told: list[ClientObserver] = []
         # Forwards with the same plan are the same service at several places.
         self._starters: dict[DemandPlan, Starter] = {}
         self._byTarget: dict[str, Starter] = {}
@@ -48,7 +50,9 @@ class DemandServices(ClientObserver):
         target, endpoint = forward.target, forward.endpoint
         starter = self._starters.get(plan)
         if starter is None:
-            starter = self._starters[plan] = Starter(self._reactor, plan, target)
+            starter = self._starters[plan] = Starter(
+                self._reactor, plan, target, partial(self._changed, plan)
+            )
         self._byTarget[target] = starter
         assert not isinstance(endpoint, UDPService)
         made = DemandEndpoint(self._reactor, endpoint, starter)
@@ -57,16 +61,40 @@ class DemandServices(ClientObserver):
     def keep(self, forwards: Iterable[Forward]) -> None:
         """Stop the services that are none of these any more."""
         kept = {each.demand for each in forwards}
+        for target, starter in list(self._byTarget.items()):
+            if starter.plan not in kept:
+                del self._byTarget[target]
         for plan in [each for each in self._starters if each not in kept]:
             self._starters.pop(plan).close()
 
+    def follow(self, told: ClientObserver) -> ClientObserver:
+        """
+        Tell a client's observer of its services.
+
+        @return: What has to be told of its visitors, and of its end.
+        """
+        self._told.append(told)
+        return _Client(self, told)
+
+    def forget(self, told: ClientObserver) -> None:
+        """A client has ended."""
+        self._told.remove(told)
+
+    def _changed(self, plan: DemandPlan, state: str, said: str) -> None:
+        for target, starter in self._byTarget.items():
+            if starter.plan == plan:
+                for each in self._told:
+                    each.serviceOnDemand(target, state, said)
+
     def visitorConnected(self, visit: Visit) -> None:
+        """A visitor has come to one of them, or to another service."""
         starter = self._byTarget.get(visit.target)
         if starter is not None:
             self._visits[visit] = starter
             starter.visited()
 
-    def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
+    def visitorGone(self, visit: Visit) -> None:
+        """It has left."""
         starter = self._visits.pop(visit, None)
         if starter is not None:
             starter.left()
@@ -78,3 +106,18 @@ class DemandServices(ClientObserver):
         @return: Fires when they have ended.
         """
         return DeferredList([each.close() for each in self._starters.values()])
+
+
+class _Client(ClientObserver):
+    def __init__(self, services: DemandServices, told: ClientObserver) -> None:
+        self._services = services
+        self._told = told
+
+    def visitorConnected(self, visit: Visit) -> None:
+        self._services.visitorConnected(visit)
+
+    def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
+        self._services.visitorGone(visit)
+
+    def stopped(self) -> None:
+        self._services.forget(self._told)

@@ -35,6 +35,7 @@ class Starter:
     @param reactor: Runs programs, and tells time.
     @param plan: How it is done.
     @param name: The service, as messages name it.
+    @param told: Told of changes, as L{ClientObserver.serviceOnDemand} is.
 
     @ivar plan: The same.
     @ivar looking: What is to be called when nobody is to look any more whether the
@@ -44,12 +45,19 @@ class Starter:
 
     _log: ClassVar[Logger] = Logger(namespace="tristunnel.client")
 
-    def __init__(self, reactor: Any, plan: DemandPlan, name: str) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        plan: DemandPlan,
+        name: str,
+        told: Callable[[str, str], object],
+    ) -> None:
         self.plan = plan
         self.problem = ""
         self.looking: set[Callable[[], None]] = set()
         self._reactor = reactor
         self._name = name
+        self._told = told
         self._bounded = BoundedLog(reactor.seconds, reactor.callLater)
         self._visits = 0
         self._command: Command | None = None
@@ -84,7 +92,7 @@ class Starter:
             self._until = now + self.plan.wait
             self._wakeAgain = now
             self._hasRun = False
-            self._bounded(self._log.info, "Starting {name}", name=self._name)
+            self._told("starting", "is being started")
         if self.plan.wake is not None and now >= self._wakeAgain:
             self._wakeAgain = now + AGAIN
             self._wake()
@@ -111,13 +119,8 @@ class Starter:
         self._isOurs = bool(self.plan.stop) and not wrong
         if wrong and self._until:
             self.failed(wrong)
-        elif not self._until:
-            self._bounded(
-                self._log.warn,
-                "{name} has ended{why}",
-                name=self._name,
-                why=f": {wrong}" if wrong else "",
-            )
+        elif not (self._until or self._isOurs):
+            self._told("failed", f"has ended: {wrong}" if wrong else "has ended")
         return wrong
 
     def _wake(self) -> None:
@@ -137,17 +140,12 @@ class Starter:
         self.problem = why
         self._until = 0.0
         self._notBefore = self._reactor.seconds() + RESTART
-        self._bounded(
-            self._log.warn,
-            "{name} was not started: {why}",
-            name=self._name,
-            why=why,
-        )
+        self._told("failed", f"was not started: {why}")
 
     def isUp(self) -> None:
         """The service accepts connections."""
         if self._until:
-            self._bounded(self._log.info, "{name} has started", name=self._name)
+            self._told("up", "has started")
         self._until = 0.0
         self.problem = ""
         self._waitIdle()
@@ -183,11 +181,8 @@ class Starter:
             # It is being started, for somebody who may wait elsewhere.
             self._waitIdle()
         elif self._isOurs:
-            self._log.info(
-                "{name} is stopped: nobody has come for {idle}",
-                name=self._name,
-                idle=formatDuration(self.plan.idle),
-            )
+            idle = formatDuration(self.plan.idle)
+            self._told("asleep", f"is stopped: nobody has come for {idle}")
             self.stop()
 
     # Stopping
@@ -233,7 +228,9 @@ class Starter:
         command, self._command = self._command, None
         if command is not None:
             command.end()
-            await command.ended
+            wrong = await command.ended
+            if wrong:
+                self._notStopped(wrong)
 
     def _notStopped(self, why: str) -> None:
         self._log.warn("{name} was not stopped: {why}", name=self._name, why=why)

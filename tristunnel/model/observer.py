@@ -152,6 +152,14 @@ class ClientObserver:
         @param reason: Why it is not.
         """
 
+    def serviceOnDemand(self, target: str, state: str, said: str) -> None:
+        """
+        A service that is started for its visitors has changed.
+
+        @param state: C{"starting"}, C{"up"}, C{"asleep"} or C{"failed"}.
+        @param said: The same in words, behind its name.
+        """
+
     def serviceProven(self, target: str) -> None:
         """A service has passed a check, as at each of them while it is well."""
 

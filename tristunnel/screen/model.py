@@ -212,8 +212,14 @@ def _tunnel(tunnel: Mapping[str, Any], named: bool) -> Row:
         mood, note = WARY, f"nothing listens at {target} yet; start the service"
     elif why := printable(tunnel.get("health", "")):
         mood, note = WARY, f"{target} is not well, and gets no visitors: {why}"
-    elif link := printable(tunnel.get("knockLink", "")):
-        note = f"visitors knock at {link}"
+    else:
+        said, link = (printable(tunnel.get(key, "")) for key in ("demand", "knockLink"))
+        mood = WARY if said else GOOD
+        notes = (
+            said and f"{target} {said}",
+            link and f"visitors knock at {link}",
+        )
+        note = "; ".join(filter(None, notes))
     cells = [_address(tunnel) or tunnel.get("wanted") or "no address", target]
     if named:
         cells.insert(1, name)
