@@ -83,6 +83,13 @@ class FetcherTests(TestCase):
         self.patch(fetch, "PATIENCE", 0.05)
         await self.refuses("did not answer within")
 
+    async def test_stalls(self) -> None:
+        """Nor is the rest of one that has begun."""
+        self.patch(fetch, "PATIENCE", 0.05)
+        self.provider.stays = True
+        self.provider.answer = answer(b"{}")[:-1]
+        await self.refuses("did not answer within")
+
     async def test_private(self) -> None:
         """Whom the operator has not named is asked at public addresses, over TLS."""
         self.fetcher = Fetcher(self.reactor, False)

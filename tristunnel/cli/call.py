@@ -25,15 +25,13 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import URI, Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IResponse
 
-from tristunnel.connect.route import ConnectOptions, connectOptionsBy
+from tristunnel.connect.route import connectOptionsBy
+from tristunnel.dataplane.asking import Body, TooLong, Ways, firstCause
 from tristunnel.errors import TunnelError, printable
 from tristunnel.jsonrpc.calls import Params
 from tristunnel.jsonrpc.pending import PendingCalls, RemoteError
@@ -60,7 +58,6 @@ __all__ = [
     "addTLSOptions",
     "ask",
     "exchange",
-    "firstCause",
     "givesTLS",
     "main",
     "paramsFrom",
@@ -352,70 +349,12 @@ class CallFailed(Exception):
         super().__init__(message)
 
 
-@implementer(IAgentEndpointFactory)
-@dataclass(frozen=True)
-class _ToTarget:
-    """Connects to one target, whatever the URL says."""
-
-    reactor: IReactorTime
-    target: Target
-    tls: ServerVerification | None
-    route: ConnectOptions
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        target = self.target
-        if target.socketPath:
-            return UNIXClientEndpoint(self.reactor, target.socketPath)
-        plain = self.route.reach(self.reactor, target.host, target.port)
-        return plain if self.tls is None else wrapClientTLS(self.tls, plain)
-
-
-class _Body(Protocol):
-    """Collects the body of an answer, up to a limit."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.complete: Deferred[bytes] = Deferred(self._abort)
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size <= _MAX_ANSWER:
-            self._pieces.append(data)
-        elif not self.complete.called:
-            self.complete.errback(
-                CallFailed(f"The answer is longer than {_MAX_ANSWER} bytes.")
-            )
-            self._abort()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.complete.called:
-            return
-        # A body without a length ends with the connection.
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.complete.callback(b"".join(self._pieces))
-        else:
-            self.complete.errback(reason)
-
-    def _abort(self, _: object = None) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-
-def firstCause(error: BaseException) -> Failure:
-    """@return: What made a request fail, out of Twisted's wrappers."""
-    # The request and the response have wrappers with this attribute each.
-    while reasons := getattr(error, "reasons", None):
-        error = reasons[0].value
-    return Failure(error)
-
-
 def _explain(
     request: CallRequest, error: Exception, tls: ServerVerification | None
 ) -> str:
     target = request.target
     where = target.socketPath or f"{target.host} port {target.port}"
-    cause = firstCause(error)
+    cause = firstCause(Failure(error))
     if tls is not None:
         explanation = explainTLSFailure(cause, target.host, tls, target.port)
         if explanation is not None:
@@ -463,7 +402,15 @@ async def exchange(
     route = connectOptionsBy(reactor, proxy)
     if not target.socketPath:
         route = route.towards(reactor, target.scheme, target.host, target.port)
-    agent = Agent.usingEndpointFactory(reactor, _ToTarget(reactor, target, tls, route))
+
+    def way(uri: URI) -> IStreamClientEndpoint:
+        # Whatever the URL says.
+        if target.socketPath:
+            return UNIXClientEndpoint(reactor, target.socketPath)
+        plain = route.reach(reactor, target.host, target.port)
+        return plain if tls is None else wrapClientTLS(tls, plain)
+
+    agent = Agent.usingEndpointFactory(reactor, Ways(way))
     fields = {"Host": target.authority, **headers}
     response = await agent.request(
         method,
@@ -471,9 +418,13 @@ async def exchange(
         Headers({name: [value] for name, value in fields.items()}),
         FileBodyProducer(BytesIO(body)) if body else None,
     )
-    answer = _Body()
+    answer = Body(_MAX_ANSWER)
     response.deliverBody(answer)
-    return response, await answer.complete
+    try:
+        return response, await answer.complete
+    except TooLong:
+        text = f"The answer is longer than {_MAX_ANSWER} bytes."
+        raise CallFailed(text) from None
 
 
 async def ask(reactor: IReactorTime, request: CallRequest) -> object:

@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.python.failure import Failure
 
-from tristunnel.cli.call import Target, exchange, firstCause
+from tristunnel.cli.call import Target, exchange
 from tristunnel.cli.token import asType
 from tristunnel.config.servers import KnownServer, ServerStore
+from tristunnel.dataplane.asking import firstCause
 from tristunnel.errors import TunnelError, printable
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
@@ -156,7 +157,7 @@ async def takeUp(
             break
         except Exception as error:
             if last == 1 or tls.refusal is not None or not tls.seen:
-                raise _notReached(invitation, firstCause(error), tls) from None
+                raise _notReached(invitation, firstCause(Failure(error)), tls) from None
     assert tls.seen is not None
     answer = _read(status, body, invitation)
     return answer, () if tls.isVouchedFor else (tls.seen,)

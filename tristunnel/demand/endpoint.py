@@ -13,10 +13,10 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tristunnel.dataplane.asking import touch
 from tristunnel.demand.starter import Starter
 from tristunnel.demand.waiting import WaitingVisitor
 from tristunnel.errors import TunnelError
@@ -30,15 +30,6 @@ LOOK = 0.25
 
 SOON = 1.0
 """Seconds in which a service that may sleep accepts a connection, or else does."""
-
-
-class _Enough(Protocol):
-    """A connection that has shown that somebody accepts it."""
-
-    transport: Any
-
-    def connectionMade(self) -> None:
-        self.transport.loseConnection()
 
 
 def _forVisitor(endpoint: Any, info: Mapping[str, object]) -> IStreamClientEndpoint:
@@ -127,9 +118,7 @@ class DemandEndpoint:
         if self.starter.isStopping:
             self._lookLater()
             return
-        factory = Factory.forProtocol(_Enough)
-        factory.noisy = False
-        looking: Deferred[Any] = self.below.connect(factory)
+        looking = touch(self.below)
         looking.addTimeout(SOON, self.reactor)
         looking.addCallbacks(self._found, self._notFound)
 

@@ -12,13 +12,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, ResponseFailed
+from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
-from zope.interface import implementer
 
+from tristunnel.dataplane.asking import Enough, Ways, firstCause, touch
 from tristunnel.errors import badOption, printable
 from tristunnel.version import VERSION
 
@@ -82,28 +80,8 @@ Prober = Callable[[Any, IStreamClientEndpoint, str], "Deferred[None]"]
 header. Its Deferred fails if the service is not well."""
 
 
-class _Enough(Protocol):
-    """A connection that has shown what it was for."""
-
-    transport: Any
-
-    def connectionMade(self) -> None:
-        self.transport.loseConnection()
-
-
 def _probeTCP(reactor: Any, endpoint: IStreamClientEndpoint, host: str) -> Any:
-    factory = Factory.forProtocol(_Enough)
-    factory.noisy = False
-    return endpoint.connect(factory)
-
-
-@implementer(IAgentEndpointFactory)
-@dataclass(frozen=True)
-class _There:
-    endpoint: IStreamClientEndpoint
-
-    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
-        return self.endpoint
+    return touch(endpoint)
 
 
 class _Unwell(Exception):
@@ -113,12 +91,12 @@ class _Unwell(Exception):
 def _probeHTTP(
     path: str, reactor: Any, endpoint: IStreamClientEndpoint, host: str
 ) -> Deferred[None]:
-    agent = Agent.usingEndpointFactory(reactor, _There(endpoint))
+    agent = Agent.usingEndpointFactory(reactor, Ways(lambda uri: endpoint))
     said = Headers({"User-Agent": [f"tristunnel/{VERSION} (health check)"]})
 
     def answered(response: Any) -> None:
         # The head says it all.
-        response.deliverBody(_Enough())
+        response.deliverBody(Enough())
         if not 200 <= response.code < 400:
             raise _Unwell(f"it answers {response.code}")
 
@@ -165,9 +143,7 @@ def _why(failure: Failure) -> str:
         return "it did not answer in time"
     if failure.check(ConnectionRefusedError):
         return "nothing listens there"
-    if failure.check(ResponseFailed):
-        reasons = getattr(failure.value, "reasons", ())
-        failure = next((each for each in reasons), failure)
+    failure = firstCause(failure)
     text = failure.getErrorMessage()
     if failure.check(ConnectError):
         text = str(failure.value).partition(":")[0] or text

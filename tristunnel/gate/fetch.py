@@ -15,22 +15,18 @@ from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer, ResponseDone
+from twisted.web.client import URI, Agent, FileBodyProducer, ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
-from zope.interface import implementer
 
+from tristunnel.dataplane.asking import Body, TooLong, Ways, firstCause, wayTo
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.errors import TunnelError, printable
-from tristunnel.tls.client_context import ServerVerification
 from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.version import VERSION
 
@@ -70,50 +66,6 @@ class _PublicEndpoint(HostEndpoint):
         return super().dial(address, factory)
 
 
-@implementer(IAgentEndpointFactory)
-class _Endpoints:
-    def __init__(self, reactor: Any, trusted: bool) -> None:
-        self._reactor, self._trusted = reactor, trusted
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        host = uri.host.decode("ascii").strip("[]")
-        kind = HostEndpoint if self._trusted else _PublicEndpoint
-        below: Any = kind(self._reactor, host, uri.port, PATIENCE)
-        if uri.scheme == b"https":
-            return wrapClientTLS(ServerVerification(host), below)
-        if not self._trusted:
-            raise Unreachable(
-                f"{host} has no https://; the server's operator can permit it by"
-                " --oidc-issuer"
-            )
-        return below  # type: ignore[no-any-return]
-
-
-class _Body(Protocol):
-    """Reads an answer, up to its bound."""
-
-    def __init__(self, done: Deferred[bytes]) -> None:
-        self._done = done
-        self._data: list[bytes] = []
-        self._size = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        self._data.append(data)
-        if self._size > MOST and not self._done.called:
-            transport: Any = self.transport
-            transport.loseConnection()
-            self._done.errback(Unreachable(f"its answer is over {MOST // 1024} KiB"))
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._done.called:
-            return
-        if reason.check(ResponseDone):
-            self._done.callback(b"".join(self._data))
-        else:
-            self._done.errback(Unreachable("its answer was cut off"))
-
-
 class Fetcher:
     """
     Asks a provider.
@@ -123,9 +75,18 @@ class Fetcher:
     """
 
     def __init__(self, reactor: Any, trusted: bool) -> None:
-        self._reactor = reactor
-        endpoints = _Endpoints(reactor, trusted)
-        self._agent = Agent.usingEndpointFactory(reactor, endpoints)
+        self._reactor, self._trusted = reactor, trusted
+        self._agent = Agent.usingEndpointFactory(reactor, Ways(self._way))
+
+    def _way(self, uri: URI) -> IStreamClientEndpoint:
+        if self._trusted:
+            return wayTo(self._reactor, uri)
+        if uri.scheme != b"https":
+            raise Unreachable(
+                f"{uri.host.decode('ascii')} has no https://; the server's operator can"
+                " permit it by --oidc-issuer"
+            )
+        return wayTo(self._reactor, uri, _PublicEndpoint)
 
     def get(self, url: str) -> Deferred[dict[str, Any]]:
         """
@@ -162,18 +123,21 @@ class Fetcher:
             "Accept": "application/json",
             **headers,
         }
-        body: Any = None if form is None else FileBodyProducer(BytesIO(form))
+        asked: Any = None if form is None else FileBodyProducer(BytesIO(form))
         response: Any = await self._agent.request(
             method,
             url.encode("ascii"),
             Headers({name: [value] for name, value in fields.items()}),
-            body,
+            asked,
         )
-        done: Deferred[bytes] = Deferred(
-            lambda cancelled: response.deliverBody(Protocol())
-        )
-        response.deliverBody(_Body(done))
-        data = await done
+        body = Body(MOST)
+        response.deliverBody(body)
+        try:
+            data = await body.complete
+        except TooLong:
+            raise Unreachable(f"its answer is over {MOST // 1024} KiB") from None
+        except ResponseFailed:
+            raise Unreachable("its answer was cut off") from None
         if response.code != 200:
             refuses = 400 <= response.code < 500
             raise Unreachable(f"it answered {response.code}", refuses)
@@ -194,10 +158,8 @@ def _late(result: Any, timeout: float) -> Any:
 
 def _plainly(failure: Failure) -> Any:
     """What went wrong, without what C{twisted.web} wraps around it."""
-    reasons: Any = getattr(failure.value, "reasons", None)
-    if reasons:
-        return _plainly(reasons[0])
-    if failure.check(Unreachable, CancelledError):
-        return failure
-    text = getattr(failure.value, "message", "") or failure.getErrorMessage()
+    cause = firstCause(failure)
+    if cause.check(Unreachable, CancelledError):
+        return cause
+    text = getattr(cause.value, "message", "") or cause.getErrorMessage()
     raise Unreachable(printable(str(text), 200))

@@ -9,27 +9,23 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import wrapClientTLS
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError as HTTPClientParseError
-from twisted.web.client import URI, Agent, FileBodyProducer
+from twisted.web.client import Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
-from zope.interface import implementer
 
-from tristunnel.dataplane.dial import HostEndpoint
+from tristunnel.dataplane.asking import Enough, Ways, firstCause, wayTo
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.hooks.event import KINDS, HookEvent, kindsNamed, signature
-from tristunnel.tls.client_context import ServerVerification
 from tristunnel.util.process import environmentOfOthers
 from tristunnel.version import VERSION
 
@@ -166,37 +162,12 @@ def _ntfy(event: HookEvent) -> tuple[str, bytes, dict[str, str]]:
 _SHAPES: dict[str, Shape] = {"slack": _slack, "ntfy": _ntfy}
 
 
-@implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """Reaches receivers, with the data plane's sockets and look-ups."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        host = uri.host.decode("ascii").strip("[]")
-        below: Any = HostEndpoint(self._reactor, host, uri.port, 10.0)
-        if uri.scheme != b"https":
-            return below  # type: ignore[no-any-return]
-        return wrapClientTLS(ServerVerification(host), below)
-
-
-class _Unread(StreamProtocol):
-    """An answer's body, which nobody needs."""
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        transport.loseConnection()
-
-
 def _plainly(failure: Failure) -> Failure:
     """What went wrong, without what C{twisted.web} wraps around it."""
-    reasons: Any = getattr(failure.value, "reasons", None)
-    if reasons:
-        return _plainly(reasons[0])
-    if failure.check(HTTPClientParseError):
+    cause = firstCause(failure)
+    if cause.check(HTTPClientParseError):
         return Failure(ValueError("what it answered is no HTTP"))
-    return failure
+    return cause
 
 
 class Post:
@@ -209,7 +180,8 @@ class Post:
     """
 
     def __init__(self, reactor: Any, url: str, secret: bytes, shape: str = "") -> None:
-        self._agent: Agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor))
+        ways = Ways(partial(wayTo, reactor))
+        self._agent: Agent = Agent.usingEndpointFactory(reactor, ways)
         self._url = url.encode("ascii")
         self._shape = _SHAPES.get(shape, _json)
         self._secret = secret
@@ -249,7 +221,7 @@ class _Receiving:
         return self._post.send(event, now).addCallbacks(self._answered, self._failed)
 
     def _answered(self, response: Any) -> None:
-        response.deliverBody(_Unread())
+        response.deliverBody(Enough())
         if 200 <= response.code < 300:
             return
         hint = response.headers.getRawHeaders("Retry-After", [""])[0]
