@@ -31,6 +31,7 @@ class Process:
 
     @ivar begin: What it was told first.
     @ivar told: What it was told then, by name.
+    @ivar changes: What it was told of the book.
     """
 
     def __init__(
@@ -38,14 +39,17 @@ class Process:
     ) -> None:
         self.begin: Message = firstOf(channel)
         self.told: list[str] = []
+        self.changes: list[dict[str, Any]] = []
         self.sockets: list[socket.socket] = []
         self.signals: list[int] = []
         self._output = output
         self.link = Link(reactor, channel, self._method)
 
     def _method(self, name: str) -> Any:
-        def take(asker: Asker, *params: object) -> None:
+        def take(asker: Asker, *params: Any) -> None:
             self.told.append(name)
+            if name == "changed":
+                self.changes += params
             self.sockets += asker.message.sockets
 
         return take
@@ -157,6 +161,22 @@ class ParentTests(SynchronousTestCase):
         self.assertEqual((one.told, other.told), (["meet"], ["meet"]))
         one.sockets[0].send(b"hello")
         self.assertEqual(other.sockets[0].recv(10), b"hello")
+
+    def test_missed(self) -> None:
+        """
+        A member for which the book has changed while it began looks at it once more.
+        """
+        one, other = self.reactor.started
+        one.link.tell("ready")
+        self.turn()
+        self.ask(one, "book.grant", "lease", "hash", "owner")
+        record = TunnelRecord(id="t", lease="lease", place=Place("0", 1))
+        self.ask(one, "book.open", record.asDict(), TunnelLimits().asDict())
+        other.link.tell("ready")
+        self.turn()
+        self.assertEqual(one.told, ["changed", "meet"])
+        self.assertEqual(other.told, ["changed", "meet"])
+        self.assertEqual(other.changes[0]["kind"], "resynced")
 
     def test_killed(self) -> None:
         """

@@ -99,6 +99,7 @@ class _Member:
     @ivar link: The way to it, likewise.
     @ivar isReady: Whether it serves.
     @ivar wasReady: Whether it ever has.
+    @ivar hasMissed: Whether it was not told of something in the book before.
     @ivar standIn: Who accepts in its place.
     @ivar started: When it was, in seconds.
     @ivar delay: Seconds until it is started again if it ends too soon.
@@ -109,6 +110,7 @@ class _Member:
     link: Link | None = None
     isReady: bool = False
     wasReady: bool = False
+    hasMissed: bool = False
     standIn: _Member | None = None
     started: float = 0.0
     delay: float = 0.0
@@ -358,6 +360,10 @@ class ParentService(Service):
     def _ready(self, member: _Member) -> None:
         """A member serves: the others are to know it."""
         member.isReady = member.wasReady = True
+        missed, member.hasMissed = member.hasMissed, False
+        if missed:
+            # Since it has looked at the book, perhaps.
+            self._tell(member, "changed", [Change("resynced").asDict()])
         standIn, member.standIn = member.standIn, None
         if standIn is not None:
             self._tell(standIn, "standBack", [member.index])
@@ -392,6 +398,8 @@ class ParentService(Service):
         for member in self._members:
             if member.isReady:
                 self._tell(member, "changed", [change.asDict()])
+            else:
+                member.hasMissed = True
 
 
 def memberCommand(module: str, *words: str) -> list[str]:
