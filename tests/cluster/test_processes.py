@@ -21,7 +21,7 @@ from tests.cli.test_taps_processes import ProcessTestCase
 from tests.cluster.server import RedisServer
 from tests.processes.test_server import children, pidOf
 from tests.support.loopback import Talk
-from tests.support.processes import Program, freePort
+from tests.support.processes import Program, freePort, freePorts
 
 
 class Echo(Protocol):
@@ -52,7 +52,7 @@ class ClusterProcessesTests(ProcessTestCase):
             "tunnel",
             *("--port", f"tcp:{port}:interface={host}", "--interface", host),
             *("--hostname", "t.example", "--cluster", f"redis+unix:{self.redis.path}"),
-            *("--cluster-listen", f"tcp:{host}:{freePort()}"),
+            *("--cluster-listen", f"tcp:{host}:{freePorts(self.processes, host)}"),
             *("--cluster-token-file", str(self.directory / "member")),
             *("--state-dir", str(self.directory / host)),
             *("--processes", str(self.processes)),

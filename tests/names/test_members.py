@@ -24,7 +24,7 @@ from tests.processes.test_server import children, pidOf
 from tests.support.loopback import Service, Talk
 from tests.support.minecraft import handshake
 from tests.support.notes import ClientNotes
-from tests.support.processes import Program, freePort
+from tests.support.processes import Program, freePort, freePorts
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import parseForward
@@ -366,7 +366,7 @@ class TwoMachinesTests(Cases, NamesTestCase):
             *("--port", f"tcp:{self.ports['port']}:interface={host}"),
             *("--interface", host, "--hostname", "t.example"),
             *("--cluster", f"redis+unix:{self.redis.path}"),
-            *("--cluster-listen", f"tcp:{host}:{freePort() - 1}"),
+            *("--cluster-listen", f"tcp:{host}:{freePorts(self.processes, host)}"),
             *("--processes", str(self.processes)),
             *("--cluster-token-file", str(self.directory / "member")),
             *("--state-dir", str(self.directory / host)),

@@ -12,7 +12,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,14 @@ from twisted.python.failure import Failure
 
 import tristunnel
 
-__all__ = ["Program", "ProgramEnded", "freePort", "startProgram", "startTristunnel"]
+__all__ = [
+    "Program",
+    "ProgramEnded",
+    "freePort",
+    "freePorts",
+    "startProgram",
+    "startTristunnel",
+]
 
 _T = TypeVar("_T")
 
@@ -45,6 +52,24 @@ def freePort() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def freePorts(count: int, host: str = "127.0.0.1") -> int:
+    """
+    Find TCP ports that are free one after the other, for members of a server.
+
+    @return: The first of them.
+    """
+    while True:
+        first = freePort()
+        with ExitStack() as probes:
+            try:
+                for port in range(first, first + count):
+                    probe = probes.enter_context(socket.socket())
+                    probe.bind((host, port))
+            except (OSError, OverflowError):
+                continue
+        return first
 
 
 _TWISTD = "from twisted.scripts.twistd import run; run()"

@@ -228,6 +228,7 @@ class Serving(MultiService):
         if self._membership is not None:
             made.processes = made.siblings = Siblings(self._membership)
         if self._cluster is not None:
+            self._cluster.failed = self._cannotStart
             self._knowing = self._cluster.serve(made)
         made.policies.countries = options.countries
         if made.siblings is not None:

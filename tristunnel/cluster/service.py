@@ -26,6 +26,7 @@ from tristunnel.cluster.redis_book import RedisBook, Times
 from tristunnel.cluster.relay import VERSION, RelayFactory, RelayWays
 from tristunnel.cluster.siblings import SiblingWays
 from tristunnel.cluster.tokens import SharedTokens
+from tristunnel.errors import TunnelError
 from tristunnel.model.record import Change, TunnelRecord
 from tristunnel.processes.membership import Membership
 from tristunnel.processes.ports import VisitorsPorts
@@ -101,6 +102,7 @@ class ClusterService(Service):
     @ivar members: All members.
     @ivar knowing: Fires when L{serve} says.
     @ivar moving: Waits until clients have gone elsewhere, when it stops.
+    @ivar failed: Called with the reason if the others cannot reach it.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -144,6 +146,7 @@ class ClusterService(Service):
         )
         self.members = Members(reactor, self.book, self._links, about)
         self.moving: Callable[[], Deferred[None]] = lambda: succeed(None)
+        self.failed: Callable[[TunnelError], object] = lambda reason: None
         self._entries: Entries | None = None
         self._listening: IListeningPort | None = None
         self._tunnels: TunnelService | None = None
@@ -269,9 +272,8 @@ class ClusterService(Service):
         )
 
     def _notOpened(self, failure: Failure) -> None:
-        why = cannotListen(f"--cluster-listen {self.settings.description}", failure)
-        self._log.critical("{why}", why=why.message)
-        self._reactor.stop()
+        what = f"--cluster-listen {self.settings.description}"
+        self.failed(cannotListen(what, failure))
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
