@@ -300,7 +300,9 @@ async def _replay(reactor: Any, options: Namespace) -> None:
         try:
             data = Path(options.body_file).read_bytes()
         except OSError as error:
-            raise badOption(f"--body-file {options.body_file}: {error}") from None
+            raise badOption(
+                f"--body-file {options.body_file}: {error.strerror}"
+            ) from None
         edits["body"] = data.decode("utf-8", "surrogateescape")
     made = await _call(reactor, options, "replayRequest", id=options.id, **edits)
     _write(json.dumps(made) if options.json else _line(made))
