@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
+from tristunnel.auth.files import readSecret
 from tristunnel.errors import TunnelError
 from tristunnel.hooks import options as hookOptions
 from tristunnel.hooks.event import KINDS, HookEvent, kindsNamed, signature
@@ -106,7 +107,12 @@ class TargetTests(SynchronousTestCase):
         with open(path, "w") as file:
             file.write("0123456789abcdef\n")
         read: list[str] = []
-        self.patch(hookOptions, "warnIfOpen", lambda path, mode: read.append(str(path)))
+
+        def reading(said: str, path: str) -> bytes:
+            read.append(path)
+            return readSecret(said, path)
+
+        self.patch(hookOptions, "readSecret", reading)
         options = _Options()
         options["on-event"] = ["https://a.test/"]
         options.parseOptions(["--event-secret-file", path, "--ask", "https://a.test/"])

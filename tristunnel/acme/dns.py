@@ -23,9 +23,8 @@ import dns.tsig
 import dns.update
 
 from tristunnel.acme.problems import AuthorityProblem
-from tristunnel.auth.files import readAtOnce, reasonOf
+from tristunnel.auth.files import readSecret
 from tristunnel.errors import badOption, printable
-from tristunnel.util.files import warnIfOpen
 from tristunnel.util.hosts import parsePlace
 
 __all__ = ["CommandRecords", "Records", "UpdatedRecords"]
@@ -195,15 +194,8 @@ class _Change(Protocol):
 
 
 def _readKey(path: str) -> dns.tsig.Key:
-    try:
-        status, data = readAtOnce(path)
-        text = data.decode("utf-8")
-    except (OSError, ValueError) as problem:
-        raise badOption(
-            f"--acme-dns-key {path} cannot be read: {reasonOf(problem)}"
-        ) from None
-    warnIfOpen(path, status.st_mode)
-    found = _KEY.search(text)
+    data = readSecret(f"--acme-dns-key {path}", path)
+    found = _KEY.search(data.decode("utf-8", "replace"))
     said = dict(_FIELD.findall(found["body"])) if found else {}
     try:
         name = found["name"] if found else ""

@@ -15,12 +15,11 @@ from tristunnel.acme.settings import (
     DomainSettings,
     ExternalAccount,
 )
-from tristunnel.auth.files import readAtOnce, reasonOf
+from tristunnel.auth.files import readSecret
 from tristunnel.config.help import Group
 from tristunnel.config.numbers import seconds
 from tristunnel.errors import badOption
 from tristunnel.tls.pem import loadAuthorities
-from tristunnel.util.files import warnIfOpen
 
 __all__ = ["ACME", "ACMEOptions", "ACMEOptionsMixin", "automaticCertificates"]
 
@@ -148,15 +147,9 @@ def _external(path: str) -> ExternalAccount:
 
     @raise TunnelError: C{bad-option}.
     """
-    try:
-        status, data = readAtOnce(path)
-        words = data.decode("ascii").split()
-    except (OSError, ValueError) as problem:
-        raise badOption(
-            f"--acme-eab {path} cannot be read: {reasonOf(problem)}"
-        ) from None
-    warnIfOpen(path, status.st_mode)
-    if len(words) != 2 or not _KEY.fullmatch(words[1]):
+    data = readSecret(f"--acme-eab {path}", path)
+    words = data.decode("utf-8", "replace").split()
+    if len(words) != 2 or not words[0].isascii() or not _KEY.fullmatch(words[1]):
         raise badOption(
             f"--acme-eab {path} takes two lines: the key's identifier, and the key in"
             " base64url, as the authority shows them"

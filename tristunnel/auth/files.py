@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from tristunnel.errors import badOption
 from tristunnel.util.descriptor_calls import lockFile
-from tristunnel.util.files import withoutMark
+from tristunnel.util.files import warnIfOpen, withoutMark
 
 __all__ = [
     "MAX_FILE_SIZE",
@@ -27,6 +27,7 @@ __all__ = [
     "Signature",
     "onlyWriter",
     "readAtOnce",
+    "readSecret",
     "reasonOf",
     "replaceFile",
     "signatureOf",
@@ -89,6 +90,24 @@ def readAtOnce(path: str) -> tuple[os.stat_result, bytes]:
 def reasonOf(error: OSError | ValueError) -> str:
     """@return: The cause of a failed read, in words and without the path."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def readSecret(said: str, path: str, what: str = "a secret") -> bytes:
+    """
+    Read a file with a secret that an option names, and warn if others can read it.
+
+    @param said: The option with its value, as messages name it.
+    @param what: What is in it, for the warning.
+    @raise TunnelError: C{bad-option}, if it cannot be read whole and at once.
+    """
+    try:
+        status, data = readAtOnce(path)
+    except (OSError, ValueError) as error:
+        raise badOption(
+            f"{said} cannot be read: {reasonOf(error)}; it takes the path of a file"
+        ) from None
+    warnIfOpen(path, status.st_mode, what)
+    return data
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 
+from tristunnel.auth.files import readSecret
 from tristunnel.cluster.address import parseEngine
 from tristunnel.cluster.redis_book import Times
 from tristunnel.cluster.service import ClusterSettings
@@ -182,13 +182,8 @@ def _secretIn(path: str) -> bytes:
             "--cluster needs --cluster-token-file, a file with any secret of at least"
             f" {_SHORTEST_SECRET} characters, the same on all servers"
         )
-    try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            secret = file.read(4096).strip()
-    except OSError as error:
-        raise badOption(f"--cluster-token-file {path}: {error.strerror}") from None
-    if len(secret) < _SHORTEST_SECRET or size > 4096:
+    secret = readSecret(f"--cluster-token-file {path}", path).strip()
+    if not _SHORTEST_SECRET <= len(secret) <= 4096:
         raise badOption(
             f"--cluster-token-file {path} has to hold a secret of {_SHORTEST_SECRET} to"
             " 4096 characters"

@@ -12,9 +12,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from tristunnel.auth.files import readAtOnce, reasonOf
+from tristunnel.auth.files import readSecret
 from tristunnel.errors import badOption
-from tristunnel.util.files import warnIfOpen
 
 TOKEN_PREFIX = "tst_"
 """What our tokens begin with."""
@@ -100,12 +99,7 @@ def _contents(path: str, option: str) -> bytes:
             f"{name} takes a file, not what is in it; that goes into the variable"
             f" {CREDENTIALS_VARIABLE}"
         )
-    try:
-        status, data = readAtOnce(os.path.expanduser(path))
-    except (OSError, ValueError) as error:
-        raise badOption(f"{option} cannot be read: {reasonOf(error)}") from None
-    warnIfOpen(path, status.st_mode)
-    return data
+    return readSecret(option, os.path.expanduser(path))
 
 
 def _object(text: str, where: str) -> dict[str, object]:

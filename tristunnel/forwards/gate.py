@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tristunnel.auth.files import readAtOnce, reasonOf
+from tristunnel.auth.files import readSecret
 from tristunnel.auth.passwords import UserList, hashed, isHash, secretProblem
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.model.gate import ProviderRules
-from tristunnel.util.files import warnIfOpen
 from tristunnel.util.quantities import parseDuration
 from tristunnel.util.words import nearest
 
@@ -133,16 +132,7 @@ def readSecrets(option: str, path: str) -> bytes:
     @raise TunnelError: C{bad-option}.
     """
     path = os.path.expanduser(path)
-    try:
-        status, data = readAtOnce(path)
-    except (OSError, ValueError) as error:
-        shown = printable(path, 100)
-        raise badOption(
-            f"{option}={shown} cannot be read ({reasonOf(error)}); it takes the path of"
-            " a file"
-        ) from None
-    warnIfOpen(path, status.st_mode, "secrets")
-    return data
+    return readSecret(f"{option}={printable(path, 100)}", path, "secrets")
 
 
 def _pin(path: str) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tristunnel.auth.files import readAtOnce, reasonOf
+from tristunnel.auth.files import readSecret
 from tristunnel.config.help import Group
 from tristunnel.config.numbers import seconds
 from tristunnel.config.settings import redacted
@@ -15,7 +15,6 @@ from tristunnel.hooks.ask import DecidingHook, parseAsk
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.target import Target, checkSecret, parseTarget
 from tristunnel.util.command_line import hideArguments
-from tristunnel.util.files import warnIfOpen
 
 __all__ = [
     "ASK",
@@ -165,11 +164,4 @@ def _hide(name: str, values: Iterable[str]) -> None:
 def _secret(path: str) -> bytes:
     if not path:
         return b""
-    try:
-        status, text = readAtOnce(path)
-    except (OSError, ValueError) as problem:
-        raise badOption(
-            f"--event-secret-file {path} cannot be read: {reasonOf(problem)}"
-        ) from None
-    warnIfOpen(path, status.st_mode)
-    return checkSecret(text)
+    return checkSecret(readSecret(f"--event-secret-file {path}", path))
