@@ -82,7 +82,7 @@ class Gateway:
             raise badOption(
                 f"--forward {self.spec}: anybody could use it; add"
                 " user=NAME:password=@FILE, limit who may come by --allow NETWORK, make"
-                " it private (--private NAME=...), or say open=yes"
+                " it private (--private, and NAME= in front), or add :open=yes"
             )
 
 
