@@ -373,10 +373,6 @@ class ConnectionEnd(ABC):
             if not (self._held or self._over or self._eof):
                 self._goOnReading()
 
-    def heldOnlyBy(self, why: int) -> bool:
-        """Whether there is no other reason to hold reading."""
-        return self._held == why and not (self._over or self._eof)
-
     # Counts and rates
 
     def obey(self, rule: RateLimiter) -> None:
