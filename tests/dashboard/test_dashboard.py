@@ -16,7 +16,7 @@ from tests.dashboard.watched import PEER, Connection, WatchedTestCase
 from tests.service.test_tunnel_service import Session
 from tristunnel.dashboard import live, render, view
 from tristunnel.dashboard.history import KEPT, Series, path, top
-from tristunnel.dashboard.view import policyWords
+from tristunnel.dashboard.policies import policyWords
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks

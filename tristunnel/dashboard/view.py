@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import quote
 
 from tristunnel.auth.tokens_format import permitted, stateOf
@@ -31,19 +31,17 @@ from tristunnel.dashboard.parts import (
     refusalRows,
     totalsOf,
 )
+from tristunnel.dashboard.policies import gateWords, policyWords
 from tristunnel.service.counters import RateMeter
 from tristunnel.service.listing import mayEnd
 from tristunnel.service.rights import isAdmin
 from tristunnel.util.events import Event
 from tristunnel.util.hosts import hostAndPort
-from tristunnel.util.quantities import formatDuration
 from tristunnel.util.words import age, amount, count, plural, rate
 
 if TYPE_CHECKING:
     from tristunnel.auth.tokens import TokenFile
     from tristunnel.auth.tokens_format import Token
-    from tristunnel.model.gate import GateRules
-    from tristunnel.model.policy import VisitorPolicy
     from tristunnel.model.tunnel import Stream, Tunnel
     from tristunnel.service.access import Access
     from tristunnel.service.caller import Caller
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
     from tristunnel.service.counters import Counters
     from tristunnel.service.tunnel_service import TunnelService
 
-__all__ = ["SLOTS", "Board", "Row", "View", "policyWords"]
+__all__ = ["SLOTS", "Board", "Row", "View"]
 
 SLOTS: dict[str, str] = {
     "tunnels": "id title detail page address copy owner state visitors visitorsTotal"
@@ -547,40 +545,6 @@ def _event(event: Event) -> Row:
 
 def _endLink(identifier: str) -> str:
     return f"dashboard/end?id={quote(identifier, safe='')}"
-
-
-_POLICY: dict[str, Callable[[Any], str]] = {
-    "allow": lambda value: f"only from {', '.join(value)}",
-    "deny": lambda value: f"not from {', '.join(value)}",
-    "countries": lambda value: f"only from {', '.join(value)}",
-    "maxVisitors": lambda value: f"at most {plural(value, 'visitor')} at once",
-    "visitorsPerAddress": lambda value: f"at most {count(value)} from one address",
-    "visitorRate": lambda value: f"at most {count(value)} a minute from one address",
-    "rate": lambda value: f"at most {rate(value)} each way",
-    "idle": lambda value: f"ended after {age(value)} of silence",
-    "maxAge": lambda value: f"ended after {age(value)}",
-}
-
-
-def policyWords(policy: VisitorPolicy) -> str:
-    """Say what is asked of visitors."""
-    asked = policy.describe().items()
-    return "; ".join(_POLICY[name](value) for name, value in asked) or "nothing"
-
-
-def gateWords(gate: GateRules) -> str:
-    """Say how visitors sign in."""
-    words = {
-        "pin": "a PIN",
-        "login": f"a name and a password ({plural(len(gate.login), 'user')})",
-        "oidc": "" if gate.oidc is None else f"an account at {gate.oidc.issuer}",
-        "link": "a link",
-    }
-    asked = " or ".join(words[each] for each in gate.ways)
-    if gate.knock:
-        knock = f"a knock, good for {formatDuration(gate.knock)}"
-        return f"{knock}, with {asked}" if asked else knock
-    return asked or "nothing"
 
 
 def _small(series: Series) -> Row:
