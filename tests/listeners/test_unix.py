@@ -17,6 +17,7 @@ from tests.support.waiting import reserved
 from tristunnel.cli.server_tap import Options
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.unix import UNIXListeners
+from tristunnel.model.gate import GateRules
 from tristunnel.model.options import TunnelOptions
 
 
@@ -93,6 +94,16 @@ class UNIXListenersTests(LoopbackTestCase):
         self.sockets.rmdir()
         error = await self.assertFailure(self.open("x"), TunnelError)
         self.assertEqual(error.code.name, "not-permitted")
+
+    async def test_knock(self) -> None:
+        """Nobody could ever be let in to a socket by an address."""
+        await self.startServer()
+        gate = GateRules(knock=60.0)
+        wanted = TunnelOptions(listener="unix", name="app", gate=gate)
+        opening = self.unix.open(wanted, lambda end, address: None, reserved)
+        error = await self.assertFailure(opening, TunnelError)
+        self.assertEqual(error.code.name, "bad-option")
+        self.assertEqual(os.listdir(self.sockets), [])
 
 
 class StockUNIXListenersTests(UNIXListenersTests):

@@ -88,6 +88,8 @@ class UNIXListener:
 
 
 class _Visitors(EndFactory):
+    noisy = False
+
     def buildProtocol(self, addr: IAddress | None) -> Arriving:
         """Make a visitor's end, if there is room for one."""
         try:
@@ -132,6 +134,11 @@ class UNIXListeners:
             file and the tunnel's own name are enough here.
         @raise TunnelError: C{bad-option} or C{name-taken}.
         """
+        if options.gate.knock:
+            raise badOption(
+                "visitors of a UNIX socket have no address that could be let in; leave"
+                " knock out"
+            )
         path = self._pathOf(options.name)
         clearStaleSocket(path)
         factory = _Visitors(self._reactor, lambda end: arrived(end, "unix"))
