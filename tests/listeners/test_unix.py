@@ -100,7 +100,7 @@ class UNIXListenersTests(LoopbackTestCase):
         await self.startServer()
         gate = GateRules(knock=60.0)
         wanted = TunnelOptions(listener="unix", name="app", gate=gate)
-        opening = self.unix.open(wanted, lambda end, address: None, reserved)
+        opening: Any = self.unix.open(wanted, lambda end, address: None, reserved)
         error = await self.assertFailure(opening, TunnelError)
         self.assertEqual(error.code.name, "bad-option")
         self.assertEqual(os.listdir(self.sockets), [])
