@@ -101,7 +101,7 @@ class WaysTests(EngineTestCase):
             f"redis://:wrong@127.0.0.1:{port}",
             f"redis://bob:{QUOTED}@127.0.0.1:{port}",
         ):
-            self.assertIn("does not accept the user", await self.trouble(url))
+            self.assertIn("refuses the user", await self.trouble(url))
         wrong = await self.trouble(f"redis://:{QUOTED}@127.0.0.1:{port}/99")
         self.assertIn("no database of that number", wrong)
 
@@ -135,7 +135,7 @@ class WaysTests(EngineTestCase):
         self.assertIn("is it running", await self.trouble("redis://127.0.0.1:1"))
         self.assertIn("is it running", await self.trouble("unix:///nonexistent/x"))
         said = await self.trouble("redis://nothing.invalid")
-        self.assertIn("its name is not known", said)
+        self.assertIn("its name was not found", said)
 
 
 class TroubleTests(EngineTestCase):

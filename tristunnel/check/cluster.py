@@ -101,7 +101,7 @@ class ClusterCheck:
         engine.whenUp = lambda: told("")
         engine.whenTroubled = told
         engine.start()
-        late = "it does not answer: is its address right, and does a firewall let it?"
+        late = "it does not answer: check its address, and the firewall"
         return await up.addTimeout(_PATIENCE, self.reactor, lambda *_: late)
 
     async def _engine(self, engine: Engine) -> list[Finding]:

@@ -70,6 +70,7 @@ class ServerCheck(Inquiry):
     @ivar cluster: Looks at other machines; C{None} without any.
     @ivar resolve: Looks names up.
     @ivar now: The time of day.
+    @ivar clientCheck: The command that tests the same from a client.
     """
 
     reactor: Any
@@ -84,6 +85,7 @@ class ServerCheck(Inquiry):
     cluster: Look | None = None
     resolve: Resolve | None = None
     now: Callable[[], float] = time.time
+    clientCheck: str = "tristunnel check"
 
     def __post_init__(self) -> None:
         self._resolve = self.resolve or resolveWith(self.reactor)
@@ -228,7 +230,7 @@ class ServerCheck(Inquiry):
 
     async def _outside(self) -> Finding:
         return skip(
-            "whether clients can connect is tested there: twistd tunnel-client --check"
+            f"whether clients can connect is tested at a client: {self.clientCheck}"
         )
 
 

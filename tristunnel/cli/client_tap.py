@@ -202,7 +202,7 @@ class Options(
         count(
             "standby",
             0,
-            "Other members of the server's cluster to be ready to take over.",
+            "Number of other cluster members that stand by to take over.",
             0,
             MOST_STANDBYS,
         ),
@@ -392,9 +392,9 @@ class Options(
             checkChoice(name, self[name], choices)
         parseTell(self["tell"])
         if self["standby"] and (tunnel or self["listen"]):
-            raise badOption("--standby goes with --forward, to offer services")
+            raise badOption("--standby is for offering services: use it with --forward")
         if self["inspect"] and self["listen"]:
-            raise badOption("--inspect is about services that are shared: leave it out")
+            raise badOption("--inspect is for services that you share: leave it out")
         if self["check-idle"] is not None and not self["check"]:
             raise badOption("--check-idle goes with --check")
 
@@ -462,7 +462,9 @@ class Options(
                 else f"--dialect {name} needs --connect ws://HOST/PATH or wss://..."
             )
         if self["standby"]:
-            raise badOption(f"--dialect {name} has no --standby: leave it out")
+            raise badOption(
+                f"--dialect {name} does not support --standby: leave it out"
+            )
         if self["private"]:
             raise badOption(f"--dialect {name} has no --private")
 

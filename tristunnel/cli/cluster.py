@@ -40,7 +40,7 @@ def addClusterCommands(commands: Any) -> None:
         "cluster",
         help="show a cluster's members, and drain one before it is stopped",
         description="Show the members of a server's cluster, or drain one of them: its"
-        " clients go to other members, and its visitors stay to the end.",
+        " clients move to other members, and its visitors stay until they finish.",
     )
     actions = cluster.add_subparsers(metavar="ACTION", required=True)
     status = actions.add_parser("status", help="show all members")
@@ -56,7 +56,8 @@ def addClusterCommands(commands: Any) -> None:
         nargs="?",
         const=86400.0,
         type=asType(parseDuration),
-        help="wait until it has no clients and streams, at most so long, as 10m"
+        help="wait until it has no clients and streams, for at most this long,"
+        " such as 10m"
         " (default: a day)",
     )
     drain.set_defaults(run=_drain)
@@ -67,7 +68,9 @@ def addClusterCommands(commands: Any) -> None:
         _addServer(each)
 
 
-_MEMBER = "its name in the list, or its address or host; self for the one asked"
+_MEMBER = (
+    "its name in the list, or its address or host; self for the member that is asked"
+)
 
 
 def _addServer(parser: Any) -> None:

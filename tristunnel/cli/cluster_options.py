@@ -55,14 +55,14 @@ class ClusterOptionsMixin:
     cluster: ClusterSettings | None
 
     optParameters: ClassVar[Any] = [
-        ("cluster", None, "", "Redis or Valkey that several servers share: a URL."),
+        ("cluster", None, "", "URL of the Redis or Valkey that several servers share."),
         ("cluster-listen", None, "", "Where the other servers connect to this one."),
-        ("cluster-advertise", None, "", "How they reach that: a client endpoint."),
+        ("cluster-advertise", None, "", "How they reach it: a client endpoint."),
         (
             "advertise",
             None,
             "",
-            "How clients reach this very server: HOST:PORT.",
+            "How clients reach this particular server: HOST:PORT.",
         ),
         (
             "cluster-token-file",
@@ -74,12 +74,12 @@ class ClusterOptionsMixin:
             "cluster-ports",
             None,
             "all",
-            "Which tunnels' visitors come in here: all, or this server's own.",
+            "Whose visitors may connect here: all tunnels', or this server's own.",
         ),
         seconds(
             "member-ttl",
             6.0,
-            "Seconds after which a silent server is dead.",
+            "Seconds of silence after which a server counts as dead.",
             2.0,
         ),
         seconds(

@@ -44,7 +44,7 @@ def addRequestsCommands(commands: Any) -> None:
     requests = commands.add_parser(
         "requests",
         help="show what visitors asked of your web services, and send it again",
-        description="Show the latest requests of visitors, of a client that runs with"
+        description="Show the latest requests of visitors to a client that runs with"
         " --inspect; or do something with one of them.",
     )
     _addOptions(requests, "filter", "follow", "json", "reveal", *_WHERE)
@@ -79,11 +79,11 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "filter": {
         "metavar": "WORDS",
         "default": "",
-        "help": "only some: method:POST status:5xx path:/api host:NAME, and words that"
+        "help": "only some: method:POST status:5xx path:/api host:NAME, or words that"
         " are in them",
     },
-    "follow": {"action": "store_true", "help": "go on with those that come"},
-    "json": {"action": "store_true", "help": "print JSON, an object on each line"},
+    "follow": {"action": "store_true", "help": "keep showing new ones"},
+    "json": {"action": "store_true", "help": "print one JSON object per line"},
     "reveal": {"action": "store_true", "help": "show secrets, too"},
     "method": {"metavar": "METHOD", "help": "with another method"},
     "path": {"metavar": "PATH", "help": "for another path and query"},
@@ -91,12 +91,12 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "NAME:VALUE",
         "action": "append",
         "default": [],
-        "help": "with this header in the place of what it had; can be repeated",
+        "help": "with this header in place of its own of that name; can be repeated",
     },
     "body-file": {
         "metavar": "FILE",
         "default": "",
-        "help": "with what is in this file as its body",
+        "help": "with the contents of this file as its body",
     },
     "rpc": {
         "metavar": "WHERE",

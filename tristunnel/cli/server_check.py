@@ -65,5 +65,8 @@ def checkService(reactor: Any, options: ServerOptions) -> CheckService:
             ).look
         ),
         cluster,
+        clientCheck="tristunnel check"
+        if options.program.startswith("tristunnel")
+        else "twistd tunnel-client --check",
     )
     return CheckService(reactor, look, sys.__stdout__)

@@ -169,7 +169,7 @@ class Options(
             "dialects",
             None,
             None,
-            f"Let clients speak only these protocols, of {','.join(DIALECTS)}.",
+            f"Let clients speak only these protocols: {', '.join(DIALECTS)}.",
         ),
         (
             "visitor-certificate",
@@ -182,7 +182,7 @@ class Options(
             "country-database",
             None,
             "",
-            "File with the countries of addresses, in MaxMind's format (.mmdb).",
+            "File that maps addresses to countries, in MaxMind's format (.mmdb).",
         ),
         (
             "unix-directory",
@@ -222,7 +222,11 @@ class Options(
             "Seconds of silence after which a UDP visitor has left.",
             0.1,
         ),
-        count("max-tunnels", 0, "Maximum tunnels (0 = what this process can bear)."),
+        count(
+            "max-tunnels",
+            0,
+            "Maximum tunnels (0 = as many as this process can handle).",
+        ),
         count(
             "max-tunnels-per-caller",
             PER_CALLER,

@@ -30,12 +30,17 @@ class DemandOptionsMixin:
             "",
             "Run this when a visitor comes and nothing listens.",
         ),
-        ("stop", None, "", "Run this to stop it; else what --start runs is ended."),
+        (
+            "stop",
+            None,
+            "",
+            "Run this to stop it; without it, what --start runs is stopped.",
+        ),
         (
             "wake",
             None,
             "",
-            "Wake the service's machine by a magic packet: MAC[@ADDRESS[:PORT]].",
+            "Wake the service's machine with a magic packet: MAC[@ADDRESS[:PORT]].",
         ),
         seconds(
             "idle",
@@ -44,7 +49,9 @@ class DemandOptionsMixin:
             1,
             orZero=True,
         ),
-        seconds("start-wait", WAIT, "Seconds that visitors wait for a start.", 1, 3600),
+        seconds(
+            "start-wait", WAIT, "Seconds that visitors wait for it to start.", 1, 3600
+        ),
     ]
 
 

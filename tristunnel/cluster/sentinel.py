@@ -68,7 +68,7 @@ class SentinelEndpoint:
                 self._sentinels.remove(make)
                 self._sentinels.insert(0, make)
                 return found[0], int(found[1])
-        why = "no Sentinel can be reached: are they running, and right in --cluster?"
+        why = "no Sentinel can be reached: check that they run, and --cluster"
         if isKnown:
             why = (
                 f"no Sentinel knows an engine {self._primary!r}: is that its name in"

@@ -20,10 +20,10 @@ IS_REPLICA = "READONLY"
 _OLDEST = 7
 
 _LOGIN = (
-    "it does not accept the user name or the password: correct them in --cluster, as"
+    "it refuses the user name or the password: correct them in --cluster, as"
     " redis://USER:PASSWORD@HOST"
 )
-_OLD = "it is too old for a book: it has to be Redis 7 or later, or Valkey"
+_OLD = "it is too old for a book: use Redis 7 or later, or Valkey"
 
 _TROUBLES = (
     ("WRONGPASS", _LOGIN),
@@ -35,12 +35,13 @@ _TROUBLES = (
     ),
     (
         "NOPERM",
-        "its user may not do what a book needs: give it in the engine"
+        "its user lacks permissions that a book needs: give it in the engine"
         " 'ACL SETUSER NAME ~tt:* +@all -@admin +info'",
     ),
     (
         "DENIED",
-        "it is in protected mode, and takes connections of its own machine only: give"
+        "it is in protected mode, and accepts connections only from its own"
+        " machine: give"
         " it a password (requirepass), and that to --cluster",
     ),
     (
@@ -55,29 +56,32 @@ _TROUBLES = (
     ),
     (
         "MISCONF",
-        "it cannot save to its disk, and so takes no more: make room there, or set its"
+        "it cannot save to its disk, and so accepts no writes: make room there,"
+        " or set its"
         " stop-writes-on-bgsave-error to no, since a book needs no saving",
     ),
     (
         "NOREPLICAS",
-        "it has too few replicas for its min-replicas-to-write, and takes nothing until"
+        "it has too few replicas for its min-replicas-to-write, and accepts no"
+        " writes until"
         " they are there",
     ),
     ("MASTERDOWN", "it is a replica that has lost its primary: name the primary"),
-    ("LOADING", "it is starting: it reads what it has saved"),
-    ("BUSY", "it is busy with somebody's script: SCRIPT KILL ends that"),
+    ("LOADING", "it is starting, and still loading its saved data"),
+    ("BUSY", "it is busy with somebody's script: SCRIPT KILL stops it"),
     (
         "MOVED",
-        "it is one of a Redis Cluster, and not the one that has this book: give"
+        "it is part of a Redis Cluster, but does not have this book: give"
         " --cluster an engine of its own, or the address after MOVED",
     ),
     (
         "not allowed in cluster mode",
-        "it is one of a Redis Cluster, which has database 0 only: leave the number out",
+        "it is part of a Redis Cluster, which only has database 0: leave the"
+        " number out",
     ),
     (
         "DB index is out of range",
-        "it has no database of that number: raise its 'databases', or write another",
+        "it has no database with that number: raise its 'databases', or use another",
     ),
     ("max number of clients", "it has too many connections: raise its maxclients"),
     ("unknown command", _OLD),
@@ -106,11 +110,14 @@ def notReached(failure: Failure) -> str:
     error = failure.value
     message = getattr(error, "message", None)
     if isinstance(error, DNSLookupError):
-        return "its name is not known: is it right in --cluster?"
+        return "its name was not found: check it in --cluster"
     if isinstance(error, ConnectError):
         return f"no connection to it ({failure.getErrorMessage()}): is it running?"
     if isinstance(error, ConnectionDone | ConnectionLost):
-        return "it ends connections without a word: has it TLS (rediss://), or has not?"
+        return (
+            "it closes connections without an answer: check whether it uses"
+            " TLS (rediss://) or not"
+        )
     return str(message or failure.getErrorMessage() or type(error).__name__)
 
 
@@ -126,7 +133,7 @@ def doubts(info: str) -> list[str]:
     version = said.get("redis_version", "")
     if version.partition(".")[0].isdecimal() and int(version.split(".")[0]) < _OLDEST:
         found.append(
-            f"it is Redis {version[:20]}, which is not tested: take 7 or later"
+            f"it is Redis {version[:20]}, which is not supported: use 7 or later"
         )
     policy = said.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and said.get("maxmemory", "0") != "0":

@@ -140,7 +140,9 @@ class DemandEndpoint:
         starter = self.starter
         self._isKnown = False
         if starter.isLate:
-            starter.failed(f"it accepts no connections: {failure.getErrorMessage()}")
+            starter.failed(
+                f"it does not accept connections: {failure.getErrorMessage()}"
+            )
         else:
             starter.begin()
         if not starter.problem:

@@ -94,18 +94,20 @@ class InspectOptionsMixin:
             "Keep the latest HTTP requests, and show them on a page here: HOST:PORT, or"
             f" {PLACE} if nothing follows.",
         ),
-        count("inspect-requests", _LIMITS.count, "Requests that are kept.", 1, 100_000),
+        count(
+            "inspect-requests", _LIMITS.count, "Maximum requests to keep.", 1, 100_000
+        ),
         (
             "inspect-body",
             None,
             "64KiB",
-            "How much is kept of each body, and of each message of a WebSocket.",
+            "How much to keep of each body and WebSocket message.",
         ),
         (
             "inspect-memory",
             None,
             "32MiB",
-            "How much is kept in all.",
+            "How much to keep in all.",
         ),
     ]
 
