@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tristunnel.cli.client_tap import Options
 from tristunnel.client.options import checkForwards, forwardOf
 from tristunnel.errors import TunnelError
-from tristunnel.forwards.forward import Forward, matched, parseForward
+from tristunnel.forwards.changes import matched
+from tristunnel.forwards.forward import Forward, parseForward
 
 
 class NameForwardTests(SynchronousTestCase):

@@ -6,7 +6,6 @@ C{http/HOST[/PATH]=TARGET}, or a short form.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -38,7 +37,6 @@ __all__ = [
     "Forward",
     "cannotAsk",
     "forwardText",
-    "matched",
     "parseForward",
     "placeWanted",
 ]
@@ -461,32 +459,6 @@ def _fromURL(spec: str, target: str) -> tuple[str, str]:
             f" {url.scheme}://{url.netloc or 'localhost:3000'}"
         )
     return url.scheme, f"{host}:{port or _WEB[url.scheme]}"
-
-
-def matched(
-    before: Sequence[Forward], after: Sequence[Forward]
-) -> list[tuple[Forward | None, Forward]]:
-    """
-    Find out which forward has become which.
-
-    @param before: Those that were there.
-    @param after: Those that are to be.
-    @return: Each of C{after}, with the one that it was: the same text; else the
-        same port or name; else, where any port will do, the same place in the
-        list.
-    """
-    texts = {forward.spec: forward for forward in before}
-    places = {forward.place: forward for forward in before if forward.isFixed}
-    found = [
-        texts.get(new.spec) or (places.get(new.place) if new.isFixed else None)
-        for new in after
-    ]
-    taken = {id(old) for old in found if old is not None}
-    for index, (old, new) in enumerate(zip(before, after, strict=False)):
-        free = found[index] is None and id(old) not in taken
-        if free and not new.isFixed and old.place == new.place:
-            found[index] = old
-    return list(zip(found, after, strict=True))
 
 
 def _udp(reactor: Any, spec: str, target: str) -> UDPService:

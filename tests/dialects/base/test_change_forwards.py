@@ -16,7 +16,8 @@ from tests.tls.files import FileTestCase
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.moves import Carrier
-from tristunnel.forwards.forward import Forward, matched
+from tristunnel.forwards.changes import matched
+from tristunnel.forwards.forward import Forward
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 
 

@@ -26,21 +26,15 @@ from tristunnel.dialects.framed.reaching import greetOtherwise, reached
 from tristunnel.dialects.framed.standby import Retired, Standby
 from tristunnel.dialects.framed.wanted import beyondW3P, servePlain, wantedFor
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.changes import differences, matched
 from tristunnel.forwards.dialling import dialDestinations
-from tristunnel.forwards.forward import Forward, matched
+from tristunnel.forwards.forward import Forward
 from tristunnel.forwards.udp import UDPService
 from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.process import GRACE
 
 __all__ = ["TunnelClientService"]
-
-_CHANGES = {
-    "policy": "has new limits on visitors",
-    "gate": "asks something else of visitors",
-    "verification": "takes other signatures",
-}
-"""What may be different about a forward, in words."""
 
 
 class TunnelClientService(ClientService["TunnelClientProtocol"]):
@@ -389,15 +383,11 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
 
         @return: What is different, in words.
         """
-        told = []
-        for what, words in _CHANGES.items():
-            if getattr(before, what) != getattr(after, what):
-                self._settled.discard(before.spec)
-                told.append(words)
-        if (before.options, before.health) != (after.options, after.health):
+        told = differences(before, after)
+        if told:
             self._settled.discard(before.spec)
+        if (before.options, before.health) != (after.options, after.health):
             self._health.withdrawn(before.spec)
-            told.append("has other options")
         if before.spec != after.spec:
             told.append(f"leads to {after.target}")
             self.observer.forwardWithdrawn(before.spec)
