@@ -303,7 +303,7 @@ class LookTests(TestCase):
             closed.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{closed.getsockname()[1]}"
             message = (await self.refusal(url)).message
-            self.assertIn("was refused; does the program run there?", message)
+            self.assertIn("was refused; is the program running there?", message)
             self.patch(asking, "DEFAULT_SERVER", url)
             error = await self.refusal()
             self.assertIn("no client of this user runs here", error.message)

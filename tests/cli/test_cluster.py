@@ -119,7 +119,10 @@ class ClusterCommandTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Each reason is one line."""
         for answer, why in (
-            (RemoteError(-32000, "this server is in no cluster", {}), "in no cluster"),
+            (
+                RemoteError(-32000, "this server is not part of a cluster", {}),
+                "not part of a cluster",
+            ),
             (CallFailed("it asks who you are", 401), "give --token-file FILE"),
             (CallFailed("nobody is there", 0), "nobody is there"),
         ):

@@ -118,7 +118,7 @@ class RequestsTests(TestCase):
     async def test_wrong(self) -> None:
         """What is wrong is said in one line."""
         for words, said in (
-            (("show", "99"), "not kept any more"),
+            (("show", "99"), "no longer kept"),
             (("--filter", "status:x"), "status:404"),
             (("replay", "2", "--header", "X"), "NAME:VALUE"),
             (("replay", "2", "--body-file", "/nowhere"), "--body-file"),

@@ -103,7 +103,7 @@ class WaysTests(EngineTestCase):
         ):
             self.assertIn("refuses the user", await self.trouble(url))
         wrong = await self.trouble(f"redis://:{QUOTED}@127.0.0.1:{port}/99")
-        self.assertIn("no database of that number", wrong)
+        self.assertIn("no database with that number", wrong)
 
     async def test_secure(self) -> None:
         """TLS: an authority, or the certificate itself; another one is refused."""

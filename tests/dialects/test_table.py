@@ -36,7 +36,7 @@ class ServedTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         """One that is not known is refused, with the nearest; so is none at all."""
         self.assertIn("ssh", self.refused("framed,shs"))
-        self.assertIn("names none", self.refused(" ,"))
+        self.assertIn("is empty", self.refused(" ,"))
 
     def test_certificates(self) -> None:
         """

@@ -61,11 +61,11 @@ class FetcherTests(TestCase):
         self.assertEqual(posted, {"a": 1})
         self.assertIn(b"a=b", self.provider.asked[-1])
         for data, words in (
-            (answer(b"[1]"), "no object of JSON"),
-            (answer(b"[" * 100_000), "no object of JSON"),
+            (answer(b"[1]"), "not a JSON object"),
+            (answer(b"[" * 100_000), "not a JSON object"),
             (answer(b"{}", "302 Found"), "answered 302"),
             (answer(b"{}", "400 Bad"), "answered 400"),
-            (answer(b" " * (MOST + 1)), "over 256 KiB"),
+            (answer(b" " * (MOST + 1)), "longer than 256 KiB"),
             (answer(b"{}")[:-1], "cut off"),
             (b"nonsense\r\n\r\n", ""),
         ):
@@ -76,7 +76,7 @@ class FetcherTests(TestCase):
         """An answer without end is not read on."""
         self.provider.stays = True
         self.provider.answer = b"HTTP/1.1 200 OK\r\n\r\n" + b" " * (MOST + 2)
-        await self.refuses("over 256 KiB")
+        await self.refuses("longer than 256 KiB")
 
     async def test_silent(self) -> None:
         """One that does not come is not waited for."""

@@ -305,7 +305,7 @@ class LoginTests(GateTestCase):
         self.clock.advance(600)
         for _ in range(101):
             answer = self.get(lines=basic("anna", "wrong"))
-        self.assertIn("too many sign in at once", answer.lower())
+        self.assertIn("too many visitors are signing in at once", answer.lower())
 
     def test_brokenMeanwhile(self) -> None:
         """What another service sends meanwhile is no answer."""

@@ -55,7 +55,7 @@ class GateLoopbackTests(NamesLoopbackCase):
         self.assertEqual(shown["service"], "http:a.example")
         with self.assertRaises(TunnelError) as caught:
             await granting.grantAccess(caller, "b", 60.0)
-        self.assertIn("do not come in by links", caught.exception.message)
+        self.assertIn("are not let in by links", caught.exception.message)
 
     async def test_shared(self) -> None:
         """Who shares a name has to ask the same of its visitors."""

@@ -63,7 +63,7 @@ class OptionTests(SynchronousTestCase):
             ("needs a client ID", {"oidc": {"issuer": "https://a.example"}}),
             ("did you mean clientID", {"oidc": {**issuer, "clientId": "x"}}),
             ("takes a list of strings", {"oidc": {**issuer, "groups": "staff"}}),
-            ("must have openid", {"oidc": {**issuer, "scopes": ["email"]}}),
+            ("must include openid", {"oidc": {**issuer, "scopes": ["email"]}}),
             ("goes with pin", {"stay": 3600}),
             ("from 60 up", {"stay": 5, "link": True}),
             ("true or false", {"link": "yes"}),
@@ -151,7 +151,7 @@ class FileTests(SynchronousTestCase):
             ("htpasswd -B", "login", "anna:sha256:secret"),
             ("line 2: there is no colon", "login", "anna:secret\nsecret\n"),
             ("already on an earlier line", "login", "anna:secret\nanna:secret\n"),
-            ("the hash is not whole", "login", "anna:$2y$05$secret"),
+            ("the hash is incomplete", "login", "anna:$2y$05$secret"),
             ("has no users", "login", "#\n"),
             ("is no TOML", "oidc", "issuer"),
             (

@@ -45,7 +45,7 @@ class ParseTests(SynchronousTestCase):
 
 
 class WithoutFileTests(SynchronousTestCase):
-    """A server that knows no countries."""
+    """A server that has no countries."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -131,7 +131,7 @@ class DatabaseTests(SynchronousTestCase):
         self.write("Test-ASN")
         open_ = CountryDatabase
         error = self.assertRaises(TunnelError, open_, self.path, self.clock.seconds)
-        self.assertIn("knows no countries: it is a Test-ASN", error.message)
+        self.assertIn("has no countries: it is a Test-ASN", error.message)
         for content in (b"", b"x" * 1000, None):
             if content is None:
                 os.unlink(self.path)

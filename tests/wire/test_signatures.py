@@ -162,7 +162,11 @@ class SampleTests(SynchronousTestCase):
             ("github", (), "not 0"),
             ("github", (_GITHUB, _GITHUB), "not 2"),
             ("github", (("X-Hub-Signature-256", b"sha1=00"),), "begin with sha256="),
-            ("github", (("X-Hub-Signature-256", b"sha256=00"),), "no signature"),
+            (
+                "github",
+                (("X-Hub-Signature-256", b"sha256=00"),),
+                "not an HMAC-SHA256 signature",
+            ),
             ("slack", (_SLACK,), "X-Slack-Request-Timestamp"),
             ("slack", (("X-Slack-Signature", b"v1=00"), _SLACK_TIME), "with v0="),
             ("slack", (_SLACK, ("X-Slack-Request-Timestamp", b"now")), "no time"),

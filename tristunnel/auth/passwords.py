@@ -106,9 +106,9 @@ def secretProblem(secret: bytes) -> str | None:
     if not secret:
         return "there is no password"
     if secret.startswith(_FOREIGN):
-        return "the hash is of a kind that is not known; make it with htpasswd -B"
+        return "the hash is of an unknown kind; make it with htpasswd -B"
     if len(secret) > LONGEST or b"\0" in secret:
         return f"a password has up to {LONGEST} bytes"
     if secret.startswith(b"$2") and not isHash(secret):
-        return "the hash is not whole"
+        return "the hash is incomplete"
     return None

@@ -78,7 +78,7 @@ def parseKey(text: str) -> bytes:
         key, blob = None, b""
     if key is None or not text.startswith(_KINDS):
         raise badOption(
-            "this is not a public key; it begins with ssh-ed25519, ecdsa-sha2-... or"
+            "this is not a public key; one begins with ssh-ed25519, ecdsa-sha2-... or"
             " ssh-rsa, as in a file .pub of ssh-keygen"
         )
     if isinstance(key, RSAPublicKey) and key.key_size < LEAST_RSA:

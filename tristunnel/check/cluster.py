@@ -120,7 +120,8 @@ class ClusterCheck:
         if replicas != "0" and "min_slaves_good_slaves" not in said:
             found.append(
                 warn(
-                    "the engine has replicas, and goes on to write when it is cut off"
+                    "the engine has replicas, and keeps accepting writes when it"
+                    " is cut off"
                     " from them: set its min-replicas-to-write to 1 and"
                     " min-replicas-max-lag to 5"
                 )

@@ -368,7 +368,7 @@ def _explain(
     if isinstance(value, ConnectionRefusedError):
         return (
             f"Could not connect to {where}: the connection was refused;"
-            " does the program run there?"
+            " is the program running there?"
         )
     if isinstance(value, (ConnectError, DNSLookupError)):
         return f"Could not connect to {where}: {value}"

@@ -30,7 +30,7 @@ _UNKNOWN_METHOD = -32601
 _SILENT = object()
 
 _NOBODY = (
-    "no client of this user runs here that keeps requests; start one with --inspect,"
+    "no client of this user keeps requests here; start one with --inspect,"
     " for example tristunnel http 3000 --inspect"
 )
 

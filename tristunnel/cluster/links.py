@@ -73,7 +73,7 @@ class MessageProtocol(Int32StringReceiver):
             raise TunnelError("session-lost", "another member of the cluster has ended")
         if len(text) > LONGEST or self._queued + len(text) > MOST_QUEUED:
             raise TunnelError(
-                "limit-reached", "another member of the cluster does not keep up"
+                "limit-reached", "another member of the cluster cannot keep up"
             )
         self._waiting.append(text)
         self._queued += len(text)

@@ -220,7 +220,7 @@ class RedisBook(GrantedInRedis):
         self._changes.follow(self._run)
         info += str(await self._engine.command("INFO", "memory"))
         for doubt in doubts(info):
-            self._log.warn("The cluster's book is not safe: {doubt}", doubt=doubt)
+            self._log.warn("The cluster's book is at risk: {doubt}", doubt=doubt)
         await self._beatNow()
         await self.sayFirst()
         self._mayAdmit = True

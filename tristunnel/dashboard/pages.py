@@ -277,7 +277,7 @@ class ActionPage(_HTMLPage):
             again = GrantForm(tunnel, form, wanted, refusal.message)
             return await self.html(request, again, 400)
         if uri.startswith("http"):
-            text = "Whoever opens it comes in, until its time is over."
+            text = "Whoever opens it is let in, until it expires."
             made = Invited("A link", f"{text} It is shown only now.", uri)
             return await self.html(request, made)
         return await self.html(request, Granted(tunnel, uri, wanted["ttl"]))

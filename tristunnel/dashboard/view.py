@@ -66,7 +66,7 @@ SLOTS: dict[str, str] = {
 }
 """The lists, and what the rows of each consist of."""
 
-_MISSING = "Not all of the server has answered; what is at {} is missing here."
+_MISSING = "Part of the server has not answered; what is on {} is missing here."
 
 SHOWN = 200
 """Tunnels, clients, grants of access and tokens that are shown."""

@@ -39,13 +39,14 @@ progress {{ width: 60% }}
 
 _STARTING = _PAGE.format(
     title="Starting…",
-    body="<p>Nobody was here for a while, so this service is being started for you."
+    body="<p>Nobody has been here for a while, so this service is being started"
+    " for you."
     '</p>\n<progress aria-label="starting"></progress>\n<p>This page opens it as soon'
     " as it is ready.</p>",
 )
 _FAILED = _PAGE.format(
     title="It did not start",
-    body="<p>This service could not be started. Its owner finds the reason in the"
+    body="<p>This service could not be started. Its owner can find the reason in the"
     " client's log.</p>",
 )
 

@@ -85,7 +85,7 @@ def parseDialects(
     wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
     if names is not None and not wanted:
         raise badOption(
-            "--dialects names none: leave it out for all of them, or write some of"
+            "--dialects is empty: leave it out for all of them, or write some of"
             f" {','.join(DIALECTS)}"
         )
     for name in wanted:
@@ -105,13 +105,10 @@ def _whyNot(
 ) -> str:
     """Say why a dialect's clients could do nothing here; empty if they could."""
     if (login or certificates) and not dialect.takesLogin:
-        return (
-            "cannot say who they are, and --auth or --client-ca asks everybody: leave"
-            " it out"
-        )
+        return "cannot log in, but --auth or --client-ca requires it: leave it out"
     if certificates and not login and not dialect.showsCertificate:
         return (
-            "can show no certificate, and --client-ca alone asks for one: give --auth"
+            "cannot show a certificate, but --client-ca alone requires one: give --auth"
             " as well"
         )
     if dialect.ownPort and dialect.ownPort not in ports:

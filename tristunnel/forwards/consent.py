@@ -117,7 +117,7 @@ class Consent:
         target, options = _parted(to)
         kind, place, name, path = _place(to, name)
         if kind and (udp or port):
-            raise _refused(to, "its name is in the place of a port")
+            raise _refused(to, "its name takes the place of a port")
         host, number = self.target(target, bool(udp))
         endpoint: Any = (
             UDPService(reactor, host, number)

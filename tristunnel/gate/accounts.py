@@ -120,7 +120,7 @@ class Accounts:
             return self._pages.asks(
                 visit,
                 400,
-                "This sign-in was not begun in this browser, or has taken too long;"
+                "This sign-in was not started in this browser, or took too long;"
                 " try again.",
             )
         if said.get("iss", rules.issuer) != rules.issuer:

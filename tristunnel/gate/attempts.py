@@ -80,10 +80,12 @@ class Attempts:
         wait = 0.0 if bucket is None else bucket.charge(0)
         if wait:
             raise TunnelError(
-                "limit-reached", f"too many attempts at {place} were wrong", wait
+                "limit-reached", f"too many wrong attempts at {place}", wait
             )
         if self._waiting >= WAITING:
-            raise TunnelError("limit-reached", "too many sign in at once", 5.0)
+            raise TunnelError(
+                "limit-reached", "too many visitors are signing in at once", 5.0
+            )
 
     def isRight(
         self, address: str, place: str, given: bytes, kept: str, decoy: str = ""

@@ -135,7 +135,7 @@ class Fetcher:
         try:
             data = await body.complete
         except TooLong:
-            raise Unreachable(f"its answer is over {MOST // 1024} KiB") from None
+            raise Unreachable(f"its answer is longer than {MOST // 1024} KiB") from None
         except ResponseFailed:
             raise Unreachable("its answer was cut off") from None
         if response.code != 200:
@@ -146,7 +146,7 @@ class Fetcher:
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
-            raise Unreachable("what it answered is no object of JSON")
+            raise Unreachable("its answer is not a JSON object")
         return said
 
 

@@ -129,7 +129,7 @@ class VisitorGate:
             if visit.own == "sign-out":
                 button = form(visit, "sign-out", "", "Sign out")
                 title = f"Sign out of {visit.place}"
-                text = "Sign out by a POST to this address."
+                text = "Sign out with a POST to this address."
                 return self.pages.page(visit, 200, text, [button], title=title)
             if visit.own == "link" and visit.rules.link:
                 return self._links.page(visit)
@@ -139,7 +139,7 @@ class VisitorGate:
         )
         if objection is not None:
             return self.pages.page(visit, 403, objection)
-        long = self.pages.page(visit, 413, "The form is too long, or did not come.")
+        long = self.pages.page(visit, 413, "The form is too long, or did not arrive.")
 
         def read(body: bytes) -> Answer | Deferred[Answer]:
             return then(visit, fieldsOf(body.decode("utf-8", "replace")))

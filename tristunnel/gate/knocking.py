@@ -31,7 +31,7 @@ from tristunnel.util.quantities import formatDuration
 
 __all__ = ["KnockPage"]
 
-_OVER = "This link is not good, or not any more. Ask for another one."
+_OVER = "This link is not valid, or no longer. Ask for another one."
 
 _log = Logger(namespace="tristunnel.server")
 
@@ -157,7 +157,7 @@ class KnockPage(Resource):
         request.setHeader("X-Robots-Tag", "noindex")
         if b"text/html" not in (request.getHeader(b"accept") or b""):
             request.setHeader("Content-Type", "text/plain; charset=utf-8")
-            how = " A program knocks by a POST to this address." if more else ""
+            how = " A program knocks with a POST to this address." if more else ""
             return f"{told}{how if request.method != b'POST' else ''}\n".encode()
         request.setHeader("Content-Type", "text/html; charset=utf-8")
         title = "Knock" if door is None else f"Knock at {door.title}"

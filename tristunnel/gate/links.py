@@ -21,7 +21,7 @@ from tristunnel.service.access import AccessGrants
 
 __all__ = ["Links"]
 
-_OVER = "This link is not good, or not any more."
+_OVER = "This link is not valid, or no longer."
 
 
 class Links:

@@ -105,11 +105,11 @@ class Provider:
         where = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
         said = await self._fetcher.get(where)
         if said.get("issuer") != self._issuer:
-            raise Unreachable("it calls itself by another issuer")
+            raise Unreachable("it names a different issuer")
         for name in _NEEDED:
             url = said.get(name)
             if not isinstance(url, str) or not _isURL(url):
-                raise Unreachable(f"it does not say its {name}")
+                raise Unreachable(f"it does not state its {name}")
         return said
 
     async def exchange(
@@ -147,7 +147,7 @@ class Provider:
         )
         token = answer.get("id_token")
         if not isinstance(token, str):
-            raise Unreachable("it gave no id_token")
+            raise Unreachable("it sent no id_token")
         return await self._verified(token, rules, nonce)
 
     async def _verified(

@@ -46,11 +46,13 @@ def keyFrom(directory: Path, shared: bytes = b"") -> bytes:
         key = path.read_bytes()
     except OSError as error:
         raise badOption(
-            f"{path} cannot be made or read ({error.strerror}), which has the key of"
+            f"{path} cannot be made or read ({error.strerror}), which holds the key for"
             " visitors' cookies; give a writable --state-dir"
         ) from None
     if len(key) != 32:
-        raise badOption(f"{path} is damaged; remove it, and visitors sign in again")
+        raise badOption(
+            f"{path} is damaged; remove it (visitors then have to sign in again)"
+        )
     return key
 
 

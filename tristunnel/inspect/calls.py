@@ -45,7 +45,7 @@ def callsOf(
     def find(id: object) -> Exchange:
         found = record.exchanges.get(id) if type(id) is int else None
         if found is None:
-            raise TunnelError("unknown-session", "this request is not kept any more")
+            raise TunnelError("unknown-session", "this request is no longer kept")
         return found
 
     def listRequests(

@@ -46,7 +46,7 @@ _ASSETS = {
 }
 
 _NO_TOKEN = (
-    "This page is opened by the address that the client has printed, which has a token:"
+    "Open this page at the address that the client has printed, which has a token:"
     " tristunnel requests page"
 )
 

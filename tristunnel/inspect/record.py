@@ -204,7 +204,7 @@ class Record:
         if note is None:
             note = Note(forward.target, reason, 0, 0.0)
             self._log.info(
-                "Some of what passes to {target} is not shown: {reason}",
+                "Some traffic to {target} is not shown: {reason}",
                 target=forward.target,
                 reason=reason,
             )

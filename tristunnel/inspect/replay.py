@@ -126,15 +126,15 @@ def requestOf(exchange: Exchange, edits: Edits) -> bytes:
 def _check(method: str, target: str, headers: Sequence[tuple[str, str]]) -> None:
     if not _METHOD.fullmatch(method):
         raise badOption(
-            f"{printable(method, 30)!r} is no method; write for example GET"
+            f"{printable(method, 30)!r} is not a method; write for example GET"
         )
     if not _TARGET.fullmatch(target):
         raise badOption(
-            "a path begins with / and has no spaces and no other letters than ASCII's;"
+            "a path begins with /, and has only ASCII characters and no spaces;"
             " write %20 for a space"
         )
     if MASK in target or any(MASK in value for _, value in headers):
-        raise badOption(f"replace {MASK}, which stands for a secret, or show secrets")
+        raise badOption(f"replace {MASK}, which hides a secret, or show secrets first")
     if (
         len(headers) > MOST_HEADERS
         or len(target) + sum(len(name) + len(value) for name, value in headers)
@@ -143,9 +143,9 @@ def _check(method: str, target: str, headers: Sequence[tuple[str, str]]) -> None
         raise badOption("there is too much in the head")
     for name, value in headers:
         if not _NAME.fullmatch(name):
-            raise badOption(f"{printable(name, 40)!r} is no header's name")
+            raise badOption(f"{printable(name, 40)!r} is not a header name")
         if re.search(r"[\r\n\0]", value):
-            raise badOption(f"the header {name} has a line end in its value")
+            raise badOption(f"the value of header {name} has a line break")
     if sum(name.lower() == "host" for name, _ in headers) != 1:
         raise badOption("a request has one Host header")
 
@@ -203,7 +203,7 @@ class Replays:
             L{TunnelError}.
         """
         if len(self._running) >= AT_ONCE:
-            raise TunnelError("limit-reached", "too many requests are sent again now")
+            raise TunnelError("limit-reached", "too many requests are being sent again")
         request = requestOf(exchange, edits)
         sending = Deferred.fromCoroutine(self._send(exchange, request))
         sending.addTimeout(ANSWER_TIMEOUT + CONNECT_TIMEOUT, self._reactor, _late)
@@ -257,4 +257,4 @@ class Replays:
 
 
 def _late(result: Any, timeout: float) -> Any:
-    raise TunnelError("service-timeout", "the answer has not come in time")
+    raise TunnelError("service-timeout", "the answer did not come in time")

@@ -316,7 +316,7 @@ class Tap:
             or head.status != 101
             or head.upgrade.lower() != b"websocket"
         ):
-            self.stop("it is another protocol than HTTP from here on")
+            self.stop("from here on it is not HTTP")
             return
         asked, self._requests.rest = self._requests.rest, None
         deflate = Deflate(head)
@@ -334,7 +334,7 @@ class Tap:
         try:
             tap.feed(data)
         except Violation as violation:
-            self.stop(f"it is no WebSocket: {violation}")
+            self.stop(f"it is not a WebSocket: {violation}")
 
     # The end
 

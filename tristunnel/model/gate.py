@@ -112,7 +112,7 @@ class ProviderRules:
         if not made.clientID:
             raise badOption("oidc needs a client ID, which the provider gives out")
         if "openid" not in made.scopes:
-            raise badOption("the scopes of oidc must have openid among them")
+            raise badOption("the scopes of oidc must include openid")
         return made
 
     def admits(self, email: str, groups: tuple[str, ...]) -> bool:
@@ -256,7 +256,7 @@ def gateFrom(values: Mapping[str, Any]) -> GateRules:
             )
         users.add(name)
     if len(users) != len(rules.login):
-        raise badOption("option login has a user twice")
+        raise badOption("option login names a user twice")
     if len(users) > MOST:
         raise badOption(f"option login takes at most {MOST} users")
     if rules.stay and (rules.knock or not rules):

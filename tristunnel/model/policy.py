@@ -153,7 +153,7 @@ class VisitorPolicy:
         both = tuple(each for each in self.countries if each in other.countries)
         if not both:
             raise badOption(
-                "this server admits visitors from none of the countries; it admits"
+                "this server admits visitors from none of these countries; it admits"
                 f" {', '.join(self.countries[:20])}"
             )
         return both

@@ -147,7 +147,7 @@ class HeadRules:
         host = options.hostHeader
         if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{0,260}", host):
             raise badOption(
-                f"{printable(host, 80)!r} is not a host for option hostHeader"
+                f"{printable(host, 80)!r} is not a valid host for option hostHeader"
             )
         names = {host.lower().encode("ascii")} - {b""}
         port = b""
@@ -176,7 +176,7 @@ def _ownHost(text: str) -> tuple[set[bytes], int]:
         host, port = parsePlace(text)
     except ValueError:
         raise badOption(
-            f"{printable(text, 80)!r} is no HOST:PORT for option ownHost"
+            f"{printable(text, 80)!r} is not HOST:PORT, which option ownHost takes"
         ) from None
     address = addressOf(host)
     here = host == "localhost" or (address is not None and address.is_loopback)

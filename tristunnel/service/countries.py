@@ -47,7 +47,7 @@ class CountryDatabase:
             ) from None
         if not any(each in metadata.database_type for each in ("Country", "City")):
             raise badOption(
-                f"--country-database {path} knows no countries: it is a"
+                f"--country-database {path} has no countries: it is a"
                 f" {metadata.database_type}"
             )
 

@@ -67,7 +67,7 @@ class Granting:
             raise TunnelError("unknown-tunnel", f"there is no service {service[:64]!r}")
         if linked := self.linked(record):
             if token:
-                raise badOption("whoever has a link comes in by it: leave out token")
+                raise badOption("a link lets in whoever has it: leave out token")
             access, secret = await tunnels.access.issue(
                 caller.identity,
                 linked,
@@ -81,7 +81,7 @@ class Granting:
             return f"{record.address}{GATE_PATH}/link?{query}"
         if not record.name:
             raise badOption(
-                f"visitors of {record.address} do not come in by links: open the tunnel"
+                f"visitors of {record.address} are not let in by links: open the tunnel"
                 " with link"
             )
         port, secure = tunnels.clientPort

@@ -84,7 +84,8 @@ class Knocked:
         """
         if network not in self._until and len(self._until) >= MOST:
             raise TunnelError(
-                "limit-reached", f"{MOST} addresses are let in, which is the limit"
+                "limit-reached",
+                f"{MOST} addresses have been let in, which is the limit",
             )
         self._until.pop(network, None)
         self._until[network] = self._reactor.seconds() + seconds

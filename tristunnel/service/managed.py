@@ -111,7 +111,7 @@ class ManagedForward:
             nameWanted(kind, name, path)
             if self.port or self.udp:
                 raise badOption(
-                    f"{self.name} is in the place of a port; leave that out"
+                    f"{self.name} takes the place of a port; leave that out"
                 )
         elif self.name and (not isName(self.name) or self.name.isdecimal()):
             kinds = ", ".join(f"{each}/" for each in HOSTS)

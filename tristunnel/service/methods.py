@@ -137,7 +137,9 @@ class _Methods:
     @property
     def _cluster(self) -> Cluster:
         if self._service.cluster is None:
-            raise badOption("this server is in no cluster; start it with --cluster")
+            raise badOption(
+                "this server is not part of a cluster; start it with --cluster"
+            )
         return self._service.cluster
 
     def reload(self, caller: Caller) -> Deferred[dict[str, object]]:

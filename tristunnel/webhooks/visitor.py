@@ -266,7 +266,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
         elif self._pieces:
             self._refuse(
                 HTTPStatus.REQUEST_TIMEOUT,
-                f"the request did not come within {REQUEST_TIMEOUT:.0f} seconds",
+                f"the request did not arrive within {REQUEST_TIMEOUT:.0f} seconds",
             )
         else:
             self._leave()
@@ -378,7 +378,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
 
     def _shed(self, reason: TunnelError) -> None:
         self._refuse(
-            HTTPStatus.SERVICE_UNAVAILABLE, "too much is held of other requests"
+            HTTPStatus.SERVICE_UNAVAILABLE, "too many other requests are being held"
         )
 
     def _refuse(self, status: HTTPStatus, why: str, cause: str = "") -> None:

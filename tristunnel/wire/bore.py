@@ -90,7 +90,7 @@ def nextMessage(data: bytes) -> tuple[bytes | None, bytes]:
     """
     message, end, rest = data.partition(b"\0")
     if len(message) > MAX_MESSAGE:
-        raise protocolError(f"a message of bore's has up to {MAX_MESSAGE} bytes")
+        raise protocolError(f"a bore message may have up to {MAX_MESSAGE} bytes")
     return (message, rest) if end else (None, data)
 
 
@@ -112,7 +112,7 @@ def unpack(message: bytes) -> ClientMessage:
                 return Accept(UUID(value))
             except ValueError:
                 pass
-    raise protocolError("the message is none of bore's")
+    raise protocolError("this is not a bore message")
 
 
 def isAnswer(tag: str, challenge: UUID, digest: bytes) -> bool:

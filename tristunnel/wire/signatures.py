@@ -101,7 +101,7 @@ def _one(head: Head, name: str) -> bytes:
 
 def _digest(text: bytes, name: str) -> bytes:
     if not _HEX.fullmatch(text):
-        raise BadSignature(f"{name} is no signature of HMAC-SHA256")
+        raise BadSignature(f"{name} is not an HMAC-SHA256 signature")
     return bytes.fromhex(text.decode("ascii"))
 
 
@@ -109,7 +109,9 @@ def _checkTime(text: bytes, now: float, name: str) -> None:
     if not _SECONDS.fullmatch(text):
         raise BadSignature(f"{name} has no time")
     if abs(now - int(text)) > TOLERANCE:
-        raise BadSignature(f"{name} is more than {TOLERANCE} seconds from our time")
+        raise BadSignature(
+            f"{name} is more than {TOLERANCE} seconds from this machine's time"
+        )
 
 
 def github(head: Head, now: float) -> Claim:
@@ -178,7 +180,7 @@ def plain(name: str) -> Scheme:
         except NotBase64:
             digest = b""
         if len(digest) != _SIZE:
-            raise BadSignature(f"{name} is no signature of HMAC-SHA256")
+            raise BadSignature(f"{name} is not an HMAC-SHA256 signature")
         return Claim(b"", (digest,))
 
     return read

@@ -167,7 +167,7 @@ class OpenTests(BoreTestCase):
         self.say(client, {"Hello": 0})
         await self.message(client)
         self.say(client, {"Hello": 0})
-        self.assertIn("nothing more", (await self.message(client))["Error"])
+        self.assertIn("not send anything more", (await self.message(client))["Error"])
         await self.until(lambda: not self.tunnels.tunnels)
 
     async def test_taken(self) -> None:

@@ -190,7 +190,7 @@ class Dialect:
                 " health and share"
             )
         elif forward.gate and not self.hasExtension:
-            why = "asks nothing of visitors: leave out pin, login, oidc, link and knock"
+            why = "cannot ask visitors: leave out pin, login, oidc, link and knock"
         if why:
             raise badOption(f"{own} {why}")
 

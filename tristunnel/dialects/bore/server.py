@@ -132,10 +132,10 @@ class BoreConnection(Protocol):
 
     def _take(self, message: ClientMessage) -> None:
         if self._session is not None:
-            raise protocolError("bore's client has nothing more to say")
+            raise protocolError("bore's client may not send anything more")
         if isinstance(message, Authenticate):
             if self._challenge is None:
-                raise protocolError("nobody has asked for a secret")
+                raise protocolError("no secret was asked for")
             self._holds.hold("login")
             checking = Deferred.fromCoroutine(self._check(message.tag))
             self._checking = checking
@@ -257,7 +257,7 @@ class BoreConnection(Protocol):
         self.fail(
             TunnelError(
                 "handshake-timeout",
-                f"it was not said in {seconds:.0f} s what it is for",
+                f"its purpose was not stated within {seconds:.0f} s",
             )
         )
 

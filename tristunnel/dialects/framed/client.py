@@ -175,7 +175,7 @@ class TunnelClientProtocol(FramedProtocol):
             answer = await asked.addTimeout(TAKE_OVER, self.reactor)
         except (TimeoutError, RemoteError) as error:
             raise TunnelError(
-                "session-lost", f"the member that stood by does not take over: {error}"
+                "session-lost", f"the standby member does not take over: {error}"
             ) from None
         multiplexer = self.multiplexer
         if not isinstance(answer, dict) or not isinstance(
@@ -248,7 +248,7 @@ class TunnelClientProtocol(FramedProtocol):
         self.standsBy = self.factory.standsBy
         if self.standsBy and answer.get(STANDBY) is not True:
             raise TunnelError(
-                "protocol-error", "the server has nobody stand by; update it"
+                "protocol-error", "the server does not support --standby; update it"
             )
         self._granted(answer)
         self.dials = answer.get(DIAL) is True

@@ -186,7 +186,8 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
             self._observer.tunnelFailed(
                 forward.wanted,
                 TunnelError(
-                    "not-permitted", "a vtunnel server that speaks JSON has no domains"
+                    "not-permitted",
+                    "a vtunnel server that speaks JSON does not support domains",
                 ),
             )
         self.later(ANSWER_TIME, self._noAnswer)
