@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.config.test_options import FileOptionsTestCase
@@ -20,6 +21,7 @@ from tristunnel.model.permissions import Identity
 from tristunnel.server.reload import RESTART, RunningServer
 from tristunnel.service.caller import Caller
 from tristunnel.service.methods import methodsOf
+from tristunnel.service.preauth import PER_ADDRESS
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.logs import Log
 
@@ -68,6 +70,26 @@ class RunningServerTests(FileOptionsTestCase):
         self.assertEqual(
             set(applied) | RESTART, set(server_tap.Options.configKeys()) - {"config"}
         )
+
+    def test_crowd(self) -> None:
+        """Where visitors ask for names, many may come from one address at once."""
+        here = IPv4Address("TCP", "192.0.2.1", 1)
+        domain = "domain = ['t.example']\n"
+        for text, isCrowd in (
+            ("port = ['tcp:9000']\n", False),
+            (f"port = ['tcp:9000']\nhttp = ['tcp:80']\n{domain}", False),
+            (f"port = ['tcp:80']\nhttp = ['tcp:80']\n{domain}", True),
+        ):
+            # The first one counts clients, the last one visitors.
+            clients, *_, visitors = self.start(text)._limiters
+            for limiter in (clients, visitors):
+                for _ in range(PER_ADDRESS):
+                    limiter.enter(here)
+            visitors.enter(here)
+            if isCrowd:
+                clients.enter(here)
+            else:
+                self.assertRaises(TunnelError, clients.enter, here)
 
     def test_limits(self) -> None:
         """Limits and times."""

@@ -64,7 +64,7 @@ from tristunnel.service.caller import Listeners
 from tristunnel.service.invitations import Invitations
 from tristunnel.service.knocks import KNOCK_PATH
 from tristunnel.service.managed import ManagedForwards
-from tristunnel.service.preauth import TOTAL, PreauthLimiter
+from tristunnel.service.preauth import PER_ADDRESS, TOTAL, PreauthLimiter
 from tristunnel.service.siblings import Siblings
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.service.used_elsewhere import limitedTogether
@@ -326,7 +326,13 @@ class Serving(MultiService):
 
     def _makePorts(self) -> list[tuple[ServerPort, Any]]:
         options, sessions = self._options, self._sessions
-        limiter = self._makeLimiter()
+        limiter = self._makeLimiter(
+            any(
+                port.serving("--port")
+                and (port.serving("--http") or port.serving("--https"))
+                for port in (*options.serverPorts, *options.namePorts)
+            )
+        )
         callers = HTTPCallers(options.authenticator, options.forwarded, limiter)
         pages: dict[bytes, IResource] = {b"health": Health(self._isDraining)}
         calls = self._makePages(callers, limiter)
@@ -364,7 +370,7 @@ class Serving(MultiService):
         if path := options["access-log"]:
             log = AccessLog(self._accessFile(path), options["access-log-format"])
             hosts.log = log
-        others = self._makeLimiter()
+        others = self._makeLimiter(forVisitors=True)
         dialects = portProtocols(sessions, options.served)
         bare = portProtocols(sessions, options.served, bare=True)
         clientPorts = [
@@ -429,10 +435,13 @@ class Serving(MultiService):
         self._log.take(file)
         return file
 
-    def _makeLimiter(self) -> PreauthLimiter:
+    def _makeLimiter(self, forVisitors: bool = False) -> PreauthLimiter:
+        total = min(TOTAL, max(16, RESERVE.size // 4))
         made = PreauthLimiter(
             self._reactor.seconds,
-            total=min(TOTAL, max(16, RESERVE.size // 4)),
+            # A whole office of browsers may come from one address at once.
+            total // 2 if forVisitors else PER_ADDRESS,
+            total,
             speaksForOthers=self._options.forwarded.speaksFor,
         )
         self._limiters.append(made)

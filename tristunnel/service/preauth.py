@@ -18,7 +18,14 @@ from twisted.internet.interfaces import IAddress
 from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.errors import TunnelError
 
-__all__ = ["ACCEPT_RATE", "AcceptRateLimiter", "PendingConnection", "PreauthLimiter"]
+__all__ = [
+    "ACCEPT_RATE",
+    "PER_ADDRESS",
+    "TOTAL",
+    "AcceptRateLimiter",
+    "PendingConnection",
+    "PreauthLimiter",
+]
 
 PER_ADDRESS = 64
 """Unauthenticated connections from one address at once."""
