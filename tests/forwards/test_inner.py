@@ -126,7 +126,7 @@ class ForwardTests(SynchronousTestCase):
             ("1080=socks:allow=a:open=maybe", "takes yes or no"),
             ("1080=socks:allow=udp/10.0.0.0/8:open=yes", "leave out udp/"),
             ("1080=socks:allow=a:opem=yes", "'opem=' is not known"),
-            ("udp/1080=socks:allow=a:open=yes", "no UDP service"),
+            ("udp/1080=socks:allow=a:open=yes", "not a UDP service"),
             ("1080=socks:allow=a:open=yes,proxy=v2", "no PROXY header"),
             ("80=files:/no/such", "not a directory"),
             ("80=files:", "single directory"),

@@ -153,7 +153,7 @@ class FileTests(SynchronousTestCase):
             ("already on an earlier line", "login", "anna:secret\nanna:secret\n"),
             ("the hash is incomplete", "login", "anna:$2y$05$secret"),
             ("has no users", "login", "#\n"),
-            ("is no TOML", "oidc", "issuer"),
+            ("is not TOML", "oidc", "issuer"),
             (
                 "has no key 'client_id'; did you mean client-id?",
                 "oidc",
@@ -172,10 +172,10 @@ class FileTests(SynchronousTestCase):
         """Only HTTP names can ask; others have networks and countries."""
         pin = f"pin={self.file('2580')}"
         for place in ("8080", "tls/blog", "udp/53", "minecraft/mc", "ssh"):
-            self.refused("no HTTP name", pin, place)
+            self.refused("not an HTTP name", pin, place)
         bare = parseForward(reactor, f"3000,{pin}")
         error = self.assertRaises(TunnelError, checkForwards, [bare])
-        self.assertIn("no HTTP name", error.message)
+        self.assertIn("not an HTTP name", error.message)
         # As a short command has it.
         checkForwards([replace(bare, listener="web")])
         self.refused("raw joins whole connections", f"{pin},raw")

@@ -86,7 +86,7 @@ class PostTests(TestCase):
         port = reactor.listenTCP(0, Factory.forProtocol(Wrong), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         url = f"http://127.0.0.1:{port.getHost().port}"
-        for path, words in (("garbage", "no HTTP"), ("closes", "closed cleanly")):
+        for path, words in (("garbage", "not HTTP"), ("closes", "closed cleanly")):
             receiver = parseTarget(f"{url}/{path}").makeReceiver(reactor, b"")
             error = await _failing(receiver.deliver(anEvent(), 0))
             self.assertIn(words, str(error))

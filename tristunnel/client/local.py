@@ -130,7 +130,7 @@ def _udpPlace(reactor: Any, description: str) -> UDPPlace:
     isPort = port.isascii() and port.isdecimal() and int(port[:6]) < 65536
     if not isPort or set(keywords) - {"interface"} or addressOf(interface) is None:
         raise badOption(
-            f"--listen {description!r} is no UDP port; write for example"
+            f"--listen {description!r} is not a UDP port; write for example"
             " udp:5353:interface=127.0.0.1"
         )
     return UDPPlace(reactor, interface, int(port))

@@ -77,7 +77,7 @@ class LoggingClientObserver(ClientObserver):
     def knockLinkMade(self, address: str, link: str) -> None:
         self._bounded(
             self._log.info,
-            "Visitors of {address} are let in who knock at {link}",
+            "Visitors of {address} have to knock at {link}",
             address=address,
             link=link,
         )

@@ -310,7 +310,7 @@ def cannotAsk(spec: str, raw: bool = False) -> TunnelError:
 
     @param raw: Whether that is since its connections pass whole.
     """
-    what = "raw joins whole connections" if raw else "this is no HTTP name"
+    what = "raw joins whole connections" if raw else "this is not an HTTP name"
     return badOption(
         f"--forward {spec!r}: {what}, of which nobody can ask a PIN or a login;"
         " write http/NAME=TARGET, or limit where visitors come from by allow=,"
@@ -323,7 +323,8 @@ def _inner(
 ) -> Inner:
     if kind == "udp":
         raise badOption(
-            f"--forward {spec!r}: {target.partition(':')[0]}: is no UDP service; leave"
+            f"--forward {spec!r}: {target.partition(':')[0]}: is not a UDP"
+            " service; leave"
             " out udp/"
         )
     if options.proxy:

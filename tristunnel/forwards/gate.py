@@ -170,7 +170,7 @@ def _provider(path: str) -> dict[str, Any]:
     try:
         said = tomllib.loads(readSecrets("oidc", path).decode("utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise badOption(f"oidc={shown} is no TOML: {error}") from None
+        raise badOption(f"oidc={shown} is not TOML: {error}") from None
     for key in said:
         if key not in _KEYS:
             near = nearest(key, list(_KEYS))

@@ -166,7 +166,7 @@ def _plainly(failure: Failure) -> Failure:
     """What went wrong, without what C{twisted.web} wraps around it."""
     cause = firstCause(failure)
     if cause.check(HTTPClientParseError):
-        return Failure(ValueError("what it answered is no HTTP"))
+        return Failure(ValueError("its answer is not HTTP"))
     return cause
 
 

@@ -50,7 +50,7 @@ def checkDirectory(path: str) -> None:
     if mode & stat.S_IWOTH:
         raise badOption(
             f"--unix-directory {path}: everybody may write there, so that anybody could"
-            " put a socket in the place of a tunnel's; chmod o-w, or take another"
+            " put a socket in place of a tunnel's; chmod o-w, or take another"
         )
 
 

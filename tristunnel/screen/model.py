@@ -217,7 +217,7 @@ def _tunnel(tunnel: Mapping[str, Any], named: bool) -> Row:
         mood = WARY if said else GOOD
         notes = (
             said and f"{target} {said}",
-            link and f"visitors knock at {link}",
+            link and f"visitors have to knock at {link}",
         )
         note = "; ".join(filter(None, notes))
     cells = [_address(tunnel) or tunnel.get("wanted") or "no address", target]

@@ -100,7 +100,7 @@ def _modern(data: bytes) -> MinecraftHandshake:
     try:
         return MinecraftHandshake(_host(host.decode()), protocol, state)
     except UnicodeDecodeError:
-        raise NotMinecraft("the address is no text") from None
+        raise NotMinecraft("the address is not text") from None
 
 
 def _end(data: bytes, size: int) -> int:
@@ -125,7 +125,7 @@ def _legacy(data: bytes) -> MinecraftHandshake:
     try:
         return MinecraftHandshake(_host(host.decode("utf-16-be")), protocol, 0)
     except UnicodeDecodeError:
-        raise NotMinecraft("the address is no text") from None
+        raise NotMinecraft("the address is not text") from None
 
 
 def readHandshake(data: bytes) -> MinecraftHandshake | None:

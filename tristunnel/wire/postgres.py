@@ -98,7 +98,7 @@ def _parameters(body: bytes) -> dict[str, str]:
     try:
         texts = [word.decode() for word in words]
     except UnicodeDecodeError:
-        raise NotPostgres("the startup message is no text") from None
+        raise NotPostgres("the startup message is not text") from None
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 

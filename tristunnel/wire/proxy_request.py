@@ -71,7 +71,7 @@ class ProxyRequestDecoder:
         found = _LINE.fullmatch(first)
         fields = [_FIELD.fullmatch(line) for line in lines]
         if found is None or not all(fields):
-            raise protocolError("that is no HTTP request")
+            raise protocolError("that is not an HTTP request")
         pairs = [(each[1], each[2]) for each in fields if each is not None]
         method, target = found[1], found[2].decode("latin-1")
         try:

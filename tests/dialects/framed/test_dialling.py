@@ -71,7 +71,7 @@ class OptionTests(SynchronousTestCase):
             ("--listen 1=h:1 --service x", "leave out --service"),
             ("--listen 1=h:1 --dialect vtunnel", "does not dial"),
             ("--dial-allow h", "HOST:PORTS"),
-            ("--listen udp:x=h:1", "no UDP port"),
+            ("--listen udp:x=h:1", "not a UDP port"),
         ):
             options = Options()
             error = self.assertRaises(

@@ -221,7 +221,7 @@ class TunnelServerProtocol(Admission):
         try:
             tunnel = await self._service.findNamed(self.caller(), name)
             if tunnel.protocol != "udp":
-                raise TunnelError("not-permitted", f"{name} is no UDP service")
+                raise TunnelError("not-permitted", f"{name} is not a UDP service")
         except TunnelError as refusal:
             flow.reset(refusal)
             return
