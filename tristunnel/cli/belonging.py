@@ -60,7 +60,7 @@ def serveAsMember(
     poller = pollerOf(reactor)
     assert poller is not None
     # The reactor may not run yet.
-    membership.stop = lambda: reactor.callWhenRunning(reactor.stop)
+    membership.obey(lambda: reactor.callWhenRunning(reactor.stop))
     reactor.callWhenRunning(_obeyOnce, reactor, membership)
     siblings = sessions.service.processes
     assert siblings is not None

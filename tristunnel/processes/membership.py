@@ -97,6 +97,17 @@ class Membership:
         self._leaving = True
         self.reactor.leave()
 
+    def obey(self, stop: Callable[[], object]) -> None:
+        """
+        Say how this process is stopped.
+
+        @param stop: Called when the parent stops or has ended, and at once if that
+            has been so before there was anything to stop.
+        """
+        self.stop = stop
+        if self._leaving:
+            stop()
+
     def stopOnce(self) -> None:
         """Stop, unless that has begun."""
         if not self._leaving:
