@@ -79,7 +79,7 @@ class LayerTests(SynchronousTestCase):
     def test_list(self) -> None:
         """So do the rules for contributors."""
         text = (ROOT.parent / "CONTRIBUTING.rst").read_text("utf-8")
-        listed = text.partition("way of others:\n\n")[2].partition("\n\n")[0]
+        listed = text.partition("through others:\n\n")[2].partition("\n\n")[0]
         rooms = re.findall(r"``(\w+)``", re.sub(r"\(.*?\)", "", listed, flags=re.S))
         settings = tomllib.loads(CONTRACT.read_text("utf-8"))["tool"]["importlinter"]
         self.assertEqual(rooms, settings["contracts"][0]["layers"])
