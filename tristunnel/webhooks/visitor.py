@@ -152,7 +152,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
     def callLater(
         self, period: float, call: Callable[..., object], *passed: object
     ) -> IDelayedCall:
-        """As L{TimeoutMixin} wants it."""
+        """As C{TimeoutMixin} wants it."""
         made: IDelayedCall = self._rules.reactor.callLater(period, call, *passed)
         return made
 
