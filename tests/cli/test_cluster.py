@@ -72,17 +72,18 @@ class ClusterCommandTests(SynchronousTestCase):
 
     def test_status(self) -> None:
         """A table, in which a silent member has no numbers; or JSON."""
-        silent = {"member": "b", "state": "silent\x1b[1m", "address": "tcp:b:9001"}
+        silent = {"member": "b", "state": "silent\x1b[1m", "why": "late"}
         found = [member("a", "serving", 2, seconds=90.0, load=0.5, engine="up"), silent]
         self.answers = [found, found]
-        head, first, other = self.run_("status")
+        head, first, other, why = self.run_("status")
         self.assertEqual(head.split()[:3], ["MEMBER", "STATE", "VERSION"])
         self.assertEqual(first.split()[:3], ["a", "serving", "1"])
         self.assertIn("1m30s", first)
         self.assertEqual(other.split()[-1], "-")
         self.assertNotIn("\x1b", other)
         self.assertEqual(self.asked[0].method, "listMembers")
-        lines = self.run_("status", "--json")[3:]
+        self.assertEqual(why, "member b cannot be asked: late")
+        lines = self.run_("status", "--json")[4:]
         self.assertEqual(json.loads(lines[0]), found[0])
 
     def test_drain(self) -> None:

@@ -9,6 +9,8 @@ from secrets import token_hex
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -136,6 +138,27 @@ class WaysTests(EngineTestCase):
         self.assertIn("is it running", await self.trouble("unix:///nonexistent/x"))
         said = await self.trouble("redis://nothing.invalid")
         self.assertIn("its name was not found", said)
+
+    async def test_lost(self) -> None:
+        """Who stops, or is cut off, while it logs in, has not been refused."""
+        came = 0
+
+        class Mute(Protocol):
+            """Cuts everybody off who says something."""
+
+            def dataReceived(self, data: bytes) -> None:
+                nonlocal came
+                came += 1
+                self.transport.loseConnection()
+
+        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        port = await endpoint.listen(Factory.forProtocol(Mute))
+        self.addCleanup(port.stopListening)
+        book = self.book(f"redis://:x@127.0.0.1:{port.getHost().port}")
+        await self.soon(lambda: came > 3)
+        await book.stop()
+        (said,) = self.troubles
+        self.assertIn("without an answer", said)
 
 
 class TroubleTests(EngineTestCase):

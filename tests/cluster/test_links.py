@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tristunnel.cluster.links import MemberLinks, MessageProtocol
@@ -81,9 +83,28 @@ class MemberLinksTests(TestCase):
         asking = Siblings(one)
         one.known({"other": other.place, "gone": "1"})
         found = await asking.gather("long", CALLER, 1)
-        self.assertEqual((found.answers, found.missing), ([], ["other", "gone"]))
+        self.assertEqual((found.answers, set(found.missing)), ([], {"other", "gone"}))
+        self.assertIn("cannot be reached", found.missing["gone"])
         one.known({})
         self.assertEqual(asking.names, set())
+
+    async def test_unlike(self) -> None:
+        """Who speaks another version is missing, with the reason."""
+        one = await self.member("one")
+        old = Factory.forProtocol(Old)
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(old)
+        self.addCleanup(port.stopListening)
+        one.known({"old": str(port.getHost().port)})
+        found = await Siblings(one).gather("long", CALLER, 1)
+        self.assertIn("speaks version 9, and this one 1", found.missing["old"])
+        self.assertNotIn("\n", found.missing["old"])
+
+
+class Old(Protocol):
+    """A member of another version."""
+
+    def connectionMade(self) -> None:
+        self.transport.write(b"tristunnel-cluster 9 abc\n")
 
 
 class MessageProtocolTests(SynchronousTestCase):
@@ -187,6 +208,21 @@ class MembersTests(SynchronousTestCase):
         self.clock.advance(60)
         self.assertEqual(self.members.elsewhere(), ("10.0.0.2:9000",))
         self.assertEqual(self.members.describeHere()["engine"], "away")
+
+    def test_unlike(self) -> None:
+        """Of a member that speaks another version, each says so once, and why."""
+        with capturedLogs() as captured:
+            self.join("one", version=1)
+            self.join("new", version=9)
+            self.clock.advance(60)
+        (line,) = [formatEvent(each) for each in captured if "why" in each]
+        self.assertIn("No link with member new at tcp:10.0.0.3:9001: ", line)
+        self.assertIn("speaks version 9, and this one 1", line)
+        found = self.successResultOf(self.members.describe(CALLER))
+        self.assertEqual(
+            {each["member"]: each["state"] for each in found},
+            {"me": "serving", "one": "silent", "new": "unlike"},
+        )
 
     def drain(self, member: str, on: bool = True) -> dict[str, Any]:
         (found,) = self.successResultOf(self.members.drain(CALLER, member, on))

@@ -18,8 +18,7 @@ from tests.support.book import FIRST, NO_LIMITS, BookHelpers, BookTestsMixin
 from tristunnel.cluster import asking, redis_book
 from tristunnel.cluster.engine import Engine, engineAway
 from tristunnel.cluster.grouped import Grouped
-from tristunnel.cluster.redis_book import RedisBook, Times
-from tristunnel.errors import TunnelError
+from tristunnel.cluster.redis_book import RedisBook, Times, otherVersion
 from tristunnel.model.record import AccessRecord, Change, Place, TunnelRecord
 
 
@@ -256,14 +255,21 @@ class EngineTests(RedisTestCase, BookHelpers):
         reader = Engine(self.endpoint(), self.name, patience=None)
         book = RedisBook(reactor, engine, reader, "new", times=Times(grace=0.0))
         self.addCleanup(book.stop)
+        self.troubles: list[str] = []
+        engine.whenTroubled = self.troubles.append
         book.start()
         await self.soon(lambda: engine.isUp and not book._resyncing)
         record = TunnelRecord("x", Place("new"))
         await self.refused("cluster-away", book.open(record, NO_LIMITS))
-        beating: Deferred[Any] = Deferred.fromCoroutine(book._beatNow())
-        error: Any = await self.assertFailure(beating, TunnelError)
-        self.assertIn("the same version", str(error))
-        self.patch(redis_book, "VERSION", ours)
+        for _ in range(3):
+            book._resync()
+            await self.soon(lambda: not book._resyncing)
+        (said,) = self.troubles
+        self.assertIn("the same version", said)
+        self.assertEqual(await otherVersion(engine), said)
+        for module in (asking, redis_book):
+            self.patch(module, "VERSION", ours)
+        self.assertEqual(await otherVersion(engine), "")
         await book._sayAll()
         await book.open(record, NO_LIMITS)
 

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from tristunnel.cluster.address import parseEngine
 from tristunnel.cluster.redis_book import Times
-from tristunnel.cluster.service import ClusterService, ClusterSettings
+from tristunnel.cluster.service import KNOWING, ClusterService, ClusterSettings
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.service.tunnel_service import TunnelService
@@ -32,8 +32,12 @@ class Taken:
 class ServiceTests(SynchronousTestCase):
     """A member of a cluster."""
 
-    def test_taken(self) -> None:
-        """A server that the others cannot reach is no member, and says why."""
+    def begin(self) -> tuple[MemoryReactorClock, ClusterService, list[TunnelError]]:
+        """
+        Have a member begin.
+
+        @return: Tells time; the member; and why it cannot be one.
+        """
         reactor = MemoryReactorClock()
         settings = ClusterSettings(
             parseEngine("redis://10.0.0.5"),
@@ -50,6 +54,27 @@ class ServiceTests(SynchronousTestCase):
         cluster.serve(TunnelService(reactor, cluster.book, listeners))
         failures: list[TunnelError] = []
         cluster.failed = failures.append
+        return reactor, cluster, failures
+
+    def test_unlike(self) -> None:
+        """
+        One that finds a book of another version does not begin; when it serves already,
+        it says so once.
+        """
+        reason = TunnelError("protocol-error", "unlike")
+        troubles: list[str] = []
+        for seconds, told in ((0.0, ["unlike"]), (KNOWING, [])):
+            reactor, cluster, failures = self.begin()
+            reactor.advance(seconds)
+            cluster.book._engine.whenTroubled = troubles.append
+            for _ in range(3):
+                cluster.book.unlike(reason)
+            self.assertEqual([each.message for each in failures], told)
+        self.assertEqual(troubles, ["unlike", "unlike"])
+
+    def test_taken(self) -> None:
+        """A server that the others cannot reach is no member, and says why."""
+        _, cluster, failures = self.begin()
         cluster.startService()
         (reason,) = failures
         self.assertEqual(reason.code.name, "port-taken")

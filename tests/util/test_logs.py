@@ -8,12 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
+from twisted.application.internet import ClientService
 from twisted.application.service import Application, IService, Service
 from twisted.internet import reactor as _reactor
-from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogLevel
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.logger import (
+    FileLogObserver,
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    globalLogPublisher,
+)
 from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
 from tests.support.processes import startTristunnel
 from tests.util.test_untrusted import hostile, strings
@@ -110,6 +128,40 @@ class LineTests(SynchronousTestCase):
             },
         )
         self.assertIs(jsonLine({"log_level": LogLevel.info}), None)
+
+
+@implementer(IStreamClientEndpoint)
+class Refusing:
+    """Where nobody is connected to."""
+
+    attempts = 0
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        self.attempts += 1
+        return fail(ConnectionRefusedError())
+
+
+class RetryTests(SynchronousTestCase):
+    """What Twisted says of each attempt to have a connection again."""
+
+    def test_quiet(self) -> None:
+        """That is not written, for whoever wants the connection says what is wrong."""
+        options: Any = usage.Options()
+        path = self.mktemp()
+        options.parent = {"nodaemon": True, "logfile": path}
+        log = Log(options)
+        clock = Clock()
+        endpoint = Refusing()
+        service = ClientService(endpoint, Factory(), lambda attempt: 1.0, clock)
+        globalLogPublisher.addObserver(log)
+        self.addCleanup(globalLogPublisher.removeObserver, log)
+        service.startService()
+        clock.pump([1.0] * 5)
+        Logger(namespace="x").info("Something else")
+        service.stopService()
+        (line,) = Path(path).read_text().splitlines()
+        self.assertIn("Something else", line)
+        self.assertEqual(endpoint.attempts, 6)
 
 
 class OptionTests(SynchronousTestCase):

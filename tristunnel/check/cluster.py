@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IListeningPort
 from tristunnel.check.report import Finding, fail, ok, warn
 from tristunnel.cluster.engine import Engine
 from tristunnel.cluster.links import MemberLinks, MessageProtocol
-from tristunnel.cluster.redis_book import membersIn
+from tristunnel.cluster.redis_book import membersIn, otherVersion
 from tristunnel.cluster.relay import RelayFactory, askForLink
 from tristunnel.cluster.service import ClusterSettings
 from tristunnel.cluster.troubles import doubts
@@ -126,6 +126,8 @@ class ClusterCheck:
                     " min-replicas-max-lag to 5"
                 )
             )
+        if why := await otherVersion(engine):
+            found.append(fail(why))
         skew = self.now() - int(seconds) - int(micros) / 1e6 - trip / 2
         if abs(skew) > _SKEW:
             found.append(
@@ -209,6 +211,8 @@ class ClusterCheck:
         try:
             await self._greet(address)
         except TunnelError as refusal:
+            if refusal.code.name == "protocol-error":
+                return fail(f"{what} cannot be asked: {refusal.message}")
             return fail(
                 f"{what} cannot be asked ({refusal.message}): let its --cluster-listen"
                 " port through the firewall, and give all the same --cluster-token-file"

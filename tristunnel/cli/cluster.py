@@ -128,6 +128,9 @@ async def _status(reactor: Any, options: Namespace) -> None:
     for row in rows:
         cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
+    for each in members:
+        if why := each.get("why"):
+            print(f"member {each['member']} cannot be asked: {why}")
 
 
 def _row(member: Mapping[str, Any]) -> tuple[str, ...]:

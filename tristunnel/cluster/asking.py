@@ -5,14 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from tristunnel.cluster.engine import Engine, engineAway
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, printable
 from tristunnel.model.memory_book import limitReached, taken
 from tristunnel.util.deferreds import returnsDeferred
 
-__all__ = ["VERSION", "Asking"]
+__all__ = ["VERSION", "Asking", "unlikeBook"]
 
 VERSION = 2
 """What is in the book; members that write something else do not share one."""
+
+
+def unlikeBook(version: str) -> TunnelError:
+    """
+    Say that an engine has a book of another version.
+
+    @param version: Which.
+    @return: C{protocol-error}, to be raised.
+    """
+    return TunnelError(
+        "protocol-error",
+        f"the cluster's book is of version {printable(version, 9)}, and this server's"
+        f" of {VERSION}: give all servers the same version of tristunnel",
+    )
 
 
 class Asking:
@@ -42,11 +56,7 @@ class Asking:
         if code == "limit-reached":
             raise limitReached(what, int(most))
         if code == "version":
-            raise TunnelError(
-                "protocol-error",
-                f"the cluster's book is of version {what}, and this server's of"
-                f" {VERSION}: give all servers the same version of tristunnel",
-            )
+            raise unlikeBook(what)
         if code == "taken":
             raise taken(what)
         if code == "cluster-away":

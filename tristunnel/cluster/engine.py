@@ -29,6 +29,9 @@ nobody knows what has been done."""
 
 _FIRST, _LONGEST = 0.1, 2.0
 
+_LOST = "Lost connection"
+"""What txredisapi answers for an engine that cannot answer any more."""
+
 KEYS = (
     "members",
     "beats",
@@ -103,7 +106,7 @@ class Engine:
         )
         self._factory.up = self._up
         self._factory.refused = self._hasTrouble
-        self._factory.silent = lambda reason: self._tell(notReached(reason))
+        self._factory.silent = lambda reason: self.troubled(notReached(reason))
 
     def __repr__(self) -> str:
         return f"<engine of the book {self._name}>"
@@ -122,7 +125,7 @@ class Engine:
 
         def failed(failure: Failure) -> Failure:
             if not failure.check(CancelledError):
-                self._tell(notReached(failure))
+                self.troubled(notReached(failure))
             return failure
 
         return connecting.addErrback(failed)
@@ -134,9 +137,14 @@ class Engine:
 
     def _hasTrouble(self, said: str) -> None:
         self.isReplica = IS_REPLICA in said
-        self._tell(explained(said))
+        self.troubled(explained(said))
 
-    def _tell(self, trouble: str) -> None:
+    def troubled(self, trouble: str) -> None:
+        """
+        Tell L{whenTroubled}, unless that has been told last.
+
+        @param trouble: What is wrong, in a line.
+        """
         if trouble != self.trouble:
             self.trouble = trouble
             self.whenTroubled(trouble)
@@ -230,7 +238,9 @@ class _Factory(RedisFactory):  # type: ignore[misc]  # it has no types
 
     def connectionError(self, why: str) -> None:
         """Somebody is not let in, or not to a database."""
-        self.refused(why)
+        # If the connection is gone, the engine has not said anything.
+        if _LOST not in why:
+            self.refused(why)
 
     def stopTrying(self) -> Deferred[None]:
         """Go on: an engine that is starting, or gets another password, refuses us."""

@@ -152,6 +152,7 @@ class MemberLink(Conversation):
     def _dial(self) -> None:
         self.channel = self._messages = MessageProtocol(self.received, self._lost)
         self._begun = False
+        self._why: TunnelError | None = None
 
     def call(self, *args: Any, **named: Any) -> Deferred[Any]:
         asked = super().call(*args, **named)
@@ -168,14 +169,20 @@ class MemberLink(Conversation):
             return
         self._begun = True
         messages = self._messages
+
+        def failed(failure: Failure) -> None:
+            reason = failure.value
+            if messages is self._messages and isinstance(reason, TunnelError):
+                self._why = reason
+            messages.close()
+
         connecting = Deferred.fromCoroutine(self._connect(messages))
-        connecting.addCallbacks(
-            lambda _: messages.resumeProducing(), lambda failure: messages.close()
-        )
+        connecting.addCallbacks(lambda _: messages.resumeProducing(), failed)
 
     def _lost(self) -> None:
+        why = self._why
         self._dial()
-        self.over()
+        self.over(why)
 
     def close(self) -> None:
         """The other member has left the cluster."""

@@ -12,10 +12,13 @@ from twisted.logger import Logger
 
 from tristunnel.cluster.links import MemberLinks
 from tristunnel.cluster.redis_book import RedisBook
+from tristunnel.cluster.relay import VERSION as _SPOKEN
+from tristunnel.cluster.relay import unlikeLinks
 from tristunnel.errors import MOST_PLACES, TunnelError, badOption, printable
 from tristunnel.service.caller import Caller
 from tristunnel.service.siblings import Siblings
 from tristunnel.util.deferreds import returnsDeferred
+from tristunnel.util.log_limiter import BoundedLog
 from tristunnel.version import VERSION
 
 __all__ = ["Members"]
@@ -56,6 +59,8 @@ class Members:
         self._links = links
         self._about: dict[str, object] = {**about, "release": VERSION}
         self._known: dict[str, Mapping[str, object]] = {}
+        self._unlike: set[str] = set()
+        self._told = BoundedLog(reactor.seconds)
         self._began = reactor.seconds()
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
@@ -98,6 +103,7 @@ class Members:
             self.engineIsUp = False
             return
         self.engineIsUp = True
+        self._compare()
         self._links.known(
             {
                 name: str(about.get("address", ""))
@@ -105,6 +111,27 @@ class Members:
                 if name != self._book.member and not about.get("left")
             }
         )
+
+    def _compare(self) -> None:
+        """Say of each member that speaks another version that it does, once."""
+        unlike = {}
+        for name, about in self._known.items():
+            if why := self._why(about):
+                unlike[name] = why
+        for name in unlike.keys() - self._unlike:
+            self._told(
+                self._log.error,
+                "No link with member {member} at {address}: {why}",
+                member=name,
+                address=self._known[name].get("address", ""),
+                why=unlike[name],
+            )
+        self._unlike = set(unlike)
+
+    def _why(self, about: Mapping[str, object]) -> str:
+        """Say why a member and this one cannot ask each other; empty if they can."""
+        version = about.get("version", _SPOKEN)
+        return "" if version == _SPOKEN else unlikeLinks(str(version)).message
 
     @property
     def count(self) -> int:
@@ -158,13 +185,16 @@ class Members:
 
     @returnsDeferred
     async def describe(self, caller: Caller) -> list[dict[str, object]]:
-        """Say how all members are; one that does not answer in time is C{silent}."""
+        """
+        Say how all members are; one that does not answer in time is C{silent}, or
+        C{unlike} if it speaks another version.
+        """
         others = await self.siblings.gather("member", None)
         found = [self.describeHere(), *(answer for _, answer in others.answers)]
-        found += [
-            {**self._described(name, self._known.get(name, {})), "state": "silent"}
-            for name in others.missing
-        ]
+        for name, why in others.missing.items():
+            about = self._known.get(name, {})
+            state = "unlike" if self._why(about) else "silent"
+            found.append({**self._described(name, about), "state": state, "why": why})
         return sorted(found, key=lambda each: (each["address"], each["member"]))
 
     @returnsDeferred

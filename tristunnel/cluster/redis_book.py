@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.cluster.asking import VERSION
+from tristunnel.cluster.asking import VERSION, unlikeBook
 from tristunnel.cluster.changes import Changes, runOf
 from tristunnel.cluster.engine import ANSWER, Engine, engineAway
 from tristunnel.cluster.granted import GrantedInRedis
@@ -32,8 +32,9 @@ from tristunnel.model.record import (
 )
 from tristunnel.model.watchers import Watcher
 from tristunnel.util.deferreds import returnsDeferred
+from tristunnel.util.log_limiter import BoundedLog
 
-__all__ = ["RedisBook", "Times", "membersIn"]
+__all__ = ["RedisBook", "Times", "membersIn", "otherVersion"]
 
 _MOST_KNOWN = 1000
 
@@ -82,6 +83,20 @@ async def membersIn(engine: Engine, ttl: float = 0.0) -> dict[str, Any]:
     return {name: json.loads(known[name]) for name in alive if name in known}
 
 
+async def otherVersion(engine: Engine) -> str:
+    """
+    Find out whether members are there whose book is of another version.
+
+    @return: A line that says so, or empty.
+    @raise TunnelError: C{cluster-away}.
+    """
+    version = await engine.command("HGET", engine.key("epoch"), "version")
+    if not version or version == str(VERSION):
+        return ""
+    isUsed = await engine.command("ZCARD", engine.key("beats"))
+    return unlikeBook(version).message if isUsed else ""
+
+
 @implementer(IBook)
 class RedisBook(GrantedInRedis):
     """
@@ -99,6 +114,8 @@ class RedisBook(GrantedInRedis):
 
     @ivar now: The time of day.
     @ivar sayFirst: Says, before anything else, who may come in.
+    @ivar unlike: Called with the reason, again and again, while the engine has a book
+        of another version.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -134,6 +151,8 @@ class RedisBook(GrantedInRedis):
         self._changes = Changes(reactor, reader)
         engine.whenUp = self._changes.missed = self._resync
         engine.whenTroubled = self._troubled
+        self.unlike: Callable[[TunnelError], object] = self.cannotBeUsed
+        self._told = BoundedLog(reactor.seconds)
 
     def start(self) -> None:
         """Connect, and be a member."""
@@ -179,8 +198,12 @@ class RedisBook(GrantedInRedis):
         except Exception:
             self._log.failure("The cluster's book failed")
 
+    def cannotBeUsed(self, reason: TunnelError) -> None:
+        """Say why; only once as long as it stays the same."""
+        self._engine.troubled(reason.message)
+
     def _troubled(self, why: str) -> None:
-        self._log.error("The cluster's book cannot be used: {why}", why=why)
+        self._told(self._log.error, "The cluster's book cannot be used: {why}", why=why)
 
     async def _beatNow(self) -> None:
         await self._ask(
@@ -206,8 +229,10 @@ class RedisBook(GrantedInRedis):
         error = failure.value
         if not isinstance(error, TunnelError):
             self._log.failure("The cluster's book does not know all of this", failure)
+        elif error.code.name == "protocol-error":
+            self.unlike(error)
         elif error.code.name != "cluster-away":
-            self._log.error("{why}", why=error.message)
+            self.cannotBeUsed(error)
 
     def _said(self, result: object) -> None:
         self._resyncing = False
@@ -220,7 +245,8 @@ class RedisBook(GrantedInRedis):
         self._changes.follow(self._run)
         info += str(await self._engine.command("INFO", "memory"))
         for doubt in doubts(info):
-            self._log.warn("The cluster's book is at risk: {doubt}", doubt=doubt)
+            risk = "The cluster's book is at risk: {doubt}"
+            self._told(self._log.warn, risk, doubt=doubt)
         await self._beatNow()
         await self.sayFirst()
         self._mayAdmit = True

@@ -31,12 +31,19 @@ from tristunnel.cluster.arrival import PATIENCE as SERVED
 from tristunnel.cluster.arrival import Finds, RelayedArriving, arrive
 from tristunnel.dataplane.peek import Peeking
 from tristunnel.dataplane.transport_end import Arriving
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, printable
 from tristunnel.jsonrpc.strictjson import BadJSON, decode
 from tristunnel.model.record import TunnelRecord
 from tristunnel.util.hosts import addressText
 
-__all__ = ["VERSION", "RelayFactory", "RelayWays", "askForLink", "askForTunnel"]
+__all__ = [
+    "VERSION",
+    "RelayFactory",
+    "RelayWays",
+    "askForLink",
+    "askForTunnel",
+    "unlikeLinks",
+]
 
 VERSION = 1
 """What members speak to each other; unlike ones do not."""
@@ -252,13 +259,7 @@ class _Entry(_Lines):
                 TunnelError("protocol-error", "that is not a member of a cluster")
             )
         elif words[1] != str(VERSION):
-            self._fail(
-                TunnelError(
-                    "protocol-error",
-                    f"the other member speaks version {words[1][:9]}, and this one"
-                    f" {VERSION}: give both the same version of tristunnel",
-                )
-            )
+            self._fail(unlikeLinks(words[1]))
         else:
             self._greeted = True
             proof = _proof(self._secret, words[2], self._asked)
@@ -277,6 +278,21 @@ class _Entry(_Lines):
             self._answered.errback(Failure(reason))
         if self.transport is not None:
             self.transport.abortConnection()
+
+
+def unlikeLinks(version: str) -> TunnelError:
+    """
+    Say that a member speaks another version.
+
+    @param version: Which.
+    @return: C{protocol-error}, to be raised.
+    """
+    return TunnelError(
+        "protocol-error",
+        f"the other member speaks version {printable(version, 9)}, and this one"
+        f" {VERSION}, so no visitor gets from one to the other: give both the same"
+        " version of tristunnel",
+    )
 
 
 def _refusalIn(line: str) -> TunnelError:

@@ -35,7 +35,7 @@ from tristunnel.util.endpoints import cannotListen
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.process import Drain
 
-__all__ = ["PORTS", "ClusterService", "ClusterSettings"]
+__all__ = ["KNOWING", "PORTS", "ClusterService", "ClusterSettings"]
 
 KNOWING = 3.0
 """Seconds for which a server waits for the book before it listens; without the book it
@@ -102,7 +102,8 @@ class ClusterService(Service):
     @ivar members: All members.
     @ivar knowing: Fires when L{serve} says.
     @ivar moving: Waits until clients have gone elsewhere, when it stops.
-    @ivar failed: Called with the reason if the others cannot reach it.
+    @ivar failed: Called with the reason if it cannot be a member: the others cannot
+        reach it, or the book that it finds when it begins is of another version.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -186,7 +187,14 @@ class ClusterService(Service):
         self.members.siblings.publish("leaving", self._entries.memberLeaves)
         tunnels.siblings, tunnels.cluster = self.members.siblings, self.members
         self.knowing = self._entries.known(KNOWING)
+        self.book.unlike = self._unlike
         return self.knowing
+
+    def _unlike(self, reason: TunnelError) -> None:
+        """Do not begin with a book of another version; later, serve what is here."""
+        self.book.unlike = self.book.cannotBeUsed
+        report = self.book.cannotBeUsed if self.knowing.called else self.failed
+        report(reason)
 
     def _indexOf(self, member: str) -> int | None:
         """Which process of this machine a member is."""

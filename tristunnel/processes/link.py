@@ -166,9 +166,14 @@ class Conversation:
         except TunnelError as refusal:
             self._log.error("An answer was not sent: {refusal}", refusal=refusal)
 
-    def over(self) -> None:
-        """The other side has gone: nobody answers any more."""
-        self._calls.abandon(TunnelError("session-lost", f"{self._who} has ended"))
+    def over(self, reason: TunnelError | None = None) -> None:
+        """
+        The other side has gone: nobody answers any more.
+
+        @param reason: Why, if it has not just ended.
+        """
+        ended = TunnelError("session-lost", f"{self._who} has ended")
+        self._calls.abandon(reason or ended)
 
 
 class Link(Conversation):

@@ -178,11 +178,11 @@ class Gathered:
     What others have answered.
 
     @ivar answers: Who, and what.
-    @ivar missing: Who has not, in time.
+    @ivar missing: Who has not, in time, and why.
     """
 
     answers: list[tuple[str, Any]]
-    missing: list[str]
+    missing: dict[str, str]
 
 
 class Siblings:
@@ -264,22 +264,26 @@ class Siblings:
         log says so.
         """
         links = list(self._membership.siblings.values())
+        missing: dict[str, str] = {}
         asking = []
         for link in links:
             asked = self._ask(link, name, caller, params, named)
-            asking.append(asked.addErrback(partial(self._missing, link)))
+            asking.append(asked.addErrback(partial(self._missing, missing, link)))
         answers = await gatherResults(asking)
-        told = list(zip(links, answers, strict=True))
+        told = zip(links, answers, strict=True)
         return Gathered(
             [(link.name, answer) for link, answer in told if answer is not _NOTHING],
-            [link.name for link, answer in told if answer is _NOTHING],
+            missing,
         )
 
-    def _missing(self, link: Way, failure: Failure) -> object:
+    def _missing(self, missing: dict[str, str], link: Way, failure: Failure) -> object:
+        error = failure.value
+        why = error.message if isinstance(error, TunnelError) else str(error)
+        missing[link.name] = why
         self._log.warn(
             "Member {member} of this server is missing in an answer: {why}",
             member=link.name,
-            why=failure.getErrorMessage(),
+            why=why,
         )
         return _NOTHING
 

@@ -45,6 +45,10 @@ _MORE = "{count} more lines like this one in {seconds:.0f} s: {line}"
 _LONGEST = 8000
 """Characters of a message."""
 
+_RETRIES = "twisted.application._client_service.ClientService"
+"""Tells of each attempt to have a connection again. Whoever wants that connection says
+itself, and not each time, what is wrong with it."""
+
 # What Twisted puts into events for programs from before twisted.logger.
 _OLD = frozenset(
     ("format", "isError", "message", "printed", "system", "time", "failure", "why")
@@ -203,7 +207,7 @@ class Log:
             self._write = lambda text, event: write(text)
 
     def __call__(self, event: LogEvent) -> None:
-        if self._plain and self._isNoise(event):
+        if self._isNoise(event):
             return
         if self._process is not None:
             event = _ofProcess(event, self._process)
@@ -224,9 +228,11 @@ class Log:
         self._quiet.log(kind, write, summary, FAILURES if failed else LINES)
 
     def _isNoise(self, event: LogEvent) -> bool:
-        """Whether it is a detail, or what Twisted tells of itself."""
+        """Whether it is a retry; for people also a detail, or what Twisted says."""
         level = event.get("log_level", LogLevel.info)
         name = str(event.get("log_namespace", ""))
+        if not self._plain:
+            return name == _RETRIES and level is LogLevel.info
         own = name.startswith("twisted.") or name == "log_legacy"
         return level < self._least or (own and level is LogLevel.info)
 
