@@ -291,6 +291,8 @@ class VisitorTests(TestCase):
         )
         made = self._program("dex", dex, "serve", self.file("dex.yaml", text))
         await made.says("listening on")
+        # A provider is asked once in ten seconds at the most.
+        await deferLater(self.reactor, 11)
         return made
 
     async def test_dex(self) -> None:
@@ -309,7 +311,6 @@ class VisitorTests(TestCase):
         await browser.open(f"{blog}/early")
         self.assertIn("cannot sign you in now; try again later", await self.text())
         serving = await self._dex(dex, port, "staff")
-        await deferLater(self.reactor, 11)
         await browser.open(f"{blog}/a?b=1")
         self.assertIn("/dex/auth", await browser.evaluate("location.href"))
         await self.picture("visitors-dex")
