@@ -56,7 +56,7 @@ class RedisTestCase(TestCase):
         book.start()
         self.books.append(book)
         self.addCleanup(book.stop)
-        await self.soon(lambda: engine.isUp and not book._resyncing)
+        await self.soon(lambda: engine.isUp and book._syncing.isDone)
         return book
 
     async def soon(self, condition: Any) -> None:
@@ -88,7 +88,9 @@ class EngineTests(RedisTestCase, BookHelpers):
             await self.soon(lambda book=book: not book._engine.isUp)
         self.server.start()
         for book in self.books:
-            await self.soon(lambda book=book: book._engine.isUp and not book._resyncing)
+            await self.soon(
+                lambda book=book: book._engine.isUp and book._syncing.isDone
+            )
 
     async def test_away(self) -> None:
         """
@@ -111,7 +113,7 @@ class EngineTests(RedisTestCase, BookHelpers):
         claim = await self.one.claim("lease", FIRST, "ann")
         self.assertEqual([each.id for each in claim.records], ["t"])
         self.server.start()
-        await self.soon(lambda: self.one._engine.isUp and not self.one._resyncing)
+        await self.soon(lambda: self.one._engine.isUp and self.one._syncing.isDone)
         await self.soon(lambda: self.other._engine.isUp)
         found = await self.other.find("t")
         self.assertEqual(found.place, claim.place)
@@ -140,7 +142,7 @@ class EngineTests(RedisTestCase, BookHelpers):
         ask = self.one._engine._ask
         self.patch(self.one._engine, "_ask", lambda *words: fail(engineAway()))
         self.one._resync()
-        await self.soon(lambda: not self.one._resyncing)
+        await self.soon(lambda: self.one._syncing.isDone)
         record = TunnelRecord("x", Place("one"))
         await self.refused("cluster-away", self.one.open(record, NO_LIMITS))
         self.patch(self.one._engine, "_ask", ask)
@@ -258,12 +260,12 @@ class EngineTests(RedisTestCase, BookHelpers):
         self.troubles: list[str] = []
         engine.whenTroubled = self.troubles.append
         book.start()
-        await self.soon(lambda: engine.isUp and not book._resyncing)
+        await self.soon(lambda: engine.isUp and book._syncing.isDone)
         record = TunnelRecord("x", Place("new"))
         await self.refused("cluster-away", book.open(record, NO_LIMITS))
         for _ in range(3):
             book._resync()
-            await self.soon(lambda: not book._resyncing)
+            await self.soon(lambda: book._syncing.isDone)
         (said,) = self.troubles
         self.assertIn("the same version", said)
         self.assertEqual(await otherVersion(engine), said)

@@ -31,7 +31,7 @@ from tristunnel.model.record import (
     TunnelRecord,
 )
 from tristunnel.model.watchers import Watcher
-from tristunnel.util.deferreds import returnsDeferred
+from tristunnel.util.deferreds import Coalesced, returnsDeferred
 from tristunnel.util.log_limiter import BoundedLog
 
 __all__ = ["RedisBook", "Times", "membersIn", "otherVersion"]
@@ -141,7 +141,7 @@ class RedisBook(GrantedInRedis):
         # Those that no session has here.
         self._away: set[str] = set()
         self._known: dict[str, Mapping[str, object]] = {}
-        self._resyncing = self._again = False
+        self._syncing = Coalesced(self._sayAll, self._notSaid)
         # Whether the engine knows all that is here.
         self._isSaid = False
         # Whether who may come in is known as all members know it.
@@ -219,11 +219,7 @@ class RedisBook(GrantedInRedis):
     def _resync(self) -> None:
         """The engine may have forgotten what this member has, or given it away."""
         self._isSaid = self._mayAdmit = False
-        self._again = self._resyncing
-        if not self._resyncing:
-            self._resyncing = True
-            syncing = Deferred.fromCoroutine(self._sayAll())
-            syncing.addErrback(self._notSaid).addBoth(self._said)
+        self._syncing.ask()
 
     def _notSaid(self, failure: Failure) -> None:
         error = failure.value
@@ -234,12 +230,8 @@ class RedisBook(GrantedInRedis):
         elif error.code.name != "cluster-away":
             self.cannotBeUsed(error)
 
-    def _said(self, result: object) -> None:
-        self._resyncing = False
-        if self._again:
-            self._resync()
-
     async def _sayAll(self) -> None:
+        self._isSaid = self._mayAdmit = False
         info = str(await self._engine.command("INFO", "server"))
         self._run = runOf(info)
         self._changes.follow(self._run)

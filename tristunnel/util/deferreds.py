@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-__all__ = ["doAll", "returnsDeferred"]
+__all__ = ["Coalesced", "doAll", "returnsDeferred"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -48,3 +48,38 @@ async def doAll(
         each.addErrback(failed)
     for each in doing:
         await each
+
+
+class Coalesced:
+    """
+    Work that is asked for many times and done one time after the other. What is asked
+    for while it is being done may have come too late for it, so it is done once more.
+
+    @param work: Does it.
+    @param failed: Called with the reason where it fails.
+
+    @ivar isDone: Whether nothing is being done.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], Coroutine[Deferred[Any], Any, object]],
+        failed: Callable[[Failure], object],
+    ) -> None:
+        self._work = work
+        self._failed = failed
+        self._again = False
+        self.isDone = True
+
+    def ask(self) -> None:
+        """Have it done, from now on."""
+        self._again = not self.isDone
+        if self.isDone:
+            self.isDone = False
+            doing = Deferred.fromCoroutine(self._work())
+            doing.addErrback(self._failed).addBoth(self._ended)
+
+    def _ended(self, result: object) -> None:
+        self.isDone = True
+        if self._again:
+            self.ask()

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tristunnel.dialects.framed.client import TunnelClientProtocol
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.consent import MOST, Consent
 from tristunnel.forwards.forward import Forward
 from tristunnel.jsonrpc.pending import RemoteError
+from tristunnel.util.deferreds import Coalesced
 
 __all__ = ["AskedForwards"]
 
@@ -51,7 +52,8 @@ class AskedForwards:
         self._current = current
         self._offer = offer
         self._answer: object = None
-        self._asking: Deferred[None] | None = None
+        self._warned: dict[str, str] = {}
+        self._asking = Coalesced(self._askLater, self._notAsked)
 
     def consentTo(self, consent: Consent | None) -> None:
         """
@@ -70,23 +72,17 @@ class AskedForwards:
 
     def askAgain(self) -> None:
         """The server asks for other tunnels now; it may say so many times a second."""
+        if self._current() is not None and self.consent is not None:
+            self._asking.ask()
+
+    async def _askLater(self) -> None:
+        await deferLater(self._reactor, ASK_AGAIN)
         session = self._current()
-        if session is None or self.consent is None or self._asking is not None:
-            return
+        if session is not None:
+            await self.ask(session)
 
-        def asked(result: object) -> None:
-            self._asking = None
-
-        async def later() -> None:
-            await deferLater(self._reactor, ASK_AGAIN)
-            if self._current() is session:
-                await self.ask(session)
-
-        self._asking = Deferred.fromCoroutine(later())
-        self._asking.addErrback(
-            lambda failure: self._log.failure("Managed tunnels were not read", failure)
-        )
-        self._asking.addCallback(asked)
+    def _notAsked(self, failure: Failure) -> None:
+        self._log.failure("Managed tunnels were not read", failure)
 
     async def ask(self, session: TunnelClientProtocol) -> None:
         """Learn what the server asks for, and offer what the user agrees to."""
@@ -125,7 +121,10 @@ class AskedForwards:
             except TunnelError as refusal:
                 identifier = each.get("id") if isinstance(each, dict) else None
                 refused[str(identifier)[:32]] = refusal.message
-                self._log.warn("The server's operator: {why}", why=refusal.message)
             else:
                 found[forward.spec] = forward
+        for identifier, why in refused.items():
+            if self._warned.get(identifier) != why:
+                self._log.warn("The server's operator: {why}", why=why)
+        self._warned = refused
         return list(found.values()), refused
