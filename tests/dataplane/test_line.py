@@ -4,6 +4,7 @@ Tests for L{tristunnel.dataplane.line}, and for the transport that follows it.
 
 from __future__ import annotations
 
+from struct import pack
 from typing import Any
 
 from hypothesis import given
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dataplane.kernel import FakeKernel, FakeReactor, FakeSocket
 from tristunnel.dataplane.line import GAP, LEAST, MOST, UNKNOWN, LineRate
-from tristunnel.dataplane.poller import OUT, Poller
+from tristunnel.dataplane.poller import IN, OUT, Poller
 from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dataplane.tuning import TCP_NOTSENT_LOWAT
 
@@ -78,6 +79,10 @@ class SlowSocket(FakeSocket):
             self.bound = value
             self.bounds += 1
 
+    def getsockopt(self, level: int, name: int, size: int = 0) -> Any:
+        """As Linux tells of a connection: what it has not sent, behind the rest."""
+        return bytes(144) + pack("I", int(self.notSent))
+
     def send(self, data: bytes | memoryview) -> int:
         if self.notSent >= max(self.bound, SEGMENT):
             raise BlockingIOError
@@ -113,6 +118,22 @@ class Source(Protocol):
 class FollowingTests(SynchronousTestCase):
     """A transport lets little wait, and never the line."""
 
+    def make(self, source: Source) -> tuple[SlowSocket, FakeKernel, SocketTransport]:
+        """Connect somebody to a slow socket."""
+        kernel = FakeKernel()
+        socket: Any = SlowSocket(kernel, 3)
+        kernel.sockets[3] = socket
+        self.reactor = FakeReactor()
+        transport = SocketTransport(
+            Poller(self.reactor, kernel),
+            socket,
+            source,
+            None,
+            object(),  # type: ignore[arg-type]
+        )
+        transport.begin()
+        return socket, kernel, transport
+
     def send(self, rate: float, step: float) -> tuple[SlowSocket, SocketTransport, int]:
         """
         Send for a second.
@@ -120,18 +141,9 @@ class FollowingTests(SynchronousTestCase):
         @return: The socket, the transport, and how often the line stood still in
             the second half.
         """
-        kernel, reactor = FakeKernel(), FakeReactor()
-        socket: Any = SlowSocket(kernel, 3)
-        kernel.sockets[3] = socket
         source = Source()
-        transport = SocketTransport(
-            Poller(reactor, kernel),
-            socket,
-            source,
-            None,
-            object(),  # type: ignore[arg-type]
-        )
-        transport.begin()
+        socket, _, transport = self.make(source)
+        reactor = self.reactor
         source.resumeProducing()
         stood = 0
         for number in range(int(1 / step)):
@@ -164,3 +176,16 @@ class FollowingTests(SynchronousTestCase):
     def test_seldom(self) -> None:
         """A steady line costs no calls."""
         self.assertLess(self.send(4e6, 0.001)[0].bounds, 8)
+
+    def test_requests(self) -> None:
+        """
+        Many small answers, each of which the line has taken before the next one, are
+        no slow line: the kernel is never asked for room.
+        """
+        socket, kernel, transport = self.make(Source())
+        for _ in range(2000):
+            transport.write(b"x" * 300)
+            self.reactor.advance(0)
+            self.assertEqual(IN, kernel.watched[3])
+            socket.notSent = 0.0
+        self.assertEqual(1, socket.bounds)

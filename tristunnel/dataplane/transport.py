@@ -44,7 +44,7 @@ from tristunnel.dataplane.leaving import LeavableSocket
 from tristunnel.dataplane.line import LineRate
 from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.poller import Poller
-from tristunnel.dataplane.tuning import boundUnsent
+from tristunnel.dataplane.tuning import boundUnsent, bytesUnsent
 from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["FULL", "SocketTransport", "addressOf"]
@@ -200,15 +200,23 @@ class SocketTransport(LeavableSocket):
         """A producer that was told to pause may go on."""
         line = self._line
         if line is not None and self._written - self._hadRoom >= line.atOnce:
-            # Not before the kernel has sent most of that.
-            self._kernelFull = True
-            self._ask()
-            self.filled()
-            return
+            if self._holdsMuch(line):
+                # Not before the kernel has sent most of that.
+                self._kernelFull = True
+                self._ask()
+                self.filled()
+                return
+            # Many small requests are no slow line.
+            self._hadRoom = self._written
         producer = self.producer
         if producer is not None and (self._paused or not self._streaming):
             self._paused = False
             producer.resumeProducing()
+
+    def _holdsMuch(self, line: LineRate) -> bool:
+        """Whether the kernel would say that it has no room, asked by its bound."""
+        waiting = bytesUnsent(self.connection)
+        return waiting is None or waiting * 2 >= line.most
 
     def followLine(self) -> None:
         """

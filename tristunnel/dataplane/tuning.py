@@ -27,6 +27,7 @@ __all__ = [
     "UNSENT",
     "boundUnsent",
     "bytesTaken",
+    "bytesUnsent",
     "bytesUntaken",
     "resetIfKilled",
     "tuneSocket",
@@ -38,8 +39,9 @@ TCP_NOTSENT_LOWAT = 0x201 if sys.platform == "darwin" else 25
 UNSENT = 256 * 1024
 """Bytes of a session that the kernel may hold and not have sent yet."""
 
-_ACKNOWLEDGED, _INFO_SIZE = 120, 128
-"""Where Linux's C{tcp_info} has C{tcpi_bytes_acked}, and its end."""
+_ACKNOWLEDGED, _NOT_SENT, _INFO_SIZE = 120, 144, 148
+"""Where Linux's C{tcp_info} has C{tcpi_bytes_acked} and C{tcpi_notsent_bytes}, and
+the end of these."""
 
 _PROBES = [
     (getattr(socketModule, name), value)
@@ -98,9 +100,23 @@ def bytesTaken(connection: socket) -> int | None:
 
     @return: C{None} where that is not known: only Linux tells.
     """
+    return _told(connection, "Q", _ACKNOWLEDGED)
+
+
+def bytesUnsent(connection: socket) -> int | None:
+    """
+    How many bytes the kernel holds that it has not sent once.
+
+    @return: C{None} where that is not known: only Linux tells.
+    """
+    return _told(connection, "I", _NOT_SENT)
+
+
+def _told(connection: socket, kind: str, place: int) -> int | None:
+    """Read one of the numbers that Linux tells of a connection."""
     with suppress(OSError, error, AttributeError):
         info = connection.getsockopt(IPPROTO_TCP, socketModule.TCP_INFO, _INFO_SIZE)
-        return int(unpack_from("Q", info, _ACKNOWLEDGED)[0])
+        return int(unpack_from(kind, info, place)[0])
     return None
 
 
