@@ -1,6 +1,7 @@
 """
 A program that visits a cluster again and again, until its input ends: it prints how
-many visits there were, how many were refused, and how long the longest took.
+many visits there were, how many were refused, and how long the longest took. At the
+line C{lost} a machine is lost, and who is served by it then is cut off, not refused.
 
 C{python load.py PORT HOST:HEALTHPORT ...}: visitors come to the hosts that are healthy,
 as a balancer leads them.
@@ -36,6 +37,8 @@ class Load:
         self.visits = 0
         self.longest = 0.0
         self.refused: list[str] = []
+        self.lost = 0.0
+        self.cutOff = 0
         self.ending = False
 
     def look(self) -> None:
@@ -70,8 +73,12 @@ class Load:
                         raise OSError("closed")
                     heard += piece
         except OSError as error:
+            seconds = time.monotonic() - began
             with self.lock:
-                self.refused.append(f"{host}: {error}")
+                if began < self.lost:
+                    self.cutOff += 1
+                else:
+                    self.refused.append(f"{host}: {error} after {seconds:.2f} s")
         else:
             with self.lock:
                 self.visits += 1
@@ -98,13 +105,15 @@ class Load:
         found = {
             "visits": self.visits,
             "refused": self.refused[:5],
+            "cut off": self.cutOff,
             "longest": round(self.longest, 3),
         }
         print(f"load {json.dumps(found)}", flush=True)
 
     def wait(self) -> None:
-        """Wait for the end of the input."""
-        sys.stdin.readline()
+        """Wait for the end of the input, or a line that is not C{lost}."""
+        while sys.stdin.readline() == "lost\n":
+            self.lost = time.monotonic()
         self.ending = True
 
 

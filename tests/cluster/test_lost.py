@@ -97,6 +97,7 @@ class LostTests(TestCase):
         since = len(self.client.lines)
         began = time.monotonic()
         self.network.cut("1")
+        visiting.order("lost")
         await self.client.says("takes over|Connected to", since)
         print(f"another machine has it after {time.monotonic() - began:.2f} s")
         await deferLater(reactor, seconds)

@@ -8,14 +8,16 @@ import time
 from typing import Any, ClassVar
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     connectProtocol,
 )
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
-from twisted.protocols.portforward import ProxyFactory
+from twisted.protocols.portforward import ProxyFactory, ProxyServer
 
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.cluster.server import RedisServer
@@ -29,6 +31,28 @@ class Echo(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(data)
+
+
+class Balancer(ProxyFactory):
+    """Leads connections to a machine, and can break those that there are."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self._made: list[ProxyServer] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> ProxyServer | None:
+        made = super().buildProtocol(addr)
+        if made is not None:
+            self._made.append(made)
+        return made
+
+    def cut(self) -> None:
+        """Break all of them."""
+        made, self._made = self._made, []
+        for each in made:
+            for side in (each, getattr(each, "peer", None)):
+                if side is not None and side.transport is not None:
+                    side.transport.abortConnection()
 
 
 class ClusterProcessesTests(ProcessTestCase):
@@ -77,30 +101,35 @@ class ClusterProcessesTests(ProcessTestCase):
         await talk.has(5)
         return time.monotonic() - began
 
-    async def begin(self) -> tuple[Program, Program, int]:
-        """Start all: two servers, a balancer in front of them, and a client."""
+    async def begin(self, tunnels: int = 1) -> tuple[Program, Program, int]:
+        """
+        Start all: two servers, a balancer in front of them, and a client.
+
+        @return: The servers, and the port of the first tunnel; L{ports} are all.
+        """
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)
         self.redis.start()
         one, other = await self.machine(1), await self.machine(2)
         where: Any = one
-        self.balancer = ProxyFactory(*where.place)
+        self.balancer = Balancer(*where.place)
         front = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
             self.balancer
         )
         self.addCleanup(front.stopListening)
-        service = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
-            Factory.forProtocol(Echo)
-        )
+        service = await TCP4ServerEndpoint(reactor, 0).listen(Factory.forProtocol(Echo))
         self.addCleanup(service.stopListening)
         # For the grace of an engine that is new.
         await deferLater(reactor, 3.5)
-        client = self.start(
-            "tunnel-client",
-            *("--connect", f"tcp:127.0.0.1:{front.getHost().port}"),
-            *("--forward", f"0=127.0.0.1:{service.getHost().port}"),
-        )
-        return one, other, await self.address(client)
+        options = ["--connect", f"tcp:127.0.0.1:{front.getHost().port}"]
+        for number in range(1, tunnels + 1):
+            options += ["--forward", f"0=127.0.0.{number}:{service.getHost().port}"]
+        self.ourClient = self.start("tunnel-client", *options)
+        self.ports: list[int] = []
+        for number in range(1, tunnels + 1):
+            said = await self.ourClient.says(rf":(\d+) reach 127\.0\.0\.{number}:")
+            self.ports.append(int(said[1]))
+        return one, other, self.ports[0]
 
     async def test_killed(self) -> None:
         """
@@ -125,6 +154,29 @@ class ClusterProcessesTests(ProcessTestCase):
         waited = [await self.echoes("127.0.0.2", port) for _ in range(3)]
         print(f"the longest gap was {max(waited):.2f} s")
         self.assertLess(max(waited), 6.0)
+
+    async def test_broken(self) -> None:
+        """
+        The client's connection breaks again and again, and it comes back to either
+        machine with all of its tunnels: visitors wait, and nobody is refused.
+        """
+        machines: Any = await self.begin(3)
+        times = []
+        for machine in (*machines[:2], *machines[:2]):
+            since = len(self.ourClient.lines)
+            self.balancer.host, self.balancer.port = machine.place
+            self.balancer.cut()
+            await self.ourClient.says("Not connected", since)
+            for _ in range(5):
+                times += await gatherResults(
+                    [
+                        Deferred.fromCoroutine(self.echoes(f"127.0.0.{host}", port))
+                        for host in (1, 2)
+                        for port in self.ports
+                    ]
+                )
+        print(f"the longest visit took {max(times):.2f} s")
+        self.assertLess(max(times), 6.0)
 
     async def test_engine(self) -> None:
         """

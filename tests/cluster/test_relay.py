@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
@@ -29,6 +30,7 @@ from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
 from tristunnel.model.permissions import Identity
 from tristunnel.model.ports import UNPRIVILEGED
+from tristunnel.model.record import Place
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.names.public import PublicNames
 from tristunnel.service.caller import Caller
@@ -218,6 +220,53 @@ class RelayTests(RelayTestCase):
         there.book._known["one"] = known
         client = await self.connect(here.host, clients)
         await self.soon(lambda: client.data == b"hello")
+
+    async def test_away(self) -> None:
+        """
+        A visitor waits for a client that has just left, wherever it comes in; but not
+        for one that has been away for long.
+        """
+        here, there = self.members
+        _, clients, visitors = await self.opened(here)
+        (tunnel,) = here.tunnels.tunnels
+        side, tunnel.clientSide = tunnel.clientSide, None
+        tunnel.meanwhile = waiting = here.entries.meanwhile(tunnel)
+        assert waiting is not None
+        for member in self.members:
+            visitor = await self.connect(member.host, visitors)
+            visitor.say(member.host.encode())
+        (_, entry) = next(iter(there.entries._tunnels.values()))
+        await self.soon(lambda: waiting._waiting and entry._waiting)
+        tunnel.clientSide = side
+        talks = [await self.connect(here.host, clients) for _ in self.members]
+        hosts = {member.host.encode() for member in self.members}
+        await self.soon(lambda: {bytes(talk.data) for talk in talks} == hosts)
+        tunnel.clientSide = None
+        waiting._until = reactor.seconds()
+        late = await self.connect(here.host, visitors)
+        await late.gone()
+
+    async def test_onItsWay(self) -> None:
+        """
+        A port stays open where its tunnel is about to come to, and whose visitors are
+        led to where it was go on to the new place, whoever hears of it first.
+        """
+        here, there = self.members
+        uri, _, visitors = await self.opened(here)
+        visitor = await self.connect(there.host, visitors)
+        record = await there.book.find(uri)
+        (_, side) = there.entries._tunnels[record.id]
+        await self.soon(lambda: side._making)
+        moved = replace(record, place=Place(there.book.member, 9))
+        finding = self.patch(there.book, "find", lambda tunnel: succeed(moved))
+        await there.entries.lookAgain(side)
+        self.assertFalse(side._making)
+        await there.entries._follow(moved)
+        self.assertIn(record.id, there.entries._tunnels)
+        self.assertTrue(side._waiting)
+        finding.restore()
+        visitor.abort()
+        await self.soon(lambda: not side._waiting)
 
 
 class Echo(FlowEnd):

@@ -96,6 +96,7 @@ def serveAsMember(
         )
         entries.near = ways.otherThanThis
         service.kept = entries
+        service.leases.meanwhile = entries.meanwhile
         siblings.publish("leaving", entries.memberLeaves)
         knowing = entries.begin()
     else:

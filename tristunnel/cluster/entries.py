@@ -6,6 +6,7 @@ too, and are led to the one member that has the client.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -76,13 +77,18 @@ class MemberSide:
 
     @param entries: All of them.
     @param record: What the book says of the tunnel.
+    @param until: When its client will not come back any more, in seconds of the
+        clock, if that is known.
 
-    @ivar record: The same; it may be replaced.
+    @ivar record: What the book has said last, see L{learn}.
     """
 
-    def __init__(self, entries: Entries, record: TunnelRecord) -> None:
+    def __init__(
+        self, entries: Entries, record: TunnelRecord, until: float = math.inf
+    ) -> None:
         self.record = record
         self._entries = entries
+        self._until = until
         self._waiting = 0
         # Ways that are being made, and those who wait for them.
         self._making: dict[Deferred[Any], Deferred[Any]] = {}
@@ -94,10 +100,21 @@ class MemberSide:
             way.cancel()
             waiting.errback(TunnelError("client-away", "the tunnel's client has moved"))
 
+    def learn(self, record: TunnelRecord) -> None:
+        """The book says something else of the tunnel, or the same."""
+        before, self.record = self.record, record
+        if before.place != record.place:
+            self.moved()
+
     def _way(self, visitor: str, host: str) -> Deferred[Any]:
-        """Make a way to that member, as long as it is the right one."""
-        ways = self._entries.ways
-        way = Deferred.fromCoroutine(ways.wayTo(self.record, visitor, host))
+        """
+        Make a way to that member, as long as it is the right one.
+
+        @raise TunnelError: If it is this one, and the client is not here yet.
+        """
+        entries = self._entries
+        entries.checkIsHere(self.record)
+        way = Deferred.fromCoroutine(entries.ways.wayTo(self.record, visitor, host))
         waiting: Deferred[Any] = Deferred(lambda cancelled: way.cancel())
         self._making[way] = waiting
 
@@ -131,11 +148,15 @@ class MemberSide:
         attempt does no harm.
         """
         entries = self._entries
-        end = entries.reactor.seconds() + entries.holdTime
+        end = min(entries.reactor.seconds() + entries.holdTime, self._until)
         place = getattr(stream.visitor, "hostAddress", None)
         host = "" if place is None else addressText(place)
         try:
             while True:
+                back = stream.tunnel.clientSide
+                if back is not None and back is not self:
+                    back.serve(stream)
+                    return
                 try:
                     way = await self._way(stream.visitorAddress, host)
                 except TunnelError as refusal:
@@ -297,9 +318,9 @@ class Entries(RecalledPorts):
         known = self._tunnels.get(record.id)
         wanted = self._publicSide(record)
         isOurs = record.place.member == self._book.member
-        if isOurs and wanted is not None and wanted.name:
+        if isOurs and wanted is not None and (wanted.name or known is not None):
             # Its visitors wait until its client has come back, after this member was
-            # killed; or go on to where it was, until it is open here.
+            # killed; or until it is open here, whose client comes just now.
             isOurs = self._here.get(record.id) is not None and known is None
         if isOurs or wanted is None:
             await self._close(record.id)
@@ -307,9 +328,7 @@ class Entries(RecalledPorts):
                 # Another process of this machine has what is kept of its port.
                 super().forget(record.id)
         elif known is not None:
-            before, known[1].record = known[1].record, record
-            if before.place != record.place:
-                known[1].moved()
+            known[1].learn(record)
             # Something else may be asked of visitors.
             changed = getattr(known[0].listener, "changed", None)
             if changed is not None:
@@ -491,9 +510,29 @@ class Entries(RecalledPorts):
     async def lookAgain(self, side: MemberSide) -> None:
         """Find out where a tunnel's client is now; without the book it stays there."""
         try:
-            side.record = await self._book.find(side.record.id)
+            record = await self._book.find(side.record.id)
         except TunnelError:
             return
+        side.learn(record)
+
+    def checkIsHere(self, record: TunnelRecord) -> None:
+        """
+        Make sure that the client of a tunnel of this member is here.
+
+        @raise TunnelError: C{client-away}.
+        """
+        if record.place.member == self._book.member:
+            self._here.served(record.id)
+
+    def meanwhile(self, tunnel: Tunnel) -> MemberSide | None:
+        """
+        Have visitors of a tunnel of this member wait whose client has just left it: it
+        may come back, here or elsewhere.
+        """
+        held = self._here.of(tunnel)
+        if held is None:
+            return None
+        return MemberSide(self, held.record, self.reactor.seconds() + self.holdTime)
 
     async def stop(self) -> None:
         """Close all ports."""

@@ -184,6 +184,7 @@ class ClusterService(Service):
         self.book.watch(self._entries.changed)
         self._entries.serveFor(tunnels.listeners.values())
         tunnels.kept = self._entries
+        tunnels.leases.meanwhile = self._entries.meanwhile
         self.members.siblings.publish("leaving", self._entries.memberLeaves)
         tunnels.siblings, tunnels.cluster = self.members.siblings, self.members
         self.knowing = self._entries.known(KNOWING)

@@ -130,6 +130,8 @@ class Tunnel:
     @ivar owner: Who opened it.
     @ivar clientSide: Where visitors are served now, or C{None} while the
         client is away.
+    @ivar meanwhile: Where visitors wait for the client while it is away; C{None}
+        where they are turned away.
     @ivar observer: Told of visitors.
     @ivar seconds: The clock.
     @ivar uri: Where the client's end connects.
@@ -212,6 +214,7 @@ class Tunnel:
     gate: GateRules = field(default_factory=GateRules)
     knockLink: str = field(default="", repr=False)
     isLeft: bool = False
+    meanwhile: IClientSide | None = field(default=None, repr=False)
     health: Health | None = None
     group: TunnelGroup | None = field(default=None, repr=False)
 
@@ -364,10 +367,11 @@ class Tunnel:
         """Wait for whoever decides on a visitor; what it sends waits, too."""
 
         def allowed(result: None) -> None:
-            if self.closed is not None or self.clientSide is None:
+            side = self.clientSide or self.meanwhile
+            if self.closed is not None or side is None:
                 self._turnAway(stream, self.closed or TunnelError("client-away"))
             else:
-                self._serve(stream, self.clientSide)
+                self._serve(stream, side)
 
         def refused(failure: Failure) -> None:
             why = failure.value
@@ -395,11 +399,12 @@ class Tunnel:
             stream.filters.append(each)
         if self.visitorLimit and self._expected() > self.visitorLimit:
             raise TunnelError("limit-reached", "the tunnel has had all of its visitors")
-        if self.clientSide is None:
+        side = self.clientSide or self.meanwhile
+        if side is None:
             raise TunnelError("client-away")
         if self.health is not None and not self.health.isWell:
             raise TunnelError("service-unreachable", self.health.reason)
-        return self.clientSide
+        return side
 
     def _turnAway(self, stream: Stream, refusal: TunnelError) -> None:
         """A visitor may not come in. Nobody is told that it came."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -63,9 +64,13 @@ class Leases:
     @param book: The book.
     @param here: The tunnels of this process.
     @param seconds: How long a lease outlives its session.
+
+    @ivar meanwhile: Finds where the visitors wait of a tunnel whose client has just
+        left; C{None} where they are turned away.
     """
 
     _log = Logger()
+    meanwhile: Callable[[Tunnel], IClientSide | None]
 
     def __init__(
         self, reactor: IReactorTime, book: IBook, here: Here, seconds: float = 120.0
@@ -74,6 +79,7 @@ class Leases:
         self._reactor = reactor
         self._book = book
         self._here = here
+        self.meanwhile = lambda tunnel: None
         self._leases: dict[str, Lease] = {}
 
     @property
@@ -162,7 +168,7 @@ class Leases:
             return
         lease.holder = None
         for tunnel in lease.tunnels:
-            tunnel.clientSide = None
+            tunnel.clientSide, tunnel.meanwhile = None, self.meanwhile(tunnel)
         if lease.tunnels:
             lease.due = self._reactor.seconds() + self.seconds
         else:
