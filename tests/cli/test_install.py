@@ -253,24 +253,92 @@ class InstallTests(SynchronousTestCase):
 
     unreadable = staticmethod(install._unreadable)
 
+    def launchd(self, *, slow: int = 0, domain: str = "gui") -> Path:
+        """
+        Have a launchd that has labels, as launchctl(1) and what its users report
+        describe it: it takes none twice, and ends one after C{bootout} has returned.
+
+        @param slow: How often a new start fails after that.
+        @param domain: The only domain that there is.
+        @return: The file that is there while it has one.
+        """
+        loaded, ending = self.directory / "loaded", self.directory / "ending"
+        self.patch(install, "_PAUSE", 0.0)
+        self.script(
+            "launchctl",
+            f"""echo launchctl "$@" >> {self.calls}
+            fails() {{ echo "$2 failed: $1: $3" >&2; exit $1; }}
+            case "$1 $2" in
+            *" {domain}"*|*" system"*) ;;
+            *) fails 125 "$1" "Domain does not support specified action" ;;
+            esac
+            case $1 in
+            bootout)
+                test -e {loaded} || fails 3 Boot-out "No such process"
+                rm {loaded}
+                yes | head -n {slow} > {ending} ;;
+            bootstrap)
+                test -s {ending} && sed -i 1d {ending} && \
+                    fails 5 Bootstrap "Input/output error"
+                test -e {loaded} && fails 5 Bootstrap "Input/output error"
+                grep -q RunAtLoad "$3" || fails 109 Bootstrap "Invalid property list"
+                touch {loaded} ;;
+            print)
+                test -e {loaded} || fails 113 Print "Could not find service"
+                cat {self.directory}/state ;;
+            esac
+            """,
+        )
+        (self.directory / "state").write_text("\tstate = running\n\tpid = 7\n")
+        return loaded
+
     def test_macOS(self) -> None:
         """launchd has the same, in its own words."""
         self.become(501, "darwin")
+        loaded = self.launchd()
         agents = self.home / "Library" / "LaunchAgents"
         path = agents / "org.tristunnel.client-web.plist"
         self.run_("--name", "web", "client", "http", "3000")
         made = plistlib.loads(path.read_bytes())
         self.assertEqual(made["ProgramArguments"], [_PROGRAM, "http", "3000"])
         self.assertTrue(made["RunAtLoad"])
-        self.run_("--name", "web", "client", "--remove")
-        self.assertFalse(path.exists())
+        target = "gui/501/org.tristunnel.client-web"
         self.assertEqual(
             self.called(),
             [
+                f"launchctl bootout {target}",
+                f"launchctl enable {target}",
                 f"launchctl bootstrap gui/501 {path}",
-                "launchctl bootout gui/501/org.tristunnel.client-web",
+                f"launchctl print {target}",
             ],
         )
+        self.assertTrue(loaded.exists())
+        self.run_("--name", "web", "client", "--remove")
+        self.assertFalse(path.exists())
+        self.assertFalse(loaded.exists())
+
+    def test_macOSAgain(self) -> None:
+        """One that runs, or that somebody else has ended, is replaced and removed."""
+        self.become(501, "darwin")
+        loaded = self.launchd(slow=3)
+        for _ in range(2):
+            self.assertIn("runs, and will after a restart", self.run_("server"))
+        self.assertEqual(sum("bootstrap" in each for each in self.called()), 5)
+        loaded.unlink()
+        self.assertIn("is stopped and removed", self.run_("server", "--remove"))
+
+    def test_macOSFails(self) -> None:
+        """What ends at once, or cannot run, is said in one line."""
+        self.become(501, "darwin")
+        self.launchd(slow=1000)
+        self.run_("server")
+        self.assertIn("Input/output error", self.refused("server"))
+        self.launchd()
+        (self.directory / "ending").unlink()
+        (self.directory / "state").write_text("\tstate = spawn scheduled\n")
+        self.assertIn("Library/Logs/tristunnel-server.log", self.refused("server"))
+        self.launchd(domain="user")
+        self.assertIn("log in there", self.refused("server"))
 
     @given(st.text(st.characters(exclude_characters="\0\n"), max_size=30))
     def test_words(self, word: str) -> None:

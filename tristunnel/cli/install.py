@@ -34,6 +34,17 @@ _SETTLE = 3.0
 
 _CONFIGURATION = ("servers.toml", "client.toml")
 
+_LOADED = 5
+"""With what C{launchctl bootstrap} ends while launchd still has one of that name, which
+it ends in its own time."""
+
+_PAUSE = 1.0
+_ENDING = 40
+"""How often it is tried again then: a little longer than an agent's C{ExitTimeOut}."""
+
+_NO_DOMAIN = 125
+"""With what it ends if nobody is logged in at the screen."""
+
 
 def addInstallCommand(commands: Any, check: Callable[[Sequence[str]], object]) -> None:
     """
@@ -82,7 +93,9 @@ class _Service:
     @ivar start: The commands that start it.
     @ivar stop: The commands that stop it, before its unit is removed.
     @ivar forget: The commands after that.
-    @ivar alive: The command that fails if it does not run; empty for none.
+    @ivar before: A command that ends the one that runs, if one does.
+    @ivar alive: The command that fails if it does not run.
+    @ivar running: What that says if it does.
     @ivar log: How to read its log.
     @ivar missing: Why nothing can start it here; empty if something can.
     @ivar unfit: Why it would not run; empty if it would.
@@ -100,6 +113,8 @@ class _Service:
     missing: str
     unfit: str = ""
     note: str = ""
+    before: Sequence[str] = ()
+    running: str = ""
 
 
 def _run(options: Namespace, check: Callable[[Sequence[str]], object]) -> None:
@@ -162,12 +177,15 @@ def _install(service: _Service) -> None:
         path.chmod(0o644)
     except OSError as error:
         raise badOption(f"cannot write {str(path)!r}: {error.strerror}") from None
+    if service.before:
+        _done(service.before)
     for command in service.start:
         _call(command, f"{service.name} does not start")
-    if service.alive:
-        # What it finds wrong, it finds soon.
-        time.sleep(_SETTLE)
-        _call(service.alive, f"{service.name} has ended; see {service.log}")
+    # What it finds wrong, it finds soon.
+    time.sleep(_SETTLE)
+    ended = f"{service.name} has ended; see {service.log}"
+    if service.running not in _call(service.alive, ended):
+        raise badOption(ended)
     print(f"{service.name} runs, and will after a restart. Its log: {service.log}")
     if service.note:
         print(service.note)
@@ -178,6 +196,8 @@ def _remove(service: _Service) -> None:
     if not path.exists():
         raise badOption(f"{service.name} is not installed: {path} does not exist")
     # What does not run here has nothing to stop.
+    if service.before and not service.missing:
+        _done(service.before)
     for command in () if service.missing else service.stop:
         _call(command, f"{service.name} cannot be stopped")
     try:
@@ -192,18 +212,38 @@ def _remove(service: _Service) -> None:
     print(f"{service.name} is stopped and removed")
 
 
-def _call(command: Sequence[str], problem: str) -> None:
-    """@raise TunnelError: C{bad-option}, with what the program says."""
+def _call(command: Sequence[str], problem: str) -> str:
+    """
+    Have a program do something.
+
+    @return: What it says.
+    @raise TunnelError: C{bad-option}, with what it says.
+    """
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=90
-        )
+        done = _done(command)
+        for _ in range(_ENDING):
+            if done.returncode != _LOADED or "bootstrap" not in command:
+                break
+            time.sleep(_PAUSE)
+            done = _done(command)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise badOption(f"{problem}: {error}") from None
+    if done.returncode == _NO_DOMAIN and command[0] == "launchctl":
+        raise badOption(
+            f"{problem}: an agent runs while you are logged in at the screen: log in"
+            " there, or have the system run it, with sudo"
+        )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         why = said[0] if said else f"status {done.returncode}"
         raise badOption(f"{problem}: {' '.join(command)}: {why}")
+    return done.stdout
+
+
+def _done(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=90
+    )
 
 
 def _systemd(name: str, kind: str, words: Sequence[str]) -> _Service:
@@ -310,14 +350,21 @@ def _launchd(name: str, kind: str, words: Sequence[str]) -> _Service:
     log = base / "Logs" / f"{name}.log"
     user = getattr(os, "getuid", int)()
     domain = f"gui/{user}" if isUsers else "system"
+    target = f"{domain}/{label}"
     return _Service(
         name,
         path,
         agent(label, [*_program(), *words], str(log)),
-        [["launchctl", "bootstrap", domain, str(path)]],
-        [["launchctl", "bootout", f"{domain}/{label}"]],
+        [
+            # Somebody may have disabled it.
+            ["launchctl", "enable", target],
+            ["launchctl", "bootstrap", domain, str(path)],
+        ],
         [],
         [],
+        ["launchctl", "print", target],
         str(log),
         "" if shutil.which("launchctl") else "there is no launchctl here",
+        before=["launchctl", "bootout", target],
+        running="state = running",
     )
