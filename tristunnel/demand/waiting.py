@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.early import EarlyProtocol
 from tristunnel.wire.http import BadMessage, RequestHead, RequestReader
+from tristunnel.wire.http_answer import HTML, htmlPage, wholeResponse
 
 __all__ = ["WaitingVisitor"]
 
@@ -22,32 +23,25 @@ SILENCE = 2.0
 _REFRESH = 2
 """Seconds after which a browser asks again."""
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark }}
-body {{ font: 1.1rem/1.5 system-ui, sans-serif; margin: 20vh auto; max-width: 32rem;
-padding: 0 1rem; text-align: center }}
-progress {{ width: 60% }}
-</style>
-<h1>{title}</h1>
-{body}
-"""
+_STYLE = "body { text-align: center }\nprogress { width: 60% }\n"
 
-_STARTING = _PAGE.format(
-    title="Starting…",
-    body="<p>Nobody has been here for a while, so this service is being started"
-    " for you."
+_STARTING = htmlPage(
+    "Starting…",
+    "<p>Nobody has been here for a while, so this service is being started for you."
     '</p>\n<progress aria-label="starting"></progress>\n<p>This page opens it as soon'
     " as it is ready.</p>",
+    _STYLE,
 )
-_FAILED = _PAGE.format(
-    title="It did not start",
-    body="<p>This service could not be started. Its owner can find the reason in the"
+_FAILED = htmlPage(
+    "It did not start",
+    "<p>This service could not be started. Its owner can find the reason in the"
     " client's log.</p>",
+    _STYLE,
+)
+
+_HEADERS = (
+    b"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n"
+    b"Retry-After: %d\r\n" % _REFRESH
 )
 
 
@@ -102,29 +96,17 @@ class WaitingVisitor(EarlyProtocol):
         if not (head.method in (b"GET", b"HEAD") and wantsPage and not head.upgrade):
             return
         failed = self._problem is not None
-        page = (_FAILED if failed else _STARTING).encode()
-        self._answer(
-            "text/html", page, "" if failed else f"Refresh: {_REFRESH}\r\n", head.method
-        )
+        page = _FAILED if failed else _STARTING
+        refresh = b"" if failed else b"Refresh: %d\r\n" % _REFRESH
+        withBody = head.method != b"HEAD"
+        self._answer(wholeResponse(503, page, _HEADERS + refresh, HTML, withBody))
 
-    def _answer(
-        self, kind: str, body: bytes, more: str = "", method: bytes = b""
-    ) -> None:
-        head = (
-            "HTTP/1.1 503 Service Unavailable\r\n"
-            f"Content-Type: {kind}; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\n"
-            "Cache-Control: no-store\r\n"
-            "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n"
-            f"Retry-After: {_REFRESH}\r\n"
-            f"{more}"
-            "Connection: close\r\n\r\n"
-        )
+    def _answer(self, response: bytes) -> None:
         self._problem = None
         self._forget()
         self.early = b""
         transport, self.transport = self.transport, None
-        transport.write(head.encode() + (b"" if method == b"HEAD" else body))
+        transport.write(response)
         transport.loseConnection()
 
     def _isUp(self, result: None) -> None:
@@ -147,8 +129,8 @@ class WaitingVisitor(EarlyProtocol):
         if self.transport is None:
             return
         if self._speaksHTTP:
-            text = "the service could not be started; try again later\n"
-            self._answer("text/plain", text.encode())
+            text = b"the service could not be started; try again later\n"
+            self._answer(wholeResponse(503, text, _HEADERS))
         else:
             self.transport.abortConnection()
 

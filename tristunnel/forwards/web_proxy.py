@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.onward import Gateway, Onward
+from tristunnel.wire.http_answer import wholeResponse
 from tristunnel.wire.proxy_request import ProxyRequest, ProxyRequestDecoder
 
 __all__ = ["WebProxy"]
 
 _STATUS = {
-    "auth-refused": "407 Proxy Authentication Required",
-    "limit-reached": "503 Service Unavailable",
-    "not-permitted": "403 Forbidden",
-    "protocol-error": "400 Bad Request",
-    "service-timeout": "504 Gateway Timeout",
+    "auth-refused": 407,
+    "limit-reached": 503,
+    "not-permitted": 403,
+    "protocol-error": 400,
+    "service-timeout": 504,
 }
-_ELSE = "502 Bad Gateway"
 
 
 class WebProxy(Onward):
@@ -47,14 +47,10 @@ class WebProxy(Onward):
         return b""
 
     def refused(self, error: TunnelError) -> None:
-        status = _STATUS.get(error.code.name, _ELSE)
-        body = f"{error.message}\n".encode()
-        lines = [
-            f"HTTP/1.1 {status}",
-            "Content-Type: text/plain; charset=utf-8",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
-        ]
-        if status.startswith("407"):
-            lines.append('Proxy-Authenticate: Basic realm="tristunnel"')
-        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        status = _STATUS.get(error.code.name, 502)
+        challenge = b'Proxy-Authenticate: Basic realm="tristunnel"\r\n' * (
+            status == 407
+        )
+        self.transport.write(
+            wholeResponse(status, f"{error.message}\n".encode(), challenge)
+        )

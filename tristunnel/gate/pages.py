@@ -11,34 +11,22 @@ from urllib.parse import urlencode, urlsplit
 from tristunnel.errors import TunnelError
 from tristunnel.gate.visit import Visit
 from tristunnel.names.gate import Answer
-from tristunnel.names.pages import FORMS, wholeResponse
+from tristunnel.names.pages import FORMS
 from tristunnel.names.public import PublicNames
+from tristunnel.wire.http_answer import HTML, htmlPage, wholeResponse
 
 __all__ = ["LOGIN_FIELDS", "PIN_FIELD", "SECURITY", "GatePages"]
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 1.1em/1.5 system-ui, sans-serif; max-width: 22em; margin: 15vh auto;
-  padding: 0 1em; color: #222; background: #fff }}
-h1 {{ font-size: 1.5em; overflow-wrap: anywhere }}
-form {{ margin: 1.5em 0 }}
-label {{ display: block; margin: .8em 0 }}
-input {{ display: block; box-sizing: border-box; width: 100%; font: inherit;
+_STYLE = """\
+form { margin: 1.5em 0 }
+label { display: block; margin: .8em 0 }
+input { display: block; box-sizing: border-box; width: 100%; font: inherit;
   padding: .4em .6em; color: inherit; background: transparent;
-  border: 1px solid #888; border-radius: .3em }}
-button, .button {{ font: inherit; padding: .5em 1.2em; color: #fff;
+  border: 1px solid #888; border-radius: .3em }
+button, .button { font: inherit; padding: .5em 1.2em; color: #fff;
   background: #1a5fb4; border: 0; border-radius: .3em; cursor: pointer;
-  text-decoration: none }}
-.told {{ font-weight: bold }}
-@media (prefers-color-scheme: dark) {{ body {{ color: #ddd; background: #1b1b1b }} }}
-</style>
-<h1>{title}</h1>
-<!-- sign-in -->
-</html>
+  text-decoration: none }
+.told { font-weight: bold }
 """
 
 SECURITY = {
@@ -50,9 +38,7 @@ SECURITY = {
 """No other site's page may show one of these within itself, and nothing of ours needs
 a script."""
 
-_SECURITY = b"".join(
-    b"%b: %b\r\n" % each for each in (*SECURITY.items(), (b"Connection", b"close"))
-)
+_SECURITY = b"".join(b"%b: %b\r\n" % each for each in SECURITY.items())
 
 _ASKS = {
     "pin": "a PIN",
@@ -114,16 +100,16 @@ class GatePages:
         @param told: What stands above the forms; by default, all of C{text}.
         @param headers: Lines to be added.
         """
-        head = visit.head
+        headers += _SECURITY
+        withBody = visit.head.method != b"HEAD"
         if visit.wantsPage:
             said = told or ("" if forms else text)
             shown = title or f"Sign in to {visit.place}"
-            kind, body = b"text/html", self.written(shown, said, forms)
+            page = self.written(shown, said, forms)
+            data = wholeResponse(status, page, headers, HTML, withBody)
         else:
-            kind, body = b"text/plain", f"{text}\n".encode()
-        data = wholeResponse(
-            status, kind, body, headers + _SECURITY, head.method != b"HEAD"
-        )
+            body = f"{text}\n".encode()
+            data = wholeResponse(status, body, headers, withBody=withBody)
         return Answer(status, data)
 
     def written(self, title: str, told: str, forms: Sequence[str]) -> bytes:
@@ -134,9 +120,11 @@ class GatePages:
         @param forms: In HTML.
         """
         parts = [f'<p class="told">{html.escape(told)}</p>'] if told else []
-        inner = "\n".join((*parts, *forms)).encode()
-        ours = _PAGE.format(title=html.escape(title)).encode()
-        return (self._names.pages.signIn or ours).replace(FORMS, inner, 1)
+        inner = "\n".join((*parts, *forms))
+        own = self._names.pages.signIn
+        if own:
+            return own.replace(FORMS, inner.encode(), 1)
+        return htmlPage(title, inner, _STYLE, width=22)
 
     def refused(self, visit: Visit, refusal: TunnelError) -> Answer:
         """Answer that something cannot be done now."""
@@ -149,8 +137,7 @@ class GatePages:
     def redirect(self, where: str, headers: bytes = b"") -> Answer:
         """Send a visitor on, to be asked for by a GET."""
         lines = b"Location: %b\r\n" % where.encode("ascii")
-        data = wholeResponse(303, b"text/plain", b"", lines + headers + _SECURITY)
-        return Answer(303, data)
+        return Answer(303, wholeResponse(303, b"", lines + headers + _SECURITY))
 
 
 def issuerOf(visit: Visit) -> str:

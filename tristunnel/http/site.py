@@ -23,7 +23,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.error import UnsupportedMethod
-from twisted.web.http import RESPONSES, HTTPChannel
+from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
@@ -33,6 +33,7 @@ from tristunnel.dataplane.memory import HELD, HeldBytes
 from tristunnel.errors import TunnelError
 from tristunnel.http.plain import ErrorText, errorText, refusalOf
 from tristunnel.service.preauth import PendingConnection
+from tristunnel.wire.http_answer import wholeResponse
 
 __all__ = ["MAX_BODY", "Admit", "LimitedSite", "requestKnown"]
 
@@ -390,17 +391,11 @@ class LimitedChannel(HTTPChannel):
             # It would be kept for as long as the visitor goes on.
             request.content = None
         self.setTimeout(None)
-        body = message.encode("utf-8") + b"\n"
         transport = self.transport
         assert transport is not None
-        lines = [
-            f"HTTP/1.1 {code} {RESPONSES.get(code, b'Refused').decode('ascii')}",
-            "Content-Type: text/plain; charset=utf-8",
-            f"Content-Length: {len(body)}",
-            *(f"{name}: {value}" for name, value in headers),
-            "Connection: close\r\n\r\n",
-        ]
-        transport.write("\r\n".join(lines).encode("ascii") + body)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        body = message.encode("utf-8") + b"\n"
+        transport.write(wholeResponse(code, body, lines.encode("ascii")))
         isTLS = ISSLTransport.providedBy(transport)
         if ITCPTransport.providedBy(transport) and not isTLS:
             transport.loseWriteConnection()

@@ -17,6 +17,7 @@ from tristunnel.dataplane.deadlines import Key, deadlinesOf
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.heads import Guest
 from tristunnel.wire.http import Event, MessageEnd
+from tristunnel.wire.http_answer import wholeResponse
 
 __all__ = ["Answer", "Asked", "AtGate", "Closed", "Form", "Gate"]
 
@@ -70,9 +71,7 @@ class Closed:
 
     def ask(self, exchange: Exchange) -> Asked:
         body = b"503 Service Unavailable: this server has no sign-in for visitors\n"
-        head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\n"
-        length = b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
-        return Answer(503, head + length + body)
+        return Answer(503, wholeResponse(503, body))
 
 
 class AtGate:

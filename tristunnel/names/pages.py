@@ -10,28 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.wire.http_answer import HTML, htmlPage, phraseOf, wholeResponse
 
-__all__ = ["FORMS", "Pages", "loadPages", "statusOf", "textOf", "wholeResponse"]
+__all__ = ["FORMS", "Pages", "loadPages", "statusOf", "textOf"]
 
-REASONS: Mapping[int, str] = {
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    414: "URI Too Long",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-    505: "HTTP Version Not Supported",
-}
-"""The statuses that have a page."""
-
-_OTHERS = {200: "OK", 303: "See Other", 401: "Unauthorized", 413: "Content Too Large"}
+STATUSES = (400, 403, 404, 405, 408, 414, 429, 431, 500, 501, 502, 503, 504, 505)
+"""Those that have a page."""
 
 _LONGEST = 256 * 1024
 
@@ -47,23 +31,6 @@ _STATUS = {
     "unknown-tunnel": 404,
     "service-timeout": 504,
 }
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{status} {reason}</title>
-<style>
-body {{ font: 1.1em/1.5 system-ui, sans-serif; max-width: 36em; margin: 15vh auto;
-  padding: 0 1em; color: #222; background: #fff }}
-h1 {{ font-size: 1.5em }}
-@media (prefers-color-scheme: dark) {{ body {{ color: #ddd; background: #1b1b1b }} }}
-</style>
-<h1>{status} {reason}</h1>
-<p>{text}</p>
-</html>
-"""
-
 
 _TEXTS = {
     502: "The service behind this name does not answer; it may be down.",
@@ -116,42 +83,12 @@ class Pages:
         @param headers: Lines to be added.
         @param withBody: Whether it answers anything but a HEAD.
         """
-        reason = REASONS.get(status, "Error")
-        if b"text/html" in accept:
-            kind, body = b"text/html", self.own.get(status, b"")
-            if not body:
-                page = _PAGE.format(
-                    status=status, reason=reason, text=html.escape(text)
-                )
-                body = page.encode()
-        else:
-            kind, body = b"text/plain", f"{status} {reason}: {text}\n".encode()
-        return wholeResponse(status, kind, body, headers, withBody)
-
-
-def wholeResponse(
-    status: int, kind: bytes, body: bytes, headers: bytes, withBody: bool = True
-) -> bytes:
-    """
-    Write a whole response of ours.
-
-    @param kind: C{text/html} or C{text/plain}.
-    @param headers: Lines to be added.
-    @param withBody: Whether it answers anything but a HEAD.
-    """
-    reason = REASONS.get(status) or _OTHERS.get(status, "Error")
-    return b"".join(
-        (
-            b"HTTP/1.1 %d %s\r\n" % (status, reason.encode("ascii")),
-            b"Content-Type: %s; charset=utf-8\r\n" % kind,
-            b"Content-Length: %d\r\n" % len(body),
-            b"Cache-Control: no-store\r\n",
-            b"X-Content-Type-Options: nosniff\r\n",
-            headers,
-            b"\r\n",
-            body if withBody else b"",
-        )
-    )
+        title = f"{status} {phraseOf(status)}"
+        if b"text/html" not in accept:
+            body = f"{title}: {text}\n".encode()
+            return wholeResponse(status, body, headers, withBody=withBody)
+        page = self.own.get(status) or htmlPage(title, f"<p>{html.escape(text)}</p>")
+        return wholeResponse(status, page, headers, HTML, withBody)
 
 
 FORMS = b"<!-- sign-in -->"
@@ -171,7 +108,7 @@ def loadPages(directory: str) -> Pages:
     place = Path(directory)
     if not place.is_dir():
         raise badOption(f"--error-pages {directory!r} is not a directory")
-    found = {status: _page(place / f"{status}.html") for status in REASONS}
+    found = {status: _page(place / f"{status}.html") for status in STATUSES}
     signIn = _page(place / "sign-in.html")
     if signIn and FORMS not in signIn:
         raise badOption(

@@ -19,6 +19,7 @@ from tristunnel.names.origin import NO_PROXIES, Proxies
 from tristunnel.names.public import CHALLENGES, PublicNames
 from tristunnel.names.tally import REQUESTS
 from tristunnel.wire.http import RequestHead
+from tristunnel.wire.http_answer import wholeResponse
 
 __all__ = ["MOST_IDLE", "NameSite", "Waiting", "hostOf"]
 
@@ -122,10 +123,7 @@ class NameSite:
         answer = self.names.challenge(target)
         if answer is None:
             return None
-        return 200, (
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(answer), answer)
-        )
+        return 200, wholeResponse(200, answer, kind=b"application/octet-stream")
 
     def _redirect(self, exchange: Exchange) -> tuple[int, bytes] | None:
         """Send a visitor in clear text on to TLS, if its browser will believe it."""
@@ -162,9 +160,9 @@ class NameSite:
         @param text: What is the matter, in a sentence.
         @param retryAfter: Seconds after which to ask again, if that is known.
         """
-        headers = b"Connection: close\r\n"
+        headers = b""
         if retryAfter is not None:
-            headers = b"Retry-After: %d\r\n%b" % (max(1, round(retryAfter)), headers)
+            headers = b"Retry-After: %d\r\n" % max(1, round(retryAfter))
         accept = b"" if head is None else head.get(b"accept")
         withBody = head is None or head.method != b"HEAD"
         return self.names.pages.response(status, text, accept, headers, withBody)

@@ -42,6 +42,7 @@ from tristunnel.wire.http import (
     ResponseHead,
     ResponseReader,
 )
+from tristunnel.wire.http_answer import wholeResponse
 from tristunnel.wire.signatures import BadSignature, SignatureCheck
 
 __all__ = ["HELD_REQUESTS", "MOST_BODY", "Rules", "SignedVisitor"]
@@ -400,18 +401,13 @@ class SignedVisitor(Protocol, TimeoutMixin):
             self._letGo()
             self.transport.abortConnection()
             return
-        body = f"{why}\n".encode()
-        lines = [
-            f"HTTP/1.1 {status.value} {status.phrase}",
-            "Content-Type: text/plain; charset=utf-8",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
-        ]
+        challenge = b""
         if status is HTTPStatus.UNAUTHORIZED:
-            lines.append('WWW-Authenticate: Signature realm="webhooks"')
+            challenge = b'WWW-Authenticate: Signature realm="webhooks"\r\n'
         toHead = self._head is not None and self._head.method == b"HEAD"
-        said = "\r\n".join([*lines, "", ""]).encode()
-        self.transport.write(said if toHead else said + body)
+        body = f"{why}\n".encode()
+        said = wholeResponse(status, body, challenge, withBody=not toHead)
+        self.transport.write(said)
         self._leave()
 
     def _leave(self) -> None:
