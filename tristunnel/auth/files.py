@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -184,7 +185,7 @@ class Problem:
 
 
 @dataclass
-class Lines:
+class Lines(ABC):
     """
     What a file says in lines; blank ones and comments do not count.
 
@@ -213,13 +214,13 @@ class Lines:
                     lines.problems.append(Problem(number, problem))
         return lines
 
+    @abstractmethod
     def readLine(self, line: bytes, number: int) -> str | None:
         """
         Take in one line; for subclasses.
 
         @return: What is wrong with it, or C{None}.
         """
-        raise NotImplementedError
 
 
 class FollowedFile:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -72,7 +73,7 @@ def _proof(secret: bytes, word: str, asked: Mapping[str, object]) -> str:
     return hmac.new(secret, text.encode("utf-8", "replace"), sha256).hexdigest()
 
 
-class _Lines(Peeking):
+class _Lines(ABC, Peeking):
     """
     Reads a line, and then perhaps another one.
 
@@ -96,9 +97,9 @@ class _Lines(Peeking):
         """For subclasses: the line has not come."""
         self.transport.abortConnection()
 
+    @abstractmethod
     def lineCame(self, line: str) -> None:
         """For subclasses: here it is."""
-        raise NotImplementedError
 
     def seen(self, data: bytes) -> int:
         line, newline, _ = data.partition(b"\n")

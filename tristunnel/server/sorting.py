@@ -5,6 +5,7 @@ them is taken that belongs to the service.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from twisted.internet.interfaces import IAddress, IDelayedCall
@@ -25,7 +26,7 @@ from tristunnel.util.hosts import addressText
 __all__ = ["Sorting", "SortingFactory"]
 
 
-class Sorting(Peeking):
+class Sorting(ABC, Peeking):
     """
     Waits for what names a tunnel; a subclass reads it, in L{sort}.
 
@@ -48,6 +49,7 @@ class Sorting(Peeking):
         self._proxied = parent.proxied
         self._deadline: IDelayedCall | None = None
 
+    @abstractmethod
     def sort(self, data: bytes) -> int:
         """
         For subclasses: bytes came.
@@ -55,7 +57,6 @@ class Sorting(Peeking):
         @param data: All of them so far.
         @return: How many there must be for another call to make sense.
         """
-        raise NotImplementedError
 
     # For subclasses to call
 

@@ -4,6 +4,7 @@ The framed protocol at the server: how a client comes in.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -503,10 +504,11 @@ class Admission(FramedProtocol):
         self.visits.end(reason)
         self.fail(reason)
 
+    @abstractmethod
     def flowByClient(self, flow: SessionFlow, info: dict[str, object]) -> None:
         """The client opens a flow of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def openedByClient(
         self,
         stream: SessionStream,
@@ -514,27 +516,26 @@ class Admission(FramedProtocol):
         peer: IAddress | None = None,
     ) -> None:
         """The client opens a stream of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def displaced(self) -> None:
         """Somebody else serves the same tunnels from now on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def serve(self, stream: Stream) -> None:
         """Serve a visitor."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """A tunnel of the client's is over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forgotten(self) -> None:
         """It is none of the server's sessions any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def confirmationsOf(self, whose: Lease | Tunnel) -> EndAcknowledgements:
         """
         Find what is told of the ends of somebody's streams, over one session
         and the next.
         """
-        raise NotImplementedError

@@ -6,6 +6,7 @@ control channel, liveness and the end.
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -128,7 +129,7 @@ def _credit(offer: dict[str, object], key: str) -> int:
     return value
 
 
-class FramedProtocol(Protocol):
+class FramedProtocol(ABC, Protocol):
     """
     One connection that speaks the framed protocol.
 
@@ -212,9 +213,9 @@ class FramedProtocol(Protocol):
             self._introduced = True
             self.handshakeReceived(message)
 
+    @abstractmethod
     def handshakeReceived(self, message: dict[str, object]) -> None:
         """The peer's first message is there."""
-        raise NotImplementedError
 
     def _handshakeLate(self) -> None:
         """The peer said too little for too long."""
