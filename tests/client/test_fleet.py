@@ -141,7 +141,7 @@ class ClientsTests(FileOptionsTestCase):
         spec = f"http/blog=h:1,pin={pin}"
         words = f"client of tcp:one:1: forward {spec} asks something else of visitors"
         self.assertEqual(self.change(text)["changed"], [words])
-        self.assertEqual(member.service._forwards[0].gate.pin, b"2581")
+        self.assertEqual(member.service.forwards[0].gate.pin, b"2581")
 
     def test_verify(self) -> None:
         """Likewise the secrets of those who sign requests."""
@@ -152,7 +152,7 @@ class ClientsTests(FileOptionsTestCase):
         secret.write_bytes(b"one\ntwo")
         (told,) = self.change(text)["changed"]
         self.assertIn("takes other signatures", told)
-        found = member.service._forwards[0].verification
+        found = member.service.forwards[0].verification
         self.assertEqual(found.secrets, (b"one", b"two"))
 
     def test_connection(self) -> None:

@@ -190,9 +190,9 @@ class W3PTests(ClientServiceTestCase):
             )
             self.assertEqual(bool(self.seen.named("tunnelReady")), ready)
             if ready:
-                self.assertIs(client._serviceFor("")[1], self.web)
+                self.assertIs(client.offered.serviceFor("")[1], self.web)
             else:
-                self.assertRaises(TunnelError, client._serviceFor, "")
+                self.assertRaises(TunnelError, client.offered.serviceFor, "")
             self.stop(client)
 
     def test_check(self) -> None:

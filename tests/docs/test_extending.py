@@ -217,7 +217,7 @@ class ExtendingTests(LoopbackTestCase):
         """
         service = Service(b"hello")
         self.beginClient(f"0=127.0.0.1:{self.offer(service)}")
-        self.client.tunnelOptions = {"listener": "here"}
+        self.client.offered.tunnelOptions = {"listener": "here"}
         address = await self.ready()
         visitor = await self.visit(int(address.rpartition(":")[2]))
         await visitor.has(5)

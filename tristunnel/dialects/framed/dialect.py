@@ -108,7 +108,7 @@ def parseTell(text: str) -> frozenset[str]:
 def _introduce(client: TunnelClientService, options: ClientOptions) -> None:
     """Have the server told of a client what its user lets it know."""
     tells = parseTell(options["tell"])
-    client.tellsTargets = "target" in tells
+    client.offered.tellsTargets = "target" in tells
     client.about = {"program": f"tristunnel {VERSION}"}
     if "host" in tells:
         client.about["host"] = socket.gethostname()
@@ -178,8 +178,8 @@ class FramedDialect(Dialect):
             carrier=_carrierOf(options),
         )
         client.standby.count = options["standby"]
-        client.tunnelOptions = options.policy.describe()
-        client.managed.consent = options.managed
+        client.offered.tunnelOptions = options.policy.describe()
+        client.offered.managed.consent = options.managed
         client.asksToDial = bool(options.dials)
         client.destinations = options.destinations
         _introduce(client, options)
@@ -212,7 +212,7 @@ class FramedDialect(Dialect):
             options["grace"],
         )
         client.standby.count = options["standby"]
-        client.managed.consentTo(options.managed)
+        client.offered.managed.consentTo(options.managed)
         client.destinations = options.destinations
         _introduce(client, options)
 

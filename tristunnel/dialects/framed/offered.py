@@ -1,0 +1,415 @@
+"""
+The forwards that a client offers: their tunnels are opened in one session after the
+other, and may change meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.connect.address import ServerAddress
+from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed.client import TunnelClientProtocol
+from tristunnel.dialects.framed.health import HealthReports
+from tristunnel.dialects.framed.managed import AskedForwards
+from tristunnel.dialects.framed.wanted import beyondW3P, servePlain, wantedFor
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.changes import differences, matched
+from tristunnel.forwards.forward import Forward
+from tristunnel.forwards.udp import UDPService
+from tristunnel.jsonrpc.pending import RemoteError
+from tristunnel.model.observer import ClientObserver
+
+__all__ = ["OfferedForwards"]
+
+
+class OfferedForwards:
+    """
+    What one client offers.
+
+    @param reactor: Tells time.
+    @param server: Where the client connects.
+    @param forwards: What its user offers.
+    @param lease: What is remembered of former sessions.
+    @param observer: Told what happens.
+    @param delay: Makes the delay of failures and the server's hint.
+    @param served: Called when a tunnel is open.
+
+    @ivar forwards: What is offered now, with what the server asks for.
+    @ivar managed: What the server asks for, and what it may ask for.
+    @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
+        what the forward says.
+    @ivar tellsTargets: Whether the server is told of each tunnel where that leads.
+    @ivar turnedAway: Why a session whose tunnels were all refused is of no use.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: ServerAddress,
+        forwards: Sequence[Forward],
+        lease: ClientLease,
+        observer: ClientObserver,
+        delay: Callable[[int, float | None], float],
+        served: Callable[[], object],
+    ) -> None:
+        self.forwards = list(forwards)
+        self.managed = AskedForwards(reactor, lambda: self._session, self._offerAsked)
+        self.tunnelOptions: dict[str, object] = {}
+        self.tellsTargets = False
+        self.turnedAway: TunnelError | None = None
+        # What the user has said, without what the server asks for.
+        self._own = list(forwards)
+        self._reactor = reactor
+        self._server = server
+        self._lease = lease
+        self._observer = observer
+        self._delay = delay
+        self._served = served
+        self._health = HealthReports(reactor, observer, self._reportHealth)
+        self._session: TunnelClientProtocol | None = None
+        # Of this session: forwards that need nothing more, by their text.
+        self._settled: set[str] = set()
+        # Those of them whose tunnels' addresses were told.
+        self._told: set[str] = set()
+        self._addresses: dict[str, str] = {}
+        self._links: dict[str, str] = {}
+        self._changing = DeferredLock()
+        self._opening: Deferred[None] | None = None
+        self._nap: Deferred[None] | None = None
+
+    def up(self, session: TunnelClientProtocol) -> None:
+        """Open the tunnels in a session."""
+        self._session, self.turnedAway = session, None
+        session.tunnelClosed = self._tunnelClosed
+        session.isReplaced = self._isShared
+        session.placeFree = self._openLater
+        session.managedChanged = self.managed.askAgain
+        self._settled, self._told = set(), set()
+        self._links.clear()
+        self._beginOpening(session, self._openForwards(session))
+
+    def down(self) -> None:
+        """The session is over."""
+        self._session = None
+        if self._opening is not None:
+            self._opening.cancel()
+
+    def stop(self) -> None:
+        """Offer nothing any more."""
+        self._health.stop()
+
+    def _beginOpening(
+        self, session: TunnelClientProtocol, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """Have tunnels opened while the session goes on."""
+        opening = self._opening = Deferred.fromCoroutine(work)
+        opening.addErrback(self._openingFailed, session)
+        opening.addBoth(self._opened, opening)
+
+    def _opened(self, result: object, opening: Deferred[None]) -> None:
+        """All tunnels that can be had are open."""
+        if self._opening is opening:
+            self._opening = None
+
+    async def _openForwards(self, session: TunnelClientProtocol) -> None:
+        """
+        Have the server open our tunnels; try again for those that it refuses
+        for now.
+        """
+        if not session.extended:
+            self._servePlain(session)
+            return
+        if self._server.capability:
+            for uri in session.tunnels:
+                first = self.forwards[0]
+                address = str(await session.call("getTunnelAddress", uri=uri))
+                address = first.addressFor(address)
+                self._observer.tunnelOpened(first.spec, uri, address, first.target)
+                self._observer.tunnelReady(address, first.target)
+            return
+        self._lease.granted(session.lease, session.tunnels)
+        for uri in set(session.tunnels) - set(self._lease.uris.values()):
+            session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
+        await self.managed.ask(session)
+        await self._openMissing(session)
+        if self.managed.consent is None and self.forwards and not self._lease.uris:
+            raise TunnelError.said(
+                "not-permitted", "the server refused all of the tunnels"
+            )
+
+    async def _openMissing(self, session: TunnelClientProtocol) -> None:
+        """
+        Open what is not open, until there is no such forward. They may change
+        meanwhile.
+        """
+        refusals = 0
+        while True:
+            missing = [f for f in self.forwards if f.spec not in self._settled]
+            if not missing:
+                return
+            # Those that any port will do for must not get another's.
+            missing.sort(key=lambda forward: not forward.port)
+            refused, known = False, self.forwards
+            for forward in missing:
+                await self._changing.acquire()
+                try:
+                    if self.forwards is not known and not any(
+                        each is forward for each in self.forwards
+                    ):
+                        continue
+                    if await self._open(session, forward):
+                        refused = True
+                    else:
+                        self._settled.add(forward.spec)
+                finally:
+                    self._changing.release()
+            if refused:
+                delay = self._delay(2 + refusals, None)
+                self._observer.openingQueued(delay)
+                self._nap = deferLater(self._reactor, delay)
+                self._nap.addErrback(lambda failure: failure.trap(CancelledError))
+                await self._nap
+                if self._session is not session:
+                    return
+                refusals += 1
+
+    def change(self, forwards: Sequence[Forward]) -> Deferred[list[str]]:
+        """
+        Offer something else. What stays the same is not touched; a forward that
+        has only another target keeps its tunnel, and its visitors stay with the
+        target that they came to.
+
+        @param forwards: All that is to be offered from now on.
+        @return: What has changed, in words, once tunnels of forwards that are
+            gone are closed. New ones are opened later, as after the start.
+        """
+        self._own = list(forwards)
+        return Deferred.fromCoroutine(
+            self._change([*self._own, *self.managed.forwards])
+        )
+
+    async def _offerAsked(self, session: TunnelClientProtocol) -> list[str]:
+        """Offer what the server asks for now, too, and say what has changed."""
+        wanted = [*self._own, *self.managed.forwards]
+        kept = {forward.spec for forward in wanted}
+        for spec in [each for each in self._lease.uris if each not in kept]:
+            uri = self._lease.uris.pop(spec)
+            session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
+        return await self._change(wanted)
+
+    async def _change(self, wanted: list[Forward]) -> list[str]:
+        """Change them when no tunnel is just being opened."""
+        await self._changing.acquire()
+        try:
+            told: list[str] = []
+            gone: list[Forward] = []
+            fresh: list[Forward] = []
+            for index, (before, after) in enumerate(matched(self.forwards, wanted)):
+                if before is None or before.private != after.private:
+                    gone += [before] if before is not None else []
+                    fresh.append(after)
+                    told.append(f"forward {after.spec} added")
+                elif before.isLike(after):
+                    # Its service may be in use.
+                    wanted[index] = before
+                else:
+                    told.append(self._replace(before, after))
+            stay = {id(before) for before, _ in matched(self.forwards, wanted)}
+            gone += [f for f in self.forwards if id(f) not in stay]
+            new = {id(forward) for forward in fresh}
+            self.forwards = [each for each in wanted if id(each) not in new]
+            session = self._session
+            for forward in gone:
+                told.append(f"forward {forward.spec} removed")
+                await self._withdraw(session, forward)
+            self.forwards = wanted
+            self._lease.save()
+        finally:
+            self._changing.release()
+        self._openLater()
+        return told
+
+    def _replace(self, before: Forward, after: Forward) -> str:
+        """
+        Take over another target or other rules for a tunnel.
+
+        @return: What is different, in words.
+        """
+        told = differences(before, after)
+        if told:
+            self._settled.discard(before.spec)
+        if (before.options, before.health) != (after.options, after.health):
+            self._health.withdrawn(before.spec)
+        if before.spec != after.spec:
+            told.append(f"leads to {after.target}")
+            self._observer.forwardWithdrawn(before.spec)
+            self._health.withdrawn(before.spec)
+            self._lease.renamed(before.spec, after.spec)
+            address = self._addresses.pop(before.spec, "")
+            self._links[after.spec] = self._links.pop(before.spec, "")
+            uri = self._lease.uris.get(after.spec)
+            if before.spec in self._settled:
+                self._settled.remove(before.spec)
+                self._settled.add(after.spec)
+                self._told.add(after.spec)
+                if uri is not None:
+                    self._ready(after, uri, address)
+        return f"forward {before.spec} {' and '.join(told)}"
+
+    async def _withdraw(
+        self, session: TunnelClientProtocol | None, forward: Forward
+    ) -> None:
+        """Offer something no longer."""
+        uri = self._lease.uris.pop(forward.spec, None)
+        self._lease.ports.pop(forward.spec, None)
+        self._health.withdrawn(forward.spec)
+        self._settled.discard(forward.spec)
+        self._addresses.pop(forward.spec, None)
+        self._observer.forwardWithdrawn(forward.spec)
+        if uri is None or session is None or session.lost is not None:
+            # The server is told when we are back.
+            return
+        try:
+            await session.call("closeTunnel", uri=uri)
+        except (TunnelError, RemoteError) as error:
+            self._log.info(
+                "The tunnel of {forward} was not closed: {reason}",
+                forward=forward.spec,
+                reason=error,
+            )
+
+    def _openLater(self) -> None:
+        """Have new forwards opened, now if there is a session."""
+        session = self._session
+        if session is None or self._server.capability:
+            return
+        if not session.extended:
+            self._servePlain(session)
+        elif self._opening is None:
+            self._beginOpening(session, self._openMissing(session))
+        elif self._nap is not None and not self._nap.called:
+            self._nap.cancel()
+
+    def _ready(self, forward: Forward, uri: str, address: str) -> None:
+        """Tell that visitors can come."""
+        self._served()
+        shown = forward.addressFor(address) or f"service {forward.name}"
+        self._addresses[forward.spec] = address
+        opened = getattr(forward.endpoint, "tunnelOpened", None)
+        if opened is not None:
+            opened(address)
+        self._observer.tunnelOpened(forward.spec, uri, shown, forward.target)
+        self._observer.tunnelReady(shown, forward.target)
+        if link := self._links.get(forward.spec):
+            self._observer.knockLinkMade(shown, link)
+
+    async def _open(self, session: TunnelClientProtocol, forward: Forward) -> bool:
+        """
+        Open one tunnel.
+
+        @return: Whether to try again later.
+        """
+        options = wantedFor(forward, self._lease, self.tunnelOptions)
+        if self.tellsTargets:
+            options["target"] = forward.target
+        try:
+            uri = str(await session.call("openTunnel", **options))
+            # Visitors may come before the address is known.
+            self._lease.uris[forward.spec] = uri
+            address = str(await session.call("getTunnelAddress", uri=uri))
+            link = ""
+            if forward.gate.knock:
+                link = str(await session.call("getKnockLink", uri=uri))
+        except (TunnelError, RemoteError) as error:
+            if session.lost is not None:
+                raise
+            refusal = (
+                error
+                if isinstance(error, TunnelError)
+                else TunnelError("internal", str(error))
+            )
+            self._observer.tunnelFailed(forward.wanted, refusal)
+            return not refusal.code.permanent
+        scheme, _, place = address.partition("://")
+        port = place.rpartition(":")[2]
+        if forward.hasHost or scheme.startswith("http"):
+            # The name is to be had again, and the port is the server's.
+            host = "" if forward.name else place.partition("/")[0].partition(":")[0]
+            self._lease.opened(forward.spec, uri, 0, host)
+        else:
+            number = int(port) if port.isdecimal() else 0
+            self._lease.opened(forward.spec, uri, number)
+        self._health.opened(forward)
+        known = self._addresses.get(forward.spec), self._links.get(forward.spec)
+        self._links[forward.spec] = link
+        if forward.spec not in self._told or known != (address, link):
+            self._told.add(forward.spec)
+            self._ready(forward, uri, address)
+        return False
+
+    def _isShared(self) -> bool:
+        """Whether other clients may have visitors that we cannot take any more."""
+        return any(forward.options.share for forward in self.forwards)
+
+    def _reportHealth(self, spec: str, isWell: bool, reason: str) -> None:
+        """Tell the server how a service is, if it knows the tunnel."""
+        session, uri = self._session, self._lease.uris.get(spec)
+        if session is not None and session.lost is None and uri is not None:
+            session.notify("reportHealth", uri=uri, well=isWell, reason=reason)
+
+    def _openingFailed(self, failure: Failure, session: TunnelClientProtocol) -> None:
+        """No tunnel can be had, or the session ended meanwhile."""
+        if failure.check(CancelledError) or session.lost is not None:
+            return
+        error = failure.value
+        if isinstance(error, TunnelError) and error.code.permanent:
+            self.turnedAway = error
+            session.close()
+            return
+        self._log.failure("The tunnels were not opened", failure)
+
+    def _servePlain(self, session: TunnelClientProtocol) -> None:
+        """A W3P server has opened one tunnel, on a port of its own choice."""
+        servePlain(
+            self.forwards,
+            self.tunnelOptions,
+            self._server.host or "localhost",
+            session.port,
+            self._observer,
+        )
+
+    def serviceFor(self, uri: str) -> tuple[str, IStreamClientEndpoint | UDPService]:
+        """Find the service of a tunnel's visitors."""
+        if not uri:
+            # A plain W3P server's.
+            for forward in self.forwards:
+                if not beyondW3P(forward, self.tunnelOptions):
+                    return forward.target, forward.endpoint
+        elif self._server.capability:
+            return self.forwards[0].target, self.forwards[0].endpoint
+        spec = self._lease.specOf(uri)
+        for forward in self.forwards:
+            if forward.spec == spec:
+                return forward.target, forward.endpoint
+        raise TunnelError("unknown-tunnel", "this client has no such tunnel")
+
+    def _tunnelClosed(self, uri: str, reason: TunnelError) -> None:
+        """The server has closed a tunnel of ours."""
+        self._observer.tunnelClosed(uri)
+        spec = self._lease.specOf(uri)
+        if self._server.capability:
+            self._observer.tunnelFailed(uri, reason)
+        elif spec is not None:
+            del self._lease.uris[spec]
+            self._lease.save()
+            self._observer.tunnelFailed(spec, reason)
