@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-import tristunnel
 from tests.jsonrpc.loopback import LoopbackTestCase, reactor
+from tests.support.processes import runProgram
 from tests.support.short import shortDirectory
 from tristunnel.cli.call import (
     CallFailed,
@@ -255,16 +253,9 @@ class CommandTests(StrangeSiteTestCase):
     """The command as a process."""
 
     async def run_(self, *words: str, **environment: str) -> tuple[str, str, int]:
-        root = Path(tristunnel.__file__).parent.parent
-        env = {
-            **os.environ,
-            "PYTHONPATH": str(root),
-            "COLUMNS": "80",
-            "PYTHONWARNINGS": "",
-            **environment,
-        }
-        out, err, status = await getProcessOutputAndValue(
-            sys.executable, ["-m", "tristunnel.rpc", *words], env=env
+        out, err, status = await runProgram(
+            [sys.executable, "-m", "tristunnel.rpc", *words],
+            {"COLUMNS": "80", "PYTHONWARNINGS": "", **environment},
         )
         return out.decode("utf-8"), err.decode("utf-8"), status
 

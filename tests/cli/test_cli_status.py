@@ -15,11 +15,11 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import tristunnel
 from tests.screen.example import clientStatus, serverStatus
+from tests.support.processes import runProgram
 from tristunnel.auth.realm import Authenticator
 from tristunnel.cli import question as asking
 from tristunnel.cli import status as module
@@ -323,14 +323,12 @@ class LookTests(TestCase):
             (self.directory, 0, '{"where": "unix:'),
             (self.directory / "none", 1, "tristunnel: "),
         ):
-            out, err, code = await getProcessOutputAndValue(
-                sys.executable,
+            out, err, code = await runProgram(
                 [
-                    *("-m", "tristunnel", "status", "--json"),
+                    *(sys.executable, "-m", "tristunnel", "status", "--json"),
                     *("--state-dir", str(directory)),
                     *([f"unix:{directory}/x.sock"] if status else []),
-                ],
-                {**os.environ, "PYTHONPATH": str(_ROOT)},
+                ]
             )
             self.assertEqual(code, status, err)
             said = (err if status else out).decode()

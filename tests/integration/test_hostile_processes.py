@@ -70,7 +70,9 @@ class SecretTests(HostileTestCase):
         path = Path(f"/proc/{transport.pid}/cmdline")
         if not path.exists():
             self.skipTest("there is no /proc here")
-        return path.read_bytes().replace(b"\0", b" ").decode()
+        shown = path.read_bytes().replace(b"\0", b" ").decode()
+        self.assertIn("tunnel-client", shown)
+        return shown
 
     async def test_secrets(self) -> None:
         """Good and bad credentials, and the URI of a tunnel."""
@@ -85,6 +87,7 @@ class SecretTests(HostileTestCase):
             f"secret={password}",
             "--forward",
             f"0=127.0.0.1:{self.offer(Service())}",
+            fresh=True,  # with a command line of its own
         )
         self.assertNotIn(password, self.commandLine(good))
         bad = self.start(
@@ -114,7 +117,9 @@ class SecretTests(HostileTestCase):
         # Last, since by now this address has failed too often.
         where = f"ws://127.0.0.1:{self.port}/client/room?token={SECRETS[3]}"
         guest = self.start(
-            "tunnel-client", "--connect", where, "--listen", "tcp:0", "--service", "x"
+            *("tunnel-client", "--connect", where),
+            *("--listen", "tcp:0", "--service", "x"),
+            fresh=True,
         )
         await guest.says("has a secret on the command line")
         self.assertNotIn(SECRETS[3], self.commandLine(guest))

@@ -15,20 +15,18 @@ import sys
 import xmlrpc.client
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 from twisted.web.server import Site
 from twisted.web.static import Data
 
 from tests.support.loopback import Talk
-from tests.support.processes import Program, startTristunnel
+from tests.support.processes import Program, runProgram, startTristunnel
 from tests.support.short import shortDirectory
 
 try:
@@ -39,35 +37,12 @@ except ImportError:
 PAGE = b"<h1>Hello from behind the tunnel</h1>\n" * 5000
 
 
-class _Run(ProcessProtocol):
-    """A program that runs to its end."""
+class _Run(NamedTuple):
+    """What came of a program."""
 
-    def __init__(self, given: bytes) -> None:
-        self.given = given
-        self.out = b""
-        self.err = b""
-        self.ended: Deferred[_Run] = Deferred()
-        self.status = 0
-
-    def connectionMade(self) -> None:
-        """Give it its input."""
-        transport: Any = self.transport
-        transport.write(self.given)
-        transport.closeStdin()
-
-    def outReceived(self, data: bytes) -> None:
-        """Keep it."""
-        self.out += data
-
-    def errReceived(self, data: bytes) -> None:
-        """Keep it."""
-        self.err += data
-
-    def processEnded(self, reason: Failure) -> None:
-        """Tell."""
-        value: Any = reason.value
-        self.status = value.exitCode if value.exitCode is not None else -1
-        self.ended.callback(self)
+    out: bytes
+    err: bytes
+    status: int
 
 
 class ProgramsTestCase(TestCase):
@@ -114,14 +89,11 @@ class ProgramsTestCase(TestCase):
         path = shutil.which(words[0])
         if path is None:
             raise SkipTest(f"{words[0]} is not installed")
-        run = _Run(given)
-        env = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
-            **(environment or {}),
-        }
-        self.reactor.spawnProcess(run, path, words, env=env, path=str(self.directory))
-        return await run.ended
+        return _Run(
+            *await runProgram(
+                [path, *words[1:]], environment, given, str(self.directory)
+            )
+        )
 
     async def shell(self, line: str, given: bytes = b"") -> str:
         """

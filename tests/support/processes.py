@@ -14,23 +14,27 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IReactorProcess
+from twisted.internet.process import Process
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import tristunnel
+from tests.support.forkserver import ForkServer
 
 __all__ = [
     "Program",
     "ProgramEnded",
     "freePort",
     "freePorts",
+    "runProgram",
     "startProgram",
     "startTristunnel",
 ]
@@ -39,6 +43,8 @@ _T = TypeVar("_T")
 
 #: The directory from which C{tristunnel} and its C{twistd} plugins are imported.
 _ROOT = Path(tristunnel.__file__).parent.parent
+
+_PATH = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def freePort() -> int:
@@ -135,8 +141,7 @@ class Program(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Fail what can no longer happen, and tell those who wait for the end."""
         self._running = False
-        value: Any = reason.value
-        self.status = -value.signal if value.signal else (value.exitCode or 0)
+        self.status = _statusOf(reason)
         said = "\n".join(self.lines[-40:])
         how = "" if reason.check(ProcessDone) else f" ({reason.getErrorMessage()})"
         waits, self._waits = self._waits, []
@@ -260,6 +265,7 @@ def startTristunnel(
     environment: Mapping[str, str] | None = None,
     childFDs: Mapping[int, Any] | None = None,
     code: str = _TWISTD,
+    fresh: bool = False,
 ) -> Program:
     """
     Start our own server or client under C{twistd}.
@@ -270,6 +276,7 @@ def startTristunnel(
     @param environment: what else is in its environment.
     @param childFDs: its descriptors, as for C{spawnProcess}.
     @param code: what runs C{twistd}.
+    @param fresh: as for L{startProgram}.
     """
     return startProgram(
         reactor,
@@ -278,6 +285,7 @@ def startTristunnel(
         directory,
         environment,
         childFDs,
+        fresh,
     )
 
 
@@ -288,26 +296,110 @@ def startProgram(
     directory: Path,
     environment: Mapping[str, str] | None = None,
     childFDs: Mapping[int, Any] | None = None,
+    fresh: bool = False,
 ) -> Program:
     """
-    Start a program that can import this checkout.
+    Start a program that can import this checkout. One of Python's is forked from a
+    process that has imported it, if that makes no difference.
 
     @param name: what to call it.
     @param command: the program and its arguments.
     @param directory: as for L{startTristunnel}, like the rest.
+    @param fresh: whether to execute it in any case: its imports, its memory or the
+        command line that others see are what is tested.
     """
-    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
     program = Program(name)
-    reactor.spawnProcess(
-        program,
-        command[0],
-        list(command),
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            **(environment or {}),
-        },
-        path=str(directory),
-        childFDs=childFDs,
-    )
+    _spawn(reactor, program, command, str(directory), environment, childFDs, fresh)
     return program
+
+
+def runProgram(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    given: bytes = b"",
+    directory: str = ".",
+) -> Deferred[tuple[bytes, bytes, int]]:
+    """
+    Run a program to its end, as L{startProgram} would.
+
+    @param given: its input.
+    @return: fires with its output, its error output and its exit status, or the
+        negative number of the signal that ended it.
+    """
+    from twisted.internet import reactor
+
+    run = _Run(given)
+    starting: Any = reactor
+    _spawn(starting, run, command, directory, environment)
+    return run.ended
+
+
+class _Run(ProcessProtocol):
+    def __init__(self, given: bytes) -> None:
+        self.ended: Deferred[tuple[bytes, bytes, int]] = Deferred()
+        self._given = given
+        self._said = {1: b"", 2: b""}
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.write(self._given)
+        transport.closeStdin()
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self._said[childFD] += data
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended.callback((self._said[1], self._said[2], _statusOf(reason)))
+
+
+def _statusOf(reason: Failure) -> int:
+    value: Any = reason.value
+    return -value.signal if value.signal else (value.exitCode or 0)
+
+
+def _spawn(
+    reactor: IReactorProcess,
+    protocol: ProcessProtocol,
+    command: Sequence[str],
+    directory: str,
+    environment: Mapping[str, str] | None,
+    childFDs: Mapping[int, Any] | None = None,
+    fresh: bool = False,
+) -> None:
+    around = {**os.environ, "PYTHONPATH": _PATH, **(environment or {})}
+    server = _forkServer()
+    words = list(command)
+    if fresh or server is None or not server.runs(words, around):
+        reactor.spawnProcess(
+            protocol, words[0], words, env=around, path=directory, childFDs=childFDs
+        )
+    else:
+        _Forked(
+            reactor, words[0], words, around, directory, protocol, childFDs=childFDs
+        )
+
+
+@cache
+def _forkServer() -> ForkServer | None:
+    wanted = sys.platform == "linux" and not os.environ.get("TRISTUNNEL_FRESH")
+    return ForkServer(_PATH) if wanted else None
+
+
+class _Forked(Process):
+    """A process that was not executed."""
+
+    def _trySpawnInsteadOfFork(
+        self,
+        path: str,
+        uid: None,
+        gid: None,
+        executable: str,
+        args: Sequence[str],
+        environment: Mapping[str, str],
+        kwargs: Mapping[str, Any],
+    ) -> bool:
+        server = _forkServer()
+        assert server is not None
+        self.pid = server.start(args[1:], environment, path, kwargs["fdmap"])
+        self.status = -1
+        return True
