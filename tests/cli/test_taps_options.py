@@ -17,7 +17,7 @@ from twisted.python import usage
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
 from tristunnel.cli import client_tap, server_tap
-from tristunnel.listeners.udp import IDLE
+from tristunnel.dataplane.flows import IDLE
 from tristunnel.tls.certificates import fingerprintOfFile
 
 _PIN = "ab" * 32

@@ -14,11 +14,12 @@ from twisted.trial.unittest import TestCase
 from tests.support.notes import ClientNotes, ServerNotes
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.dataplane.datagrams import DatagramSocket
+from tristunnel.dataplane.flows import IDLE
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.listeners.udp import IDLE, UDPListeners
+from tristunnel.listeners.udp import UDPListeners
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.service.tunnel_service import TunnelService
 

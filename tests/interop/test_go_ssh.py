@@ -17,20 +17,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 
+from tests.docs.standins import Echoing
 from tests.interop.rig import LONG, ProgramsTestCase
 from tests.support.loopback import Service, Talk
 from tests.support.processes import freePort
 
 CHISEL = os.environ.get("TRISTUNNEL_CHISEL", "")
 VTUNNEL = [each for each in os.environ.get("TRISTUNNEL_VTUNNEL", "").split(":") if each]
-
-
-class Echo(DatagramProtocol):
-    """Sends back what comes."""
-
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        assert self.transport is not None
-        self.transport.write(datagram, addr)
 
 
 class Asker(DatagramProtocol):
@@ -127,7 +120,7 @@ class ChiselTests(ProgramsTestCase):
 
     async def test_datagrams(self) -> None:
         """UDP, at our server and at its."""
-        echo = self.outside.listenUDP(0, Echo(), interface="127.0.0.1")
+        echo = self.outside.listenUDP(0, Echoing(), interface="127.0.0.1")
         self.addCleanup(echo.stopListening)
         target = f"127.0.0.1:{echo.getHost().port}"
         port, visitors = await self.server("--interface", "127.0.0.1"), freePort()
@@ -151,6 +144,37 @@ class ChiselTests(ProgramsTestCase):
         )
         await ours.says("Visitors of udp://")
         await self._ask(visitors)
+
+    async def test_plainRemotes(self) -> None:
+        """Its client's remotes without R: to a service, a proxy, and UDP."""
+        echo = self.outside.listenUDP(0, Echoing(), interface="127.0.0.1")
+        self.addCleanup(echo.stopListening)
+        service = Service()
+        target, datagrams = self.offer(service), echo.getHost().port
+        port = await self.server(
+            "--dial-allow",
+            f"127.0.0.1:{target}",
+            "--dial-allow",
+            f"udp/127.0.0.1:{datagrams}",
+        )
+        plain, proxy, udp = freePort(), freePort(), freePort()
+        client = self.run_(
+            "chisel",
+            CHISEL,
+            "client",
+            f"http://127.0.0.1:{port}",
+            f"{plain}:127.0.0.1:{target}",
+            f"{proxy}:socks",
+            f"{udp}:127.0.0.1:{datagrams}/udp",
+        )
+        await client.says("Connected")
+        await self.passes(plain, service)
+        await self._ask(udp)
+        visitor = await self.visit(proxy)
+        visitor.say(b"\5\1\0\5\1\0\1\x7f\0\0\1" + target.to_bytes(2, "big"))
+        talk = await service.arrivals.get()
+        talk.say(b"hello")
+        await visitor.until(lambda each: each.data.endswith(b"hello"))
 
     async def _ask(self, port: int) -> None:
         for _ in range(3):

@@ -13,10 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dataplane.test_datagrams import FlowPair, RecordingFlow
 from tests.support.waiting import reserved
+from tristunnel.dataplane.flows import HOLD, TableFlow
 from tristunnel.dialects.framed.datagrams import SessionFlow
 from tristunnel.errors import TunnelError
 from tristunnel.listeners import udp
-from tristunnel.listeners.udp import HOLD, UDPFlow, UDPListener, UDPListeners
+from tristunnel.listeners.udp import UDPListener, UDPListeners
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.permissions import Identity
@@ -69,7 +70,7 @@ class ListenerTests(SynchronousTestCase):
         """Listen, and answer nobody yet."""
         self.patch(udp, "DatagramSocket", FakeSocket)
         self.clock = Clock()
-        self.arrivals: list[tuple[UDPFlow, str]] = []
+        self.arrivals: list[tuple[TableFlow, str]] = []
         self.ends: list[RecordingFlow] = []
         self.listener = self.listen()
 
@@ -273,7 +274,7 @@ class ThousandsTests(SynchronousTestCase):
 
     def test_expiry(self) -> None:
         """When they are gone nothing is left of them, neither objects nor memory."""
-        kinds = (UDPFlow, SessionFlow, Stream, RecordingFlow)
+        kinds = (TableFlow, SessionFlow, Stream, RecordingFlow)
 
         def living() -> list[Any]:
             gc.collect()

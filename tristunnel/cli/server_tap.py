@@ -26,6 +26,7 @@ from tristunnel.config.numbers import count, readOption, seconds
 from tristunnel.config.policy_options import VISITORS, PolicyOptionsMixin, policyOf
 from tristunnel.config.settings import DEFAULT, Setting
 from tristunnel.connect.credentials import TOKEN_PREFIX
+from tristunnel.dataplane.flows import IDLE
 from tristunnel.dataplane.memory import defaultMemory
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.table import DIALECTS, parseDialects
@@ -39,7 +40,6 @@ from tristunnel.hooks.options import (
     hooksOf,
 )
 from tristunnel.http.forwarded import Forwarded
-from tristunnel.listeners.udp import IDLE
 from tristunnel.listeners.unix import MODE, checkDirectory, parseMode
 from tristunnel.model.ports import parsePorts
 from tristunnel.model.quota import PER_CALLER

@@ -216,13 +216,13 @@ class Destinations:
             each for each in self._listed if each.isUDP == isUDP or not self._separates
         ]
 
-    def lists(self, host: str, port: int) -> bool:
+    def lists(self, host: str, port: int, isUDP: bool = False) -> bool:
         """
-        Whether a TCP port may be dialled by what somebody asks for alone: an address
+        Whether a port may be dialled by what somebody asks for alone: an address
         that is covered, or a name that is written so.
         """
         plain = plainHost(host)
-        return any(each.covers(plain, port) for each in self._about(False))
+        return any(each.covers(plain, port) for each in self._about(isUDP))
 
     def checkAsked(self, host: str, port: int, isUDP: bool = False) -> None:
         """

@@ -21,6 +21,9 @@ from tristunnel.forwards.destinations import (
     PermittedEndpoint,
     parseDestination,
 )
+from tristunnel.forwards.inner import InnerEndpoint, OneProtocol
+from tristunnel.forwards.onward import Gateway
+from tristunnel.forwards.socks import Socks
 from tristunnel.forwards.udp import Place, UDPService
 from tristunnel.util.hosts import hostAndPort, parsePlace
 from tristunnel.util.words import isName
@@ -28,6 +31,7 @@ from tristunnel.util.words import isName
 __all__ = [
     "DIAL",
     "OPTION",
+    "SOCKS",
     "DialRequest",
     "dialDestinations",
     "dialService",
@@ -39,6 +43,9 @@ DIAL = "dial"
 """The handshake's key for who asks, and who dials; and that of a stream for what."""
 
 OPTION = "--dial-allow"
+
+SOCKS = "socks:"
+"""What stands for a target where whoever dials is a SOCKS proxy."""
 
 
 def dialDestinations(texts: Iterable[str]) -> Destinations:
@@ -56,7 +63,7 @@ def dialDestinations(texts: Iterable[str]) -> Destinations:
 
 def parseDialTarget(text: str) -> tuple[str, str]:
     """
-    Read C{HOST:PORT[@CLIENT]} or C{unix:PATH[@CLIENT]}.
+    Read C{HOST:PORT[@CLIENT]}, C{unix:PATH[@CLIENT]} or C{socks:[@CLIENT]}.
 
     @return: The target, in one way of writing it, and the client; empty for the server.
     @raise ValueError: What is wrong, in words.
@@ -70,6 +77,8 @@ def parseDialTarget(text: str) -> tuple[str, str]:
         if not target.startswith(f"{UNIX}/"):
             raise ValueError("a UNIX socket is named by its whole path")
         return target, client
+    if target == SOCKS:
+        return target, client
     return hostAndPort(*parsePlace(target)), client
 
 
@@ -78,7 +87,7 @@ class DialRequest:
     """
     What somebody asks for.
 
-    @ivar target: C{HOST:PORT}, or C{unix:PATH}.
+    @ivar target: C{HOST:PORT}, C{unix:PATH}, or L{SOCKS}.
     @ivar client: The client that is to dial; empty for the server.
     @ivar isUDP: Whether it is about datagrams.
     """
@@ -117,10 +126,24 @@ def dialTarget(
     @raise TunnelError: C{not-permitted}.
     """
     reactor = polledReactor(reactor)
+    if request.target == SOCKS:
+        return _proxyInto(reactor, destinations)
     if request.target.startswith(UNIX):
         destinations.checkPath(request.target)
         return UNIXClientEndpoint(reactor, request.target.removeprefix(UNIX))
     return PermittedEndpoint(reactor, *parsePlace(request.target), destinations)
+
+
+def _proxyInto(reactor: Any, destinations: Destinations) -> InnerEndpoint:
+    """Make a proxy for whoever is permitted to come; where to, each of them says."""
+    if not destinations:
+        raise TunnelError(
+            "not-permitted", f"a SOCKS proxy leads nowhere here: give {OPTION}"
+        )
+    gateway = Gateway(reactor, OPTION, destinations)
+    return InnerEndpoint(
+        reactor, lambda info: OneProtocol(lambda: Socks(gateway, info))
+    )
 
 
 class _PermittedService(UDPService):
@@ -150,4 +173,6 @@ def dialService(
     """
     if request.target.startswith(UNIX):
         raise TunnelError("not-permitted", "a UNIX socket has no datagrams here")
+    if request.target == SOCKS:
+        raise TunnelError("not-permitted", "a SOCKS proxy is reached by TCP")
     return _PermittedService(reactor, *parsePlace(request.target), destinations)

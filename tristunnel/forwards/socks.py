@@ -26,15 +26,18 @@ class Socks(Onward):
     """
     A visitor who speaks SOCKS 5.
 
-    @param associations: Whose datagrams are taken.
+    @param associations: Whose datagrams are taken; nobody's by default.
     """
 
     def __init__(
-        self, gateway: Gateway, associations: Associations, info: Mapping[str, object]
+        self,
+        gateway: Gateway,
+        info: Mapping[str, object],
+        associations: Associations | None = None,
     ) -> None:
         super().__init__(gateway, info)
         self._handshake = ServerHandshake(gateway.login is not None)
-        self._associations = associations
+        self._associations = associations or Associations()
         self._asked = self._wrongLogin = self._isAssociated = False
 
     def heard(self, data: bytes) -> None:
@@ -71,7 +74,7 @@ class Socks(Onward):
             self._say(Reply.NO_SUCH_COMMAND)
             raise TunnelError(
                 "not-permitted",
-                "it asked for UDP, which a private forward cannot carry: give it a port"
+                "it asked for UDP, for which a socks: forward needs a public port"
                 if request.command == Command.UDP
                 else "it asked to be listened for, which is not offered",
             )

@@ -47,7 +47,7 @@ def _socks(reactor: Any, spec: str, words: _Words, keywords: _Keywords) -> Inner
     associations = Associations()
     endpoint = InnerEndpoint(
         reactor,
-        lambda info: OneProtocol(lambda: Socks(gateway, associations, info)),
+        lambda info: OneProtocol(lambda: Socks(gateway, info, associations)),
     )
     relay = SocksRelay(reactor, associations, gateway.destinations)
     return Inner(endpoint, "", gateway, relay)

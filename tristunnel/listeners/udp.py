@@ -6,19 +6,14 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import succeed
 
-from tristunnel.dataplane.datagrams import (
-    DatagramSocket,
-    FlowEnd,
-    boundSocket,
-    replyFrom,
-)
+from tristunnel.dataplane.datagrams import DatagramSocket, boundSocket
+from tristunnel.dataplane.flows import FLOWS, IDLE, FlowTable, TableFlow
 from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import UNPRIVILEGED, PortRange, Reserve
@@ -26,59 +21,10 @@ from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.wire.framed import MAX_DATAGRAM
 
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
-
-    from tristunnel.interfaces import DatagramEnd
-
-__all__ = ["FLOWS", "IDLE", "UDPFlow", "UDPListener", "UDPListeners"]
-
-IDLE = 60.0
-"""Seconds without a datagram either way after which a flow is over."""
-
-FLOWS = 10_000
-"""Flows of a tunnel at once."""
-
-HOLD = 1.0
-"""Seconds for which a visitor is not tried again whose flow broke."""
-
-UNANSWERED_SHARE = 10
-"""One part in so many of a tunnel's flows may be such as nothing was answered
-to yet, before they must make room first."""
+__all__ = ["UDPListener", "UDPListeners"]
 
 
-class UDPFlow(FlowEnd):
-    """
-    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is a
-    visitor's address.
-
-    @ivar address: The visitor, as the socket takes it.
-    @ivar local: Which of our addresses it spoke to.
-    @ivar lastUsed: When a datagram last passed, in seconds.
-    """
-
-    __slots__ = ("_listener", "address", "lastUsed", "local")
-
-    def __init__(
-        self, listener: UDPListener, address: Any, local: Any, now: float
-    ) -> None:
-        super().__init__()
-        self.address = address
-        self.local = local
-        self.lastUsed = now
-        self._listener = listener
-
-    def send(self, datagram: bytes) -> None:
-        """Send a datagram to the visitor."""
-        if self._over or not self._listener.answer(self, datagram):
-            self.dropped += 1
-
-    def letGo(self, reason: TunnelError | None) -> None:
-        """Leave the table; after a break only when that has cooled down."""
-        self._listener.forget(self, reason)
-
-
-class UDPListener:
+class UDPListener(FlowTable):
     """
     An L{IListener<tristunnel.model.tunnel.IListener>} on a UDP port.
 
@@ -87,33 +33,20 @@ class UDPListener:
     @param idle: Seconds after which a silent flow is over.
     @param most: Flows at once; the ones of longest silence make room.
     @param bind: Makes the socket, of an interface and a port.
-
-    @ivar flows: By the visitor's address; the one silent for longest first.
-    @ivar dropped: Datagrams that belong to no flow.
-    @ivar evicted: Flows that made room.
     """
 
     def __init__(
         self,
         reactor: Any,
-        arrived: Callable[[DatagramEnd, str], None],
+        arrived: Callable[[TableFlow, str], None],
         idle: float = IDLE,
         most: int = FLOWS,
         bind: Callable[[str, int], socket.socket] = boundSocket,
     ) -> None:
+        super().__init__(reactor, arrived, idle, most)
         self._bind = bind
-        self.flows: OrderedDict[Any, UDPFlow] = OrderedDict()
-        self.dropped = 0
-        self.evicted = 0
-        self._reactor = reactor
-        self._arrived = arrived
-        self._idle = idle
-        self._most = most
-        self._unanswered: OrderedDict[Any, UDPFlow] = OrderedDict()
-        self._refused: OrderedDict[Any, UDPFlow] = OrderedDict()
         self._socket: DatagramSocket | None = None
         self._address = ("udp", "", 0)
-        self._sweeping: IDelayedCall | None = None
 
     def listen(self, interface: str, port: int) -> None:
         """
@@ -152,13 +85,7 @@ class UDPListener:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            self._sweeping = None
-        for flow in list(self.flows.values()):
-            flow.worldOver(TunnelError("closed"))
-        self.flows.clear()
-        self._refused.clear()
+        self.endAll(TunnelError("closed"))
         return succeed(None)
 
     # Datagrams
@@ -168,104 +95,16 @@ class UDPListener:
         if len(datagram) > MAX_DATAGRAM:
             # Over IPv6 they may be 20 bytes longer. Whole or not at all.
             self.dropped += 1
-            return
-        now = self._reactor.seconds()
-        flow = self.flows.get(address)
-        if flow is None or (flow.over and now - flow.lastUsed >= HOLD):
-            flow = self._begin(address, local, now)
-        if flow.over:
-            self.dropped += 1
-            return
-        flow.lastUsed = now
-        self.flows.move_to_end(address)
-        flow.passOn(datagram)
-
-    def answer(self, flow: UDPFlow, datagram: bytes) -> bool:
-        """
-        Send a visitor something.
-
-        @return: Whether it was sent.
-        """
-        if self._socket is None:
-            return False
-        address = flow.address
-        flow.lastUsed = self._reactor.seconds()
-        self.flows.move_to_end(address)
-        self._unanswered.pop(address, None)
-        return self._socket.send(datagram, address, flow.local)
-
-    # Flows
-
-    def _begin(self, address: Any, local: Any, now: float) -> UDPFlow:
-        """A visitor comes."""
-        self.flows.pop(address, None)
-        self._refused.pop(address, None)
-        if len(self.flows) >= self._most:
-            self._makeRoom()
-        flow = UDPFlow(self, address, replyFrom(local), now)
-        self.flows[address] = self._unanswered[address] = flow
-        if self._sweeping is None:
-            self._sweepLater()
-        self._arrived(flow, _visitor(address))
-        return flow
-
-    def _makeRoom(self) -> None:
-        """
-        End a flow. Addresses that are made up get no answers that count, so
-        a flood of them rather ends its own flows than those of visitors.
-        """
-        table = self.flows
-        if len(self._unanswered) > self._most // UNANSWERED_SHARE:
-            table = self._unanswered
-        if self._refused:
-            # Those who may not come in least of all.
-            _, flow = self._refused.popitem(last=False)
-            self.flows.pop(flow.address, None)
-            return
-        flow = next(iter(table.values()))
-        self.evicted += 1
-        flow.worldOver(None)
-        self.flows.pop(flow.address, None)
-
-    def forget(self, flow: UDPFlow, reason: TunnelError | None) -> None:
-        """
-        A flow is over.
-
-        @param reason: Why it broke: then its address is kept for a while.
-        """
-        self._unanswered.pop(flow.address, None)
-        if reason is None:
-            self.flows.pop(flow.address, None)
         else:
-            flow.lastUsed = self._reactor.seconds()
-            self.flows.move_to_end(flow.address)
-            self._refused[flow.address] = flow
+            super().datagramArrived(datagram, address, local)
 
-    def _sweepLater(self) -> None:
-        """
-        Look for silent flows in a while. One timer serves them all, so a flow
-        lives up to an eighth longer than it must.
-        """
-        self._sweeping = self._reactor.callLater(max(self._idle / 8, 0.05), self._sweep)
+    def sendTo(self, flow: TableFlow, datagram: bytes) -> bool:
+        skt = self._socket
+        return skt is not None and skt.send(datagram, flow.address, flow.local)
 
-    def _sweep(self) -> None:
-        """End the flows that were silent for too long."""
-        self._sweeping = None
-        silentSince = self._reactor.seconds() - self._idle
-        while self.flows:
-            flow = next(iter(self.flows.values()))
-            if flow.lastUsed > silentSince:
-                self._sweepLater()
-                return
-            self.flows.pop(flow.address)
-            self._refused.pop(flow.address, None)
-            flow.worldOver(None)
-
-
-def _visitor(address: Any) -> str:
-    """Write a visitor's address as C{HOST:PORT}."""
-    host = address[0].removeprefix("::ffff:") if "." in address[0] else address[0]
-    return hostAndPort(host, address[1])
+    def shown(self, address: Any) -> str:
+        host = address[0].removeprefix("::ffff:") if "." in address[0] else address[0]
+        return hostAndPort(host, address[1])
 
 
 class UDPListeners:

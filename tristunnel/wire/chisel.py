@@ -23,6 +23,7 @@ __all__ = [
     "SERVER_VERSION",
     "SOCKS",
     "SUBPROTOCOL",
+    "UDP",
     "VERSION",
     "Remote",
     "packConfig",
@@ -39,6 +40,9 @@ CONFIG, PING, PONG = "config", "ping", b"pong"
 CHANNEL = "chisel"
 SOCKS = "socks"
 """What stands for a service where the client is a proxy."""
+
+UDP = "/udp"
+"""What stands behind a service that takes datagrams."""
 
 MAX_REMOTES = 1000
 """Remotes that a client may have."""
@@ -81,7 +85,7 @@ class Remote:
         """What a channel to it is called."""
         if self.isSocks:
             return SOCKS
-        return f"{self.remoteHost}:{self.remotePort}{'/udp' if self.isUDP else ''}"
+        return f"{self.remoteHost}:{self.remotePort}{UDP if self.isUDP else ''}"
 
 
 def _unpack(fields: Any) -> Remote:

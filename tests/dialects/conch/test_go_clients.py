@@ -5,24 +5,31 @@ interface.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
+from tests.dataplane.test_datagrams import RecordingFlow
+from tests.dialects.framed.memory import RecordingEnd
+from tests.docs.standins import Echoing
 from tests.support.loopback import Service
 from tests.support.notes import ClientNotes
 from tests.support.processes import freePort
 from tests.websocket.rig import WebSocketTestCase
 from tristunnel.dialects.base.client import openWebSocket
 from tristunnel.dialects.chisel.client import ChiselClientSession
+from tristunnel.dialects.chisel.flows import ChannelFlows
 from tristunnel.dialects.conch import transport
 from tristunnel.dialects.conch.client import Credentials
 from tristunnel.dialects.conch.client_session import SSHClientSession
 from tristunnel.dialects.conch.hostkey import HostKey
+from tristunnel.dialects.conch.streams import ChannelStreams
 from tristunnel.dialects.vtunnel.client import SSH, VTunnelClientSession, WireFinder
 from tristunnel.dialects.vtunnel.ssh_client import VTunnelSSHClientSession
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.listeners.names import NameListeners
 from tristunnel.names.public import PublicNames
@@ -196,6 +203,90 @@ class ChiselTests(Conversations, GoWireTestCase):
         self.assertIn(key.fingerprint, reason.message)
         await self.begin(self.makeSession(forward, _NONE, key.fingerprint))
         self.assertEqual(1, len(self.seen.named("tunnelReady")))
+
+
+class ChiselRemotesTests(GoWireTestCase):
+    """chisel's remotes without C{R:}: the server dials."""
+
+    async def come(self) -> ChannelStreams:
+        """Connect a client, and have its channels."""
+        await self.startServer()
+        session = ChiselClientSession(
+            self.reactor, _NONE, [self.forward(Service())], self.seen, "localhost"
+        )
+        await self.begin(session)
+        assert session.multiplexer is not None
+        return session.multiplexer
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the reactor turn until something holds."""
+        while not condition():
+            await deferLater(self.outside, 0)
+
+    async def test_socks(self) -> None:
+        """Instead of a service there is a proxy, into what the server may dial."""
+        streams = await self.come()
+        at = self.offer(Service(b"hello"))
+        refused = streams.openChannel("chisel", b"socks")
+        reasons: list[Any] = []
+        refused.whileWaiting(reasons.append)
+        await self.until(lambda: bool(reasons))
+        self.assertIn("give --dial-allow", str(reasons[0]))
+        self.sessions.destinations = dialDestinations([f"127.0.0.1:{at}"])
+        for port, code, said in ((at, 0, b"hello"), (1, 2, b"")):
+            end = RecordingEnd()
+            end.meet(streams.openChannel("chisel", b"socks"))
+            end.say(b"\5\1\0")
+            end.say(b"\5\1\0\1\x7f\0\0\1" + port.to_bytes(2, "big"))
+            answer = b"\5\0\5" + bytes([code, 0, 1]) + bytes(6) + said
+            while end.taken != answer:
+                await deferLater(self.outside, 0)
+        self.assertEqual(3, len(self.notes.named("visitorConnected")))
+
+    async def test_datagrams(self) -> None:
+        """Datagrams go where the server may dial, and what is refused cools down."""
+        streams = await self.come()
+        echo = self.outside.listenUDP(0, Echoing(), interface="127.0.0.1")
+        self.addCleanup(echo.stopListening)
+        at = echo.getHost().port
+        self.sessions.destinations = dialDestinations([f"udp/127.0.0.1:{at}"])
+        flows = ChannelFlows(
+            self.reactor, streams.openChannel("chisel", b"127.0.0.1:%d/udp" % at)
+        )
+        answers = []
+        for source in ("10.0.0.1:5", "10.0.0.2:5"):
+            flow, answer = flows.open(source), RecordingFlow()
+            flow.join(answer, lambda reason: None)
+            flows.sendTo(flow, source.encode())
+            answers.append((answer, source.encode()))
+        await self.until(lambda: all(each.taken == [said] for each, said in answers))
+        other = ChannelFlows(
+            self.reactor, streams.openChannel("chisel", b"127.0.0.1:1/udp")
+        )
+        for _ in range(3):
+            other.sendTo(other.open("10.0.0.1:5"), b"x")
+        await self.until(lambda: bool(self.notes.named("requestNoted")))
+        ((_, text, isBad),) = self.notes.named("requestNoted")
+        self.assertIn("asked to dial udp/127.0.0.1:1", str(text))
+        self.assertTrue(isBad)
+
+    async def test_named(self) -> None:
+        """A host that is neither is the name of a service, of the right kind."""
+        streams = await self.come()
+        await self.startClient(f"web=127.0.0.1:{self.offer(Service(b'hello'))}")
+        end = RecordingEnd()
+        end.meet(streams.openChannel("chisel", b"web:80"))
+        await self.until(lambda: end.taken == b"hello")
+        for target, why in (
+            (b"nobody:80", "--dial-allow nobody:80"),
+            (b"web:http", "no port here"),
+        ):
+            reasons: list[Any] = []
+            channel = streams.openChannel("chisel", target)
+            channel.whileWaiting(reasons.append)
+            while not reasons:
+                await deferLater(self.outside, 0)
+            self.assertIn(why, str(reasons[0]))
 
 
 class WireFinderTests(GoWireTestCase):

@@ -26,6 +26,7 @@ from tristunnel.forwards.dialling import (
     dialTarget,
 )
 from tristunnel.forwards.early import reasonOf
+from tristunnel.forwards.inner import InnerEndpoint
 from tristunnel.interfaces import EitherEnd
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.tunnel import Stream, Tunnel
@@ -195,6 +196,8 @@ class DialSide:
         reactor = self._service.reactor
         RESERVE.checkVisitor()
         endpoint = dialTarget(reactor, request, self._session.destinations)
+        if isinstance(endpoint, InnerEndpoint):
+            endpoint = endpoint.forVisitor({"visitor": stream.visitorAddress})
 
         def arrived(end: Any) -> None:
             accept()

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tristunnel.dialects.chisel.flows import ChannelFlow, ChannelFlows
+from tristunnel.dataplane.flows import TableFlow
+from tristunnel.dialects.chisel.flows import ChannelFlows
 from tristunnel.dialects.conch.client import Credentials
 from tristunnel.dialects.conch.client_session import SSHClientSession
 from tristunnel.dialects.conch.connection import Connection
@@ -97,11 +98,11 @@ class ChiselClientSession(SSHClientSession):
     def datagramsCome(self, channel: Channel, forward: Forward) -> None:
         service: Any = forward.endpoint
 
-        def arrived(flow: ChannelFlow) -> None:
+        def arrived(flow: TableFlow) -> None:
             self._datagrams.connect(flow, forward.target, service, lambda flow: None)
 
         channel.accept()
-        ChannelFlows(channel, arrived)
+        ChannelFlows(self.link.reactor, channel, arrived)
 
     def forwardOf(self, kind: str, fields: Fields) -> Forward:
         name = fields.rest().decode("utf-8", "replace")

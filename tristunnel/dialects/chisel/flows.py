@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tristunnel.dataplane.datagrams import FlowEnd
+from tristunnel.dataplane.flows import FLOWS, FlowTable, TableFlow
 from tristunnel.dialects.conch.streams import Channel
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed
@@ -18,39 +18,18 @@ from tristunnel.wire.chisel_udp import (
     packDatagram,
 )
 
-__all__ = ["ChannelFlow", "ChannelFlows"]
+__all__ = ["ChannelFlows"]
 
 MOST = 100
-"""Flows of a channel that a client serves, as chisel's own does."""
+"""Flows of a channel that the far side may begin, as with chisel's own programs."""
 
 
-class ChannelFlow(FlowEnd):
+class ChannelFlows(FlowTable):
     """
-    One flow.
+    All flows of a channel, by their sources, as C{HOST:PORT}: the
+    L{End<tristunnel.interfaces.End>} that it is joined to.
 
-    @param flows: All of its channel.
-    @param source: Whose it is, as C{HOST:PORT}.
-    """
-
-    __slots__ = ("_flows", "source")
-
-    def __init__(self, flows: ChannelFlows, source: str) -> None:
-        super().__init__()
-        self._flows = flows
-        self.source = source
-
-    def send(self, datagram: bytes) -> None:
-        if self._over or not self._flows.send(self.source, datagram):
-            self.dropped += 1
-
-    def letGo(self, reason: TunnelError | None) -> None:
-        self._flows.forget(self)
-
-
-class ChannelFlows:
-    """
-    All flows of a channel: the L{End<tristunnel.interfaces.End>} that it is joined to.
-
+    @param reactor: Tells time.
     @param channel: The channel.
     @param arrived: Called with each flow that the far side begins; C{None} if it
         begins none.
@@ -62,42 +41,38 @@ class ChannelFlows:
 
     def __init__(
         self,
+        reactor: Any,
         channel: Channel,
-        arrived: Callable[[ChannelFlow], object] | None = None,
+        arrived: Callable[[TableFlow], object] | None = None,
     ) -> None:
+        super().__init__(
+            reactor,
+            lambda flow, source: arrived and arrived(flow),
+            most=FLOWS if arrived is None else MOST,
+        )
         self.over = False
         self._channel = channel
-        self._arrived = arrived
+        self._mayBegin = arrived is not None
         self._reader = DatagramReader()
-        self._flows: dict[str, ChannelFlow] = {}
         self._full = False
         channel.join(self, self._ended)
         channel.write(TYPE)
 
-    def open(self, source: str) -> ChannelFlow:
+    def open(self, source: str) -> TableFlow:
         """Begin a flow."""
-        flow = ChannelFlow(self, source)
-        before = self._flows.pop(source, None)
-        self._flows[source] = flow
+        before = self.flows.get(source)
         if before is not None:
             before.worldOver(None)
-        return flow
+        return self.begin(source)
 
-    def send(self, source: str, datagram: bytes) -> bool:
-        """
-        Send a datagram.
-
-        @return: Whether there was room for it.
-        """
+    def sendTo(self, flow: TableFlow, datagram: bytes) -> bool:
         if self._full or self.over or len(datagram) > MAX_DATAGRAM:
             return False
-        self._channel.write(packDatagram(source, datagram))
+        self._channel.write(packDatagram(flow.address, datagram))
         return True
 
-    def forget(self, flow: ChannelFlow) -> None:
-        """A flow is over."""
-        if self._flows.get(flow.source) is flow:
-            del self._flows[flow.source]
+    def shown(self, address: Any) -> str:
+        return str(address)
 
     # End, of the channel
 
@@ -109,20 +84,12 @@ class ChannelFlows:
             self._channel.reset(problem)
             return
         for source, datagram in datagrams:
-            flow = self._flows.get(source)
-            if flow is None and self._arrived is not None:
-                if len(self._flows) >= MOST:
-                    # It is there for the longest time.
-                    next(iter(self._flows.values())).worldOver(None)
-                flow = self.open(source)
-                self._arrived(flow)
-            if flow is not None:
-                flow.passOn(datagram)
+            if source and (self._mayBegin or source in self.flows):
+                self.datagramArrived(datagram, source, None)
 
     def _ended(self, reason: TunnelError | None) -> None:
         self.over = True
-        for flow in list(self._flows.values()):
-            flow.worldOver(reason)
+        self.endAll(reason)
 
     def join(self, peer: Any, closed: Closed) -> None:
         """It is what others are joined to."""

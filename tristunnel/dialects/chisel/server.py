@@ -12,6 +12,7 @@ from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.server import GoSession, ServerPackets, overWebSocket
 from tristunnel.dialects.conch.streams import Channel
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards import dialling
 from tristunnel.model.tunnel import Stream
 from tristunnel.util.hosts import addressOf, portNumber
 from tristunnel.websocket.connection import Receiver
@@ -20,6 +21,8 @@ from tristunnel.wire.chisel import (
     CONFIG,
     PING,
     SERVER_VERSION,
+    SOCKS,
+    UDP,
     VERSION,
     Remote,
     unpackConfig,
@@ -98,16 +101,30 @@ class ChiselSession(GoSession):
         return b""
 
     def asked(self, channel: Channel, kind: str, fields: Fields) -> None:
-        """Lead a remote without C{R:} to what its host and port name."""
+        """Lead a remote without C{R:} to what it names."""
         if kind != CHANNEL:
             super().asked(channel, kind, fields)
             return
         target = fields.rest()[:512].decode("utf-8", "replace")
-        host, _, port = target.rpartition(":")
+        if target == SOCKS:
+            self.dial(channel, dialling.SOCKS)
+            return
+        name, udp, _ = target.partition(UDP)
+        host, _, port = name.rpartition(":")
         try:
-            self.reach(channel, host.strip("[]"), portNumber(port))
+            host, number = host.strip("[]"), portNumber(port)
         except ValueError as error:
-            channel.reset(TunnelError("not-permitted", f"no TCP port here: {error}"))
+            channel.reset(TunnelError("not-permitted", f"no port here: {error}"))
+            return
+        if udp:
+            channel.accept()
+            ChannelFlows(
+                self._sessions.reactor,
+                channel,
+                lambda flow: self.reach(flow, host, number, True),
+            )
+        else:
+            self.reach(channel, host, number)
 
     def serve(self, stream: Stream) -> None:
         if stream.tunnel.protocol != "udp":
@@ -120,7 +137,9 @@ class ChiselSession(GoSession):
             flows = self._flows.get(remote)
             if flows is None or flows.over:
                 channel = self.channels.openChannel(*self.channelFor(stream))
-                flows = self._flows[remote] = ChannelFlows(channel)
+                flows = self._flows[remote] = ChannelFlows(
+                    self._sessions.reactor, channel
+                )
         except TunnelError as refusal:
             stream.refuse(refusal)
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +15,7 @@ from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.transport import SSHServerTransport
 from twisted.internet.interfaces import IDelayedCall
 
+from tristunnel.dataplane.datagrams import FlowEnd
 from tristunnel.dialects.base.dialling import DialSide
 from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
 from tristunnel.dialects.conch.connection import KEEPALIVE, Connection
@@ -27,7 +28,7 @@ from tristunnel.errors import TunnelError, printable, protocolError
 from tristunnel.forwards.destinations import Destinations
 from tristunnel.forwards.dialling import DIAL
 from tristunnel.model.permissions import Identity
-from tristunnel.model.tunnel import Stream
+from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import Visits
 from tristunnel.service.visiting import Visiting
@@ -209,37 +210,44 @@ class SSHServerSession(ServerSession):
         if self.channels is not None:
             self.channels.refuseType(channel, kind)
 
-    def reach(self, channel: Channel, host: str, port: int) -> None:
+    def reach(
+        self, end: Channel | FlowEnd, host: str, port: int, isUDP: bool = False
+    ) -> None:
         """
-        Lead a channel that the client opens to the service whose name is C{host},
-        unless that is an address, or one of the names that the server dials.
+        Lead what the client opens to the service whose name is C{host}, unless that
+        is an address, or one of the names that the server dials.
 
+        @param end: A channel, or a flow of datagrams in one.
         @param host: With C{@CLIENT} behind it, it is another client that dials.
         """
         place, at, client = host.partition("@")
-        if at or addressOf(host) or self.destinations.lists(host, port):
-            self.dial(channel, hostAndPort(place, port), client)
+        if at or addressOf(host) or self.destinations.lists(host, port, isUDP):
+            self.dial(end, hostAndPort(place, port), client, isUDP)
         else:
-            self.whileUp(self._visit(channel, host))
+            self.whileUp(self._visit(end, host, port, isUDP))
 
-    def dial(self, channel: Channel, target: str, client: str = "") -> None:
+    def dial(
+        self,
+        end: Channel | FlowEnd,
+        target: str,
+        client: str = "",
+        isUDP: bool = False,
+    ) -> None:
         """
-        Connect a channel that the client opens to where it says.
+        Connect what the client opens to where it says.
 
-        @param target: C{HOST:PORT}, or C{unix:PATH}.
+        @param end: A channel, or a flow of datagrams in one.
+        @param target: C{HOST:PORT}, C{unix:PATH}, or L{SOCKS
+            <tristunnel.forwards.dialling.SOCKS>}.
         @param client: The client that is to dial; empty for the server.
         """
         self._dialled.opened(
-            channel,
+            end,
             {DIAL: target, "client": client},
             self._link.peerAddress,
-            lambda: self._accept(channel),
-            False,
+            partial(_accept, end),
+            isUDP,
         )
-
-    def _accept(self, channel: Channel) -> None:
-        if self.channels is not None:
-            self.channels.accept(channel)
 
     # What dialling needs to know
 
@@ -262,21 +270,41 @@ class SSHServerSession(ServerSession):
         """As whom the client asks."""
         return self._caller
 
-    async def _visit(self, channel: Channel, name: str) -> None:
+    async def _visit(
+        self, end: Channel | FlowEnd, name: str, port: int, isUDP: bool
+    ) -> None:
         caller, address = self._caller, addressText(self._link.peerAddress)
         try:
             if self._leaving is not None:
                 raise self._leaving
-            tunnel = await self._service.findNamed(caller, name)
-            if tunnel.protocol == "udp":
-                raise TunnelError("not-permitted", f"{name} is a UDP service")
-            if channel.over or self.channels is None:
+            tunnel = await self._findNamed(caller, name, port)
+            if (tunnel.protocol == "udp") != isUDP:
+                kind = "TCP" if isUDP else "UDP"
+                raise TunnelError("not-permitted", f"{name} is a {kind} service")
+            if end.over or self.channels is None:
                 return
-            tunnel.visitorArrived(channel, address, self.visits)
+            tunnel.visitorArrived(end, address, self.visits)
         except TunnelError as refusal:
-            channel.reset(refusal)
+            end.reset(refusal)
             return
-        self.channels.accept(channel)
+        _accept(end)
+
+    async def _findNamed(self, caller: Caller, name: str, port: int) -> Tunnel:
+        """
+        Find a service.
+
+        @raise TunnelError: That there is none, and what else the words may have meant.
+        """
+        try:
+            return await self._service.findNamed(caller, name)
+        except TunnelError as refusal:
+            if refusal.code.name != "unknown-tunnel":
+                raise
+            raise TunnelError(
+                "unknown-tunnel",
+                f"{refusal.message}; if it is a host that the server is to reach,"
+                f" start the server with --dial-allow {hostAndPort(name, port)}",
+            ) from None
 
     def requestRefused(self, name: str, refusal: TunnelError) -> None:
         """Have the log say what the client was refused."""
@@ -321,6 +349,12 @@ class SSHServerSession(ServerSession):
             self._service.observer.peerRefused(peer, reason)
         self._pending.known()
         super().sessionOver(reason)
+
+
+def _accept(end: Channel | FlowEnd) -> None:
+    """Tell the client that what it has opened is there; of a flow that goes unsaid."""
+    if isinstance(end, Channel):
+        end.accept()
 
 
 def serverPackets(
