@@ -102,6 +102,7 @@ class SentinelServer(RedisServer):
     @param quorum: How many Sentinels must agree.
     @param address: Where it is itself.
     @param ownPort: Likewise; any, if none is given.
+    @param password: What it asks for; nothing, if it is empty.
 
     @ivar port: Where it is itself.
     """
@@ -116,6 +117,7 @@ class SentinelServer(RedisServer):
         prefix: tuple[str, ...] = (),
         address: str = "127.0.0.1",
         ownPort: int = 0,
+        password: str = "",
     ) -> None:
         super().__init__(prefix=prefix)
         self.port = ownPort or freePort()
@@ -126,6 +128,7 @@ class SentinelServer(RedisServer):
             f"sentinel monitor book {host} {port} {quorum}\n"
             "sentinel down-after-milliseconds book 500\n"
             "sentinel failover-timeout book 3000\n"
+            + (f'requirepass "{password}"\n' if password else "")
         )
 
     def command(self) -> list[str]:

@@ -229,6 +229,7 @@ class WordsTests(SynchronousTestCase):
         """Whatever an engine says becomes one line, and not a long one."""
         for said, why in (
             ("unknown command 'XADD'", "too old"),
+            ("ERR wrong number of arguments for 'auth' command", "use Redis 7"),
             ("MOVED 8 10.0.0.7:6379", "after MOVED"),
             ("LOADING Redis is loading the dataset in memory", "it is starting"),
             ("nonsense\r\n" * 99, "it says nonsense"),
@@ -324,3 +325,15 @@ class SentinelTests(EngineTestCase):
         self.server(made=sentinel)
         said = await self.trouble(f"redis+sentinel://127.0.0.1:{sentinel.port}/other")
         self.assertIn("no Sentinel knows an engine 'other'", said)
+
+    async def test_password(self) -> None:
+        """Sentinels may want a login of their own."""
+        first, port = self.where()
+        self.server(made=first)
+        sentinel = SentinelServer("127.0.0.1", port, password=PASSWORD)
+        self.server(made=sentinel)
+        where = f"redis+sentinel://127.0.0.1:{sentinel.port}/book"
+        for login in ("", "?sentinel=:wrong"):
+            said = await self.trouble(where + login)
+            self.assertIn("?sentinel=:PASSWORD", said)
+        await self.works(self.book(f"{where}?sentinel=:{QUOTED}", "c"))

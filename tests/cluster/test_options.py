@@ -51,6 +51,12 @@ class EngineAddressTests(SynchronousTestCase):
                 ),
             ),
             (
+                "redis+sentinel://a/book?sentinel=ann:very%20secret",
+                EngineAddress(
+                    (("a", 26379),), primary="book", sentinelLogin=("ann", PASSWORD)
+                ),
+            ),
+            (
                 "rediss+sentinel://a/book",
                 EngineAddress((("a", 26379),), True, "book"),
             ),
@@ -71,6 +77,8 @@ class EngineAddressTests(SynchronousTestCase):
             "10.0.0.5",
             "http://h",
             "redis+sentinel://h",
+            "redis+sentinel://h?sentinel=:very-secret",
+            "redis://h?sentinel=:very-secret",
             "redis+sentinel://" + ",".join("h" * 17) + "/book",
             "redis://h,i/0",
             "redis://h/0?ca=x",

@@ -31,6 +31,9 @@ class RedactedTests(SynchronousTestCase):
             self.assertNotIn("2", redacted("ask", secret))
         for harmless in ("https://h:8/", "login=http://[::1]:8", "exec:true"):
             self.assertEqual(redacted("on-event", harmless), harmless)
+        sentinel = "redis+sentinel://:1@host/book?sentinel=ann:2&name=a"
+        shown = "redis+sentinel://(hidden)@host/book?sentinel=(hidden)&name=a"
+        self.assertEqual(redacted("cluster", sentinel), shown)
 
 
 class FileOptionsTestCase(OptionsTestCase):

@@ -51,6 +51,7 @@ class EngineAddress:
     @ivar name: Tells apart the clusters that share an engine.
     @ivar ca: A file of certificates to be trusted in place of the machine's.
     @ivar pin: The SHA-256 of the engine's certificate; or empty.
+    @ivar sentinelLogin: User and password of the Sentinels; both may be empty.
     """
 
     places: tuple[tuple[str, int], ...]
@@ -62,6 +63,7 @@ class EngineAddress:
     name: str = "tristunnel"
     ca: str = ""
     pin: bytes = b""
+    sentinelLogin: tuple[str, str] = field(default=("", ""), repr=False)
 
     def connection(self, reactor: Any, patience: float) -> Engine:
         """
@@ -82,9 +84,10 @@ class EngineAddress:
         """Make the way there."""
         if not self.primary:
             return self._wayTo(reactor, *self.places[0])
-        # They may have a password of their own; none is the rule.
+        # They have a login of their own; none is the rule.
         ask = [
-            partial(_sentinel, self._wayTo(reactor, *place)) for place in self.places
+            partial(_sentinel, self._wayTo(reactor, *place), *self.sentinelLogin)
+            for place in self.places
         ]
         wayTo = partial(self._wayTo, reactor)
         return SentinelEndpoint(reactor, ask, self.primary, wayTo)
@@ -107,8 +110,8 @@ class EngineAddress:
         return ServerVerification(host, trustRoots=self.ca or None, pins=pins)
 
 
-def _sentinel(way: IStreamClientEndpoint) -> Engine:
-    return Engine(way, "sentinel")
+def _sentinel(way: IStreamClientEndpoint, user: str, password: str) -> Engine:
+    return Engine(way, "sentinel", 0, user, password)
 
 
 def parseEngine(text: str) -> EngineAddress:
@@ -134,7 +137,7 @@ def parseEngine(text: str) -> EngineAddress:
         )
     isUNIX = parts.scheme in ("redis+unix", "unix")
     isSecure = parts.scheme.startswith("rediss")
-    known = {"name", *(("db",) if isUNIX else ()), *(("ca", "pin") if isSecure else ())}
+    known = _known(isUNIX, isSecure, isSentinel)
     if query.keys() - known or parts.fragment:
         raise badOption(f"{shown!r} may have {', '.join(sorted(known))} after ?, only")
     path, primary = parts.path, ""
@@ -158,6 +161,7 @@ def parseEngine(text: str) -> EngineAddress:
             " and '.'"
         )
     username, _, password = login.partition(":")
+    user, _, secret = query.get("sentinel", "").partition(":")
     address = EngineAddress(
         places,
         isSecure,
@@ -168,11 +172,22 @@ def parseEngine(text: str) -> EngineAddress:
         name,
         query.get("ca", ""),
         _pin(query.get("pin", ""), shown),
+        (user, secret),
     )
     if isSecure:
         for host, _ in places:
             address.verification(host)
     return address
+
+
+def _known(isUNIX: bool, isSecure: bool, isSentinel: bool) -> set[str]:
+    """What may be said after the question mark."""
+    return {
+        "name",
+        *(("db",) if isUNIX else ()),
+        *(("ca", "pin") if isSecure else ()),
+        *(("sentinel",) if isSentinel else ()),
+    }
 
 
 def _place(text: str, usual: int) -> tuple[str, int]:

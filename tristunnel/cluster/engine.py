@@ -74,6 +74,7 @@ class Engine:
     @ivar whenUp: Called each time when it is connected.
     @ivar trouble: What is wrong with it, in a line; empty if nothing is known.
     @ivar whenTroubled: Called with that, when it is something else than before.
+    @ivar said: How it has refused something, the last time; empty if it has not.
     @ivar isReplica: Whether it has said that it only copies another one.
     @ivar stream: The name of the stream of changes.
     """
@@ -89,7 +90,7 @@ class Engine:
     ) -> None:
         self.whenUp: Callable[[], object] = lambda: None
         self.whenTroubled: Callable[[str], object] = lambda why: None
-        self.trouble = ""
+        self.trouble = self.said = ""
         self._name = name
         self.isReplica = False
         self._keys = [self.key(each) for each in KEYS]
@@ -136,7 +137,7 @@ class Engine:
             connection.transport.loseConnection()
 
     def _hasTrouble(self, said: str) -> None:
-        self.isReplica = IS_REPLICA in said
+        self.said, self.isReplica = said, IS_REPLICA in said
         self.troubled(explained(said))
 
     def troubled(self, trouble: str) -> None:

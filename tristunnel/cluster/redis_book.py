@@ -146,10 +146,13 @@ class RedisBook(GrantedInRedis):
         self._isSaid = False
         # Whether who may come in is known as all members know it.
         self._mayAdmit = False
+        # Whether the log says that the book can be used.
+        self._isTold = False
+        self._stopped = False
         self._beats = LoopingCall(self._tick)
         self._beats.clock = reactor
         self._changes = Changes(reactor, reader)
-        engine.whenUp = self._changes.missed = self._resync
+        engine.whenUp, self._changes.missed = self._up, self._resync
         engine.whenTroubled = self._troubled
         self.unlike: Callable[[TunnelError], object] = self.cannotBeUsed
         self._told = BoundedLog(reactor.seconds)
@@ -162,6 +165,7 @@ class RedisBook(GrantedInRedis):
 
     @returnsDeferred
     async def stop(self) -> None:
+        self._stopped = True
         if self._beats.running:
             self._beats.stop()
         await self._changes.stop()
@@ -183,13 +187,14 @@ class RedisBook(GrantedInRedis):
             return
         if not self._isSaid and self._engine.isUp:
             # It has not taken what is here: it was starting, for example.
-            self._resync()
+            if self._syncing.isDone:
+                self._resync()
             return
         try:
             await self._beatNow()
         except TunnelError:
             # The connection is lost; what follows is said when there is another.
-            if self._isSaid:
+            if self._isSaid and not self._stopped:
                 self._isSaid = False
                 self._log.warn(
                     "The cluster's book does not answer: what is open goes on, and"
@@ -215,6 +220,11 @@ class RedisBook(GrantedInRedis):
             int(self.times.lease * 1000),
             VERSION,
         )
+
+    def _up(self) -> None:
+        """There is a new connection."""
+        self._isTold = False
+        self._resync()
 
     def _resync(self) -> None:
         """The engine may have forgotten what this member has, or given it away."""
@@ -251,7 +261,9 @@ class RedisBook(GrantedInRedis):
                 await self._sayTunnel(record)
         self._isSaid = True
         self._engine.isWell()
-        self._log.info("The cluster's book is there")
+        if not self._isTold:
+            self._isTold = True
+            self._log.info("The cluster's book is there")
         self._changes.tell(Change("resynced"))
 
     async def _sayLease(

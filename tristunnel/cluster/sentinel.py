@@ -56,11 +56,13 @@ class SentinelEndpoint:
         """
         @raise TunnelError: C{cluster-away}, if no Sentinel knows.
         """
-        isKnown = False
+        isKnown, refusal = False, ""
         for make in list(self._sentinels):
+            sentinel = make()
             try:
-                found = await self._askOne(make())
+                found = await self._askOne(sentinel)
             except TunnelError:
+                refusal = refusal or " ".join(sentinel.said.split())[:120]
                 continue
             isKnown = True
             if found:
@@ -69,6 +71,11 @@ class SentinelEndpoint:
                 self._sentinels.insert(0, make)
                 return found[0], int(found[1])
         why = "no Sentinel can be reached: check that they run, and --cluster"
+        if refusal:
+            why = (
+                "a Sentinel refuses to answer: give its own login in --cluster, as"
+                f" ?sentinel=USER:PASSWORD or ?sentinel=:PASSWORD ({refusal})"
+            )
         if isKnown:
             why = (
                 f"no Sentinel knows an engine {self._primary!r}: is that its name in"

@@ -86,6 +86,12 @@ _TROUBLES = (
     ("max number of clients", "it has too many connections: raise its maxclients"),
     ("unknown command", _OLD),
     ("Unknown Redis command", _OLD),
+    # Before version 5: scripts that ask for the time.
+    ("not allowed after non deterministic commands", _OLD),
+    (
+        "wrong number of arguments for 'auth'",
+        "it is older than Redis 6, and knows no users: use Redis 7 or later, or Valkey",
+    ),
 )
 
 

@@ -39,6 +39,8 @@ _HOOK = re.compile(
 
 _LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
 
+_SENTINEL = re.compile(r"(?<=[?&]sentinel=)[^&#]+")
+
 _HARMLESS_AUTH = ("anonymous", "clients", "file", "tokens", "unix", "sshkey", "pam")
 """Kinds of C{--auth} whose argument is a path, or nothing."""
 
@@ -111,6 +113,8 @@ def redacted(name: str, value: Any) -> Any:
         found = _HOOK.match(value)
         shown = "" if found is None else found[0]
         value = value if shown == value else f"{shown}{HIDDEN}"
+    if name == "cluster":
+        value = _SENTINEL.sub(HIDDEN, value)
     return _LOGIN.sub(f"{HIDDEN}@", value)
 
 
