@@ -6,12 +6,12 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.support.processes import pythonWords
 from tristunnel.cli.completion import CommandLine, script
 from tristunnel.cli.main import parser, places
 from tristunnel.config.servers import KnownServer, ServerStore
@@ -69,7 +69,8 @@ class CompletionTests(SynchronousTestCase):
         path.write_text(script(shell, self.lines))
         # What the scripts call for names.
         ours = self.directory / "bin" / "tristunnel"
-        ours.write_text(f'#!/bin/sh\nexec {sys.executable} -m tristunnel "$@"\n')
+        python = shlex.join(pythonWords())
+        ours.write_text(f'#!/bin/sh\nexec {python} -m tristunnel "$@"\n')
         ours.chmod(0o755)
         text = _PRELUDES[shell].format(script=path)
         text += "".join(

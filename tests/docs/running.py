@@ -25,9 +25,9 @@ from __future__ import annotations
 import os
 import random
 import re
+import shlex
 import socket
 import stat
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +56,7 @@ from tests.docs.texts import (
     readyLines,
     takenBy,
 )
-from tests.support.processes import Program, startProgram
+from tests.support.processes import Program, pythonWords, startProgram
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 
@@ -156,8 +156,9 @@ class PageTestCase(TestCase):
             "python": "",
             "python3": "",
         }
+        python = shlex.join(pythonWords())
         for name, arguments in programs.items():
-            self.program(name, f'exec "{sys.executable}" {arguments} "$@"')
+            self.program(name, f'exec {python} {arguments} "$@"')
 
     def program(self, name: str, script: str) -> None:
         """Put a shell script where a shell finds it."""

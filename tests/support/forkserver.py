@@ -19,10 +19,12 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -63,18 +65,32 @@ class ForkServer:
     def __init__(self, path: str) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._place = os.path.join(tempfile.mkdtemp(prefix="tt"), "socket")
         environment = {**os.environ, "PYTHONPATH": path}
         # A program measures itself.
         environment.pop(_COVERAGE, None)
         self._environment = _interpreter(environment)
-        with theirs:
+        others = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, others:
+            others.bind(self._place)
+            others.listen(64)
+            given = (theirs.fileno(), others.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, *map(str, given)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,
-                pass_fds=[theirs.fileno()],
+                pass_fds=given,
                 env=environment,
             )
+
+    @property
+    def words(self) -> list[str]:
+        """
+        What others may write in place of the interpreter, in front of C{-c}, C{-m} or
+        a file. They must be in our network, and add nothing for the interpreter.
+        """
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "forked.py")
+        return [sys.executable, "-I", "-S", program, self._place]
 
     def runs(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
         """
@@ -142,34 +158,88 @@ def _importAll() -> None:
     del sys.modules[reactor]
 
 
-def _serve(control: socket.socket) -> dict[str, Any]:
+def _serve(control: socket.socket, others: socket.socket) -> dict[str, Any]:
     """
     Fork as often as we are told to.
 
+    @param control: Of who has started us, and is to be the programs' parent.
+    @param others: Where anybody else comes; we are the programs' parent.
     @return: In the process that is to become a program: the request.
     """
     while True:
-        told, descriptors, _, _ = socket.recv_fds(control, _LONGEST, _DESCRIPTORS)
-        if not told:
-            sys.exit()
-        reading, writing = os.pipe()
-        between = os.fork()
-        if not between:
-            program = os.fork()
-            if program:
-                # Its parent is gone, so who has asked for it is its parent.
-                os.write(writing, str(program).encode())
-                os._exit(0)
-            os.close(reading)
-            os.close(writing)
-            control.close()
-            request: dict[str, Any] = json.loads(told)
-            _place(dict(zip(request["descriptors"], descriptors, strict=True)))
-            return request
-        os.waitpid(between, 0)
-        control.send(os.read(reading, 64))
-        for each in (reading, writing, *descriptors):
-            os.close(each)
+        ready: list[socket.socket]
+        ready, _, _ = select.select([control, others], [], [])
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if others in ready:
+            asking, _ = others.accept()
+            if not os.fork():
+                control.close()
+                others.close()
+                return _attend(asking)
+            asking.close()
+        if control in ready:
+            told, descriptors = _receive(control)
+            if not told:
+                os.unlink(others.getsockname())
+                os.rmdir(os.path.dirname(others.getsockname()))
+                sys.exit()
+            reading, writing = os.pipe()
+            between = os.fork()
+            if not between:
+                program = os.fork()
+                if program:
+                    # Its parent is gone, so who has asked for it is its parent.
+                    os.write(writing, str(program).encode())
+                    os._exit(0)
+                for each in (reading, writing):
+                    os.close(each)
+                control.close()
+                others.close()
+                return _placed(told, descriptors)
+            os.waitpid(between, 0)
+            control.send(os.read(reading, 64))
+            for each in (reading, writing, *descriptors):
+                os.close(each)
+
+
+def _receive(asking: socket.socket) -> tuple[bytes, list[int]]:
+    told, descriptors, _, _ = socket.recv_fds(asking, _LONGEST, _DESCRIPTORS)
+    return told, descriptors
+
+
+def _attend(asking: socket.socket) -> dict[str, Any]:
+    """
+    Fork once, pass signals on, and tell how the program has ended.
+
+    @return: As L{_serve}.
+    """
+    told, descriptors = _receive(asking)
+    program = os.fork()
+    if not program:
+        asking.close()
+        return _placed(told, descriptors)
+    for each in descriptors:
+        os.close(each)
+    ended = os.pidfd_open(program)
+    waiting: list[socket.socket | int] = [asking, ended]
+    while ended not in select.select(waiting, [], [])[0]:
+        number = asking.recv(1)
+        # Nobody is there any more who could end it.
+        os.kill(program, number[0] if number else signal.SIGKILL)
+        if not number:
+            break
+    _, status = os.waitpid(program, 0)
+    with suppress(OSError):
+        asking.send(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def _placed(told: bytes, descriptors: Sequence[int]) -> dict[str, Any]:
+    request: dict[str, Any] = json.loads(told)
+    _place(dict(zip(request["descriptors"], descriptors, strict=True)))
+    return request
 
 
 def _place(descriptors: Mapping[int, int]) -> None:
@@ -188,6 +258,7 @@ def _place(descriptors: Mapping[int, int]) -> None:
 
 def _become(request: Mapping[str, Any]) -> None:
     """Run a program, as the interpreter would have."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -233,8 +304,10 @@ if __name__ == "__main__":
     for _each in set(signal.Signals) - {signal.SIGPIPE, signal.SIGXFSZ}:
         if signal.getsignal(_each) == signal.SIG_IGN:
             signal.signal(_each, signal.SIG_DFL)
+    # It ends with who has started it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _importAll()
     # What is there is everybody's, and nobody's garbage.
     gc.collect()
     gc.freeze()
-    _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    _become(_serve(*(socket.socket(fileno=int(each)) for each in sys.argv[1:3])))

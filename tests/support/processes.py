@@ -34,6 +34,7 @@ __all__ = [
     "ProgramEnded",
     "freePort",
     "freePorts",
+    "pythonWords",
     "runProgram",
     "startProgram",
     "startTristunnel",
@@ -377,6 +378,15 @@ def _spawn(
         _Forked(
             reactor, words[0], words, around, directory, protocol, childFDs=childFDs
         )
+
+
+def pythonWords() -> list[str]:
+    """
+    What a shell, or C{subprocess}, writes in place of C{python} to run a program that
+    can be forked, in front of C{-c}, C{-m} or a file.
+    """
+    server = _forkServer()
+    return [sys.executable] if server is None else server.words
 
 
 @cache
