@@ -26,6 +26,7 @@ from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.errors import TunnelError
+from tristunnel.interfaces import Closed, End
 from tristunnel.util.repeating import RepeatingCall
 
 __all__ = [
@@ -268,7 +269,8 @@ class StreamEnd:
         ):
             self._told = end.passed
         silent = now - self._movedAt
-        if end.endedAt is not None and now - end.endedAt > DEADLINE:
+        explained = self.total == end.received
+        if end.endedAt is not None and not explained and now - end.endedAt > DEADLINE:
             end.cut("its connection was closed without a reason")
         elif (
             self._due > end.received
@@ -276,7 +278,7 @@ class StreamEnd:
             and now - self._dueSince > SOON
         ):
             end.cut(f"nothing was received on its connection for {silent:.0f} s")
-        elif self.total == end.received and silent > SOON:
+        elif explained and silent > SOON:
             # All of it is here; only the connection's own end is not.
             end.passEnd()
         elif min(silent, alone) > ALONE:
@@ -344,8 +346,16 @@ class MovedEnd(SocketEnd):
             elif self.received > ending.total or self.endedAt is not None:
                 self.cut(f"{self.received} of {ending.total} bytes arrived")
 
+    def join(self, peer: End, closed: Closed) -> None:
+        super().join(peer, closed)
+        if self.endedAt is not None:
+            self.told()
+
     def passEnd(self) -> None:
-        """This direction is over, as it should be."""
+        """This direction is over, as it should be; once it has begun."""
+        if self._peer is None:
+            # What was sent within the session before comes first.
+            return
         self.endedAt = None
         self._noMoreComes()
         if self._lost:
