@@ -187,7 +187,6 @@ def _write(text: str) -> None:
 
 
 def _line(request: Mapping[str, Any]) -> str:
-    """A request in one line."""
     clock = datetime.fromtimestamp(float(request["time"])).strftime("%H:%M:%S")
     status, seconds = request["status"], request["seconds"]
     shown = "none" if request["over"] else "..."

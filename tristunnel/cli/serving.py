@@ -180,7 +180,6 @@ class Serving(MultiService):
         reactor.callWhenRunning(self._begun)
 
     def _begun(self) -> None:
-        """The server's service has been started."""
         (self._knowing or succeed(None)).addCallback(self._running)
 
     def _running(self, result: None) -> None:
@@ -417,7 +416,6 @@ class Serving(MultiService):
         return [*named, *ports]
 
     def _makeGate(self) -> VisitorGate:
-        """Make what asks visitors of names who they are."""
         options = self._options
         shared = b"" if options.cluster is None else options.cluster.secret
         seal = Seal(partial(keyFrom, options.stateDirectory, shared), time.time)

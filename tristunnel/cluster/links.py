@@ -164,7 +164,6 @@ class MemberLink(Conversation):
         self._begin()
 
     def _begin(self) -> None:
-        """Connect, and send what waits."""
         if self._begun:
             return
         self._begun = True

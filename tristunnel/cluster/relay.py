@@ -214,7 +214,6 @@ class RelayFactory(Factory[_Owner]):
         self._reactor = reactor
 
     def buildProtocol(self, addr: IAddress | None) -> _Owner | None:
-        """Make one."""
         if len(self.strangers) >= STRANGERS:
             return None
         return _Owner(self, self._reactor)

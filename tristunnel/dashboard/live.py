@@ -136,7 +136,6 @@ class Broadcast:
             self._looping.start(EVERY).addErrback(self._failed)
 
     def _left(self, reason: Failure | None, request: Request) -> None:
-        """A page was closed."""
         self._listeners.pop(request, None)
         if not self._listeners and self._looping.running:
             self._looping.stop()

@@ -53,7 +53,6 @@ class InnerEndpoint:
         return type(self)(self.reactor, self.serve, info)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Begin a visit."""
         try:
             ours, theirs = socket.socketpair()
         except OSError:

@@ -122,7 +122,6 @@ class _Factory(Factory[Protocol]):
         self._header = header
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make the protocol."""
         protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
         if protocol is None:
             return None

@@ -183,7 +183,6 @@ class RelayFlow(FlowEnd):
             raise
 
     def send(self, datagram: bytes) -> None:
-        """Send a datagram to where it says."""
         FLOWS.used(self, self.answered)
         try:
             host, port, payload = decodeDatagram(datagram)

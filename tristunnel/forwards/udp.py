@@ -216,7 +216,6 @@ class ServiceFlow(FlowEnd):
         return True
 
     def send(self, datagram: bytes) -> None:
-        """Send a datagram to the service."""
         self._flows.used(self, self._answered)
         if not (self._answered or len(self._places) < 2):
             self._repeat = [*self._repeat[1 - _REPEATED :], datagram]
@@ -264,7 +263,6 @@ class ServiceFlow(FlowEnd):
             self.send(datagram)
 
     def letGo(self, reason: TunnelError | None) -> None:
-        """Close the socket."""
         self._flows.leave(self)
         self._repeat = []
         if self._socket is not None:

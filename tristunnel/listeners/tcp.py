@@ -149,7 +149,6 @@ class _RejectedConnection(Protocol):
     transport: Any
 
     def connectionMade(self) -> None:
-        """Close it."""
         self.transport.abortConnection()
 
 

@@ -414,7 +414,6 @@ class MemoryBook:
 
     @returnsDeferred
     async def _stop(self, timers: Iterable[IDelayedCall]) -> None:
-        """Wait for nothing any more."""
         for lease in self._pages.leases.values():
             lease.stopExpiry()
         for timer in timers:

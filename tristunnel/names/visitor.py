@@ -161,7 +161,6 @@ class VisitorConnection(Protocol):
             self._refuse(408, "the request did not come in time")
 
     def _makeRoom(self) -> None:
-        """Leave, for somebody else."""
         self._closing = True
         self._patience.stop()
         self.transport.abortConnection()
@@ -220,7 +219,6 @@ class VisitorConnection(Protocol):
         return True
 
     def _begin(self, head: RequestHead) -> None:
-        """A request's head is there."""
         site = self._site
         self._patience.came()
         self._waiting.known()
@@ -451,7 +449,6 @@ class VisitorConnection(Protocol):
             self._refuse(statusOf(reason), textOf(reason), reason.retryAfter)
 
     def _exchangeDone(self, exchange: Exchange) -> None:
-        """Request and response are complete."""
         run, now = self._run, self._site.seconds()
         response = exchange.response
         self._logged(0)

@@ -202,7 +202,6 @@ class Channel:
         return None
 
     def doWrite(self) -> None:
-        """Send what the kernel takes."""
         self._stopRetry()
         while self._queue and self._socket is not None:
             packet = self._queue[0]
@@ -306,11 +305,9 @@ class Channel:
     # IReadWriteDescriptor
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """As what it appears in logs."""
         return "processes"
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

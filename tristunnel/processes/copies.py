@@ -63,14 +63,12 @@ class Copied:
         """It listens already."""
 
     def stopListening(self) -> Any:
-        """Close the parent's copies."""
         sockets, self.sockets = self.sockets, []
         for each in sockets:
             each.close()
         return self.whenStopped() if sockets else None
 
     def getHost(self) -> IAddress:
-        """Where it is."""
         return addressOf(self.sockets[0].family, self.sockets[0].getsockname())
 
 

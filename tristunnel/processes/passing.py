@@ -94,7 +94,6 @@ class PassedTransport(SocketTransport):
             alsoProvides(self, ISSLTransport, INegotiated)
 
     def getPeerCertificate(self) -> X509 | None:
-        """What the peer has shown to the other member."""
         if not self._certificate:
             return None
         return load_certificate(FILETYPE_ASN1, self._certificate)

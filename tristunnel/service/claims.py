@@ -138,7 +138,6 @@ class Claims:
         return isThere is None or await isThere()
 
     async def _displace(self, rival: Tunnel) -> None:
-        """End a tunnel, and the session that does not answer."""
         reason = TunnelError("displaced", "its owner has opened it elsewhere")
         side = rival.clientSide
         await self._destroy(rival, reason)

@@ -286,7 +286,6 @@ class Connection(Incoming, Outgoing):
         self.receiver.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone."""
         if self._lost:
             return
         self._lost = True

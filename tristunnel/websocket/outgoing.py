@@ -119,12 +119,10 @@ class Outgoing:
         self.abort()
 
     def registerProducer(self, producer: Any, streaming: bool = True) -> None:
-        """Have C{producer} paused while the transport holds enough."""
         if self.answers is not None:
             self.answers.passTo(producer)
 
     def unregisterProducer(self) -> None:
-        """Forget the producer."""
         if self.answers is not None:
             self.answers.passTo(None)
 

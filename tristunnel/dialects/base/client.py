@@ -237,7 +237,6 @@ class ClientService(Service, ABC, Generic[ASession]):
         return tuple(self._forwards)
 
     def startService(self) -> None:
-        """Begin to connect."""
         super().startService()
         self._work = Deferred.fromCoroutine(self._stayConnected())
         self._work.addErrback(self._broken)
@@ -249,7 +248,6 @@ class ClientService(Service, ABC, Generic[ASession]):
             self._end(TunnelError("internal", "the client failed; its log says why"))
 
     async def _stayConnected(self) -> None:
-        """Connect, again and again."""
         since = float("-inf")
         while self.running:
             began = self._reactor.seconds()
@@ -312,14 +310,12 @@ class ClientService(Service, ABC, Generic[ASession]):
         return ""
 
     def _pause(self, delay: float) -> Deferred[None]:
-        """Wait before the next attempt."""
         waiting: Deferred[None] = Deferred(lambda cancelled: attempt.cancel())
         attempt = self._reactor.callLater(delay, waiting.callback, None)
         self._attempt = attempt
         return waiting
 
     def _end(self, reason: TunnelError) -> None:
-        """Make no more attempts."""
         self.observer.gaveUp(reason)
         self._gaveUp(reason)
 

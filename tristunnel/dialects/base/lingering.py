@@ -80,7 +80,6 @@ class LingeringEnds(Multiplexer):
             self.patienceOf[stream].heardAt = self._seconds()
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
-        """Forget C{stream}."""
         self.patienceOf.pop(stream, None)
         timer = self._lingering.pop(stream, None)
         if timer is not None and timer.active():

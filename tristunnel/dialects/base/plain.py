@@ -101,7 +101,6 @@ class _PlainMultiplexer(Multiplexer):
         raise TunnelError("protocol-error", f"frame type 0x{kind:02x} is not W3P's")
 
     def _newStream(self, streamId: int) -> SessionStream:
-        """Enter a stream into the table."""
         stream = SessionStream(
             self,
             streamId,
@@ -114,7 +113,6 @@ class _PlainMultiplexer(Multiplexer):
         return stream
 
     def _data(self, streamId: int, payload: bytes) -> None:
-        """Bytes for a stream."""
         stream = self.streams.get(streamId) or self.unknownStream(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -141,7 +139,6 @@ class _PlainMultiplexer(Multiplexer):
                 self._lookLater()
 
     def _isFull(self) -> bool:
-        """Whether more waits than may."""
         return bool(self._full) or self.waiting > self.limits.sessionWindow
 
     def _patienceNow(self, now: float) -> float:
@@ -177,7 +174,6 @@ class _PlainMultiplexer(Multiplexer):
         return bool(broken)
 
     def _break(self, stream: SessionStream) -> None:
-        """Reset a stream at both ends."""
         reason = TunnelError("stalled")
         self.sendReset(stream, reason)
         stream.broken(reason)
@@ -196,7 +192,6 @@ class _PlainMultiplexer(Multiplexer):
             self._look = self._callLater(patience, self._lookNow)
 
     def _lookNow(self) -> None:
-        """Look."""
         self._look = None
         self._endPause()
         if self._pausedSince is not None:
@@ -217,7 +212,6 @@ class _PlainMultiplexer(Multiplexer):
         self._goOn()
 
     def _goOn(self) -> None:
-        """Read again, if there is room."""
         if self._pausedSince is None or self._over:
             return
         room = self.limits.sessionWindow - STEP
@@ -233,7 +227,6 @@ class _PlainMultiplexer(Multiplexer):
         return None
 
     def _close(self, streamId: int, payload: bytes) -> None:
-        """Both directions of a stream are over."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -241,7 +234,6 @@ class _PlainMultiplexer(Multiplexer):
             self.farSideLeft(stream)
 
     def _error(self, streamId: int, payload: bytes) -> None:
-        """A stream is broken."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -276,7 +268,6 @@ class _PlainMultiplexer(Multiplexer):
         self._goOn()
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
-        """Forget C{stream}."""
         super().streamOver(stream, held)
         self.waiting -= held
         self.emptied(stream)
@@ -289,7 +280,6 @@ class _PlainMultiplexer(Multiplexer):
             self._look = None
 
     def tick(self) -> None:
-        """Look at deadlines."""
         self.breakLeft()
         self._endPause()
 

@@ -452,7 +452,6 @@ class ServerSession(ConnectedSession):
         return reason.code.name == "session-lost"
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """End what depends on this session."""
         self._sessions.sessions.discard(self)
         for work in list(self._work):
             work.cancel()

@@ -300,11 +300,9 @@ class BoreConnection(Protocol):
     # IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
         self.full = True
 
     def resumeProducing(self) -> None:
-        """The transport has sent all it held."""
         self.full = False
 
     def stopProducing(self) -> None:

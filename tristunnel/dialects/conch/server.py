@@ -334,7 +334,6 @@ class SSHServerSession(ServerSession):
             stream.connect(end)
 
     def streams(self) -> int:
-        """How many visitors there are."""
         return 0 if self.channels is None else len(self.channels.streams)
 
     def comesBack(self, reason: TunnelError) -> bool:

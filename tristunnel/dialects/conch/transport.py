@@ -192,11 +192,9 @@ class Packets(SSHTransportBase):
         self.holds.release("session")
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
         self._mayPause.hold("transport")
 
     def resumeProducing(self) -> None:
-        """The transport has sent all it held."""
         self._mayPause.release("transport")
 
     def stopProducing(self) -> None:

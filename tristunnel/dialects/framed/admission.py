@@ -219,7 +219,6 @@ class Admission(FramedProtocol):
         self.establish(multiplexer)
 
     async def _admit(self, message: dict[str, object]) -> None:
-        """Let the client in, or turn it away."""
         offer = message.pop(EXTENSION, None)
         extended = isinstance(offer, dict)
         claim = offer.get("tunnel") if isinstance(offer, dict) else None
@@ -277,7 +276,6 @@ class Admission(FramedProtocol):
                 self.transport.resumeProducing()
 
     def _authenticate(self, message: dict[str, object]) -> Deferred[Identity]:
-        """Find out who the client is."""
         certificate = (
             certificateName(self.transport)
             if self.cameBy is None
@@ -297,7 +295,6 @@ class Admission(FramedProtocol):
     async def _admitExtended(
         self, identity: Identity, offer: dict[str, object]
     ) -> None:
-        """Answer a client that speaks the extension."""
         versions = offer.get("versions")
         if not isinstance(versions, list) or VERSION not in versions:
             raise TunnelError(

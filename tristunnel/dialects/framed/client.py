@@ -224,7 +224,6 @@ class TunnelClientProtocol(FramedProtocol):
         super().dataReceived(data)
 
     def handshakeReceived(self, message: dict[str, object]) -> None:
-        """The server has answered."""
         answer = message.get(EXTENSION)
         if isinstance(answer, dict):
             refused = answer.get("refused")
@@ -239,7 +238,6 @@ class TunnelClientProtocol(FramedProtocol):
             each.callback(self)
 
     def _establishExtended(self, answer: dict[str, object]) -> None:
-        """Begin an extended session."""
         if answer.get("version") != VERSION:
             raise TunnelError(
                 "protocol-error",
@@ -335,7 +333,6 @@ class TunnelClientProtocol(FramedProtocol):
         return confirmations
 
     def _establishPlain(self, message: dict[str, object]) -> None:
-        """Begin a session with a plain W3P server."""
         port = message.get("port")
         if type(port) is not int or not 0 < port < 65536:
             raise TunnelError("protocol-error", "the server's answer names no port")
@@ -430,7 +427,6 @@ class TunnelClientProtocol(FramedProtocol):
     def _tunnelClosed(
         self, caller: object, uri: str, code: str = "closed", message: str = ""
     ) -> None:
-        """The server has closed one of our tunnels."""
         if self.tunnelClosed is not None:
             reason = TunnelError.fromDict({"code": code, "message": message}, "closed")
             self.tunnelClosed(uri, reason)
@@ -440,7 +436,6 @@ class TunnelClientProtocol(FramedProtocol):
         self.placeFree()
 
     def _managedChanged(self, caller: object) -> None:
-        """The server asks for other tunnels now."""
         self.managedChanged()
 
     # The end
@@ -465,7 +460,6 @@ class TunnelClientProtocol(FramedProtocol):
             self._hurry.cancel()
 
     def peerLeaves(self, reason: TunnelError) -> None:
-        """The server is about to go; streams may finish."""
         if self.leaving is None or not self.leaving.elsewhere:
             self.leaving = reason
         if reason.code.name == "displaced":
@@ -487,7 +481,6 @@ class TunnelClientProtocol(FramedProtocol):
         )
 
     def whyLost(self, reason: Failure) -> TunnelError:
-        """Say in one line how the connection ended."""
         where = self.factory.where
         if self.multiplexer is not None:
             why = f"the connection to {where} was lost: {reason.getErrorMessage()}"
@@ -502,7 +495,6 @@ class TunnelClientProtocol(FramedProtocol):
         return whyClosed(where, isTLS, bool(self.factory.credentials))
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """Tell everybody who waits."""
         self._saidFarewell()
         if self._confirmations is not None:
             self._confirmations.down(self._sendEnding)
@@ -595,5 +587,4 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.handshakeTimeout = handshakeTimeout
 
     def buildProtocol(self, addr: IAddress | None) -> TunnelClientProtocol:
-        """Make a session for a connection."""
         return TunnelClientProtocol(self)

@@ -113,11 +113,6 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         return self.standby.isReady
 
     async def _oneSession(self) -> tuple[TunnelError, bool]:
-        """
-        Connect, serve, and wait for the end.
-
-        @return: Why it ended, and whether the server turned us away.
-        """
         session = await self.standby.takeOver(
             self._lease.asOffer(), self._confirmations, self.observer
         )
@@ -169,7 +164,6 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         return session
 
     def _factoryFor(self, server: ServerAddress) -> TunnelClientFactory:
-        """Make what makes sessions with a server."""
         factory = TunnelClientFactory(
             self._reactor,
             self.offered.serviceFor,

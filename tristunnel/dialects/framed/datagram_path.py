@@ -268,7 +268,6 @@ class ServerPaths:
         return path, keys
 
     def _arrived(self, packet: bytes, address: Any, local: Any) -> None:
-        """A packet came."""
         take = self._paths.get(packet[:NAME])
         if take is None:
             self.strays += 1

@@ -134,13 +134,11 @@ class SessionFlow(Guarded, FlowEnd):
             self.dropped += 1
 
     def finish(self) -> None:
-        """Tell the far side that the flow is over."""
         if not self._over:
             self._flows.sendEnd(self, None)
             self._end(None)
 
     def reset(self, reason: TunnelError) -> None:
-        """Tell the far side that the flow is over, and why."""
         if not self._over:
             self._flows.sendEnd(self, reason)
             self._end(reason)

@@ -158,7 +158,6 @@ class ExtendedMultiplexer(Multiplexer):
             )
 
     def _newStream(self, streamId: int, credit: int) -> SessionStream:
-        """Enter a stream into the table."""
         limits = self.limits
         stream = SessionStream(
             self,
@@ -175,7 +174,6 @@ class ExtendedMultiplexer(Multiplexer):
         return streamId != 0 and streamId % 2 != self._parity
 
     def _open(self, streamId: int, payload: bytes) -> None:
-        """The peer opens a stream."""
         if not self.isPeers(streamId) or self._isOpen(streamId):
             raise TunnelError(
                 "protocol-error", f"stream {streamId} is not the peer's to open"
@@ -192,7 +190,6 @@ class ExtendedMultiplexer(Multiplexer):
             stream.guarded(self._opened, stream, info)
 
     def _openedByPeer(self, streamId: int, payload: bytes) -> None:
-        """The peer accepts a stream."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -205,7 +202,6 @@ class ExtendedMultiplexer(Multiplexer):
             stream.guarded(whenAnswered)
 
     def _refused(self, streamId: int, payload: bytes) -> None:
-        """The peer refuses a stream."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -217,7 +213,6 @@ class ExtendedMultiplexer(Multiplexer):
     # Bytes and credit
 
     def _data(self, streamId: int, payload: bytes) -> None:
-        """Bytes for a stream."""
         # Windows are counted in place here: this is for each piece of each stream.
         size, session = len(payload), self._receiveWindow
         session.received += size
@@ -263,7 +258,6 @@ class ExtendedMultiplexer(Multiplexer):
             self.sendFrame(0, FrameType.WINDOW, encodeCredit(window.renew(0.0, 0.0)))
 
     def _window(self, streamId: int, payload: bytes) -> None:
-        """The peer gives credit."""
         credit = decodeCredit(payload)
         if streamId == 0:
             if self._ready and self.sendWindow.available <= 0:
@@ -299,7 +293,6 @@ class ExtendedMultiplexer(Multiplexer):
             stream.farSideLeft()
 
     def _error(self, streamId: int, payload: bytes) -> None:
-        """The peer broke a stream."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -308,7 +301,6 @@ class ExtendedMultiplexer(Multiplexer):
             stream.broken(TunnelError.fromDict(message, "reset"))
 
     def sendEnd(self, stream: SessionStream) -> None:
-        """End our direction of C{stream}."""
         stream.finished = True
         self.sendFrame(stream.id, FrameType.EOF)
         stream.checkOver()

@@ -140,12 +140,10 @@ class ExtraConnection(FramedProtocol):
             self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:
-        """Show the ticket."""
         offer = {"ticket": self._ticket, **extensionOffer(self.limits)}
         self.sendHandshake({EXTENSION: offer})
 
     def handshakeReceived(self, message: dict[str, object]) -> None:
-        """The server's answer."""
         answer = message.get(EXTENSION)
         if not isinstance(answer, dict) or answer.get("accepted") is not True:
             refused = answer.get("refused") if isinstance(answer, dict) else None
@@ -155,7 +153,6 @@ class ExtraConnection(FramedProtocol):
         self.establish(self.extendedMultiplexer(answer, False, self._opened))
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """Tell who keeps the lanes."""
         self._over(self)
 
 
@@ -222,7 +219,6 @@ class ClientExtraConnections:
             asked.addErrback(lambda failure: None)
 
     def _dial(self, tickets: object) -> None:
-        """Make lanes."""
         for ticket in tickets if isinstance(tickets, list) else []:
             factory = Factory.forProtocol(partial(self._lane, str(ticket)))
             factory.noisy = False
@@ -231,13 +227,11 @@ class ClientExtraConnections:
             dialling.addBoth(self._dialled, dialling)
 
     def _lane(self, ticket: str) -> ExtraConnection:
-        """Make one."""
         return ExtraConnection(
             self._reactor, self._limits, ticket, self._opened, self._over
         )
 
     def _dialled(self, result: Any, dialling: Deferred[Any]) -> None:
-        """A connection is there, or not."""
         self._dialling.discard(dialling)
         if isinstance(result, ExtraConnection) and result.lost is None:
             if self._looking.running:

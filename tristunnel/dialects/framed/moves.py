@@ -204,11 +204,9 @@ class _TicketHolder(Protocol):
             self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:
-        """Show the ticket."""
         self.transport.write(encodeHandshake({"tristunnel": {"ticket": self._ticket}}))
 
     def dataReceived(self, data: bytes) -> None:
-        """Read the answer."""
         try:
             whole = self._handshake.feed(data)
             if whole is None:
@@ -232,7 +230,6 @@ class _TicketHolder(Protocol):
             self._answered.errback(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection was lost before the answer."""
         self._fail(TunnelError("session-lost", reason.getErrorMessage()))
 
 

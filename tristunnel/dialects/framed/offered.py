@@ -269,7 +269,6 @@ class OfferedForwards:
     async def _withdraw(
         self, session: TunnelClientProtocol | None, forward: Forward
     ) -> None:
-        """Offer something no longer."""
         uri = self._lease.uris.pop(forward.spec, None)
         self._lease.ports.pop(forward.spec, None)
         self._health.withdrawn(forward.spec)
@@ -301,7 +300,6 @@ class OfferedForwards:
             self._nap.cancel()
 
     def _ready(self, forward: Forward, uri: str, address: str) -> None:
-        """Tell that visitors can come."""
         self._served()
         shown = forward.addressFor(address) or f"service {forward.name}"
         self._addresses[forward.spec] = address
@@ -362,7 +360,6 @@ class OfferedForwards:
         return any(forward.options.share for forward in self.forwards)
 
     def _reportHealth(self, spec: str, isWell: bool, reason: str) -> None:
-        """Tell the server how a service is, if it knows the tunnel."""
         session, uri = self._session, self._lease.uris.get(spec)
         if session is not None and session.lost is None and uri is not None:
             session.notify("reportHealth", uri=uri, well=isWell, reason=reason)
@@ -404,7 +401,6 @@ class OfferedForwards:
         raise TunnelError("unknown-tunnel", "this client has no such tunnel")
 
     def _tunnelClosed(self, uri: str, reason: TunnelError) -> None:
-        """The server has closed a tunnel of ours."""
         self._observer.tunnelClosed(uri)
         spec = self._lease.specOf(uri)
         if self._server.capability:

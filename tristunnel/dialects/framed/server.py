@@ -88,7 +88,6 @@ class TunnelServerProtocol(Admission):
             self.notify("managedChanged")
 
     def serve(self, stream: Stream) -> None:
-        """Open a stream within the session for a visitor."""
         if self._leaving is not None or self._ended:
             stream.refuse(self._leaving or TunnelError("client-away"))
             return
@@ -144,7 +143,6 @@ class TunnelServerProtocol(Admission):
         return chosen
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """Tell the client that its tunnel is over."""
         if self._ended or (self.lease is not None and self.multiplexer is None):
             # It learns of its tunnels when it is in.
             return
@@ -166,16 +164,9 @@ class TunnelServerProtocol(Admission):
         info: dict[str, object],
         peer: IAddress | None = None,
     ) -> None:
-        """
-        A client opens a stream of its own: it is a visitor of a tunnel that
-        it names.
-
-        @param peer: Where it comes from, if not by this connection.
-        """
         self._opened(stream, info, peer, stream.accept, False)
 
     def flowByClient(self, flow: SessionFlow, info: dict[str, object]) -> None:
-        """The same, of datagrams."""
         multiplexer = self.multiplexer
         if isinstance(multiplexer, ExtendedMultiplexer):
             accept = partial(multiplexer.datagrams.accept, flow)
@@ -217,7 +208,6 @@ class TunnelServerProtocol(Admission):
     async def _flow(
         self, flow: SessionFlow, name: str, accept: Callable[[], None]
     ) -> None:
-        """Let a client visit a tunnel by datagrams."""
         try:
             tunnel = await self._service.findNamed(self.caller(), name)
             if tunnel.protocol != "udp":
@@ -274,7 +264,6 @@ class TunnelServerProtocol(Admission):
     async def _visit(
         self, stream: SessionStream, name: str, peer: IAddress | None
     ) -> None:
-        """Let a client visit a tunnel."""
         caller = self.caller()
         address = addressText(peer or self._peer)
         try:
@@ -386,12 +375,10 @@ class TunnelServerProtocol(Admission):
         self.forgotten()
 
     def forgotten(self) -> None:
-        """It is none of the server's sessions any more."""
         if isinstance(self.factory, TunnelServerFactory):
             self.factory.sessions.discard(self)
 
     def confirmationsOf(self, whose: Lease | Tunnel) -> EndAcknowledgements:
-        """Find what is told of the ends of somebody's streams."""
         made = EndAcknowledgements(self.reactor)
         if not isinstance(self.factory, TunnelServerFactory):
             return made
@@ -485,7 +472,6 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
         )
 
     def buildProtocol(self, addr: IAddress | None) -> TunnelServerProtocol:
-        """Make a session for a connection."""
         session = TunnelServerProtocol(
             self.service,
             self.authenticator,
@@ -524,7 +510,6 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
         return found
 
     def close(self, reason: TunnelError) -> None:
-        """End all sessions."""
         super().close(reason)
         for each in list(self.confirmations.values()):
             each.close()

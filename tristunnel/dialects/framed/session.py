@@ -180,7 +180,6 @@ class FramedProtocol(ABC, Protocol):
     # The connection
 
     def connectionMade(self) -> None:
-        """Begin to wait for the peer's handshake."""
         tuneSocket(self.transport)
         self._deadline = self.reactor.callLater(
             self.handshakeTimeout, self._handshakeLate
@@ -305,7 +304,6 @@ class FramedProtocol(ABC, Protocol):
         self._sendControl({"jsonrpc": "2.0", "method": method, "params": params})
 
     def _sendControl(self, message: object) -> None:
-        """Send a control frame."""
         if self.multiplexer is None or not isinstance(message, dict):
             return
         payload = encodeObject(message)
@@ -380,7 +378,6 @@ class FramedProtocol(ABC, Protocol):
     # Liveness
 
     def _tick(self) -> None:
-        """Look at the deadlines."""
         if self.multiplexer is None:
             return
         self.multiplexer.tick()
@@ -420,7 +417,6 @@ class FramedProtocol(ABC, Protocol):
             self.multiplexer.sendFrame(0, FrameType.PING, encodeCredit(token))
 
     def _ping(self, streamId: int, payload: bytes) -> None:
-        """Answer a ping."""
         decodeCredit(payload)
         if self.multiplexer is not None and self._answers is not None:
             send = self.multiplexer.sendFrame
@@ -442,7 +438,6 @@ class FramedProtocol(ABC, Protocol):
             )
 
     def _goaway(self, streamId: int, payload: bytes) -> None:
-        """The peer is about to leave."""
         self.peerLeaves(TunnelError.fromDict(decodeObject(payload), "shutting-down"))
 
     def peerLeaves(self, reason: TunnelError) -> None:
@@ -481,7 +476,6 @@ class FramedProtocol(ABC, Protocol):
         )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone."""
         self._stopDeadline()
         if self.lost is None:
             self.lost = self.whyLost(reason)

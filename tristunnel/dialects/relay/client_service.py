@@ -64,7 +64,6 @@ class RelayHostService(ClientService[Any]):
         self._waiting: _HostEnd | None = None
 
     async def _oneSession(self) -> tuple[TunnelError, bool]:
-        """Serve one visitor after another, until there is none."""
         told = False
         while True:
             end = _HostEnd()

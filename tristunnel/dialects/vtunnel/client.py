@@ -278,7 +278,6 @@ class VTunnelClientService(WebSocketClientService[ClientSession]):
     _last: VTunnelClientSession | None = None
 
     def makeSession(self) -> VTunnelClientSession:
-        """Make a session with JSON."""
         endpoint: Any = self._server.endpoint
         session = VTunnelClientSession(
             self._reactor,

@@ -347,7 +347,6 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
     # The end
 
     def streams(self) -> int:
-        """How many visitors there are."""
         self._visitors = {end for end in self._visitors if not end.over}
         return len(self._visitors) + len(self._openings)
 

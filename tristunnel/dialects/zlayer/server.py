@@ -294,7 +294,6 @@ class ZLayerServerSession(ZLayerSession, ServerSession):
     # Going
 
     def streams(self) -> int:
-        """How many visitors there are."""
         return sum(
             stream.client is not None
             for tunnel in self.tunnels.values()
