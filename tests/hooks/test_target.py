@@ -62,7 +62,7 @@ class TargetTests(SynchronousTestCase):
             "https://a.test:99999/SECRET": "https://HOST/PATH",
             "https://user:SECRET@a.test/": "--event-secret-file",
             "client-upp=https://a.test/SECRET": "did you mean client-up?",
-            "exec:": "no command",
+            "exec:": "'' is not a program",
             "exec:/no/such/program SECRET": "/no/such/program",
             "exec:'a": "quotation",
         }

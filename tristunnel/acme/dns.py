@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
 import socket
 import subprocess
 from typing import Protocol
@@ -25,6 +23,7 @@ import dns.update
 from tristunnel.acme.problems import AuthorityProblem
 from tristunnel.auth.files import readSecret
 from tristunnel.errors import badOption, printable
+from tristunnel.util.command_line import programWords
 from tristunnel.util.hosts import parsePlace
 
 __all__ = ["CommandRecords", "Records", "UpdatedRecords"]
@@ -73,16 +72,7 @@ class CommandRecords:
     """
 
     def __init__(self, command: str) -> None:
-        try:
-            self._words = shlex.split(command)
-        except ValueError as problem:
-            raise badOption(f"--acme-dns-hook: {problem}") from None
-        if not self._words or shutil.which(self._words[0]) is None:
-            named = self._words[0] if self._words else ""
-            raise badOption(
-                f"--acme-dns-hook: {named!r} is not a program here; write PROGRAM"
-                " ARGUMENTS"
-            )
+        self._words = programWords("--acme-dns-hook", command)
 
     def add(self, name: str, value: str) -> None:
         self._run("add", name, value)

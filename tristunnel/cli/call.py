@@ -11,7 +11,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -26,12 +25,11 @@ from twisted.internet.error import (
 )
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer
-from twisted.web.http_headers import Headers
+from twisted.web.client import URI
 from twisted.web.iweb import IResponse
 
 from tristunnel.connect.route import connectOptionsBy
-from tristunnel.dataplane.asking import Body, TooLong, Ways, firstCause
+from tristunnel.dataplane.asking import Body, TooLong, firstCause, sendRequest
 from tristunnel.errors import TunnelError, printable
 from tristunnel.jsonrpc.calls import Params
 from tristunnel.jsonrpc.pending import PendingCalls, RemoteError
@@ -410,14 +408,8 @@ async def exchange(
         plain = route.reach(reactor, target.host, target.port)
         return plain if tls is None else wrapClientTLS(tls, plain)
 
-    agent = Agent.usingEndpointFactory(reactor, Ways(way))
     fields = {"Host": target.authority, **headers}
-    response = await agent.request(
-        method,
-        target.url.encode("ascii"),
-        Headers({name: [value] for name, value in fields.items()}),
-        FileBodyProducer(BytesIO(body)) if body else None,
-    )
+    response = await sendRequest(reactor, way, method, target.url, fields, body or None)
     answer = Body(_MAX_ANSWER)
     response.deliverBody(answer)
     try:

@@ -5,8 +5,9 @@ are reached, what is read of an answer, and why there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,15 +15,17 @@ from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, ResponseDone
+from twisted.web.client import URI, Agent, FileBodyProducer, ResponseDone
 from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import IAgentEndpointFactory
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.tls.client_context import ServerVerification
+from tristunnel.version import VERSION
 
-__all__ = ["Body", "Enough", "TooLong", "Ways", "firstCause", "touch", "wayTo"]
+__all__ = ["Body", "Enough", "TooLong", "firstCause", "sendRequest", "touch", "wayTo"]
 
 PATIENCE = 10.0
 """Seconds in which a server accepts a connection."""
@@ -30,12 +33,8 @@ PATIENCE = 10.0
 
 @implementer(IAgentEndpointFactory)
 @dataclass(frozen=True)
-class Ways:
-    """
-    How an C{Agent} reaches servers.
-
-    @ivar way: Makes an endpoint of a URL.
-    """
+class _Ways:
+    """How an C{Agent} reaches servers."""
 
     way: Callable[[URI], IStreamClientEndpoint]
 
@@ -60,6 +59,33 @@ def wayTo(
     return wrapClientTLS(ServerVerification(host), below)
 
 
+def sendRequest(
+    reactor: Any,
+    way: Callable[[URI], IStreamClientEndpoint],
+    method: bytes,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+) -> Deferred[IResponse]:
+    """
+    Ask a server, by a connection of its own.
+
+    @param way: Makes an endpoint of the URL.
+    @return: Fires with the response once its head is there; L{firstCause} knows why it
+        fails.
+    """
+    fields = {"User-Agent": f"tristunnel/{VERSION}", **headers}
+    asked: Any = None if body is None else FileBodyProducer(BytesIO(body))
+    agent: Agent = Agent.usingEndpointFactory(reactor, _Ways(way))
+    response: Deferred[IResponse] = agent.request(
+        method,
+        url.encode(),
+        Headers({name: [value] for name, value in fields.items()}),
+        asked,
+    )
+    return response
+
+
 class TooLong(Exception):
     """An answer is longer than who asked wants to have it."""
 
@@ -69,6 +95,7 @@ class Body(Protocol):
     Collects the body of an answer.
 
     @param most: Bytes that it may have.
+    @param isCut: Whether its beginning is enough, if there is more or it breaks off.
 
     @ivar complete: Fires with all of it; fails with L{TooLong}, or with what has cut it
         off. The connection is closed if that is cancelled.
@@ -76,25 +103,28 @@ class Body(Protocol):
 
     transport: Any
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, isCut: bool = False) -> None:
         self.complete: Deferred[bytes] = Deferred(self._abort)
-        self._most = most
+        self._most, self._isCut = most, isCut
         self._pieces: list[bytes] = []
         self._size = 0
 
     def dataReceived(self, data: bytes) -> None:
         self._size += len(data)
-        if self._size <= self._most:
+        if self._size <= self._most or self._isCut:
             self._pieces.append(data)
-        elif not self.complete.called:
-            self.complete.errback(TooLong())
+        if self._size > self._most and not self.complete.called:
+            if self._isCut:
+                self.complete.callback(b"".join(self._pieces)[: self._most])
+            else:
+                self.complete.errback(TooLong())
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.complete.called:
             return
         # A body without a length ends with the connection.
-        if reason.check(ResponseDone, PotentialDataLoss):
+        if self._isCut or reason.check(ResponseDone, PotentialDataLoss):
             self.complete.callback(b"".join(self._pieces))
         else:
             self.complete.errback(reason)

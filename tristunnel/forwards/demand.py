@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
 from dataclasses import dataclass
 
 from tristunnel.errors import badOption, printable
+from tristunnel.util.command_line import programWords
 from tristunnel.util.hosts import addressOf, parsePlace
 
 __all__ = ["DemandPlan", "MagicPacket", "planOf"]
@@ -87,20 +86,6 @@ class DemandPlan:
     wait: float = WAIT
 
 
-def _command(option: str, text: str) -> tuple[str, ...]:
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise badOption(f"{option} {printable(text, 60)!r}: {error}") from None
-    if text and (not words or shutil.which(words[0]) is None):
-        named = repr(printable(words[0], 60)) if words else "''"
-        raise badOption(
-            f"{option}: {named} is not a program here; write PROGRAM ARGUMENTS, and"
-            " for a shell's line: sh -c 'LINE'"
-        )
-    return tuple(words)
-
-
 def planOf(
     start: str, stop: str, wake: str, idle: float = IDLE, wait: float = WAIT
 ) -> DemandPlan | None:
@@ -119,8 +104,8 @@ def planOf(
             raise badOption("stop goes with start or wake")
         return None
     return DemandPlan(
-        _command("start", start),
-        _command("stop", stop),
+        programWords("start", start) if start else (),
+        programWords("stop", stop) if stop else (),
         MagicPacket.parse(wake) if wake else None,
         idle,
         wait,

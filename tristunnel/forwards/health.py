@@ -13,10 +13,8 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.python.failure import Failure
-from twisted.web.client import Agent
-from twisted.web.http_headers import Headers
 
-from tristunnel.dataplane.asking import Enough, Ways, firstCause, touch
+from tristunnel.dataplane.asking import Enough, firstCause, sendRequest, touch
 from tristunnel.errors import badOption, printable
 from tristunnel.version import VERSION
 
@@ -91,8 +89,7 @@ class _Unwell(Exception):
 def _probeHTTP(
     path: str, reactor: Any, endpoint: IStreamClientEndpoint, host: str
 ) -> Deferred[None]:
-    agent = Agent.usingEndpointFactory(reactor, Ways(lambda uri: endpoint))
-    said = Headers({"User-Agent": [f"tristunnel/{VERSION} (health check)"]})
+    said = {"User-Agent": f"tristunnel/{VERSION} (health check)"}
 
     def answered(response: Any) -> None:
         # The head says it all.
@@ -101,7 +98,7 @@ def _probeHTTP(
             raise _Unwell(f"it answers {response.code}")
 
     url = f"http://{host or 'localhost'}{path}"
-    asking: Deferred[Any] = agent.request(b"GET", url.encode(), said)
+    asking = sendRequest(reactor, lambda uri: endpoint, b"GET", url, said)
     return asking.addCallback(answered)
 
 

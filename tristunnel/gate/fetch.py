@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from io import BytesIO
 from ipaddress import ip_address
 from typing import Any
 
@@ -21,14 +20,12 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer, ResponseFailed
-from twisted.web.http_headers import Headers
+from twisted.web.client import URI, ResponseFailed
 
-from tristunnel.dataplane.asking import Body, TooLong, Ways, firstCause, wayTo
+from tristunnel.dataplane.asking import Body, TooLong, firstCause, sendRequest, wayTo
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.errors import TunnelError, printable
 from tristunnel.util.deferreds import returnsDeferred
-from tristunnel.version import VERSION
 
 __all__ = ["MOST", "Fetcher", "Unreachable"]
 
@@ -76,7 +73,6 @@ class Fetcher:
 
     def __init__(self, reactor: Any, trusted: bool) -> None:
         self._reactor, self._trusted = reactor, trusted
-        self._agent = Agent.usingEndpointFactory(reactor, Ways(self._way))
 
     def _way(self, uri: URI) -> IStreamClientEndpoint:
         if self._trusted:
@@ -118,17 +114,9 @@ class Fetcher:
     async def _request(
         self, method: bytes, url: str, headers: Mapping[str, str], form: bytes | None
     ) -> dict[str, Any]:
-        fields = {
-            "User-Agent": f"tristunnel/{VERSION}",
-            "Accept": "application/json",
-            **headers,
-        }
-        asked: Any = None if form is None else FileBodyProducer(BytesIO(form))
-        response: Any = await self._agent.request(
-            method,
-            url.encode("ascii"),
-            Headers({name: [value] for name, value in fields.items()}),
-            asked,
+        fields = {"Accept": "application/json", **headers}
+        response: Any = await sendRequest(
+            self._reactor, self._way, method, url, fields, form
         )
         body = Body(MOST)
         response.deliverBody(body)

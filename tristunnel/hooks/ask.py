@@ -9,10 +9,10 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tristunnel.dataplane.asking import Body
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.hooks.event import HookEvent
 from tristunnel.hooks.target import Post, webHook
@@ -54,27 +54,6 @@ def parseAsk(text: str) -> tuple[frozenset[str], str, str]:
         questions, where = frozenset(named), rest.strip()
     url, shown = webHook("--ask", where)
     return questions, url, shown
-
-
-class _Reason(Protocol):
-    """Reads the beginning of an answer."""
-
-    def __init__(self, read: Deferred[bytes]) -> None:
-        self._read = read
-        self._data = b""
-
-    def dataReceived(self, data: bytes) -> None:
-        self._data += data
-        if len(self._data) >= _REASON and self.transport is not None:
-            self.transport.loseConnection()
-            self._done()
-
-    def connectionLost(self, reason: Any = None) -> None:
-        self._done()
-
-    def _done(self) -> None:
-        if not self._read.called:
-            self._read.callback(self._data[:_REASON])
 
 
 class DecidingHook:
@@ -166,13 +145,13 @@ class DecidingHook:
         return result
 
     def _answered(self, response: Any) -> Any:
-        done: Deferred[bytes] = Deferred()
-        response.deliverBody(_Reason(done))
+        body = Body(_REASON, isCut=True)
+        response.deliverBody(body)
         if 200 <= response.code < 300:
             return None
         if not 400 <= response.code < 500:
             raise ValueError(f"it answered {response.code}")
-        return done.addCallback(self._refuse)
+        return body.complete.addCallback(self._refuse)
 
     def _refuse(self, said: bytes) -> None:
         lines = said.decode("utf-8", "replace").strip().splitlines()

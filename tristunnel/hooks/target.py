@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,14 +18,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError as HTTPClientParseError
-from twisted.web.client import Agent, FileBodyProducer
-from twisted.web.http_headers import Headers
 
-from tristunnel.dataplane.asking import Enough, Ways, firstCause, wayTo
+from tristunnel.dataplane.asking import Enough, firstCause, sendRequest, wayTo
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.hooks.event import KINDS, HookEvent, kindsNamed, signature
+from tristunnel.util.command_line import programWords
 from tristunnel.util.process import environmentOfOthers
-from tristunnel.version import VERSION
 
 __all__ = [
     "NotTaken",
@@ -95,7 +91,7 @@ def parseTarget(text: str) -> Target:
         kinds, where = kindsNamed(head), rest.strip()
     scheme, colon, command = where.partition(":")
     if scheme == "exec" and colon:
-        words = _words(command)
+        words = programWords("--on-event exec", command)
         return Target(f"exec:{words[0]}", kinds, lambda r, s: _Command(r, words))
     shape, plus, plain = where.partition("+")
     if not plus or shape not in _SHAPES:
@@ -128,17 +124,6 @@ def webHook(option: str, text: str) -> tuple[str, str]:
     number = f":{port}" if port else ""
     url = urlunsplit(parts._replace(fragment="", path=parts.path or "/"))
     return url, f"{parts.scheme}://{host}{number}/"
-
-
-def _words(command: str) -> list[str]:
-    try:
-        words = shlex.split(command)
-    except ValueError as problem:
-        raise badOption(f"--on-event exec: {problem}") from None
-    if not words or shutil.which(words[0]) is None:
-        named = f"{words[0]!r}, which is not a program here" if words else "no command"
-        raise badOption(f"--on-event exec: has {named}; write exec:PROGRAM ARGUMENTS")
-    return words
 
 
 # Over HTTP
@@ -180,9 +165,8 @@ class Post:
     """
 
     def __init__(self, reactor: Any, url: str, secret: bytes, shape: str = "") -> None:
-        ways = Ways(partial(wayTo, reactor))
-        self._agent: Agent = Agent.usingEndpointFactory(reactor, ways)
-        self._url = url.encode("ascii")
+        self._reactor = reactor
+        self._url = url
         self._shape = _SHAPES.get(shape, _json)
         self._secret = secret
 
@@ -195,7 +179,6 @@ class Post:
         """
         kind, body, extra = self._shape(event)
         fields = {
-            "User-Agent": f"tristunnel/{VERSION}",
             "Content-Type": kind,
             "Tristunnel-Event": event.kind,
             "Tristunnel-Delivery": event.id,
@@ -203,11 +186,8 @@ class Post:
         }
         if self._secret:
             fields["Tristunnel-Signature"] = signature(self._secret, int(now), body)
-        headers = Headers({name: [value] for name, value in fields.items()})
-        producer: Any = FileBodyProducer(BytesIO(body))
-        asking: Deferred[Any] = self._agent.request(
-            b"POST", self._url, headers, producer
-        )
+        way = partial(wayTo, self._reactor)
+        asking = sendRequest(self._reactor, way, b"POST", self._url, fields, body)
         return asking.addErrback(_plainly)
 
 
@@ -296,7 +276,7 @@ class _Running(ProcessProtocol):
 class _Command:
     """A receiver that is a program, started for each event."""
 
-    def __init__(self, reactor: Any, words: list[str]) -> None:
+    def __init__(self, reactor: Any, words: Sequence[str]) -> None:
         self._reactor = reactor
         self._words = words
 

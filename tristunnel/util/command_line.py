@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import re
+import shlex
+import shutil
 import sys
 from argparse import ZERO_OR_MORE, Action, ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +18,7 @@ from typing import Any, NoReturn
 
 from twisted.logger import Logger
 
-from tristunnel.errors import printable
+from tristunnel.errors import badOption, printable
 from tristunnel.util.words import HYPHENS, nearest
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "exposedSecrets",
     "hideArguments",
     "hideExposed",
+    "programWords",
     "valuesOf",
 ]
 
@@ -169,6 +172,26 @@ _log = Logger(namespace="tristunnel.client")
 _ARG_START, _ARG_END = 48 - 3, 49 - 3
 
 SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization"}
+
+
+def programWords(option: str, text: str) -> tuple[str, ...]:
+    """
+    Read a command as a shell would, without variables and pipes.
+
+    @param option: Which option has it, as messages name it.
+    @raise TunnelError: C{bad-option}, if it does not begin with a program.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise badOption(f"{option}: {error}") from None
+    if not words or shutil.which(words[0]) is None:
+        named = printable(words[0], 60) if words else ""
+        raise badOption(
+            f"{option}: {named!r} is not a program here; write PROGRAM ARGUMENTS, and"
+            " for a shell's line: sh -c 'LINE'"
+        )
+    return tuple(words)
 
 
 def hideArguments(secrets: Iterable[str]) -> bool:
