@@ -24,12 +24,15 @@ from tristunnel.dialects.base.messages import MessageSession
 from tristunnel.dialects.base.refusals import STEADY, Refusals
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.forwards.forward import Forward
+from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.model.observer import ClientObserver
+from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.process import FAREWELL, GRACE, Drain
 from tristunnel.websocket.connection import Receiver
 from tristunnel.websocket.roles import ClientConnection
 
 __all__ = [
+    "ASK_AGAIN",
     "SETTLED",
     "ClientService",
     "ClientSession",
@@ -78,18 +81,35 @@ async def openWebSocket(
         raise server.notReached(Failure()) from error
 
 
+ASK_AGAIN = 15.0
+"""Seconds after which a client asks again for what it was refused."""
+
+
 class ClientSession(MessageSession):
     """
     A client's session with a server.
 
     @param reactor: Tells time.
+    @param forwards: What to offer.
+    @param observer: Told what happens.
+    @param host: The server, in tunnels' addresses.
 
     @ivar leaving: Why the server is about to go, or C{None}.
     @ivar refused: Whether the server did not let us in.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        forwards: Sequence[Forward],
+        observer: ClientObserver | None = None,
+        host: str = "localhost",
+    ) -> None:
         super().__init__()
+        self._forwards = list(forwards)
+        self._observer = observer or ClientObserver()
+        self._host = host
+        self._connector = ServiceConnector(reactor, self._observer)
         self.leaving: TunnelError | None = None
         self.refused = False
         self.reactor = reactor
@@ -122,6 +142,17 @@ class ClientSession(MessageSession):
         timer: IDelayedCall = self.reactor.callLater(seconds, then, *args)
         self._timers.add(timer)
         return timer
+
+    def ready(self, forward: Forward, address: str = "") -> None:
+        """
+        Tell that a tunnel is open.
+
+        @param address: Its address, if that is not the port that was asked for.
+        """
+        if not address:
+            kind = "udp" if forward.isUDP else "tcp"
+            address = f"{kind}://{hostAndPort(self._host, forward.port)}"
+        self._observer.tunnelReady(forward.addressFor(address), forward.target)
 
     @property
     @abstractmethod

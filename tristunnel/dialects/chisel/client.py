@@ -18,7 +18,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.forwards.udp import UDPConnector
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.hosts import hostAndPort, parsePlace
+from tristunnel.util.hosts import parsePlace
 from tristunnel.wire.chisel import (
     CHANNEL,
     CLIENT_VERSION,
@@ -39,7 +39,6 @@ class ChiselClientSession(SSHClientSession):
 
     @param fingerprint: Of the server's key, as C{ssh-keygen -l} shows it; empty for
         any.
-    @param host: The server, in tunnels' addresses.
     """
 
     speaks = "chisel"
@@ -54,10 +53,9 @@ class ChiselClientSession(SSHClientSession):
         host: str,
         fingerprint: str = "",
     ) -> None:
-        super().__init__(reactor, credentials, forwards, observer)
+        super().__init__(reactor, credentials, forwards, observer, host)
         self.link.ourVersionString = CLIENT_VERSION
         self.link.versions = (VERSION, *self.link.versions)
-        self._host = host
         self._fingerprint = fingerprint
         self._datagrams = UDPConnector(observer)
         self._remotes = {_remoteFor(each): each for each in forwards}
@@ -81,9 +79,7 @@ class ChiselClientSession(SSHClientSession):
             self._tellRefused(said[:500].decode("utf-8", "replace"))
             return
         for forward in self._forwards:
-            kind = "udp" if forward.isUDP else "tcp"
-            address = f"{kind}://{hostAndPort(self._host, forward.port)}"
-            self._observer.tunnelReady(forward.addressFor(address), forward.target)
+            self.ready(forward)
 
     def _refused(self, failure: Any) -> None:
         if self.lost is None:

@@ -17,7 +17,6 @@ from tristunnel.dialects.conch.messages import AnyMessages
 from tristunnel.dialects.conch.streams import Channel, ChannelStreams
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
-from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.model.observer import ClientObserver
 from tristunnel.wire.ssh import Fields
 
@@ -28,10 +27,7 @@ class SSHClientSession(ClientSession):
     """
     A session over SSH.
 
-    @param reactor: Tells time.
     @param credentials: As whom to log in.
-    @param forwards: What to offer.
-    @param observer: Told what happens.
 
     @cvar speaks: What it says that it speaks.
     @cvar ping: What the server is asked for a sign of life.
@@ -47,14 +43,12 @@ class SSHClientSession(ClientSession):
         credentials: Credentials,
         forwards: Sequence[Forward],
         observer: ClientObserver,
+        host: str,
     ) -> None:
-        super().__init__(reactor)
+        super().__init__(reactor, forwards, observer, host)
         self.link = ClientPackets(reactor, credentials, self.judge, self._letIn)
         self.link.ended = self._over
         self._messages = AnyMessages(self.link)
-        self._forwards = list(forwards)
-        self._observer = observer
-        self._connector = ServiceConnector(reactor, observer)
         self._streams: ChannelStreams | None = None
 
     # Receiver

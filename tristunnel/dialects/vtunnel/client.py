@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tristunnel.dialects.base.client import (
+    ASK_AGAIN,
     ClientSession,
     WebSocketClientService,
     openWebSocket,
@@ -24,9 +25,7 @@ from tristunnel.dialects.vtunnel.session import (
     VTunnelSession,
 )
 from tristunnel.errors import TunnelError
-from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.hosts import hostAndPort
 from tristunnel.wire.ssh import BEGINNING
 from tristunnel.wire.vtunnel import (
     CONNECT,
@@ -48,10 +47,6 @@ __all__ = ["VTunnelClientService", "VTunnelClientSession", "WireFinder"]
 ANSWER_TIME = 2.0
 """Seconds after which a server that does not answer requests is taken for an
 early one, which never does."""
-
-ASK_AGAIN = 15.0
-"""Seconds after which a port that was refused is asked for again."""
-
 
 WIRE_TIME = 2.0
 """Seconds in which a server that speaks SSH says so, as it does at once; one that
@@ -122,10 +117,6 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
     """
     A session with a vtunnel server.
 
-    @param reactor: Tells time.
-    @param forwards: What to offer, each at a port of the server.
-    @param observer: Told what happens.
-    @param host: The server, in tunnels' addresses.
     @param pingInterval: Seconds between the messages that keep a later server
         from hanging up, which it does after 60 s; 0 for none.
 
@@ -145,14 +136,10 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
         pingInterval: float = 30.0,
         limits: Limits | None = None,
     ) -> None:
-        super().__init__(reactor)
+        super().__init__(reactor, forwards, observer, host)
         self.limits = limits or Limits()
-        self._forwards = {each.port: each for each in forwards if not each.hasHost}
-        self._named = [each for each in forwards if each.hasHost]
-        self._observer = observer or ClientObserver()
-        self._host = host
+        self._byPort = {each.port: each for each in forwards if not each.hasHost}
         self._pingInterval = pingInterval
-        self._connector = ServiceConnector(reactor, self._observer)
         self._answers = False
         self.maybeMute = False
         self.mute = False
@@ -180,9 +167,9 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
         super().opened(connection)
         self._observer.connected(self.connection.peerAddress)
         self._observer.acknowledged("vtunnel")
-        for port in self._forwards:
+        for port in self._byPort:
             self._ask(port)
-        for forward in self._named:
+        for forward in [each for each in self._forwards if each.hasHost]:
             self._observer.tunnelFailed(
                 forward.wanted,
                 TunnelError(
@@ -228,24 +215,19 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
 
     def _noAnswer(self) -> None:
         if not self._answers:
-            for port in self._forwards:
-                self._ready(port)
-
-    def _ready(self, port: int) -> None:
-        forward = self._forwards[port]
-        address = forward.addressFor(f"tcp://{hostAndPort(self._host, port)}")
-        self._observer.tunnelReady(address, forward.target)
+            for forward in self._byPort.values():
+                self.ready(forward)
 
     # What the server says
 
     def _listenOK(self, message: Message) -> None:
         self._answers = True
-        if message.port in self._forwards:
-            self._ready(message.port)
+        if message.port in self._byPort:
+            self.ready(self._byPort[message.port])
 
     def _listenErr(self, message: Message) -> None:
         self._answers = True
-        forward = self._forwards.get(message.port)
+        forward = self._byPort.get(message.port)
         if forward is not None:
             self._observer.tunnelFailed(
                 forward.wanted, TunnelError("port-taken", message.error)
@@ -257,7 +239,7 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
             self.multiplexer.connectArrived(message)
 
     def _opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        forward = self._forwards.get(int(str(info["port"])))
+        forward = self._byPort.get(int(str(info["port"])))
         if forward is None:
             stream.reset(TunnelError("unknown-tunnel", "that port was not requested"))
         elif self.multiplexer is not None:

@@ -10,13 +10,13 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.conch.ssh.keys import Key
 
+from tristunnel.dialects.base.client import ASK_AGAIN
 from tristunnel.dialects.conch.client import Credentials
 from tristunnel.dialects.conch.client_session import SSHClientSession
 from tristunnel.dialects.conch.connection import Connection
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.hosts import hostAndPort
 from tristunnel.wire.ssh import Fields
 from tristunnel.wire.vtunnel_ssh import (
     CHANNEL,
@@ -30,9 +30,6 @@ from tristunnel.wire.vtunnel_ssh import (
 
 __all__ = ["VTunnelSSHClientSession"]
 
-ASK_AGAIN = 15.0
-"""Seconds after which a port that was refused is asked for again."""
-
 
 class VTunnelSSHClientSession(SSHClientSession):
     """
@@ -40,7 +37,6 @@ class VTunnelSSHClientSession(SSHClientSession):
 
     @param seed: The client's private key; C{None} for none. With one, nobody but a
         server that knows its public key will do.
-    @param host: The server, in tunnels' addresses.
     """
 
     speaks = "vtunnel-ssh"
@@ -60,9 +56,8 @@ class VTunnelSSHClientSession(SSHClientSession):
             public = private.public_key().public_bytes_raw()
             theirs = Ed25519PrivateKey.from_private_bytes(hostSeedFor(public))
             expected = keyBlob(theirs.public_key().public_bytes_raw())
-        super().__init__(reactor, Credentials(USER, key=key), forwards, observer)
+        super().__init__(reactor, Credentials(USER, key=key), forwards, observer, host)
         self._expected = expected
-        self._host = host
         self._byPort = {each.port: each for each in forwards if each.port}
 
     def judge(self, key: bytes) -> None:
@@ -80,11 +75,9 @@ class VTunnelSSHClientSession(SSHClientSession):
 
     def _ask(self, forward: Forward) -> None:
         def ready(answer: bytes) -> None:
-            address = f"tcp://{hostAndPort(self._host, forward.port)}"
             if forward.hasHost:
                 self._byPort[portIn(answer)] = forward
-                address = f"http://{forward.name}"
-            self._observer.tunnelReady(forward.addressFor(address), forward.target)
+            self.ready(forward, f"http://{forward.name}" if forward.hasHost else "")
 
         def refused(failure: Any) -> None:
             reason = failure.value

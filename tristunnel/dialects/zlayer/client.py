@@ -16,15 +16,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tristunnel.dataplane.descriptors import RESERVE
-from tristunnel.dialects.base.client import ClientSession
+from tristunnel.dialects.base.client import ASK_AGAIN, ClientSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.zlayer.data_end import DataEnd, DataFlow
 from tristunnel.dialects.zlayer.messages import IN_USE, ZLayerSession, reasonIn
 from tristunnel.errors import TunnelError
-from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.forwards.udp import UDPConnector, UDPService
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.log_limiter import BoundedLog
 from tristunnel.wire.zlayer import (
     TCP,
@@ -57,9 +55,6 @@ __all__ = ["AUTH_TIME", "OpenData", "ZLayerClientSession", "registerOf"]
 
 AUTH_TIME = 10.0
 """Seconds in which a server must answer our token."""
-
-ASK_AGAIN = 15.0
-"""Seconds after which a service that was refused is registered again."""
 
 SWEEP = 64
 """Visitors who may have left before they are forgotten, at least."""
@@ -114,14 +109,9 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
     The L{Receiver<tristunnel.websocket.connection.Receiver>} of a control
     connection with a zlayer server.
 
-    @param reactor: Tells time.
-    @param forwards: What to offer.
     @param token: Says who we are.
     @param openData: Opens data connections.
-    @param observer: Told what happens.
-    @param host: The server, in tunnels' addresses.
     @param limits: How many visitors there may be.
-
     """
 
     _log = Logger(namespace="tristunnel.client")
@@ -142,14 +132,10 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
         host: str = "localhost",
         limits: Limits | None = None,
     ) -> None:
-        super().__init__(reactor)
-        self._forwards = list(forwards)
+        super().__init__(reactor, forwards, observer, host)
         self._token = token
         self._openData = openData
-        self._observer = observer or ClientObserver()
-        self._host = host
         self._bounded = BoundedLog(reactor.seconds, reactor.callLater)
-        self._connector = ServiceConnector(reactor, self._observer)
         self._udpConnector = UDPConnector(self._observer)
         self._asked: deque[Forward] = deque()
         self._services: dict[UUID, Forward] = {}
@@ -232,11 +218,10 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
     def _registered(self, message: RegisterOk) -> None:
         forward = self._answerFor()
         self._services[message.serviceId] = forward
-        scheme = "udp" if forward.isUDP else "tcp"
-        address = f"{scheme}://{hostAndPort(self._host, forward.port)}"
+        address = ""
         if not forward.port:
             address = f"{registerOf(forward).name} (the server chose its port)"
-        self._observer.tunnelReady(forward.addressFor(address), forward.target)
+        self.ready(forward, address)
 
     def _notRegistered(self, message: RegisterFail) -> None:
         forward = self._answerFor()
