@@ -8,7 +8,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.cli.server_tap import Options
-from tristunnel.names.pages import REASONS
+from tristunnel.names.pages import STATUSES
 
 _HTTP = ("--http", "tcp:8080", "--port", "tcp:9000")
 
@@ -37,7 +37,7 @@ class NameOptionsTests(SynchronousTestCase):
         (place / "404.html").write_bytes(b"<p>ours")
         options = self.parse(*_HTTP, "--error-pages", str(place))
         self.assertEqual(options.pages.own, {404: b"<p>ours"})
-        self.assertIn(503, REASONS)
+        self.assertIn(503, STATUSES)
         (place / "502.html").write_bytes(bytes(300_000))
         with self.assertRaises(UsageError) as caught:
             self.parse(*_HTTP, "--error-pages", str(place))

@@ -253,12 +253,12 @@ def named(doors: Doors) -> Any:
     served = Served(doors.factory, Certificates(_certificates()))
     return TLSNamesFactory(
         doors.clock,
-        NameTable(),
-        served,
-        served,
-        lambda name: name != "a.example",
         doors.factory.observer,
         doors.limiter,
+        table=NameTable(),
+        own=served,
+        visitors=served,
+        isOwn=lambda name: name != "a.example",
         plain=doors.factory,
     )
 
@@ -266,7 +266,7 @@ def named(doors: Doors) -> Any:
 def players(doors: Doors) -> Any:
     """Have a port for Minecraft servers."""
     return MinecraftFactory(
-        doors.clock, NameTable(), doors.factory.observer, doors.limiter
+        doors.clock, doors.factory.observer, doors.limiter, table=NameTable()
     )
 
 
@@ -274,11 +274,11 @@ def databases(doors: Doors) -> Any:
     """Have a port for PostgreSQL servers."""
     return PostgresFactory(
         doors.clock,
-        NameTable(),
         doors.factory.observer,
         doors.limiter,
-        Certificates(_certificates()),
-        lambda: ["b.example"],
+        table=NameTable(),
+        certificates=Certificates(_certificates()),
+        domains=lambda: ["b.example"],
     )
 
 

@@ -159,7 +159,7 @@ class MinecraftTests(FirstMessageTestCase):
 
     def make(self) -> Any:
         return MinecraftFactory(
-            self.reactor, self.table, self.notes, self.limiter, 10.0
+            self.reactor, self.notes, self.limiter, table=self.table
         )
 
     async def test_status(self) -> None:
@@ -223,12 +223,11 @@ class PostgresTests(FirstMessageTestCase):
         files = self.write("own.pem", *authority.issue(["a.t.example", "t.example"]))
         self.factory = PostgresFactory(
             self.reactor,
-            self.table,
             self.notes,
             self.limiter,
-            Certificates(ReloadingCertificate(files)),
-            lambda: ["t.example"],
-            10.0,
+            table=self.table,
+            certificates=Certificates(ReloadingCertificate(files)),
+            domains=lambda: ["t.example"],
         )
         return self.factory
 

@@ -103,15 +103,15 @@ class TLSNamesTests(TestCase, FileTestCase):
         certificates = Certificates(default, (named,))
         self.factory = TLSNamesFactory(
             self.reactor,
-            self.table,
-            Served(self.echo(b"here"), certificates),
-            Served(self.echo(b"elsewhere"), certificates),
-            lambda name: name in ("", "a.example"),
             self.notes,
             self.limiter,
-            self.answers.contextFor,
-            self.echo(b"plain"),
             self.timeout_,
+            table=self.table,
+            own=Served(self.echo(b"here"), certificates),
+            visitors=Served(self.echo(b"elsewhere"), certificates),
+            isOwn=lambda name: name in ("", "a.example"),
+            challenge=self.answers.contextFor,
+            plain=self.echo(b"plain"),
         )
         self.port = await self.listen(self.factory)
         service = await self.listen(

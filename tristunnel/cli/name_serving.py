@@ -28,7 +28,7 @@ from tristunnel.server.hosts import SharedHTTP
 from tristunnel.server.minecraft import MinecraftFactory
 from tristunnel.server.names import NamesPortProtocol
 from tristunnel.server.options import ServerOptions
-from tristunnel.server.ports import ALONE, SCHEMES, ServerPort
+from tristunnel.server.ports import SCHEMES, ServerPort
 from tristunnel.server.postgres import PostgresFactory
 from tristunnel.server.tls_names import Certificates, Served, TLSNamesFactory
 from tristunnel.service.preauth import PreauthLimiter
@@ -100,7 +100,6 @@ class NameServing:
             lambda name: own is not None and own.find(name) is not None,
         )
         self.detectors: list[ProtocolDetectorFactory] = []
-        self._first = {"--minecraft": self._minecraft, "--postgres": self._postgres}
         self._sources = [] if own is None else [own]
         if self.automatic is not None:
             # One order for a name, whichever process has its tunnel.
@@ -135,32 +134,6 @@ class NameServing:
     def states(self) -> Sequence[CertificateState]:
         """How the certificates are that are got by themselves."""
         return [] if self.automatic is None else self.automatic.states()
-
-    def _minecraft(
-        self, port: ServerPort, observer: ServerObserver, limiter: PreauthLimiter
-    ) -> MinecraftFactory:
-        return MinecraftFactory(
-            self._reactor,
-            self._names.table,
-            observer,
-            limiter,
-            self._options["handshake-timeout"],
-            port.proxied,
-        )
-
-    def _postgres(
-        self, port: ServerPort, observer: ServerObserver, limiter: PreauthLimiter
-    ) -> PostgresFactory:
-        return PostgresFactory(
-            self._reactor,
-            self._names.table,
-            observer,
-            limiter,
-            self._certificates(port) if port.creator is not None else None,
-            lambda: self._domains,
-            self._options["handshake-timeout"],
-            port.proxied,
-        )
 
     def _certificates(self, port: ServerPort) -> Certificates:
         assert port.creator is not None
@@ -226,9 +199,17 @@ class NameServing:
         @param limiter: Counts connections of which nothing is known.
         """
         timeout = self._options["handshake-timeout"]
-        if port.option in ALONE:
-            return self._first[port.option](port, observer, limiter)
-
+        sorting = (self._reactor, observer, limiter, timeout, port.proxied)
+        table = self._names.table
+        if port.option == "--minecraft":
+            return MinecraftFactory(*sorting, table=table)
+        if port.option == "--postgres":
+            return PostgresFactory(
+                *sorting,
+                table=table,
+                certificates=self._certificates(port) if port.creator else None,
+                domains=lambda: self._domains,
+            )
         spoken, bare = clients
 
         def detecting(protocols: Sequence[PortProtocol]) -> ProtocolDetectorFactory:
@@ -258,14 +239,10 @@ class NameServing:
             if not port.bare or port.creator is None:
                 return whole
             return BareOrTLSFactory(
-                self._reactor,
-                [each for protocol in bare for each in protocol.beginnings],
-                detecting(bare),
-                serverTLSFactory(port.creator, whole),
-                observer,
-                limiter,
-                timeout,
-                port.proxied,
+                *sorting,
+                beginnings=[each for spoken in bare for each in spoken.beginnings],
+                bare=detecting(bare),
+                secure=serverTLSFactory(port.creator, whole),
             )
         own = detector(frozenset(("--port", "--https")), True)
         visitors = detector(frozenset(("--https",)), True)
@@ -275,15 +252,11 @@ class NameServing:
             plain = detector(port.withoutTLS, False)
             plain.protocols[:0] = bare if port.bare else ()
         return TLSNamesFactory(
-            self._reactor,
-            self._names.table,
-            Served(own, self._ownCertificates(port)),
-            Served(visitors, self._certificates(port)),
-            partial(self._isOwn, port),
-            observer,
-            limiter,
-            (lambda name: None) if answers is None else answers.contextFor,
-            plain,
-            timeout,
-            port.proxied,
+            *sorting,
+            table=table,
+            own=Served(own, self._ownCertificates(port)),
+            visitors=Served(visitors, self._certificates(port)),
+            isOwn=partial(self._isOwn, port),
+            challenge=(lambda name: None) if answers is None else answers.contextFor,
+            plain=plain,
         )

@@ -5,14 +5,10 @@ A port for several Minecraft servers: a player's first packet says which one is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.errors import TunnelError, printable
-from tristunnel.model.observer import ServerObserver
 from tristunnel.names.table import NameTable
 from tristunnel.server.sorting import Sorting, SortingFactory
-from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.wire.minecraft import NotMinecraft, readHandshake, refusal
 
 __all__ = ["MINECRAFT", "MinecraftFactory"]
@@ -43,15 +39,14 @@ class _Sorting(Sorting):
         return 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class MinecraftFactory(SortingFactory):
-    """Serves such a port; see L{SortingFactory}."""
+    """
+    Serves such a port.
+
+    @ivar table: Which names are tunnels'.
+    """
 
     sorting = _Sorting
 
-    reactor: Any
     table: NameTable
-    observer: ServerObserver
-    limiter: PreauthLimiter
-    timeout: float = HANDSHAKE_TIMEOUT
-    proxied: bool = False

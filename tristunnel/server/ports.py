@@ -28,7 +28,6 @@ from tristunnel.util.endpoints import (
 )
 
 __all__ = [
-    "ALONE",
     "SCHEMES",
     "ServerPort",
     "TLSFiles",

@@ -26,13 +26,10 @@ from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.tls import serverTLSFactory
 from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dataplane.transport_end import Arriving
-from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.errors import TunnelError, printable
-from tristunnel.model.observer import ServerObserver
 from tristunnel.names.table import NameTable, Route
 from tristunnel.server.sorting import Sorting, SortingFactory
 from tristunnel.server.tls_names import Certificates
-from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.wire.client_hello import readClientHello
 from tristunnel.wire.postgres import (
     NotPostgres,
@@ -227,22 +224,18 @@ class _Inside(Protocol):
         self._sorting.forget()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class PostgresFactory(SortingFactory):
     """
-    Serves such a port; see L{SortingFactory} for the rest.
+    Serves such a port.
 
+    @ivar table: Which names are tunnels'.
     @ivar certificates: What clients are shown; C{None} for no TLS.
     @ivar domains: Below which the names of databases are looked for.
     """
 
     sorting = _Sorting
 
-    reactor: Any
     table: NameTable
-    observer: ServerObserver
-    limiter: PreauthLimiter
     certificates: Certificates | None = None
     domains: Callable[[], Sequence[str]] = tuple
-    timeout: float = HANDSHAKE_TIMEOUT
-    proxied: bool = False

@@ -6,6 +6,7 @@ them is taken that belongs to the service.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from twisted.internet.interfaces import IAddress, IDelayedCall
@@ -17,9 +18,10 @@ from tristunnel.dataplane.stock import tuneSocket
 from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dataplane.transport_end import Arriving
 from tristunnel.dataplane.tuning import resetIfKilled
+from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
-from tristunnel.names.table import NameTable, Route
+from tristunnel.names.table import Route
 from tristunnel.service.preauth import PendingConnection, PreauthLimiter
 from tristunnel.util.hosts import addressText
 
@@ -166,12 +168,12 @@ class _RejectedConnection(Protocol):
         self.transport.abortConnection()
 
 
+@dataclass(eq=False)
 class SortingFactory(ServerFactory):
     """
     Serves such a port.
 
     @ivar reactor: Tells time.
-    @ivar table: Which names are tunnels'.
     @ivar observer: Told of peers that are turned away.
     @ivar limiter: Counts connections of which nothing is known.
     @ivar timeout: Seconds in which the first bytes must be there.
@@ -179,15 +181,14 @@ class SortingFactory(ServerFactory):
     @cvar sorting: What waits for them.
     """
 
+    sorting: ClassVar[type[Sorting]]
     noisy = False
 
     reactor: Any
-    table: NameTable
     observer: ServerObserver
     limiter: PreauthLimiter
-    timeout: float
-    proxied: bool
-    sorting: ClassVar[type[Sorting]]
+    timeout: float = HANDSHAKE_TIMEOUT
+    proxied: bool = False
 
     def passOn(self, transport: Any, member: int) -> bool:
         """

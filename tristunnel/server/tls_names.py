@@ -27,12 +27,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.tls import serverTLSFactory
-from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.errors import TunnelError
-from tristunnel.model.observer import ServerObserver
 from tristunnel.names.table import NameTable
 from tristunnel.server.sorting import Sorting, SortingFactory
-from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.tls.named import NamedCertificates, covers
 from tristunnel.tls.pem import isExpired
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -206,35 +203,25 @@ class _Sorting(Sorting):
         return web is not None and self.passOn(web)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class TLSNamesFactory(SortingFactory):
     """
     Serves a port with several names.
 
-    @ivar reactor: Tells time.
     @ivar table: Which names are tunnels'.
     @ivar own: Serves connections for the server itself. No other name leads there: it
         may ask for clients' certificates.
     @ivar visitors: Serves those for all other names.
     @ivar isOwn: Whether a name, perhaps an empty one, is the server's own.
     @ivar challenge: Gives the context that answers an authority, by a name, or C{None}.
-    @ivar observer: Told of peers that are turned away.
-    @ivar limiter: Counts connections of which nothing is known.
     @ivar plain: Serves connections without TLS; C{None} to refuse them.
-    @ivar timeout: Seconds in which a hello must be there.
-    @ivar proxied: Whether a balancer's address is seen before the peer's own.
     """
 
     sorting = _Sorting
 
-    reactor: Any
     table: NameTable
     own: Served
     visitors: Served
     isOwn: Callable[[str], bool]
-    observer: ServerObserver
-    limiter: PreauthLimiter
     challenge: Callable[[str], SSL.Context | None] = lambda name: None
     plain: IProtocolFactory | None = None
-    timeout: float = HANDSHAKE_TIMEOUT
-    proxied: bool = False

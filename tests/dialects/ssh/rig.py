@@ -145,13 +145,13 @@ class SSHTestCase(LoopbackTestCase):
             where = replace(where, bare=True)
             factory = BareOrTLSFactory(
                 self.reactor,
-                [BEGINNING],
-                ProtocolDetectorFactory(
-                    self.reactor, portProtocols(self.sessions, bare=True), self.notes
-                ),
-                serverTLSFactory(creator, factory),
                 self.notes,
                 PreauthLimiter(self.reactor.seconds),
+                beginnings=[BEGINNING],
+                bare=ProtocolDetectorFactory(
+                    self.reactor, portProtocols(self.sessions, bare=True), self.notes
+                ),
+                secure=serverTLSFactory(creator, factory),
             )
         server = TunnelServerService(
             self.reactor, [(where, factory)], self.sessions, self.tunnels, grace
