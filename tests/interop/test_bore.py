@@ -56,6 +56,19 @@ class BoreTests(ProgramsTestCase):
         await self.bore(self.offer(source), *other).says("listening at")
         await self.passesMuch(more, source)
 
+    async def test_processes(self) -> None:
+        """At a server of several processes, connections come to any of them."""
+        (self.directory / "clients").write_text("laptop:secret\n")
+        for more in ((), ("--auth", "clients:clients")):
+            await self.serve("--processes", "3", *more)
+            service, visitors = Service(), freePort()
+            secret = ("--secret", "secret") if more else ()
+            client = self.bore(self.offer(service), "--port", str(visitors), *secret)
+            await client.says("listening at")
+            for _ in range(3):
+                await self.passes(visitors, service)
+            await self.program.stop()
+
     async def test_refused(self) -> None:
         """With another secret, with none, and with a port that is taken."""
         (self.directory / "clients").write_text("laptop:secret\n")

@@ -133,11 +133,13 @@ def passNames(
         sessions.service.observer,
         sessions.handshakeTimeout,
     )
-    passing.ports = [plain, *ports]
-    hosts.passOn = partial(passing.passOn, 0)
-    for index, each in enumerate(ports, 1):
+    passing.takers["name"] = plain
+    hosts.passOn = partial(passing.passOn, "name")
+    for index, each in enumerate(ports):
+        taker = f"port{index}"
+        passing.takers[taker] = each
         if isinstance(each, SortingFactory):
-            each.passOn = partial(passing.passOn, index)  # type: ignore[method-assign]
+            each.passOn = partial(passing.passOn, taker)  # type: ignore[method-assign]
 
 
 def _obeyOnce(reactor: Any, membership: Membership) -> None:

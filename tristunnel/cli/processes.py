@@ -47,11 +47,6 @@ def checkProcesses(options: ServerOptions) -> None:
         )
     if not hasattr(select, "epoll"):
         raise badOption("--processes needs Linux: leave it out")
-    for port in options.ownPorts:
-        raise badOption(
-            f"--port {port.description} serves its clients in one process: leave it or"
-            " --processes out"
-        )
     if len(options.allPorts) > MOST_DESCRIPTORS:
         raise badOption(
             f"--processes goes with {MOST_DESCRIPTORS} ports at most: leave it out, or"

@@ -108,7 +108,7 @@ class Passing:
     @param factory: Makes the protocol for a connection of theirs.
     @param passed: Counts those that were passed, by what they are.
 
-    @ivar ports: What else makes protocols, in the same order in all members.
+    @ivar takers: What else makes protocols, by what all members call it.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -124,7 +124,7 @@ class Passing:
         self._poller = poller
         self._membership = membership
         self._factory = factory
-        self.ports: list[Any] = []
+        self.takers: dict[str, Any] = {}
         membership.answers["pass"] = self._take
 
     def mayPass(self, transport: Any) -> bool:
@@ -143,12 +143,12 @@ class Passing:
         return None if owner == self._membership.index else owner
 
     def passOn(
-        self, port: int, transport: Any, member: int, began: bytes = b""
+        self, taker: str, transport: Any, member: int, began: bytes = b""
     ) -> bool:
         """
         Pass a connection without TLS, if that can be.
 
-        @param port: Which of L{ports} serves it there.
+        @param taker: Which of L{takers} serves it there.
         @param began: What was taken of it.
         @return: Whether it is gone.
         """
@@ -161,13 +161,13 @@ class Passing:
             return False
         transport.peek(0)
         try:
-            self.give("name", transport, began, member, port)
+            self.give("name", transport, began, member, taker)
         except TunnelError as refusal:
             self._log.warn("A connection was lost: {refusal}", refusal=refusal)
         return True
 
     def give(
-        self, kind: str, transport: Any, began: bytes, member: int, port: int = -1
+        self, kind: str, transport: Any, began: bytes, member: int, taker: str = ""
     ) -> None:
         """
         Pass a connection. Its protocol is told of its end.
@@ -176,7 +176,8 @@ class Passing:
         @param transport: One that L{mayPass}.
         @param began: What was read of it.
         @param member: Whose it is.
-        @param port: Which of L{ports} serves it there; -1 for what clients come to.
+        @param taker: Which of L{takers} serves it there; empty for what clients come
+            to.
         @raise TunnelError: If that member is not there, or takes no more.
         """
         below = socketBelow(transport)
@@ -189,7 +190,7 @@ class Passing:
             b"" if certificate is None else dump_certificate(FILETYPE_ASN1, certificate)
         )
         mine = self._ofTLS(below) if secure else below.giveAway()
-        head = [_written(peer), _written(host), secure, len(shown), port]
+        head = [_written(peer), _written(host), secure, len(shown), taker]
         try:
             link.tell("pass", head, shown + began, [mine])
         finally:
@@ -215,7 +216,7 @@ class Passing:
         return theirs
 
     def _take(
-        self, asker: Asker, peer: Any, host: Any, secure: bool, shown: int, port: int
+        self, asker: Asker, peer: Any, host: Any, secure: bool, shown: int, taker: str
     ) -> None:
         """Another member passes a connection."""
         message = asker.message
@@ -228,7 +229,7 @@ class Passing:
             RESERVE.checkSession()
             address = _read(peer)
             connection.setblocking(False)
-            factory = self._factory if port < 0 else self.ports[port]
+            factory = self.takers[taker] if taker else self._factory
             protocol = factory.buildProtocol(address)
             transport = PassedTransport(
                 self._poller,

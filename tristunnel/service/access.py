@@ -19,7 +19,7 @@ from tristunnel.model.book import IBook
 from tristunnel.model.permissions import Grant, Identity, Permissions
 from tristunnel.model.policy import Network, parseNetworks
 from tristunnel.model.record import AccessRecord
-from tristunnel.service.patience import inTime
+from tristunnel.service.patience import inTime, leftUndone
 from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import addressOf
 from tristunnel.util.secret import isSecret, newSecret
@@ -228,9 +228,7 @@ class AccessGrants:
     def _drop(self, access: Access) -> None:
         dropping = inTime(self._reactor, self._book.dropAccess(access.id))
         dropping.addErrback(
-            lambda failure: self._log.failure(
-                "The book still has access that was taken back", failure
-            )
+            leftUndone(self._log, "The book still has access that was taken back")
         )
 
     def changed(self, identifier: str) -> None:
@@ -244,8 +242,7 @@ class AccessGrants:
             return
         finding = inTime(self._reactor, self._book.findAccess(identifier))
         finding.addCallbacks(
-            self._found,
-            lambda failure: self._log.failure("Access could not be looked up", failure),
+            self._found, leftUndone(self._log, "Access could not be looked up")
         )
 
     def lookThrough(self) -> None:

@@ -16,7 +16,7 @@ from tristunnel.model.permissions import Identity
 from tristunnel.model.record import Claim, Place, TunnelRecord
 from tristunnel.model.tunnel import IClientSide, Tunnel
 from tristunnel.service.here import Here
-from tristunnel.service.patience import inTime
+from tristunnel.service.patience import inTime, leftUndone
 from tristunnel.util.secret import newSecret, secretHash
 
 __all__ = ["Lease", "LeaseHolder", "Leases"]
@@ -180,9 +180,7 @@ class Leases:
             self._reactor, self._book.away(lease.id, lease.place, self.seconds)
         )
         return telling.addErrback(
-            lambda failure: self._log.failure(
-                "The book does not know that a client is away", failure
-            )
+            leftUndone(self._log, "The book does not know that a client is away")
         )
 
     def find(self, lease: str) -> Lease | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -12,13 +12,32 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
 
-__all__ = ["BOOK_PATIENCE", "inTime"]
+__all__ = ["BOOK_PATIENCE", "inTime", "leftUndone"]
 
 BOOK_PATIENCE = 10.0
 """Seconds in which the book must answer; no port waits for it longer."""
 
 _T = TypeVar("_T")
 _log = Logger()
+
+
+def leftUndone(log: Logger, what: str, **fields: Any) -> Callable[[Failure], None]:
+    """
+    Make what takes the failure of something for whose answer nobody waits. A book that
+    cannot be asked, such as when the server ends, is a line in the log; what nobody
+    expected is there with its traceback.
+
+    @param what: What is the matter then, as a format.
+    @param fields: Belong to it.
+    """
+
+    def failed(failure: Failure) -> None:
+        if failure.check(TunnelError):
+            log.warn(f"{what}: {{reason}}", reason=failure.value, **fields)
+        else:
+            log.failure(what, failure, **fields)
+
+    return failed
 
 
 def inTime(
@@ -43,9 +62,7 @@ def inTime(
             told.callback(result)
         elif undo is not None:
             maybeDeferred(undo, result).addErrback(
-                lambda failure: _log.failure(
-                    "The book still has what nobody wants", failure
-                )
+                leftUndone(_log, "The book still has what nobody wants")
             )
 
     def failed(failure: Failure) -> None:

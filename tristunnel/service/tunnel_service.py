@@ -55,6 +55,7 @@ from tristunnel.service.knocks import Knocks
 from tristunnel.service.leases import Lease, Leases
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.opening import askedAgain, build, made
+from tristunnel.service.patience import leftUndone
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.rights import TunnelRights
@@ -521,8 +522,8 @@ class TunnelService:
             parts.append(partial(self.entries.forget, tunnel.id))
         await doAll(
             parts,
-            lambda failure: self._log.failure(
-                "A part of {uri} did not close", failure, uri=tunnel.publicURI
+            leftUndone(
+                self._log, "A part of {uri} did not close", uri=tunnel.publicURI
             ),
         )
         await self._left(tunnel, held)
@@ -535,8 +536,10 @@ class TunnelService:
             return
         try:
             await self.entries.inherit(heirs, held)
-        except TunnelError:
-            self._log.failure("A name was not passed on to another client")
+        except TunnelError as refusal:
+            self._log.warn(
+                "A name was not passed on to another client: {reason}", reason=refusal
+            )
 
     def _exhausted(self, tunnel: Tunnel) -> None:
         self.discard([tunnel], TunnelError("closed", "it has had all of its visitors"))

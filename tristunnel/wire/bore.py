@@ -27,6 +27,7 @@ __all__ = [
     "Hello",
     "isAnswer",
     "nextMessage",
+    "packAccept",
     "packChallenge",
     "packConnection",
     "packError",
@@ -148,6 +149,11 @@ def packHello(port: int) -> bytes:
 def packConnection(visitor: UUID) -> bytes:
     """Have a client open a connection for a visitor."""
     return _pack({"Connection": str(visitor)})
+
+
+def packAccept(visitor: UUID) -> bytes:
+    """Say that a connection is for a visitor, as a client does."""
+    return _pack({"Accept": str(visitor)})
 
 
 def packError(text: str) -> bytes:

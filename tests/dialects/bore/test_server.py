@@ -100,6 +100,31 @@ class BoreTestCase(LoopbackTestCase):
             await deferLater(self.outside, 0)
 
 
+class Passes:
+    """Passes connections to another server of the same process."""
+
+    def __init__(self) -> None:
+        self.takers: dict[str, Any] = {}
+        self.passed: list[Any] = []
+
+    def mayPass(self, transport: Any) -> bool:
+        """Only once."""
+        return transport not in self.passed
+
+    def ownerOf(self, ticket: str) -> int | None:
+        """The other one."""
+        return 1 if ticket == "1." else None
+
+    def give(
+        self, kind: str, transport: Any, began: bytes, member: int, taker: str
+    ) -> None:
+        """Have the other one serve a connection."""
+        self.passed.append(transport)
+        transport.protocol = taking = self.takers[taker].buildProtocol(None)
+        taking.makeConnection(transport)
+        taking.dataReceived(began)
+
+
 class OpenTests(BoreTestCase):
     """Where anybody may connect."""
 
@@ -141,6 +166,30 @@ class OpenTests(BoreTestCase):
             self.say(data, {"Accept": other})
             self.assertIn("no visitor", (await self.message(data))["Error"])
             await data.ended()
+
+    async def test_passed(self) -> None:
+        """A connection that comes to another process is passed on, with all of it."""
+        await self.begin()
+        far, farPort = self.sessions, self.serverPort
+        far.shared(BoreVisitors).member = 1
+        await self.begin()
+        self.sessions.passing = passing = Passes()  # type: ignore[assignment]
+        far.passing = passing  # type: ignore[assignment]
+        BoreDialect().isMember(far, 1)
+        client = await self.visit(farPort)
+        self.say(client, {"Hello": 0})
+        visitor = await self.visit((await self.message(client))["Hello"])
+        number = (await self.message(client))["Connection"]
+        data = await self.visit(self.serverPort)
+        data.say(json.dumps({"Accept": number}).encode() + b"\0" + b"220 ready\r\n")
+        await visitor.has(11)
+        visitor.say(b"question")
+        await data.has(8)
+        self.assertEqual(b"220 ready\r\n", bytes(visitor.data))
+        # What nobody waits for is not passed for ever.
+        data = await self.visit(self.serverPort)
+        self.say(data, {"Accept": number})
+        self.assertIn("no visitor", (await self.message(data))["Error"])
 
     async def test_leaves(self) -> None:
         """A client that leaves takes its tunnel along, and who waits."""

@@ -10,8 +10,14 @@ from twisted.internet.interfaces import IAddress, IProtocol
 
 from tristunnel.dialects.base.dialect import Dialect, PortProtocol, WebSocketPath
 from tristunnel.dialects.base.server import ServerSessions
-from tristunnel.dialects.bore.server import BoreConnection, BoreVisitors
-from tristunnel.http.callers import HTTPCallers
+from tristunnel.dialects.bore.server import (
+    PASSED,
+    BoreConnection,
+    BoreVisitors,
+    PassedConnection,
+)
+from tristunnel.forwards.inner import OneProtocol
+from tristunnel.http.callers import HTTPCallers, uncounted
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.wire.bore import CONTROL_PORT
 
@@ -54,6 +60,13 @@ class BoreDialect(Dialect):
     ) -> Mapping[str, WebSocketPath]:
         callers.expect(sessions.shared(BoreVisitors).awaited)
         return {}
+
+    def isMember(self, sessions: ServerSessions, member: int) -> None:
+        sessions.shared(BoreVisitors).member = member
+        assert sessions.passing is not None
+        sessions.passing.takers[PASSED] = OneProtocol(
+            lambda: PassedConnection(sessions, sessions.handshakeTimeout, uncounted())
+        )
 
     def notices(self, sessions: ServerSessions) -> Sequence[str]:
         asks = sessions.authenticator

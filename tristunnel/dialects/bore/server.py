@@ -5,6 +5,7 @@ to the same port and begin alike.
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,6 +28,7 @@ from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.tunnel import Stream
 from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PendingConnection, sourceOf
+from tristunnel.util.members import memberMark
 from tristunnel.util.repeating import RepeatingCall
 from tristunnel.wire.bore import (
     HEARTBEAT,
@@ -36,6 +38,7 @@ from tristunnel.wire.bore import (
     Hello,
     isAnswer,
     nextMessage,
+    packAccept,
     packChallenge,
     packConnection,
     packError,
@@ -43,7 +46,13 @@ from tristunnel.wire.bore import (
     unpack,
 )
 
-__all__ = ["BoreConnection", "BoreSession", "BoreVisitors"]
+__all__ = [
+    "PASSED",
+    "BoreConnection",
+    "BoreSession",
+    "BoreVisitors",
+    "PassedConnection",
+]
 
 BEAT = 5.0
 """Seconds between two heartbeats. bore's own server sends one each half second, which
@@ -54,6 +63,21 @@ SIGN_OF_LIFE = 2.0
 
 FAREWELL = 5.0
 """Seconds in which a client must have taken the reason why its connection ends."""
+
+PASSED = "bore"
+"""What L{Passing<tristunnel.processes.passing.Passing>} calls who takes connections of
+another process of the server."""
+
+
+def packVouched(identity: Identity) -> bytes:
+    """Write for another process of the server who has proved a secret."""
+    return json.dumps([identity.name, identity.anonymous]).encode() + b"\0"
+
+
+def unpackVouched(said: bytes) -> Identity:
+    """Read what another process of the server has written."""
+    name, anonymous = json.loads(said)
+    return Identity(name, anonymous)
 
 
 class BoreVisitors(Awaited):
@@ -97,6 +121,9 @@ class BoreConnection(Protocol):
         reactor = self._sessions.reactor
         self._pending.leave = self.abort
         self._late = reactor.callLater(self._remaining, self._tooLate)
+        self._askWho()
+
+    def _askWho(self) -> None:
         if self._sessions.authenticator.admitsAnybody:
             self._identity = ANONYMOUS_IDENTITY
         else:
@@ -190,6 +217,8 @@ class BoreConnection(Protocol):
 
     def _accept(self, message: Accept, identity: Identity) -> None:
         found = self._visitors.find(message.id)
+        if found is None and self._passOn(message, identity):
+            return
         if found is None or not self._isFor(found[1], identity):
             raise noVisitor()
         stream = self._visitors.take(message.id)
@@ -208,6 +237,28 @@ class BoreConnection(Protocol):
         self._ending = True
         self.transport.protocol = inner
         inner.makeConnection(self.transport)
+
+    def _passOn(self, message: Accept, identity: Identity) -> bool:
+        """
+        Pass the connection to the process of the server whose visitor it is for.
+
+        @return: Whether this one has no more to do with it.
+        """
+        passing = self._sessions.passing
+        if passing is None or not passing.mayPass(self.transport):
+            return False
+        # See L{Awaited.expect}.
+        owner = passing.ownerOf(memberMark(message.id.bytes[0]))
+        if owner is None:
+            return False
+        began = packVouched(identity) + packAccept(message.id) + self._unread
+        self._ending, self._unread = True, b""
+        self._stopWaiting()
+        try:
+            passing.give("visitor", self.transport, began, owner, PASSED)
+        except TunnelError as refusal:
+            self._sessions.observer.peerRefused(self.peerAddress, refusal)
+        return True
 
     @staticmethod
     def _isFor(session: Any, identity: Identity) -> bool:
@@ -318,6 +369,22 @@ class BoreConnection(Protocol):
             self._checking.cancel()
         if self._session is not None:
             self._session.end(TunnelError("session-lost", "the client has left"))
+
+
+class PassedConnection(BoreConnection):
+    """
+    One that another process of the server has accepted, and asked for its secret: whose
+    it is comes first.
+    """
+
+    def _askWho(self) -> None:
+        """It is known already."""
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._identity is None:
+            said, _, data = data.partition(b"\0")
+            self._identity = unpackVouched(said)
+        super().dataReceived(data)
 
 
 class BoreSession(ServerSession):
