@@ -12,15 +12,17 @@ from struct import pack
 from typing import Any
 
 from OpenSSL import SSL
+from OpenSSL._util import ffi
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from tristunnel.dataplane.poller import ERRORS, IN, OUT
+from tristunnel.dataplane.poller import ERRORS, IN, LONG_READ, OUT, Poller
+from tristunnel.dataplane.records import Records
 
 HANGUP = 16
 
-__all__ = ["FakeKernel", "FakeReactor", "FakeSocket", "FakeTLS"]
+__all__ = ["FakeKernel", "FakeReactor", "FakeSocket", "FakeTLS", "fakePoller"]
 
 
 @implementer(IReactorFDSet)
@@ -170,11 +172,18 @@ class FakeTLS:
     TLS over a socket, whose records are the bytes themselves.
 
     @ivar shaken: Whether the other side has said hello.
+    @ivar problem: Why L{FakeOpenSSL} has not succeeded.
     """
 
     def __init__(self, below: FakeSocket) -> None:
         self.below = below
         self.shaken = False
+        self.problem: SSL.Error | None = None
+        self._ssl = self
+
+    def _raise_ssl_error(self, ssl: FakeTLS, result: int) -> None:
+        assert self.problem is not None
+        raise self.problem
 
     def set_app_data(self, data: object) -> None:
         """Nobody asks for it."""
@@ -208,6 +217,31 @@ class FakeTLS:
 
     def pending(self) -> int:
         return 0
+
+
+class FakeOpenSSL:
+    """The functions that are called for L{FakeTLS}."""
+
+    SSL_ERROR_WANT_READ = 2
+
+    def SSL_read(self, ssl: FakeTLS, where: Any, size: int) -> int:
+        try:
+            data = ssl.recv(size)
+        except SSL.Error as problem:
+            ssl.problem = problem
+            return -1
+        ffi.memmove(where, data, len(data))
+        return len(data)
+
+    def SSL_write(self, ssl: FakeTLS, where: Any, size: int) -> int:
+        try:
+            return ssl.send(ffi.buffer(where, size)[:])
+        except SSL.Error as problem:
+            ssl.problem = problem
+            return -1
+
+    def SSL_get_error(self, ssl: FakeTLS, result: int) -> int:
+        return 2 if isinstance(ssl.problem, SSL.WantReadError) else 1
 
 
 class FakeKernel:
@@ -277,3 +311,10 @@ class FakeKernel:
             if events:
                 found.append((number, events))
         return found[:most]
+
+
+def fakePoller(reactor: FakeReactor, kernel: FakeKernel) -> Poller:
+    """Watch sockets of a kernel in memory, with L{FakeTLS} or without."""
+    made = Poller(reactor, kernel)
+    made.records = Records(LONG_READ, FakeOpenSSL())
+    return made

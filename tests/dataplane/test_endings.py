@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dataplane.kernel import FakeKernel, FakeReactor, FakeTLS
+from tests.dataplane.kernel import FakeKernel, FakeReactor, FakeTLS, fakePoller
 from tests.dialects.framed.network import Talker
 from tristunnel.dataplane.endings import (
     ALONE,
@@ -25,7 +25,6 @@ from tristunnel.dataplane.endings import (
     MovedEnd,
     StreamEnd,
 )
-from tristunnel.dataplane.poller import Poller
 from tristunnel.errors import TunnelError
 
 NAME = b"k" * KEY
@@ -63,7 +62,7 @@ class EndingTestCase(SynchronousTestCase):
         """Make an end."""
         self.clock = FakeReactor()
         self.kernel = FakeKernel()
-        self.poller = Poller(self.clock, self.kernel)
+        self.poller = fakePoller(self.clock, self.kernel)
         self.told: list[tuple[int, int]] = []
         self.confirmations = EndAcknowledgements(self.clock)
         self.send = self._send

@@ -27,7 +27,7 @@ from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
 from tristunnel.dataplane import leaving
 from tristunnel.dataplane.leaving import DISCARDED, LEAVING
-from tristunnel.dataplane.polled import READ
+from tristunnel.dataplane.poller import READ
 from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.tls import tlsOverEndpoint

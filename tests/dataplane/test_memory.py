@@ -215,7 +215,7 @@ class StreamTests(SynchronousTestCase):
         stream = session.open({})
         stream.join(WaitingEnd(), lambda reason: None)
         stream.write(bytes(100 * 1024))
-        self.assertEqual(self.held.total, 64 * 1024)
+        self.assertEqual(self.held.total, 102400)
         session.resumeProducing()
         self.assertEqual(self.held.total, 0)
         session.pauseProducing()

@@ -15,10 +15,17 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dataplane.kernel import FakeKernel, FakeReactor, FakeSocket, FakeTLS
-from tristunnel.dataplane import polled
-from tristunnel.dataplane.polled import MOST_RECORDS, PolledSocket
+from tests.dataplane.kernel import (
+    FakeKernel,
+    FakeReactor,
+    FakeSocket,
+    FakeTLS,
+    fakePoller,
+)
+from tristunnel.dataplane import records
+from tristunnel.dataplane.polled import PolledSocket
 from tristunnel.dataplane.poller import Poller
+from tristunnel.dataplane.records import MOST_RECORDS
 
 
 class Recording(PolledSocket):
@@ -55,7 +62,7 @@ class PolledTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.kernel = FakeKernel()
         self.reactor = FakeReactor()
-        self.poller = Poller(self.reactor, self.kernel)
+        self.poller = fakePoller(self.reactor, self.kernel)
 
     def make(self, tls: type[FakeTLS] | None = None) -> tuple[Recording, FakeSocket]:
         """A connection under watch."""
@@ -126,7 +133,7 @@ class RecordTests(PolledTestCase):
             made.whenReceived = lambda data: None
             heir.takeOver(made)
 
-        self.patch(polled, "MOST_RECORDS", 3)
+        self.patch(records, "MOST_RECORDS", 3)
         made.whenReceived = leave
         for _ in range(10):
             self.turn()

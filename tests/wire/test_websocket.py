@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.websocket.frames import CONTINUE, frame, readFrames
 from tristunnel.dataplane.pieces import RECORD
-from tristunnel.dataplane.sockets import FRAME_READ
+from tristunnel.dataplane.poller import LONG_READ, READ
 from tristunnel.wire import websocket
 from tristunnel.wire.framed import FrameType, frameHeader
 from tristunnel.wire.websocket import (
@@ -249,12 +249,13 @@ class WriterTests(SynchronousTestCase):
         self.assertIs(encodeMessage(BINARY, [piece], False)[1], piece)
 
     def test_fillsRecords(self) -> None:
-        """What a session reads at once goes, with all heads, in four TLS records,
-        without a fifth for a few bytes."""
-        head = frameHeader(1, FrameType.DATA, FRAME_READ)
-        for isMasked in (False, True):
-            written = encodeMessage(BINARY, [head, bytes(FRAME_READ)], isMasked)
-            self.assertEqual(-(-sum(map(len, written)) // RECORD), 4)
+        """What is read at once goes, with all heads, in four or sixteen TLS records,
+        without another for a few bytes."""
+        for size, records in ((READ, 4), (LONG_READ, 16)):
+            head = frameHeader(1, FrameType.DATA, size)
+            for isMasked in (False, True):
+                written = encodeMessage(BINARY, [head, bytes(size)], isMasked)
+                self.assertEqual(-(-sum(map(len, written)) // RECORD), records)
 
     def test_keys(self) -> None:
         """No two messages have the same key, but by chance."""

@@ -106,7 +106,7 @@ class ConnectionEnd(ABC):
     _early: list[bytes] | None
     _eof: bool
     _held: int
-    _full: bool
+    _full: int
     _finished: bool
     _over: bool
     _reason: TunnelError | None
@@ -125,8 +125,8 @@ class ConnectionEnd(ABC):
         self._reactor = reactor
         self._arrived = arrived
         self._peer = self._closed = self._early = None
-        self._eof = self._full = self._finished = self._over = False
-        self._held = 0
+        self._eof = self._finished = self._over = False
+        self._held = self._full = 0
         self._reason = None
         self._rule = None
         self._ruleTimer = None
@@ -192,22 +192,30 @@ class ConnectionEnd(ABC):
             elif self.heard is not None:
                 self.heard()
 
-    def _fills(self) -> None:
+    def _fills(self, waiting: int = SENDING) -> None:
         """More than L{SENDING} bytes wait to be sent."""
         if not (self._full or self._over):
-            self._full = True
-            if self._peer is not None:
-                self._peer.pauseReading()
+            self._full = waiting
+            self._pauseSource()
             if not self._over:
-                self.memory.hold(self, SENDING, self.shed)
+                self.memory.hold(self, waiting, self.shed)
 
     def _emptied(self) -> None:
         """Nothing waits to be sent any more."""
         if self._full:
-            self._full = False
-            self.memory.release(self, SENDING)
-            if self._peer is not None:
-                self._peer.resumeReading()
+            full, self._full = self._full, 0
+            self.memory.release(self, full)
+            self._resumeSource()
+
+    def _pauseSource(self) -> None:
+        """Have whoever sends wait."""
+        if self._peer is not None:
+            self._peer.pauseReading()
+
+    def _resumeSource(self) -> None:
+        """Have whoever sends go on."""
+        if self._peer is not None:
+            self._peer.resumeReading()
 
     def _gone(self, reason: Failure | None) -> None:
         """

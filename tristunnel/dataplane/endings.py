@@ -21,7 +21,6 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from tristunnel.dataplane.connection_end import SENDING
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.tuning import resetIfKilled
@@ -418,23 +417,13 @@ class MovedEnd(SocketEnd):
                 self.endedAt = self._reactor.seconds()
             self.told()
 
-    def _fills(self) -> None:
-        """
-        Much waits to be sent: whoever sends has to wait, which is not always
-        whom we send to.
-        """
-        if not (self._full or self._over):
-            self._full = True
-            self.stream.pauseSource()
-            if not self._over:
-                self.memory.hold(self, SENDING, self.shed)
+    def _pauseSource(self) -> None:
+        """Have whoever sends wait, which is not always whom we send to."""
+        self.stream.pauseSource()
 
-    def _emptied(self) -> None:
-        """Nothing waits any more."""
-        if self._full:
-            self._full = False
-            self.memory.release(self, SENDING)
-            self.stream.resumeSource()
+    def _resumeSource(self) -> None:
+        """Have whoever sends go on."""
+        self.stream.resumeSource()
 
     # End
 

@@ -56,9 +56,9 @@ class LineRate:
     def piece(self) -> int:
         """
         Bytes of one stream that go out in one piece, and that may wait outside of
-        the kernel.
+        the kernel: larger ones on a line that takes them as soon.
         """
-        return self.most // 4
+        return max(self.most, int(min(self.rate * WAIT, MOST * 4))) // 4
 
     @property
     def atOnce(self) -> int:

@@ -20,12 +20,14 @@ from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
 
-__all__ = ["HELD", "HeldBytes", "defaultMemory"]
+__all__ = ["HELD", "HeldBytes", "defaultMemory", "keepFreed"]
 
 _LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
+
+_KEPT = 4 * 1024 * 1024
 
 STANDSTILL = 1.0
 """Seconds after which a reader that took nothing stands still."""
@@ -47,6 +49,16 @@ def defaultMemory() -> int:
         with suppress(OSError, ValueError):
             whole = min(whole, int(Path(path).read_text()))
     return max(whole // 2, _LEAST)
+
+
+def keepFreed() -> None:
+    """
+    Have the process keep memory that was freed for what is read next. The C library
+    asks the kernel for each block of 128 KiB or more, and gives it back, until a larger
+    one was freed (glibc's mallopt(3), M_MMAP_THRESHOLD); the faults of its pages cost
+    more than to read into it.
+    """
+    bytearray(_KEPT)
 
 
 class _Holding:

@@ -45,17 +45,11 @@ from tristunnel.dataplane.pieces import (
     firstPieces,
     joinedRecord,
 )
-from tristunnel.dataplane.poller import ERRORS, IN, OUT, Poller
+from tristunnel.dataplane.poller import ERRORS, IN, LONG_READ, OUT, READ, Poller
 from tristunnel.dataplane.tuning import resetIfKilled
 
-__all__ = ["MOST_RECORDS", "READ", "PolledSocket"]
+__all__ = ["PolledSocket"]
 
-READ = 64 * 1024
-"""Most bytes that one socket is read for in one turn."""
-
-MOST_RECORDS = 256
-"""TLS records that one socket is read for in one turn: whoever sends a byte in each
-must not hold up all others. Large ones are a few to a turn."""
 
 _HANGUP: int = getattr(select, "EPOLLHUP", 16)
 _WANT = (SSL.WantReadError, SSL.WantWriteError)
@@ -78,6 +72,7 @@ class PolledSocket:
     __slots__ = (
         "_asked",
         "_kernelFull",
+        "_most",
         "_number",
         "_out",
         "_parked",
@@ -105,6 +100,7 @@ class PolledSocket:
         self._recv = connection.recv
         self._send = connection.send
         self._number = -1
+        self._most = READ
         self._asked = 0
         self._out: deque[bytes | memoryview] = NOTHING
         self._readHeld = False
@@ -261,50 +257,38 @@ class PolledSocket:
         if tls is not None and self._shaken and not self._readDone and tls.pending():
             self.poller.again(self)
 
-    def _read(self, most: int = READ) -> None:
+    def _read(self) -> None:
         """Take what the kernel has."""
         try:
-            data = self._recv(most)
+            data = self._recv(self._most)
         except BlockingIOError:
             return
         except OSError as problem:
             self._fail(_lost(problem))
             return
         if data:
+            if len(data) >= READ:
+                self._most = LONG_READ
+            elif self._most != READ:
+                self._most = READ
             self.bytesReceived(data)
         else:
             self._readOver()
 
     def _readTLS(self, tls: SSL.Connection) -> None:
         """Take what OpenSSL has, up to one turn's share."""
-        pieces: list[bytes] = []
-        size = 0
-        reason: Failure | None = None
-        over = False
-        while size < READ and len(pieces) < MOST_RECORDS:
-            try:
-                piece = tls.recv(RECORD)
-            except _WANT:
-                break
-            except SSL.ZeroReturnError:
-                over = True
-                break
-            except SSL.Error as problem:
-                reason = _tlsLost(problem)
-                break
-            pieces.append(piece)
-            size += len(piece)
-        else:
-            if tls.pending():
-                self.poller.again(self)
-        if pieces:
-            self.bytesReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if self._number < 0:
+        data, problem = self.poller.records.read(tls, self._most)
+        if problem is None and tls.pending():
+            self.poller.again(self)
+        self._most = LONG_READ if len(data) >= READ else READ
+        if data:
+            self.bytesReceived(data)
+        if self._number < 0 or problem is None or isinstance(problem, _WANT):
             return
-        if reason is not None:
-            self._fail(reason)
-        elif over:
+        if isinstance(problem, SSL.ZeroReturnError):
             self._readOver()
+        else:
+            self._fail(_tlsLost(problem))
 
     def _readOver(self) -> None:
         """The other side has said that it sends no more."""
@@ -421,7 +405,11 @@ class PolledSocket:
             piece = out[0]
             if len(out) > 1 and len(piece) < RECORD:
                 piece = joinedRecord(out)
-            self._sent(tls.send(piece[:RECORD] if len(piece) > RECORD else piece))
+            size = len(piece)
+            if len(out) > 1:
+                # The rest goes with what follows.
+                size -= size % RECORD
+            self.poller.records.send(tls, piece, size or len(piece), self._sent)
 
     def _sent(self, count: int) -> None:
         """Forget what was sent."""

@@ -29,11 +29,31 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["ERRORS", "IN", "OUT", "Handler", "Poller", "pollerOf"]
+from tristunnel.dataplane.memory import keepFreed
+from tristunnel.dataplane.records import Records
+
+__all__ = [
+    "ERRORS",
+    "IN",
+    "LONG_READ",
+    "OUT",
+    "READ",
+    "Handler",
+    "Poller",
+    "pollerOf",
+]
 
 IN: int = getattr(select, "EPOLLIN", 1)
 OUT: int = getattr(select, "EPOLLOUT", 4)
 ERRORS: int = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
+
+READ = 64 * 1024 - 64
+"""Most bytes that one socket is read for in one turn. With the heads of a frame and of
+a WebSocket's message they fill four TLS records, without a fifth for a few bytes."""
+
+LONG_READ = 256 * 1024 - 64
+"""The same after a turn in which there were more: the kernel moves bytes for half the
+price then, but for a few of them so much memory would be asked for in vain."""
 
 MOST_EVENTS = 256
 """Sockets that are served in one turn; the kernel begins with the next ones in
@@ -82,6 +102,7 @@ class Poller:
     @param makePoll: Makes an epoll instance.
 
     @ivar reactor: The same.
+    @ivar records: What its sockets read and write TLS's records by.
     """
 
     _log = Logger()
@@ -92,6 +113,8 @@ class Poller:
         makePoll: Callable[[], Any] = lambda: select.epoll(),
     ) -> None:
         self.reactor = reactor
+        keepFreed()
+        self.records = Records(LONG_READ)
         self._makePoll = makePoll
         self._poll: Any = None
         self._handlers: dict[int, Handler] = {}

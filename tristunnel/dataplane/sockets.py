@@ -25,18 +25,14 @@ from tristunnel.dataplane.connection_end import (
 )
 from tristunnel.dataplane.deadlines import Key, deadlinesOf
 from tristunnel.dataplane.leaving import LeavableSocket
-from tristunnel.dataplane.polled import READ, PolledSocket
-from tristunnel.dataplane.poller import Poller
+from tristunnel.dataplane.polled import PolledSocket
+from tristunnel.dataplane.poller import READ, Poller
 from tristunnel.dataplane.transport import SocketTransport, addressOf
 from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
 from tristunnel.errors import TunnelError
 from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["BUSY", "LARGE_READ", "SocketEnd"]
-
-FRAME_READ = READ - 64
-"""Most bytes that are read at once for a session. With the heads of a frame and of a
-WebSocket's message they fill four TLS records, without a fifth for a few bytes."""
 
 LARGE_READ = 16 * 1024
 """Bytes of a read from which on a direction counts as busy."""
@@ -197,6 +193,8 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         kernel had better do that.
         """
         if self._peer is None or self._rule is not None:
+            # The rule would have to wait longer for more.
+            self._most = READ
             self._bytesCame(data)
         else:
             self._peer.write(data)
@@ -210,13 +208,13 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
                 if self._busy >= BUSY:
                     splice.begun = True
 
-    def _read(self, most: int = READ) -> None:
+    def _read(self) -> None:
         """Read, or have the kernel move what is there."""
         splice = self.splice
         if splice is not None and splice.begun and not splice.sink.unsent:
             splice.move()
         else:
-            PolledSocket._read(self, FRAME_READ if splice is None else most)
+            PolledSocket._read(self)
 
     def _drain(self) -> None:
         """Send what waits: here, or in a pipe."""
@@ -302,7 +300,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         """Send bytes."""
         PolledSocket.write(self, data)
         if self.unsent > SENDING:
-            self._fills()
+            self._fills(self.unsent)
 
     def write(self, data: bytes) -> None:
         """Send bytes; to a connection that is gone, a reset comes back."""
@@ -311,7 +309,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         else:
             PolledSocket.write(self, data)
             if self.unsent > SENDING:
-                self._fills()
+                self._fills(self.unsent)
 
     def _endTransmission(self) -> None:
         """Send no more."""

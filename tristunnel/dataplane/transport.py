@@ -223,21 +223,17 @@ class SocketTransport(LeavableSocket):
         Let no more wait, here and in the kernel, than this connection's line takes
         in a moment.
         """
-        self._line = LineRate()
-        self._boundWaiting(self._line)
+        self._line = line = LineRate()
+        self.full = line.piece
+        boundUnsent(self.connection, line.most)
 
     def filled(self) -> None:
         """The kernel takes no more for now."""
         line = self._line
-        if line is not None and line.full(
-            self.reactor.seconds(), self._written - self.unsent
-        ):
-            self._boundWaiting(line)
-
-    def _boundWaiting(self, line: LineRate) -> None:
-        """Do as the line's rate says."""
-        self.full = line.piece
-        boundUnsent(self.connection, line.most)
+        if line is not None:
+            if line.full(self.reactor.seconds(), self._written - self.unsent):
+                boundUnsent(self.connection, line.most)
+            self.full = line.piece
 
     def handshakeDone(self) -> None:
         """TLS is up."""

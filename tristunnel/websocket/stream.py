@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.stock import bytesTaken
+from tristunnel.dataplane.transport import FULL
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.connection import Connection
@@ -72,6 +73,11 @@ class ByteStream:
             if reason is not None:
                 why = ConnectionLost(reason.message)
             protocol.connectionLost(Failure(why))
+
+    @property
+    def full(self) -> int:
+        """Bytes that wait to be sent when a producer is told to pause."""
+        return int(getattr(self._connection.transport, "full", FULL))
 
     @property
     def gone(self) -> bool:

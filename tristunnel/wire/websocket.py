@@ -149,14 +149,15 @@ class FrameReader:
                     continue
                 if at == end and self._remaining > 0:
                     return
-            piece = data[at : at + self._remaining]
-            size = len(piece)
-            at += size
-            self._remaining -= size
+            size = min(self._remaining, end - at)
             if self._masked:
-                piece = _unmasked(piece, self._key)
+                piece = _unmasked(memoryview(data)[at : at + size], self._key)
                 turn = size & 3
                 self._key = self._key[turn:] + self._key[:turn]
+            else:
+                piece = data[at : at + size]
+            at += size
+            self._remaining -= size
             ends = self._fin and not self._remaining
             opcode = self._opcode
             if ends:
@@ -291,7 +292,7 @@ def encodeMessage(
     return [frame]
 
 
-def _unmasked(data: bytes, key: bytes) -> bytes:
+def _unmasked(data: bytes | memoryview, key: bytes) -> bytes:
     buffer = bytearray(data)
     mask(buffer, key)
     return bytes(buffer)

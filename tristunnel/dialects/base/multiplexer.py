@@ -36,7 +36,8 @@ __all__ = ["FRAME_ALONE", "FRAME_SHARED", "LEAVE", "Limits", "Multiplexer", "Sin
 
 FRAME_SHARED = 16 * 1024
 """Most payload of a data frame while other streams wait, so that a keystroke
-does not wait behind a download."""
+does not wait behind a download; more, a quarter of what there may be otherwise, on a
+line that takes it in less than a millisecond."""
 
 FRAME_ALONE = 64 * 1024
 """Most payload of a data frame otherwise: what W3P peers send."""
@@ -107,7 +108,10 @@ class Multiplexer(StreamCarrier[SessionStream]):
     @ivar holds: Why the connection is not read.
     @ivar answers: Whether the peer takes what it asks for; C{None} if somebody
         else looks after that.
+    @cvar frameAlone: Most payload of a data frame in any case.
     """
+
+    frameAlone = FRAME_ALONE
 
     def __init__(
         self,
@@ -129,7 +133,7 @@ class Multiplexer(StreamCarrier[SessionStream]):
         self._ready: deque[SessionStream] = deque()
         self._paused = False
         self._pumping = False
-        self._largest = FRAME_ALONE
+        self._largest = self.frameAlone
         self._notesSending = type(self).sending is not Multiplexer.sending
         self._over = False
         self._frames: dict[int, Callable[[int, bytes], None]] = {}
@@ -222,8 +226,10 @@ class Multiplexer(StreamCarrier[SessionStream]):
             if credit <= 0:
                 ready.appendleft(stream)
                 return False
-            frame = FRAME_SHARED if ready else FRAME_ALONE
-            data = stream.take(min(room, credit, frame, self._largest))
+            most = self._largest
+            if ready:
+                most = min(most, max(FRAME_SHARED, most // 4))
+            data = stream.take(min(room, credit, most))
             size = len(data)
             if not size:
                 # An error has just broken it.
@@ -340,7 +346,7 @@ class Multiplexer(StreamCarrier[SessionStream]):
         """The connection holds enough."""
         self._paused = True
         # A slow line is sent small pieces.
-        self._largest = min(getattr(self._sink, "full", FRAME_ALONE), FRAME_ALONE)
+        self._largest = min(getattr(self._sink, "full", FRAME_ALONE), self.frameAlone)
 
     def resumeProducing(self) -> None:
         """The connection has sent all it held."""

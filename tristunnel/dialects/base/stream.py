@@ -83,7 +83,7 @@ class SessionStream(Guarded):
         "_receivedHere",
         "_recent",
         "_sentBefore",
-        "_sourcePaused",
+        "_sourceHeld",
         "answered",
         "eof",
         "finished",
@@ -127,7 +127,7 @@ class SessionStream(Guarded):
         self._peer: End | None = None
         self._closed: Closed | None = None
         self._readPaused = False
-        self._sourcePaused = False
+        self._sourceHeld = 0
         self._over = False
         self._recent = 0
         self._busySince = since
@@ -182,11 +182,11 @@ class SessionStream(Guarded):
         self.outgoing.append(data)
         self._outgoingSize += len(data)
         self._multiplexer.wantsToSend(self)
-        if self._outgoingSize > SOURCE_HIGH and not self._sourcePaused:
-            self._sourcePaused = True
+        if self._outgoingSize > SOURCE_HIGH and not self._sourceHeld:
+            self._sourceHeld = self._outgoingSize
             if self._peer is not None:
                 self.guarded(self._peer.pauseReading)
-            self.memory.hold(self, SOURCE_HIGH, self._shed)
+            self.memory.hold(self, self._sourceHeld, self._shed)
 
     def _discard(self, amount: int) -> None:
         """
@@ -454,13 +454,10 @@ class SessionStream(Guarded):
         self._recent += len(data)
         if self._recent >= BUSY:
             self._proveBusy()
-        if self._sourcePaused and self._outgoingSize <= SOURCE_LOW:
-            self._sourcePaused = False
-            self.memory.release(self, SOURCE_HIGH)
-            if self._peer is not None:
-                self.guarded(self._peer.resumeReading)
-                if self._over:
-                    return b""
+        if self._sourceHeld and self._outgoingSize <= SOURCE_LOW:
+            self._resumeSource()
+            if self._over:
+                return b""
         return data
 
     def dataArrived(self, data: bytes) -> None:
@@ -487,13 +484,17 @@ class SessionStream(Guarded):
         self.finishing = self.finished = True
         self.outgoing = NOTHING
         self._outgoingSize = 0
-        if self._sourcePaused:
+        if self._sourceHeld:
             # Paused for ever it would never see its own end.
-            self._sourcePaused = False
-            self.memory.release(self, SOURCE_HIGH)
-            if self._peer is not None:
-                self.guarded(self._peer.resumeReading)
+            self._resumeSource()
         self.eofArrived()
+
+    def _resumeSource(self) -> None:
+        """Little waits any more: have the local end read on."""
+        held, self._sourceHeld = self._sourceHeld, 0
+        self.memory.release(self, held)
+        if self._peer is not None:
+            self.guarded(self._peer.resumeReading)
 
     def eofArrived(self) -> None:
         """The far side sends no more."""

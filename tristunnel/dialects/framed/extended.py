@@ -24,7 +24,11 @@ from tristunnel.wire.framed import (
 )
 from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
 
-__all__ = ["OPEN_TIMEOUT", "STALL", "STALLS", "ExtendedMultiplexer"]
+__all__ = ["FRAME_LONG", "OPEN_TIMEOUT", "STALL", "STALLS", "ExtendedMultiplexer"]
+
+FRAME_LONG = 256 * 1024
+"""Most payload of a data frame on a line that takes it in a few milliseconds."""
+
 
 OPEN_TIMEOUT = 30.0
 """Seconds in which the peer must accept or refuse a stream."""
@@ -56,6 +60,8 @@ class ExtendedMultiplexer(Multiplexer):
     @ivar callLater: Has something called later; without it deadlines are looked
         at by L{tick} alone.
     """
+
+    frameAlone = FRAME_LONG
 
     def __init__(
         self,
