@@ -57,6 +57,10 @@ class DemandOptionsTests(SynchronousTestCase):
             ("1=h:1,start=true,health=tcp",): "leave out health",
             ("3000", "--start", "true", "--health", "tcp"): "leave out health",
             ("3000", "--wake", "nas"): "the interface's address",
+            ("3000", "--start", ""): "--start is empty; write a command",
+            ("1=h:1,start=",): "the option start of a forward is empty",
+            ("http/a=h:1,pin=",): "the option pin of a forward is empty",
+            ("1=h:1,allow=10.0.0.1,allow=",): "the option allow of a forward is empty",
         }.items():
             error = self.assertRaises(UsageError, self.forwards, *words)
             self.assertIn(why, str(error))

@@ -11,17 +11,21 @@ from twisted.internet.protocol import DatagramProtocol
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tests.support.processes import freePort
+from tristunnel.demand import endpoint
 from tristunnel.demand.services import DemandServices
-from tristunnel.forwards.demand import DemandPlan, MagicPacket
+from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.framed import client_service, extended
+from tristunnel.forwards.demand import STREAM_WINDOW, DemandPlan, MagicPacket
 from tristunnel.forwards.forward import Forward
 from tristunnel.model.observer import ClientObserver, severalObservers
 
 #: Tells the test that it runs, until it does not, and answers all with the same.
 _PROGRAM = """
-import asyncio, sys
+import asyncio, contextlib, sys
 async def serve(reader, writer):
-    while data := await reader.read(65536):
-        writer.write(data)
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
     writer.close()
 async def main(port, told):
     await asyncio.open_connection("127.0.0.1", told)
@@ -128,6 +132,39 @@ class VisitTests(LoopbackTestCase):
         other.say(_POSTS)
         await other.has(len(_POSTS))
         self.assertEqual(other.data, _POSTS)
+
+    async def test_browserAlone(self) -> None:
+        """Its first request, which comes with the connection, starts the service."""
+        port = await self.open()
+        browser = await self.visit(port)
+        browser.say(_ASKS)
+        await browser.ended()
+        run = await self.told.arrivals.get()
+        self.assertIsNone(run.lost)
+
+    async def test_halfClosed(self) -> None:
+        """Who says no more than its request still gets an answer."""
+        port = await self.open()
+        visitor = await self.visit(port)
+        visitor.say(b"hello")
+        visitor.finish()
+        await visitor.gone()
+        self.assertEqual(visitor.data, b"hello")
+
+    async def test_many(self) -> None:
+        """What visitors have to send waits with them, and does not crowd a session."""
+        crowded = Limits(streamWindow=STREAM_WINDOW, sessionWindow=3 * 1024 * 1024)
+        self.patch(client_service, "_WAITING", crowded)
+        self.patch(extended, "PAUSE", 0.05)
+        self.patch(endpoint, "LOOK", 0.5)
+        port = await self.open()
+        visitors = [await self.visit(port) for _ in range(25)]
+        body = b"x" * 400_000
+        posts = _POSTS.replace(b": 0", b": 400000") + body
+        for each in visitors:
+            each.say(posts)
+        for each in visitors:
+            await each.has(len(posts))
 
     async def test_fails(self) -> None:
         """Each is told in its own way that there is nothing to wait for."""

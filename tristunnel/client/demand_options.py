@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from tristunnel.config.help import Group
@@ -20,6 +20,17 @@ DEMAND = Group(
 """How C{--help} shows these options."""
 
 
+def _given(option: str, what: str) -> Callable[[str], str]:
+    """Make the reader of an option that says nothing only if it is left out."""
+
+    def read(text: str) -> str:
+        if not text.strip():
+            raise ValueError(f"--{option} is empty; write {what}, or leave it out")
+        return text
+
+    return read
+
+
 class DemandOptionsMixin:
     """For C{usage.Options}: how services are started."""
 
@@ -29,18 +40,21 @@ class DemandOptionsMixin:
             None,
             "",
             "Run this when a visitor comes and nothing listens.",
+            _given("start", "a command"),
         ),
         (
             "stop",
             None,
             "",
             "Run this to stop it; without it, what --start runs is stopped.",
+            _given("stop", "a command"),
         ),
         (
             "wake",
             None,
             "",
             "Wake the service's machine with a magic packet: MAC[@ADDRESS[:PORT]].",
+            _given("wake", "MAC[@ADDRESS[:PORT]]"),
         ),
         seconds(
             "idle",

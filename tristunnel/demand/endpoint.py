@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
@@ -20,7 +22,6 @@ from tristunnel.dataplane.asking import touch
 from tristunnel.demand.starter import Starter
 from tristunnel.demand.waiting import WaitingVisitor
 from tristunnel.errors import TunnelError
-from tristunnel.forwards.inner import InnerEndpoint, OneProtocol
 from tristunnel.forwards.service_connector import CONNECT_TIMEOUT
 
 __all__ = ["DemandEndpoint"]
@@ -47,11 +48,13 @@ class DemandEndpoint:
     @ivar reactor: Connects, and tells time.
     @ivar below: The service.
     @ivar starter: What starts it.
+    @ivar crowd: Those of its visitors, and of others, who are held back.
     """
 
     reactor: Any
     below: IStreamClientEndpoint
     starter: Starter
+    crowd: set[WaitingVisitor] = field(default_factory=set)
     _isKnown: bool = False
     _isLooking: bool = False
     _later: IDelayedCall | None = None
@@ -73,15 +76,8 @@ class DemandEndpoint:
     ) -> Deferred[IProtocol]:
         """Connect a visitor, to the service or to what waits for it."""
         service = _forVisitor(self.below, info)
-        waiting = InnerEndpoint(
-            self.reactor,
-            lambda info: OneProtocol(
-                lambda: WaitingVisitor(self.reactor, self._wait, service)
-            ),
-            info,
-        )
         if self.starter.isStopping:
-            return waiting.connect(factory)
+            return self._held(service, factory)
         connecting: Deferred[IProtocol] = service.connect(factory)
         # A machine that is off does not say so.
         within = CONNECT_TIMEOUT if self._isKnown else SOON
@@ -91,10 +87,20 @@ class DemandEndpoint:
             if failure.check(CancelledError):
                 return failure
             self._isKnown = False
-            return waiting.connect(factory)
+            return self._held(service, factory)
 
         connecting.addCallbacks(self._reached, failed)
         return connecting
+
+    def _held(
+        self, service: IStreamClientEndpoint, factory: IProtocolFactory
+    ) -> Deferred[IProtocol]:
+        protocol = factory.buildProtocol(UNIXAddress(None))
+        if protocol is None:
+            return fail(ConnectionRefusedError())
+        waiting = WaitingVisitor(self.reactor, self._wait, service, self.crowd)
+        waiting.wait(protocol)
+        return succeed(protocol)
 
     def _reached(self, protocol: IProtocol) -> IProtocol:
         if not self._isKnown:

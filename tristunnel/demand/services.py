@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from tristunnel.demand.endpoint import DemandEndpoint
 from tristunnel.demand.starter import Starter
+from tristunnel.demand.waiting import WaitingVisitor
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.demand import DemandPlan
 from tristunnel.forwards.forward import Forward
@@ -34,6 +35,7 @@ class DemandServices:
         self._starters: dict[DemandPlan, Starter] = {}
         self._byTarget: dict[str, Starter] = {}
         self._visits: dict[Visit, Starter] = {}
+        self._crowd: set[WaitingVisitor] = set()
 
     def arrange(self, forwards: Iterable[Forward]) -> list[Forward]:
         """
@@ -55,7 +57,7 @@ class DemandServices:
             )
         self._byTarget[target] = starter
         assert not isinstance(endpoint, UDPService)
-        made = DemandEndpoint(self._reactor, endpoint, starter)
+        made = DemandEndpoint(self._reactor, endpoint, starter, self._crowd)
         return replace(forward, endpoint=made)
 
     def keep(self, forwards: Iterable[Forward]) -> None:

@@ -9,7 +9,11 @@ from tristunnel.errors import badOption, printable
 from tristunnel.util.command_line import programWords
 from tristunnel.util.hosts import addressOf, parsePlace
 
-__all__ = ["DemandPlan", "MagicPacket", "planOf"]
+__all__ = ["STREAM_WINDOW", "DemandPlan", "MagicPacket", "planOf"]
+
+STREAM_WINDOW = 64 * 1024
+"""Bytes that a visitor may send to a client that starts services before any were taken.
+What all who wait have sent has to fit into the session together."""
 
 IDLE = 900.0
 """Seconds without a visitor after which a service is stopped, by default."""

@@ -99,9 +99,7 @@ class ForwardOptions:
                 raise badOption(
                     f"a forward has no option {name[:60]!r}{nearest(name, known)}"
                 )
-            if type(value) is not kind or (isinstance(value, tuple) and True in value):
-                form = name if kind is bool else f"{name}=VALUE"
-                raise badOption(f"the option {name} of a forward is written {form}")
+            _checkKind(name, kind, value)
         made = cls(**given)
         if made.proxy and made.proxy not in PROXY_HEADERS:
             raise badOption(
@@ -147,6 +145,18 @@ class ForwardOptions:
             "share": self.share,
         }
         return {name: value for name, value in told.items() if value}
+
+
+def _checkKind(name: str, kind: type, value: object) -> None:
+    several = value if isinstance(value, tuple) else (value,)
+    if type(value) is not kind or (kind is tuple and True in several):
+        form = name if kind is bool else f"{name}=VALUE"
+        raise badOption(f"the option {name} of a forward is written {form}")
+    if "" in several:
+        # Of a variable that is not set, perhaps: what it asks for must not be left out.
+        raise badOption(
+            f"the option {name} of a forward is empty; give it a value, or leave it out"
+        )
 
 
 def _escaped(value: str) -> str:

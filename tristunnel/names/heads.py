@@ -43,6 +43,8 @@ _HOP = frozenset(
 _ORIGIN = frozenset((b"forwarded", b"x-real-ip", b"x-url-scheme"))
 _FORWARDED = b"x-forwarded-"
 _KNOWN = _HOP | _ORIGIN
+_ALIKE = bytes(x if bytes((x,)).isalnum() else ord("-") for x in range(256))
+"""Letters and digits as they are, and hyphens for all others."""
 _USUAL = frozenset((b"close", b"keep-alive", b"upgrade"))
 """What C{Connection} says mostly: these are left out anyway."""
 _PLAIN = frozenset(
@@ -218,17 +220,18 @@ def _kept(
     return [
         b"%b: %b\r\n" % (name, value)
         for lower, name, value in headers
-        if lower not in gone and (lower in _PLAIN or not _isOurs(lower))
+        if lower not in gone and (lower in _PLAIN or not _isOurs(lower, gone))
     ]
 
 
-def _isOurs(name: bytes) -> bool:
+def _isOurs(name: bytes, gone: frozenset[bytes]) -> bool:
     """
-    Whether only we say what a header says: also if it has an underscore in the place of
-    a hyphen, since to CGI and WSGI both names are one.
+    Whether only we, or the owner, say what a header says: also if it has an underscore,
+    a dot or the like in the place of a hyphen, since to CGI, WSGI and some servers all
+    these names are one.
     """
-    name = name.replace(b"_", b"-")
-    return name in _KNOWN or name.startswith(_FORWARDED)
+    name = name.translate(_ALIKE)
+    return name in gone or name.startswith(_FORWARDED)
 
 
 def _forService(headers: Headers, guest: Guest) -> Headers:

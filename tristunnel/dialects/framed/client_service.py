@@ -15,18 +15,23 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dialects.base.client import ClientService, backoff
 from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.offered import OfferedForwards
 from tristunnel.dialects.framed.reaching import greetOtherwise, reached
 from tristunnel.dialects.framed.standby import Retired, Standby
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.demand import STREAM_WINDOW
 from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.forwards.forward import Forward
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.process import GRACE
 
 __all__ = ["TunnelClientService"]
+
+_WAITING = Limits(streamWindow=STREAM_WINDOW)
+"""What is accepted of visitors of whom many may wait at once."""
 
 
 class TunnelClientService(ClientService["TunnelClientProtocol"]):
@@ -174,6 +179,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             self._lease.asOffer(),
             server.capability,
             server.explain,
+            _WAITING if any(each.demand for each in self.offered.forwards) else None,
         )
         factory.carrier, factory.endpoint = self._carrier, server.endpoint
         factory.confirmations = self._confirmations
