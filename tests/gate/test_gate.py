@@ -220,7 +220,8 @@ class LoginTests(GateTestCase):
         """The service learns who it is, and nobody can say so in another's place."""
         cookie = self.signIn(user="anna", password="a secret")
         forged = (
-            "X-Forwarded-User: ben\r\nX_Forwarded_User: ben\r\nX-Forwarded.User: ben\r\n"
+            "X-Forwarded-User: ben\r\nX_Forwarded_User: ben\r\n"
+            "X-Forwarded.User: ben\r\n"
             "X-Forwarded-Email: x@y\r\nX-Forwarded-Groups: admin\r\n"
         )
         self.get(lines=cookie + forged)
