@@ -7,9 +7,11 @@ on Twisted's sockets, which must not differ.
 from __future__ import annotations
 
 import os
+from socket import SHUT_RDWR
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -318,6 +320,35 @@ class TLSTests(FileTestCase, TestCase):
             server.transport.loseConnection()
             for each in (client, server):
                 (await each.over)[0].trap(ConnectionDone)
+
+    async def test_failsAtOnce(self) -> None:
+        """
+        A handshake that fails as soon as it begins breaks nobody who waits for the
+        connection, such as Twisted's service that connects again and again.
+        """
+        from twisted.internet import reactor
+
+        class Broken(ServerVerification):
+            def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+                made = super().clientConnectionForTLS(protocol)
+                protocol.connection.shutdown(SHUT_RDWR)
+                return made
+
+        silent = Factory.forProtocol(Protocol)
+        silent.noisy = False
+        path = f"{shortDirectory(self)}/socket"
+        listening = serverFromString(reactor, f"unix:{path}")
+        port: Any = await listening.listen(silent)
+        self.addCleanup(port.stopListening)
+        dialling = clientFromString(polledReactor(reactor), f"unix:{path}")
+        creator = Broken("localhost", trustRoots=self.trust)
+        factory = Factory.forProtocol(TLSRecorder)
+        factory.noisy = False
+        service = ClientService(tlsOverClientEndpoint(creator, dialling), factory)
+        service.startService()
+        self.addCleanup(service.stopService)
+        client: Any = await service.whenConnected()
+        (await client.over)[0].trap(ConnectionLost)
 
     async def test_pause(self) -> None:
         """What OpenSSL has decrypted already is not forgotten by a pause."""

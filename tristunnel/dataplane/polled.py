@@ -227,10 +227,13 @@ class PolledSocket:
                 self._readTLS(tls)
 
     def flush(self) -> None:
-        """Send what waits; the turn ends."""
+        """Send what waits, or begin TLS's handshake; the turn ends."""
         self._queued = False
         if self._number >= 0:
-            self._drain()
+            if self._shaken or self._tls is None:
+                self._drain()
+            else:
+                self._shake(self._tls)
 
     def broken(self, reason: Failure) -> None:
         """End the connection because of an exception."""

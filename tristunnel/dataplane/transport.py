@@ -137,8 +137,8 @@ class SocketTransport(LeavableSocket):
         self.protocol = protocol
         self._speakTLS(tls)
         protocol.makeConnection(self)
-        if self.isOpen:
-            self._shake(tls)
+        # It may fail at once, of which nobody is to hear before the connection itself.
+        self._flushSoon()
 
     def peek(self, count: int) -> None:
         """
