@@ -10,7 +10,7 @@ from tests.names.rig import Transport, VisitorTestCase, Waits, request, response
 from tests.wire.test_http import SMUGGLING
 from tristunnel.errors import TunnelError
 from tristunnel.names.pages import Pages
-from tristunnel.names.patience import IDLE
+from tristunnel.names.patience import BODY, IDLE
 from tristunnel.names.visitor import VisitorConnection
 
 
@@ -637,6 +637,49 @@ class PatienceTests(VisitorTestCase):
         self.clock.pump([1.0] * int(IDLE + 2))
         self.assertTrue(self.transport.disconnecting)
         self.assertTrue(self.service().finished)
+
+    def test_slowBody(self) -> None:
+        """
+        The rest of a body has to come in time while somebody takes it, unless its
+        service is answering already; and then the next head has to.
+        """
+
+        def waits(times: int = 1) -> None:
+            self.clock.pump([BODY / 2] * 3 * times)
+
+        def begun() -> VisitorConnection:
+            visitor = self.connect()
+            visitor.dataReceived(
+                request(method="POST", lines="Content-Length: 4\r\n") + b"a"
+            )
+            return visitor
+
+        begun()
+        waits()
+        self.assertIn(b"408", self.answer())
+        self.assertIsNotNone(self.service().broken)
+        visitor = begun()
+        for _ in range(2):
+            self.clock.advance(BODY - 1)
+            visitor.dataReceived(b"b")
+        self.assertEqual(self.answer(), b"")
+        self.service().run.pauseReading()
+        waits(3)
+        self.assertEqual(self.answer(), b"")
+        self.service().run.resumeReading()
+        self.service().say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        waits(3)
+        self.assertFalse(self.transport.aborted)
+        self.service().say(b"k")
+        visitor.dataReceived(b"c")
+        self.assertTrue(self.answer().endswith(b"ok"))
+        self.assertFalse(self.transport.disconnecting)
+        waits()
+        self.assertTrue(self.transport.disconnecting)
+        begun()
+        self.service().say(response())
+        waits()
+        self.assertTrue(self.transport.aborted)
 
     def test_crowd(self) -> None:
         """Of too many that ask for nothing, the one that has waited longest leaves."""

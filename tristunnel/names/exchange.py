@@ -43,6 +43,8 @@ class Exchange:
     @ivar written: Its head as the service gets it.
     @ivar reused: Whether it goes by a connection that had requests before.
     @ivar keepAlive: Whether the visitor may send another one on its connection.
+    @ivar came: Bytes of its body so far.
+    @ivar isWatched: Whether the rest of that is to come in time.
     @ivar requestDone: Whether all of it has come.
     @ivar response: The response's head, once there is one.
     @ivar responseDone: Whether all of that has come.
@@ -60,6 +62,8 @@ class Exchange:
     written: bytes = b""
     reused: bool = False
     keepAlive: bool = True
+    came: int = 0
+    isWatched: bool = False
     requestDone: bool = False
     response: ResponseHead | None = None
     responseDone: bool = False

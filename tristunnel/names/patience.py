@@ -1,5 +1,5 @@
 """
-How long a visitor's connection may have nothing to do, or take nothing.
+How long a visitor's connection may have nothing to do, send nothing, or take nothing.
 """
 
 from __future__ import annotations
@@ -8,9 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tristunnel.dataplane.deadlines import Key, deadlinesOf
+from tristunnel.names.exchange import Exchange
 from tristunnel.names.site import NameSite
 
-__all__ = ["HALF_OPEN", "IDLE", "Patience"]
+__all__ = ["BODY", "HALF_OPEN", "IDLE", "Patience"]
+
+BODY = 60.0
+"""Seconds in which the next bytes of a request's body must have come."""
 
 IDLE = 60.0
 """Seconds in which the next request's head must have come."""
@@ -28,7 +32,7 @@ class Patience:
     deadline of its own.
 
     @param site: Knows who has nothing to do.
-    @param late: Called when a head has not come in time.
+    @param late: Called when a head, or the rest of a body, has not come in time.
     @param leave: Ends the connection, to make room for another.
     """
 
@@ -78,12 +82,36 @@ class Patience:
         else:
             self._late()
 
-    def watch(self, taken: Callable[[], Any], stuck: Callable[[], object]) -> None:
+    def body(self, exchange: Exchange, isHeld: Callable[[], object]) -> None:
         """
-        Look now and then whether something goes on.
+        The rest of a request's body is to come, the next bytes of it in time.
+
+        @param isHeld: Whether it cannot come now, since nobody takes it.
+        """
+        exchange.isWatched = True
+
+        def rests() -> None:
+            answered = exchange.response is not None and not exchange.responseDone
+            if isHeld() or answered:
+                # A service that answers already may listen for as long as it likes.
+                self.body(exchange, isHeld)
+            else:
+                self._late()
+
+        self.watch(lambda: exchange.came, rests, BODY)
+
+    def watch(
+        self,
+        taken: Callable[[], Any],
+        stuck: Callable[[], object],
+        seconds: float = HALF_OPEN,
+    ) -> None:
+        """
+        Look now and then whether something goes on, until L{stop} is called.
 
         @param taken: Changes while it does.
-        @param stuck: Called when it does not.
+        @param stuck: Called once when it does not.
+        @param seconds: How long it may rest.
         """
         self.stop()
         before = taken()
@@ -93,6 +121,6 @@ class Patience:
             if taken() == before:
                 stuck()
             else:
-                self.watch(taken, stuck)
+                self.watch(taken, stuck, seconds)
 
-        self._deadline = deadlinesOf(self._site.reactor).add(HALF_OPEN, look)
+        self._deadline = deadlinesOf(self._site.reactor).add(seconds, look)

@@ -90,7 +90,7 @@ class VisitorConnection(Protocol):
         self._waiting = waiting
         self._remaining = remaining
         self._requests = RequestQueue()
-        self._patience = Patience(site, self._late, self._makeRoom)
+        self._patience = Patience(site, self._late, self._breakOff)
         self._out: list[bytes] = []
         self._exchange: Exchange | None = None
         self._run: Run | None = None
@@ -108,7 +108,7 @@ class VisitorConnection(Protocol):
 
     def connectionMade(self) -> None:
         tuneSocket(self.transport)
-        self._waiting.leave = self._makeRoom
+        self._waiting.leave = self._breakOff
         peer = self.transport.getPeer()
         self._origins = Origins(self._site.proxies, peer, self._secure)
         self.transport.registerProducer(self, True)
@@ -154,13 +154,14 @@ class VisitorConnection(Protocol):
         self._logged(0 if self._through else 499)
 
     def _late(self) -> None:
-        """The head of a request has not come in time."""
+        """A request, or the rest of it, has not come in time."""
         if self._requests.isBetween:
             self._close()
         else:
             self._refuse(408, "the request did not come in time")
 
-    def _makeRoom(self) -> None:
+    def _breakOff(self) -> None:
+        """Leave at once, perhaps for somebody else."""
         self._closing = True
         self._patience.stop()
         self.transport.abortConnection()
@@ -188,6 +189,9 @@ class VisitorConnection(Protocol):
             waits = requests.waits
             if waits or self._held:
                 self._hold(QUEUE, waits)
+            exchange = self._exchange
+            if not (exchange is None or exchange.requestDone or exchange.isWatched):
+                self._patience.body(exchange, lambda: self._held)
 
     def _take(self, event: Any) -> bool:
         """
@@ -201,6 +205,7 @@ class VisitorConnection(Protocol):
             return exchange.reception.take(event)
         if kind is bytes:
             if exchange is not None:
+                exchange.came += len(event)
                 if exchange.head.chunked:
                     self._out.append(b"%x\r\n%b\r\n" % (len(event), event))
                 else:
@@ -222,9 +227,8 @@ class VisitorConnection(Protocol):
         site = self._site
         self._patience.came()
         self._waiting.known()
-        exchange = Exchange(
-            head, hostOf(head.host), self._origins.of(head), site.seconds()
-        )
+        host, origin = hostOf(head.host), self._origins.of(head)
+        exchange = Exchange(head, host, origin, site.seconds())
         exchange.keepAlive = head.keepAlive and not site.names.isLeaving
         own = site.received(exchange)
         if own is None and site.passes(exchange, self.transport, self._requests.first):
@@ -297,6 +301,8 @@ class VisitorConnection(Protocol):
 
     def _requestDone(self, exchange: Exchange, end: MessageEnd) -> None:
         exchange.requestDone = True
+        if exchange.isWatched:
+            self._patience.stop()
         if exchange.head.chunked:
             self._out.append(trailerBytes(end.trailers, True))
         if exchange.responseDone:
@@ -378,9 +384,8 @@ class VisitorConnection(Protocol):
             exchange.response = head
         else:
             framing = exchange.framed(head)
-        self.transport.write(
-            responseBytes(head, route.rules, asked, exchange.origin.scheme, framing)
-        )
+        scheme = exchange.origin.scheme
+        self.transport.write(responseBytes(head, route.rules, asked, scheme, framing))
         if upgrades:
             self._upgraded()
 
@@ -438,8 +443,7 @@ class VisitorConnection(Protocol):
             else:
                 # Whoever has half of it must not take that for the whole.
                 self._logged(502)
-                self._closing = True
-                self.transport.abortConnection()
+                self._breakOff()
         elif exchange.mayRepeat and exchange.route is not None:
             exchange.reused = False
             run = self._newRun(exchange, exchange.route)
@@ -497,10 +501,9 @@ class VisitorConnection(Protocol):
             transport.unregisterProducer()
             handOver(transport, self._site, exchange, route, early, self._logged)
             return
-        reactor, here = self._site.reactor, transport.getHost()
-        self._run = run = Run(self, route, reactor, exchange.origin.address, here)
-        route.arrived(run, exchange.origin.peer)
-        run.send(early)
+        run = self._newRun(exchange, route)
+        if run is not None:
+            run.send(early)
 
     # The end
 
@@ -522,8 +525,7 @@ class VisitorConnection(Protocol):
         exchange = self._exchange
         head = None if exchange is None else exchange.head
         if exchange is not None and exchange.response is not None:
-            self._closing = True
-            self.transport.abortConnection()
+            self._breakOff()
             return
         if exchange is not None and not exchange.requestDone:
             # What the service has of it must not be taken for the whole.
@@ -592,5 +594,4 @@ class VisitorConnection(Protocol):
     def _shed(self, reason: TunnelError) -> None:
         """The memory is needed that is kept for this visitor."""
         self._leaveRun(reason)
-        self._closing = True
-        self.transport.abortConnection()
+        self._breakOff()
