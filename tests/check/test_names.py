@@ -95,7 +95,7 @@ class NamesCheckTests(TestCase, FileTestCase):
         texts = [f"{verdict} {text}" for verdict, text in found]
         for verdict, words in (
             ("WARN", "a.example"),
-            ("FAIL", "b.example is unusable"),
+            ("FAIL", "b.example.pem is not PEM"),
             ("FAIL", "localhost:1/d: it cannot be reached"),
             ("FAIL", "none for c.example at the last attempt: no: do x (next in"),
         ):

@@ -122,7 +122,7 @@ class NamesCheck:
         for name in list(self.own.names())[:_MOST]:
             certificate = self.own.newest(name)
             if certificate is None:
-                found.append(fail(f"{self.own.directory}: that of {name} is unusable"))
+                found.append(fail(self.own.broken(name)))
             elif "." in name and (problem := self.own.misnamed(name, certificate)):
                 found.append(warn(f"that of {name} is never used: {problem}"))
             else:

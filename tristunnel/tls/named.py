@@ -73,7 +73,8 @@ class NamedCertificates:
         self._seconds = seconds
         # By path, so that no visitor's names make it longer than the directory.
         self._loaded: dict[str, ReloadingCertificate] = {}
-        self._broken: dict[str, tuple[Signature, Signature]] = {}
+        # How each file was, and why it cannot be used.
+        self._broken: dict[str, tuple[tuple[Signature, Signature], str]] = {}
 
     def check(self, option: str) -> None:
         """
@@ -128,6 +129,18 @@ class NamedCertificates:
         # Asking for it is what has the file looked at.
         return None if found is None or not found.context else found.certificate
 
+    def broken(self, stem: str) -> str:
+        """
+        Say why a file cannot be used.
+
+        @param stem: What it is named for.
+        @return: Nothing if it can, or if there is none.
+        """
+        if self._load(stem) is not None:
+            return ""
+        said = (self._broken.get(path, ((), ""))[1] for path, _ in self._places(stem))
+        return next(filter(None, said), "")
+
     def names(self) -> Iterator[str]:
         """What the directory has by name, which costs a look at all of it."""
         for _, stem, problem in self._entries():
@@ -169,7 +182,8 @@ class NamedCertificates:
         """
         try:
             with os.scandir(self.directory) as found:
-                entries = sorted((each.name, each.is_dir()) for each in found)
+                # Unlike is_dir(), this holds out against a link to itself.
+                entries = sorted((each.name, os.path.isdir(each)) for each in found)
         except OSError:
             return
         files = {name for name, _ in entries}
@@ -186,17 +200,22 @@ class NamedCertificates:
                 continue
             elif suffix not in (".pem", ".crt"):
                 continue
+            elif not os.path.exists(path):
+                problem = "it is a link that leads nowhere"
             if not problem and parseHost(stem) != stem:
                 problem = "name it for its host, for example blog.example.com" + suffix
             yield path, stem, problem
 
+    def _places(self, stem: str) -> Iterator[tuple[str, str]]:
+        """The files that a certificate and its key may be in."""
+        base = os.path.join(self.directory, stem)
+        yield os.path.join(base, "fullchain.pem"), os.path.join(base, "privkey.pem")
+        yield f"{base}.pem", f"{base}.pem"
+        yield f"{base}.crt", f"{base}.key"
+
     def _load(self, stem: str) -> ReloadingCertificate | None:
         base = os.path.join(self.directory, stem)
-        for path, key in (
-            (os.path.join(base, "fullchain.pem"), os.path.join(base, "privkey.pem")),
-            (f"{base}.pem", f"{base}.pem"),
-            (f"{base}.crt", f"{base}.key"),
-        ):
+        for path, key in self._places(stem):
             known = self._loaded.get(path)
             if known is not None:
                 return known
@@ -211,14 +230,14 @@ class NamedCertificates:
     def _read(
         self, stem: str, path: str, key: str, state: tuple[Signature, Signature]
     ) -> ReloadingCertificate | None:
-        if self._broken.get(path) == state:
+        if path in self._broken and self._broken[path][0] == state:
             return None
         try:
             made = ReloadingCertificate(
                 path, key, *self._clients, seconds=self._seconds
             )
         except TunnelError as reason:
-            self._broken[path] = state
+            self._broken[path] = state, reason.message
             self._log.error("{reason}", reason=reason.message)
             return None
         # Of others, L{unused} tells.
