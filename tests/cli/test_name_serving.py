@@ -40,7 +40,10 @@ class NameServingTests(FileTestCase):
         words = ["--state-dir", str(self.directory / "state"), "--domain", "t.example"]
         parsed.parseOptions([*words, *options])
         reactor = MemoryReactorClock()
-        self.naming = NameServing(reactor, parsed, self.names, lambda host: False)
+        self.naming = NameServing(
+            *(reactor, parsed, self.names, lambda host: False),
+            lambda host: host == "kept.example",
+        )
         (port,) = (each for each in parsed.allPorts if each.serving("--https"))
         self.port = port
         return self.naming.factoryFor(
@@ -59,7 +62,10 @@ class NameServingTests(FileTestCase):
         return bool(mode & SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
 
     def test_own(self) -> None:
-        """Only by its own names does one come to the server itself."""
+        """
+        Only by its own names does one come to the server itself, and not by those that
+        a token keeps, even while nobody has them.
+        """
         self.names.table.enter(
             Route("http", "www.other.example", "", TunnelOptions(), lambda *it: None)
         )
@@ -69,6 +75,7 @@ class NameServingTests(FileTestCase):
             *(("t.example", True, True), ("", True, False)),
             *(("blog.t.example", False, False), ("elsewhere.example", True, False)),
             *(("www.other.example", False, False), ("192.0.2.7", True, False)),
+            *(("kept.example", False, False),),
         ):
             self.assertEqual(shared.isOwn(name), together, name)
             self.assertEqual(alone.isOwn(name), apart, name)

@@ -71,6 +71,7 @@ class NameServing:
     @param names: Its names; told here who has a certificate.
     @param isMadeUp: Whether a host's name was made up here, so that no certificate of
         its own is asked for: authorities give few in a week.
+    @param isKept: Whether a host is some token's, though it may have no tunnel now.
 
     @ivar automatic: Gets certificates; C{None} if nobody is asked for any.
     @ivar detectors: What tells connections for the server itself apart, at the ports
@@ -85,7 +86,9 @@ class NameServing:
         options: ServerOptions,
         names: PublicNames,
         isMadeUp: Callable[[str], bool],
+        isKept: Callable[[str], bool],
     ) -> None:
+        self._isKept = isKept
         self._reactor, self._options, self._names = reactor, options, names
         ports = [*options.serverPorts, *options.namePorts]
         served = {each for port in ports for each in (port.option, *port.serves)}
@@ -172,12 +175,14 @@ class NameServing:
         return os.path.abspath(live)
 
     def isName(self, host: str) -> bool:
-        """Whether a host is a tunnel's, or could be: one below a domain."""
+        """Whether a host is a tunnel's, or could be: one below a domain, or a token's."""
         if self._names.table.find("http", host) is not None:
             return True
-        if host == self._options["hostname"].lower().removesuffix("."):
+        own = self._options["hostname"].lower().removesuffix(".")
+        if host in (own, *self._domains):
             return False
-        return any(host.endswith(f".{each}") for each in self._domains)
+        below = any(host.endswith(f".{each}") for each in self._domains)
+        return below or self._isKept(host)
 
     def factoryFor(
         self,

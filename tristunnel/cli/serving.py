@@ -123,6 +123,7 @@ class Serving(MultiService):
             options,
             self._names,
             lambda host: self._tunnels.hosts.isMadeUp(host),
+            lambda host: self._tunnels.hosts.isKept(host),
         )
         self._naming.start(self)
         self._tunnels = self._makeTunnels()

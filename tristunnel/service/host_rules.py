@@ -200,6 +200,10 @@ class HostRules:
         """Whether a host's name was made up here."""
         return host in self._madeFor
 
+    def isKept(self, host: str) -> bool:
+        """Whether a host is among the C{names} of a token, used or not."""
+        return bool(self.holders(patternsFor(host, self.domains)))
+
     def release(self, tunnel: Tunnel) -> None:
         """A tunnel has its name no more; doing it twice is no error."""
         host = self._hosts.pop(tunnel, "")
