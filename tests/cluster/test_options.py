@@ -163,7 +163,7 @@ class OptionsTests(FileTestCase):
     def test_refused(self) -> None:
         """What does not go together, and what several machines cannot do."""
         for words, why in (
-            (("--acme", "a@b.example", "--http", "tcp:0"), "--acme works on one"),
+            (("--acme", "a@b.example", "--http", "tcp:0"), "same --certificates"),
             (("--demo",), "--demo works on one machine"),
             (("--cluster-advertise", "x"), "--cluster-advertise x: "),
             (("--cluster-ports", "some"), "all"),

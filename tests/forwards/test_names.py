@@ -39,6 +39,10 @@ class NameForwardTests(SynchronousTestCase):
             with self.assertRaises(TunnelError, msg=spec) as caught:
                 self.parse(spec)
             self.assertNotIn("\n", caught.exception.message)
+        for spec, cure in (("https/blog=3000", "http/blog"), ("web/a=1", "minecraft")):
+            with self.assertRaises(TunnelError, msg=spec) as caught:
+                self.parse(spec)
+            self.assertIn(cure, caught.exception.message)
 
     def test_options(self) -> None:
         """What is said of heads, as often as one likes, and read again as written."""

@@ -69,9 +69,13 @@ def problemOf(
     if isinstance(failure, SSLError):
         why = "its certificate is not trusted; give --acme-ca FILE if it is your own"
     elif isinstance(failure, Timeout | errors.TimeoutError):
-        why = "no answer in time"
+        why = "no answer in time; it is tried again"
     elif isinstance(failure, NoConnection | RequestException):
-        why = f"it cannot be reached ({type(failure).__name__})"
+        why = (
+            f"it cannot be reached ({type(failure).__name__}): correct"
+            " --acme-directory, or let this server connect to it, through HTTPS_PROXY"
+            " if need be"
+        )
     elif isinstance(failure, TunnelError):
         return AuthorityProblem(failure.message, hint)
     else:

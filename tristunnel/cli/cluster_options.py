@@ -106,10 +106,14 @@ class ClusterOptionsMixin:
                 if option in told:
                     raise badOption(f"--{option} goes with --cluster")
             return
-        for option in ("demo", "acme"):
+        for option, instead in (
+            ("demo", ""),
+            ("acme", ", and give each machine the same --certificates DIRECTORY"),
+        ):
             if self[option]:
                 raise badOption(
                     f"--{option} works on one machine: leave it or --cluster out"
+                    f"{instead}"
                 )
         listen, advertise = self["cluster-listen"], self["cluster-advertise"]
         if not listen:

@@ -356,11 +356,18 @@ def placeWanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
     elif wanted:
         name = wanted
         if not isName(name):
-            raise badOption(
-                f"--forward {printable(spec, 60)!r}: a name has at most 64 letters,"
-                " digits, '-', '_' and '.'"
-            )
+            raise badOption(f"--forward {printable(spec, 60)!r}: {_noName(name)}")
     return ("udp" if isUDP else "", port, name, ""), target
+
+
+def _noName(text: str) -> str:
+    """Say why what stands in front of C{=} names no tunnel."""
+    kind, slash, host = text.partition("/")
+    if not slash:
+        return "a name has at most 64 letters, digits, '-', '_' and '.'"
+    if kind.lower() == "https":
+        return f"write http/{printable(host, 60)}, which visitors open by https:// too"
+    return f"what stands in front of a slash is udp, {', '.join(HOSTS)}"
 
 
 def _host(spec: str, kind: str, name: str, path: str) -> tuple[str, str]:
