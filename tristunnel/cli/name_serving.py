@@ -175,7 +175,7 @@ class NameServing:
         return os.path.abspath(live)
 
     def isName(self, host: str) -> bool:
-        """Whether a host is a tunnel's, or could be: one below a domain, or a token's."""
+        """Whether a host is a tunnel's, or could be: below a domain, or a token's."""
         if self._names.table.find("http", host) is not None:
             return True
         own = self._options["hostname"].lower().removesuffix(".")
