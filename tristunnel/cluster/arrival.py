@@ -25,7 +25,8 @@ from tristunnel.util.hosts import parsePlace
 __all__ = ["PATIENCE", "Finds", "RelayedArriving", "RelayedSocket", "arrive"]
 
 PATIENCE = 60.0
-"""Seconds in which a visitor is served or refused: a client may be asked, and dial."""
+"""Seconds in which a visitor is served or refused: the client may have to be asked, and
+to dial."""
 
 Finds = Callable[[str], Tunnel]
 """Finds a tunnel of this member whose client is there, by its id; or raises
@@ -36,7 +37,7 @@ def _placeFrom(text: str) -> IAddress | None:
     """
     Read an address as L{addressText<tristunnel.util.hosts.addressText>} writes it.
 
-    @return: C{None} for what is no IP address.
+    @return: C{None} for what is not an IP address.
     """
     try:
         host, port = parsePlace(text)
@@ -47,9 +48,7 @@ def _placeFrom(text: str) -> IAddress | None:
 
 
 class _Relayed(ConnectionEnd):
-    """
-    The end of somebody who came in elsewhere.
-    """
+    """The end of a visitor who has connected to another member."""
 
     if not TYPE_CHECKING:
         __slots__ = ()
@@ -60,7 +59,10 @@ class _Relayed(ConnectionEnd):
 
     @property
     def heard(self) -> Callable[[], None] | None:
-        """Whoever sets it waits for the visitor's first word, which may come now."""
+        """
+        Called when the visitor sends something. To set it tells the other member that
+        the visitor may do so.
+        """
         return self._wake
 
     @heard.setter
@@ -73,7 +75,7 @@ class _Relayed(ConnectionEnd):
         self, told: Callable[[TunnelError | None], object], host: IAddress | None
     ) -> None:
         """
-        Say what becomes of the visitor.
+        Set who is told what becomes of the visitor.
 
         @param told: Called once: with C{None} when it is served, or with why not.
         @param host: Where it came to.
@@ -82,7 +84,7 @@ class _Relayed(ConnectionEnd):
 
     @property
     def hostAddress(self) -> IAddress | None:
-        """Where the visitor came to, which was at another member."""
+        """Where the visitor has connected to, at another member."""
         return self._host
 
     def _tell(self, reason: TunnelError | None) -> bool:
@@ -97,7 +99,9 @@ class _Relayed(ConnectionEnd):
         super().join(peer, closed)
 
     def write(self, data: bytes) -> None:
-        """Send bytes; the client's end, which is joined first, may have some."""
+        """
+        Send bytes; the client's end, which is joined first, may have some already.
+        """
         if self._told is not None:
             self._tell(None)
         super().write(data)

@@ -1,4 +1,6 @@
-"""Asking an engine that may be away, and telling it what it must hear in the end."""
+"""
+Asking an engine that may be away, and telling it, sooner or later, what it must know.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from tristunnel.util.deferreds import returnsDeferred
 __all__ = ["VERSION", "Asking", "unlikeBook"]
 
 VERSION = 2
-"""What is in the book; members that write something else do not share one."""
+"""The version of the book's contents; members with different ones cannot share a
+book."""
 
 
 def unlikeBook(version: str) -> TunnelError:
@@ -38,7 +41,7 @@ class Asking:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # What could not be said, by what it is about.
+        # What the engine could not be told, by what it is about.
         self._owed: dict[str, tuple[object, ...]] = {}
 
     @returnsDeferred
@@ -65,10 +68,10 @@ class Asking:
 
     async def _say(self, about: str, *said: object) -> None:
         """
-        Say something that must be heard in the end: if not now, then as soon as the
-        engine can be asked again.
+        Tell the engine something that it must know: if not now, then as soon as it can
+        be asked again.
 
-        @param about: What a later word replaces.
+        @param about: What it is about; what is said of the same later replaces it.
         @param said: A script and its arguments.
         """
         self._owed[about] = said
@@ -83,7 +86,7 @@ class Asking:
 
     async def sayOwed(self) -> None:
         """
-        Say what could not be said before.
+        Tell the engine what it could not be told before.
 
         @raise TunnelError: C{cluster-away}.
         """

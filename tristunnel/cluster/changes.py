@@ -85,7 +85,7 @@ class Changes:
         @param run: What L{runOf} finds of it.
         """
         if self._run not in ("", run):
-            # After a failover the old one may be there still.
+            # After a failover, the old engine may still be there.
             self._reader.drop()
 
     def _begin(self) -> None:
@@ -107,8 +107,8 @@ class Changes:
 
     async def _place(self) -> None:
         """
-        Find out where the stream ends. One that ends before where we are is another
-        one, and so is one that has forgotten what came next.
+        Find out where the stream ends. One that ends before our place is another one,
+        and so is one that has lost what came next.
         """
         key = self._reader.stream
         self._run = runOf(str(await self._reader.command("INFO", "server")))
@@ -141,7 +141,7 @@ class Changes:
 
 
 def runOf(info: str) -> str:
-    """Find out which engine, since its start, has said something of itself."""
+    """Find the line that is different for each engine, and after each start of one."""
     lines = info.split("\r\n")
     return next((each for each in lines if each.startswith("run_id:")), "")
 

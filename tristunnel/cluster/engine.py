@@ -121,7 +121,7 @@ class Engine:
         self._factory.startConnecting(self)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect once, and note why that is not possible."""
+        """Connect once, and note why if that fails."""
         connecting = self._endpoint.connect(protocolFactory)
 
         def failed(failure: Failure) -> Failure:
@@ -132,7 +132,7 @@ class Engine:
         return connecting.addErrback(failed)
 
     def drop(self) -> None:
-        """Connect anew: it may be another engine by now."""
+        """Reconnect: another engine may be the primary one by now."""
         for connection in list(self._factory.pool):
             connection.transport.loseConnection()
 
@@ -155,7 +155,7 @@ class Engine:
         self.trouble, self.isReplica = "", False
 
     def stop(self) -> Deferred[None]:
-        """Connect no more."""
+        """Disconnect for good."""
         stopping: Deferred[None] = self._factory.disconnect()
         return stopping
 
@@ -169,8 +169,8 @@ class Engine:
 
     def _ask(self, method: str, *args: object) -> Deferred[Any]:
         """
-        Give a command. It is refused while there is no connection: it would be
-        obeyed some time later, when nobody wants that any more.
+        Send a command. It is refused while there is no connection: otherwise it would
+        be executed some time later, when nobody wants that any more.
         """
         if not self._factory.pool:
             return fail(engineAway())
@@ -179,7 +179,7 @@ class Engine:
 
     def command(self, *words: object) -> Deferred[Any]:
         """
-        Give a plain command.
+        Send a plain command.
 
         @raise TunnelError: By the Deferred, C{cluster-away}.
         """
@@ -238,13 +238,16 @@ class _Factory(RedisFactory):  # type: ignore[misc]  # it has no types
         return protocol
 
     def connectionError(self, why: str) -> None:
-        """Somebody is not let in, or not to a database."""
+        """The engine refuses the login or the database."""
         # If the connection is gone, the engine has not said anything.
         if _LOST not in why:
             self.refused(why)
 
     def stopTrying(self) -> Deferred[None]:
-        """Go on: an engine that is starting, or gets another password, refuses us."""
+        """
+        Keep trying: an engine that is starting, or whose password is being changed,
+        refuses us.
+        """
         return succeed(None)
 
     def addConnection(self, connection: Any) -> None:

@@ -1,6 +1,6 @@
 """
-Ports and names of tunnels whose clients are at other members: visitors come in here,
-too, and are led to the one member that has the client.
+Ports and names of tunnels whose clients are at other members: visitors can connect
+here, too, and are led to the one member that has the client.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ WAITING = 256
 """Visitors of a tunnel who wait for their way to be found."""
 
 MOVING = ("client-away", "session-lost", "unknown-tunnel")
-"""How a member refuses that has a tunnel no more, or not yet."""
+"""How a member refuses that no longer has a tunnel, or does not have it yet."""
 
 LEAVING = "shutting-down"
-"""How one refuses that is stopping: its clients go to others, when it is done."""
+"""How a member refuses that is stopping: then its clients go to others."""
 
 RETOLD = 3.0
-"""Seconds in which members say again what they have to a book that was lost."""
+"""Seconds in which members tell a book that was lost again what they have."""
 
 _AGAIN = 0.25
 _ATTEMPTS = 12
@@ -66,7 +66,7 @@ class Ways(Protocol):
         @param visitor: Where it comes from.
         @param host: Where it came to; empty if that is not known.
         @return: The end of the way, once the visitor is served there.
-        @raise TunnelError: Why it is not. Nothing was said for it before.
+        @raise TunnelError: Why it is not. None of its bytes were sent then.
         """
 
 
@@ -94,23 +94,23 @@ class MemberSide:
         self._making: dict[Deferred[Any], Deferred[Any]] = {}
 
     def moved(self) -> None:
-        """Its client is elsewhere now: nobody needs to wait for that member."""
+        """Give up the ways to a member that the client has left."""
         making, self._making = self._making, {}
         for way, waiting in making.items():
             way.cancel()
             waiting.errback(TunnelError("client-away", "the tunnel's client has moved"))
 
     def learn(self, record: TunnelRecord) -> None:
-        """The book says something else of the tunnel, or the same."""
+        """Take what the book says of the tunnel now."""
         before, self.record = self.record, record
         if before.place != record.place:
             self.moved()
 
     def _way(self, visitor: str, host: str) -> Deferred[Any]:
         """
-        Make a way to that member, as long as it is the right one.
+        Make a way to the client's member; it is given up if the client moves.
 
-        @raise TunnelError: If it is this one, and the client is not here yet.
+        @raise TunnelError: If that is this member, and the client is not here yet.
         """
         entries = self._entries
         entries.checkIsHere(self.record)
@@ -161,7 +161,7 @@ class MemberSide:
                     way = await self._way(stream.visitorAddress, host)
                 except TunnelError as refusal:
                     code, before = refusal.code.name, self.record.place
-                    # It may have moved, and this member not have heard of it.
+                    # It may have moved without this member having heard of it.
                     await entries.lookAgain(self)
                     isLate = code in MOVING and entries.reactor.seconds() >= end
                     if (
@@ -179,7 +179,7 @@ class MemberSide:
             self._waiting -= 1
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """Its owner says so to its client."""
+        """The member that has the client tells it."""
 
 
 class Entries(RecalledPorts):
@@ -250,7 +250,7 @@ class Entries(RecalledPorts):
             )
 
     def changed(self, change: Change) -> None:
-        """Something has happened in the book."""
+        """Take a change in the book."""
         if change.kind in ("opened", "changed", "closed"):
             self._look(change.id)
         elif change.kind in ("claimed", "expired"):
@@ -260,7 +260,7 @@ class Entries(RecalledPorts):
             self._do(self._lookAround())
 
     async def _lookAround(self) -> None:
-        """Look at all tunnels."""
+        """Look at all tunnels in the book."""
         records = await self._book.snapshot()
         for tunnel in set(self._tunnels) - {each.id for each in records}:
             # The book may have been lost, and its member be about to say it again.
@@ -273,9 +273,10 @@ class Entries(RecalledPorts):
 
     def known(self, seconds: float) -> Deferred[None]:
         """
-        Wait until all is open here that the book says is open elsewhere, once.
+        Wait until everything is open here, for the first time, that the book says is
+        open elsewhere.
 
-        @param seconds: For so long at most: the book may be away.
+        @param seconds: How long to wait at most, since the book may be away.
         """
         known: Deferred[None] = Deferred()
         self._known = known
@@ -314,13 +315,14 @@ class Entries(RecalledPorts):
         doing.addBoth(done)
 
     async def _follow(self, record: TunnelRecord) -> None:
-        """Open or close here what belongs to a tunnel."""
+        """Open, change or close the public side of a tunnel here."""
         known = self._tunnels.get(record.id)
         wanted = self._publicSide(record)
         isOurs = record.place.member == self._book.member
         if isOurs and wanted is not None and (wanted.name or known is not None):
-            # Its visitors wait until its client has come back, after this member was
-            # killed; or until it is open here, whose client comes just now.
+            # Either this member was killed, and the visitors wait here until the client
+            # has come back; or the client is just arriving, and they wait until the
+            # tunnel is open.
             isOurs = self._here.get(record.id) is not None and known is None
         if isOurs or wanted is None:
             await self._close(record.id)
@@ -355,7 +357,7 @@ class Entries(RecalledPorts):
 
     def _publicSide(self, record: TunnelRecord) -> TunnelOptions | None:
         """
-        Find out by what a tunnel's visitors may come in here.
+        Find the port or the name by which a tunnel's visitors may come in here.
 
         @return: C{None} if they may not.
         """
@@ -373,7 +375,7 @@ class Entries(RecalledPorts):
         return None
 
     def _leadingTo(self, record: TunnelRecord) -> tuple[Tunnel, MemberSide]:
-        """Make what stands here for a tunnel of another member."""
+        """Make the stand-in for a tunnel of another member."""
         side = MemberSide(self, record)
         tunnel = Tunnel(
             record.id,
@@ -413,7 +415,7 @@ class Entries(RecalledPorts):
             try:
                 listener = await opening()
             except TunnelError as refusal:
-                # It may have been this member's own until a moment ago.
+                # The port may have been this member's own until a moment ago.
                 if refusal.code.name != "port-taken" or attempt == _ATTEMPTS - 1:
                     self.unbound.add(record.address)
                     self._log.warn(
@@ -432,7 +434,7 @@ class Entries(RecalledPorts):
         self._tunnels[record.id] = tunnel, side
 
     def _passTo(self, listener: Any, record: TunnelRecord) -> None:
-        """Say which other process may have the connections for a name."""
+        """Set to which other process the connections for a name may be passed."""
         route = getattr(listener, "route", None)
         if route is not None:
             route.member = self.near(record.place.member)
@@ -455,17 +457,20 @@ class Entries(RecalledPorts):
         self.kept.forget(tunnel)
 
     def handOver(self, tunnel: str, listener: Any) -> None:
-        """A tunnel goes to another member, and visitors go on to come in here."""
+        """
+        Keep the port of a tunnel that goes to another member: visitors still come in
+        here.
+        """
         kind = listener.address[0]
         if kind in self._listeners and not self._stopped:
             self._keepOpen(tunnel, listener)
 
     def _keepOpen(self, tunnel: str, listener: Any) -> None:
-        """Let nobody be refused until somebody listens there again."""
+        """Hold a port, so that nobody is refused until it is listened on again."""
         try:
             copies = [each.dup() for each in getattr(listener, "sockets", ())]
         except OSError:
-            # Without descriptors it has to be opened anew.
+            # Without a descriptor to spare, it has to be opened anew.
             return
         self.hold(tunnel, copies)
 
@@ -486,7 +491,9 @@ class Entries(RecalledPorts):
                     route.member = None
 
     async def recall(self, tunnel: str) -> None:
-        """A tunnel comes to this member, and has its port itself from now on."""
+        """
+        Give up the port of a tunnel that comes to this member, and opens it itself.
+        """
         self._looking.discard(tunnel)
         known = self._tunnels.get(tunnel)
         if known is not None and known[0].listener is not None:
@@ -499,7 +506,7 @@ class Entries(RecalledPorts):
         await self.kept.recall(tunnel)
 
     async def _close(self, identifier: str) -> None:
-        """Let nobody in here any more; visitors who are in stay."""
+        """Let nobody in here any more; the visitors who are here stay."""
         known = self._tunnels.pop(identifier, None)
         if known is not None:
             known[1].moved()
@@ -508,7 +515,9 @@ class Entries(RecalledPorts):
                 await known[0].listener.close()
 
     async def lookAgain(self, side: MemberSide) -> None:
-        """Find out where a tunnel's client is now; without the book it stays there."""
+        """
+        Find out where a tunnel's client is now; without the book, nothing changes.
+        """
         try:
             record = await self._book.find(side.record.id)
         except TunnelError:
@@ -526,8 +535,8 @@ class Entries(RecalledPorts):
 
     def meanwhile(self, tunnel: Tunnel) -> MemberSide | None:
         """
-        Have visitors of a tunnel of this member wait whose client has just left it: it
-        may come back, here or elsewhere.
+        Have visitors wait for a tunnel whose client has just left this member: it may
+        come back, here or elsewhere.
         """
         held = self._here.of(tunnel)
         if held is None:
@@ -556,4 +565,4 @@ class Entries(RecalledPorts):
 
 
 async def _reserved(kind: str, port: int | str) -> None:
-    """It is the tunnel's own in the book already."""
+    """The book has it as the tunnel's own already."""

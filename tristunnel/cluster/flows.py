@@ -1,6 +1,6 @@
 """
-Datagrams between two members: a flow on a stream, where each one follows its length,
-two bytes with the high one first.
+Datagrams between two members: a flow on a stream, where each datagram follows its
+length (u16, big-endian).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class CarriedFlow(FlowEnd):
         self._began = self._began[at:]
 
     def fill(self, isFull: bool) -> None:
-        """Nothing more is taken for now, or again."""
+        """Set whether the stream's end takes nothing more for now."""
         self._full = isFull
 
 

@@ -1,4 +1,4 @@
-"""What is granted in the book of several machines: access, and tokens."""
+"""The part of the book of several machines that has access and tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GrantedInRedis(Asking):
 
     @param engine: For questions.
     @param member: The name of this member.
-    @param grace: Seconds for which an engine that has come up anew is told of all.
+    @param grace: Seconds in which an engine that has come up anew is told everything.
 
     @ivar now: The time of day.
     """
@@ -38,7 +38,8 @@ class GrantedInRedis(Asking):
 
     async def sayGranted(self) -> None:
         """
-        Say again what access there is, and what was spent of it and taken back.
+        Tell the engine again what access there is, how often it was used, and what was
+        revoked.
 
         @raise TunnelError: C{cluster-away}.
         """
@@ -68,7 +69,7 @@ class GrantedInRedis(Asking):
         return self._heard(record, *answer[1:3])
 
     def _heard(self, record: AccessRecord, used: str, dropped: str) -> AccessRecord:
-        """Keep in mind what the engine may forget."""
+        """Remember what the engine may lose."""
         known = self._granted.get(record.id, record)
         heard = replace(
             record,

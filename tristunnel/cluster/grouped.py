@@ -1,4 +1,4 @@
-"""Tables whose values belong together, by the thousand."""
+"""Tables of thousands of values that belong to groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _V = TypeVar("_V")
 
 class Grouped(UserDict[str, _V]):
     """
-    A table that also finds what belongs to a group, without looking at all else.
+    A table that also finds what belongs to a group, without looking at everything.
 
     @param groupOf: The group of a value; it stays the same.
     """

@@ -1,6 +1,6 @@
 """
-What the members of a cluster ask each other: messages on a connection that one of them
-opens when it has something to ask.
+Calls between the members of a cluster: messages on a connection that a member opens
+when it has something to ask.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class MessageProtocol(Int32StringReceiver):
             self.sendString(text)
 
     def pauseProducing(self) -> None:
-        """The other side does not read; messages wait here."""
+        """The other side takes no more for now; messages wait here."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """It reads again."""
+        """The other side takes messages again."""
         self._paused = False
         self._sendOn()
 
@@ -114,7 +114,7 @@ class MessageProtocol(Int32StringReceiver):
         self.close()
 
     def close(self) -> None:
-        """End the connection; doing it twice is no error."""
+        """End the connection. It may be called twice."""
         if not self.isOpen:
             return
         self.isOpen = False
@@ -126,8 +126,8 @@ class MessageProtocol(Int32StringReceiver):
 
 class MemberLink(Conversation):
     """
-    What this member asks another one. The connection is opened with the first
-    question, and anew with the next one if it was lost.
+    This member's calls to another one. The connection is opened with the first call,
+    and again with the next call if it was lost.
 
     @param reactor: Tells time.
     @param name: What the other member is called.
@@ -184,7 +184,7 @@ class MemberLink(Conversation):
         self.over(why)
 
     def close(self) -> None:
-        """The other member has left the cluster."""
+        """End the link, because the other member has left the cluster."""
         self._messages.close()
 
 
@@ -220,12 +220,15 @@ class MemberLinks:
 
     @property
     def key(self) -> str:
-        """A secret that all of them share, and which tells nothing of the other one."""
+        """
+        A secret that all members share; the cluster's own secret cannot be derived from
+        it.
+        """
         return hmac.new(self._secret, b"forms", sha256).hexdigest()
 
     def known(self, addresses: Mapping[str, str]) -> None:
         """
-        Say who is there now.
+        Set which members are there now.
 
         @param addresses: What each of the others advertises, by name.
         """
@@ -246,9 +249,9 @@ class MemberLinks:
 
     def linked(self, member: str) -> MessageProtocol:
         """
-        Another member has connected.
+        Take the connection of another member.
 
-        @return: What has the connection from now on.
+        @return: The protocol that has the connection from now on.
         """
         answering = Conversation(
             self._reactor, self.answers.get, f"member {member[:64]} of this cluster"

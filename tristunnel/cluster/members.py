@@ -1,4 +1,6 @@
-"""Who the members of a cluster are, how they are, and which of them is drained."""
+"""
+The members of a cluster: who they are, how they are, and which of them are drained.
+"""
 
 from __future__ import annotations
 
@@ -80,14 +82,17 @@ class Members:
 
     def reachedAt(self, place: str) -> None:
         """
-        Say where clients reach this member.
+        Set where clients reach this member.
 
         @param place: C{HOST:PORT}; empty for nowhere.
         """
         self._tell(clients=place)
 
     def leaving(self) -> None:
-        """This member is about to stop: others need not wait for its answers."""
+        """
+        Tell the others that this member is about to stop, and that they need not wait
+        for its answers.
+        """
         self._tell(left=True)
 
     def _tell(self, **fields: object) -> None:
@@ -96,7 +101,7 @@ class Members:
 
     @returnsDeferred
     async def _look(self) -> None:
-        """Find out who is there; without the book, those who were."""
+        """Find out who is there; without the book, nothing changes."""
         try:
             self._known = await self._book.members()
         except TunnelError:
@@ -140,8 +145,8 @@ class Members:
 
     def elsewhere(self) -> tuple[str, ...]:
         """
-        Where clients may go instead, as C{HOST:PORT}: in any order, so that they do
-        not all go to the same.
+        Where clients may go instead, as C{HOST:PORT}: in random order, so that they do
+        not all go to the same one.
         """
         places = [
             place
@@ -159,7 +164,7 @@ class Members:
     # For operators
 
     def describeHere(self) -> dict[str, object]:
-        """Say how this member is."""
+        """Describe this member."""
         numbers = self.numbers()
         isBusy = any(numbers.get(each) for each in ("clients", "streams"))
         state = "serving"
@@ -186,7 +191,7 @@ class Members:
     @returnsDeferred
     async def describe(self, caller: Caller) -> list[dict[str, object]]:
         """
-        Say how all members are; one that does not answer in time is C{silent}, or
+        Describe all members; one that does not answer in time is C{silent}, or
         C{unlike} if it speaks another version.
         """
         others = await self.siblings.gather("member", None)
@@ -206,7 +211,7 @@ class Members:
 
         @param member: Its name; or its address or host, for others or for clients; or
             C{self} for this one.
-        @return: How each is then.
+        @return: Descriptions of all members, after that.
         @raise TunnelError: C{bad-option}, if there is no such member; or why one of
             them cannot be asked.
         """

@@ -42,13 +42,13 @@ _MOST_KNOWN = 1000
 @dataclass(frozen=True)
 class Times:
     """
-    How long things take, in seconds.
+    Intervals and time limits, in seconds.
 
-    @ivar beat: From one sign of life of a member to the next.
-    @ivar memberTTL: After whose last one it is taken for dead.
-    @ivar grace: After an engine has come up anew, no tunnel is opened for so long:
-        those who have some say so first.
-    @ivar lease: For which clients of a dead member may come back.
+    @ivar beat: Between two signs of life of a member.
+    @ivar memberTTL: After its last sign of life, until a member counts as dead.
+    @ivar grace: For which no tunnel is opened after an engine has come up anew: members
+        say first what they have.
+    @ivar lease: In which clients of a dead member may come back.
     @ivar answer: In which the engine must answer.
     """
 
@@ -60,7 +60,7 @@ class Times:
 
 
 async def _nothing() -> None:
-    """Nothing is to be said first."""
+    """There is nothing to be said first."""
 
 
 async def membersIn(engine: Engine, ttl: float = 0.0) -> dict[str, Any]:
@@ -102,15 +102,15 @@ class RedisBook(GrantedInRedis):
     """
     A book in an engine that several machines share.
 
-    The engine need not keep anything: what this member has, it says again whenever
-    the engine may have lost it.
+    The engine need not store anything on disk: this member says again what it has
+    whenever the engine may have lost it.
 
     @param reactor: Tells time.
     @param engine: For questions.
     @param reader: For hearing of changes; a connection of its own, since it waits.
     @param member: The name of this member.
     @param about: What others are told of it.
-    @param times: How long things take.
+    @param times: Intervals and time limits.
 
     @ivar now: The time of day.
     @ivar sayFirst: Says, before anything else, who may come in.
@@ -174,7 +174,7 @@ class RedisBook(GrantedInRedis):
     # Being a member
 
     def tellOf(self, about: Mapping[str, object]) -> None:
-        """Have others told something else of this member, as soon as that can be."""
+        """Change what others are told of this member, as soon as possible."""
         self._about = json.dumps(dict(about))
         if self._isSaid:
             self._tick()
@@ -182,18 +182,18 @@ class RedisBook(GrantedInRedis):
     @returnsDeferred
     async def _tick(self) -> None:
         if self._engine.isReplica:
-            # By now somebody may know which engine is the primary one.
+            # By now the Sentinels may know which engine is the primary one.
             self._engine.drop()
             return
         if not self._isSaid and self._engine.isUp:
-            # It has not taken what is here: it was starting, for example.
+            # The engine has not taken what is here: it was starting, for example.
             if self._syncing.isDone:
                 self._resync()
             return
         try:
             await self._beatNow()
         except TunnelError:
-            # The connection is lost; what follows is said when there is another.
+            # The connection is lost; the rest is said when there is another one.
             if self._isSaid and not self._stopped:
                 self._isSaid = False
                 self._log.warn(
@@ -204,7 +204,9 @@ class RedisBook(GrantedInRedis):
             self._log.failure("The cluster's book failed")
 
     def cannotBeUsed(self, reason: TunnelError) -> None:
-        """Say why; only once as long as it stays the same."""
+        """
+        Log why the book cannot be used, once as long as the reason stays the same.
+        """
         self._engine.troubled(reason.message)
 
     def _troubled(self, why: str) -> None:
@@ -222,12 +224,15 @@ class RedisBook(GrantedInRedis):
         )
 
     def _up(self) -> None:
-        """There is a new connection."""
+        """Go on with a new connection."""
         self._isTold = False
         self._resync()
 
     def _resync(self) -> None:
-        """The engine may have forgotten what this member has, or given it away."""
+        """
+        Tell the engine again what this member has, and learn what others have taken
+        over.
+        """
         self._isSaid = self._mayAdmit = False
         self._syncing.ask()
 

@@ -1,10 +1,11 @@
 """
-A visitor's way from the machine where it came in to the one that has its tunnel's
-client: a connection that begins with three lines, and is the visitor's from then on.
+Leading visitors from the machine that they have connected to, the entry, to the one
+that has their tunnel's client, the owner: a connection that begins with three lines,
+and carries a visitor's bytes from then on.
 
-The owner says what it speaks and a random word; the entry asks for a tunnel, and proves
+The owner sends its version and a random word; the entry asks for a tunnel, and proves
 by that word that it knows the cluster's secret; the owner answers C{ok} when the
-visitor is served, or why not.
+visitor is served, or why it is not.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 VERSION = 1
-"""What members speak to each other; unlike ones do not."""
+"""The version of what members say to each other; those with different ones do not."""
 
 PATIENCE = 3.0
 """Seconds for the lines before a visitor's bytes."""
@@ -69,7 +70,7 @@ def _proof(secret: bytes, word: str, asked: Mapping[str, object]) -> str:
         # No tunnel is called like that.
         said = [_LINK, str(asked[_LINK])]
     text = "\n".join((_GREETING, word, *said))
-    # From JSON there may come what no encoding has.
+    # JSON can contain text that cannot be encoded.
     return hmac.new(secret, text.encode("utf-8", "replace"), sha256).hexdigest()
 
 
@@ -89,7 +90,7 @@ class _Lines(ABC, Peeking):
         super().connectionMade()
 
     def within(self, seconds: float) -> None:
-        """Wait so long for the next line."""
+        """Limit the time until the next line."""
         self.forgetTime()
         self._timer = self._reactor.callLater(seconds, self.late)
 
@@ -116,12 +117,12 @@ class _Lines(ABC, Peeking):
         self.transport.write(line.encode() + b"\n")
 
     def become(self, protocol: Any) -> None:
-        """Let the connection be something else from now on."""
+        """Hand the connection to another protocol."""
         self.forgetTime()
         self.handOver(protocol)
 
     def forgetTime(self) -> None:
-        """There is nothing to wait for any more."""
+        """End the time limit."""
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
@@ -219,7 +220,7 @@ class RelayFactory(Factory[_Owner]):
         return _Owner(self, self._reactor)
 
     def refused(self, peer: str) -> None:
-        """Somebody does not know the secret."""
+        """Log that somebody does not know the secret."""
         self._log.warn(
             "{peer} is not a member of this cluster: give all servers the same"
             " --cluster-token-file",
@@ -348,7 +349,7 @@ async def askForLink(
     protocol: Any,
 ) -> None:
     """
-    Have a connection to another machine that is no visitor's.
+    Make a connection to another machine that is not a visitor's.
 
     @param endpoint: The way there.
     @param secret: What all members of the cluster know.
@@ -372,7 +373,7 @@ async def _ask(
     begin: Callable[[_Lines, Deferred[Any]], None],
 ) -> Any:
     """
-    Connect to another machine, and say what for.
+    Connect to another machine, and say what the connection is for.
 
     @param begin: Called when the answer is yes, with what gets the result.
     @return: The same.

@@ -1,4 +1,4 @@
-"""The way to an engine that Sentinels know the place of."""
+"""The way to an engine whose place Sentinels know."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ from tristunnel.util.process import Drain
 __all__ = ["KNOWING", "PORTS", "ClusterService", "ClusterSettings"]
 
 KNOWING = 3.0
-"""Seconds for which a server waits for the book before it listens; without the book it
-serves what is its own."""
+"""Seconds for which a server waits for the book before it listens; without the book, it
+serves its own tunnels."""
 
 PORTS = ("tcp", "tls", "udp")
 """Listeners whose ports every machine opens."""
@@ -73,7 +73,7 @@ class ClusterSettings:
     @ivar description: The same as it was written.
     @ivar advertise: How they reach that.
     @ivar secret: What all members know.
-    @ivar times: How long things take.
+    @ivar times: Intervals and time limits.
     @ivar hold: Seconds that a visitor waits for a tunnel whose client has moved.
     @ivar all: Whether visitors of all tunnels may come in here.
     """
@@ -154,10 +154,10 @@ class ClusterService(Service):
 
     def serve(self, tunnels: TunnelService) -> Deferred[None]:
         """
-        Say whose tunnels are shared with the other members.
+        Share a service's tunnels with the other members.
 
-        @return: Fires when visitors can come in here, and none is told that a name is
-            unknown which another member has.
+        @return: Fires when visitors may come in here, because the names of the other
+            members are known.
         """
         self._tunnels = tunnels
         settings = self.settings
@@ -192,7 +192,10 @@ class ClusterService(Service):
         return self.knowing
 
     def _unlike(self, reason: TunnelError) -> None:
-        """Do not begin with a book of another version; later, serve what is here."""
+        """
+        Do not begin with a book of another version; later on, go on to serve what is
+        here.
+        """
         self.book.unlike = self.book.cannotBeUsed
         report = self.book.cannotBeUsed if self.knowing.called else self.failed
         report(reason)
@@ -207,7 +210,7 @@ class ClusterService(Service):
     def isBeside(self, near: SiblingWays, ports: VisitorsPorts) -> None:
         """
         Be one of several processes of a machine. Visitors go from one to the other
-        without a connection, and one of them opens the port of a tunnel.
+        without another connection, and only one of them opens the port of a tunnel.
 
         @param near: The ways to the others of this machine.
         @param ports: What is kept when one of them ends.

@@ -1,4 +1,4 @@
-"""Visitors' ways between the processes of one machine."""
+"""Leading visitors between the processes of one machine."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class SiblingWays:
     def _came(
         self, asker: Asker, tunnel: str, visitor: str, host: str
     ) -> Deferred[None]:
-        """Somebody visits by way of another process."""
+        """Take a visitor from another process."""
         if not asker.message.sockets:
             raise TunnelError("limit-reached", "there are no descriptors left")
         return self._arrives(asker.message.sockets[0], tunnel, visitor, host)

@@ -1,9 +1,9 @@
 """
 One list of tokens for several machines.
 
-Each member has its own file of tokens, which works while the book cannot be asked, and
-says what the book has lost. A token has a version, which grows with each change; the
-highest one is right, and what is revoked stays revoked.
+Each member has its own file of tokens, which is used while the book cannot be asked,
+and from which the book gets back what it has lost. A token has a version, which grows
+with each change; the highest one counts, and what is revoked stays revoked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Agreed:
     """
     What is to be done about a token.
 
-    @ivar token: What is right.
+    @ivar token: The version of it that counts.
     @ivar isNews: Whether the book has to be told.
     """
 
@@ -41,7 +41,7 @@ def agree(
     here: Token | None, known: Token | None, there: Token | None, now: float
 ) -> Agreed | None:
     """
-    Find out what is right of a token.
+    Find out which version of a token counts.
 
     @param here: What the file says.
     @param known: What the book said last, as far as this member has heard.
@@ -59,7 +59,7 @@ def agree(
     if _isSame(here, there):
         return Agreed(there, False)
     if here.revoked is not None and there.revoked is None and _isOne(here, there):
-        # Whoever changes what another one has revoked has not heard of that.
+        # Whoever changed what somebody else had revoked had not heard of that.
         version = max(version, here.version or 0) + 1
         return Agreed(replace(there, revoked=here.revoked, version=version), True)
     if known is None:
@@ -125,7 +125,7 @@ class SharedTokens:
         self._trouble = ""
 
     def changed(self, change: Change) -> None:
-        """Something has happened in the book."""
+        """Take a change in the book."""
         if change.kind == "token":
             self._do(change.id)
 
@@ -139,7 +139,7 @@ class SharedTokens:
         return met
 
     def look(self) -> None:
-        """Somebody may have changed the file."""
+        """Look whether somebody has changed the file."""
         if not self._files:
             return
         self._files[0].follow()
@@ -148,7 +148,7 @@ class SharedTokens:
 
     def _do(self, *names: str) -> None:
         doing = Deferred.fromCoroutine(self.meet(*names))
-        # What the book cannot be told now it is told when it can.
+        # What the book cannot be told now, it is told later.
         doing.addErrback(lambda failure: failure.trap(TunnelError))
         doing.addErrback(
             lambda failure: self._log.failure("Tokens are not shared", failure)
@@ -156,9 +156,9 @@ class SharedTokens:
 
     async def meet(self, *names: str) -> None:
         """
-        Have file and book say the same.
+        Make file and book agree.
 
-        @param names: Of which tokens; all of them, if none are named.
+        @param names: About which tokens; about all of them, if none are named.
         @raise TunnelError: C{cluster-away}.
         """
         if self._files:
@@ -178,7 +178,7 @@ class SharedTokens:
             records = [await self._book.findToken(name) for name in names]
         else:
             records = list(await self._book.tokens())
-            # What is missing now counts if it is still so in a while.
+            # What is missing now counts only if it still is in a while.
             self._seen = seen if isWhole else None
         there = {each.name: each for each in records if each is not None}
         changes: list[tuple[Token | None, Token]] = []
@@ -200,14 +200,14 @@ class SharedTokens:
         self, name: str, here: Token | None, record: TokenRecord | None
     ) -> Token | None:
         """
-        Find out what is right, and tell the book if it does not know.
+        Find out which version counts, and tell the book if that has another one.
 
         @return: C{None}, if there is nothing to be written.
         """
         while True:
             there = None if record is None else _read(record)
             if record is not None and there is None:
-                # A server of a later version has written it.
+                # It was written by a later version of this program.
                 return None
             agreed = agree(here, self._known.get(name), there, self._now())
             if agreed is None:

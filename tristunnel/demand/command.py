@@ -24,12 +24,12 @@ PATIENCE = 10.0
 """Seconds that a program has to end when it is asked to."""
 
 MORE = 1.0
-"""Seconds until it has ended when nobody asks it any more."""
+"""Seconds that it has to end once it has been killed."""
 
 _LONGEST = 500
 """Characters of a line of its output that are logged."""
 
-# It leads a group of its own, so that what it starts can be told to end with it.
+# It leads a process group of its own, so that its children are signalled with it.
 _LEADER = "import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
@@ -41,10 +41,9 @@ class Command(ProcessProtocol):
     @param words: The command.
     @param said: Called with each line of its output.
 
-    @ivar ended: Fires when it has ended: with nothing if that is fine, or else with
-        what is wrong, in words.
-    @ivar isOver: Whether it has ended, and whatever it has left behind that could
-        still write to us.
+    @ivar ended: Fires when it has ended: with an empty text, or with what went wrong.
+    @ivar isOver: Whether it has ended, with all its children that could still write to
+        us.
     @ivar last: The last line that it has written.
     """
 
@@ -69,7 +68,7 @@ class Command(ProcessProtocol):
         """
         Begin.
 
-        @raise OSError: If there is no room for another process.
+        @raise OSError: If another process cannot be started.
         """
         leading = [sys.executable, "-I", "-S", "-c", _LEADER, *self._words]
         self._reactor.spawnProcess(self, sys.executable, leading, environmentOfOthers())
@@ -93,7 +92,7 @@ class Command(ProcessProtocol):
             self._said(text)
 
     def end(self) -> None:
-        """Ask it to end, and see to it."""
+        """Ask it to end, and kill it if it does not."""
         if not (self.isOver or self._isEnding):
             self._isEnding = True
             self._signal(signal.SIGTERM)
@@ -101,7 +100,7 @@ class Command(ProcessProtocol):
 
     def _kill(self) -> None:
         self._signal(signal.SIGKILL)
-        # What has left the group may keep its output open for good.
+        # A child that has left the group may keep the output open forever.
         self.transport.loseConnection()
         self._later = self._reactor.callLater(MORE, self._over, "does not end")
 
@@ -109,11 +108,11 @@ class Command(ProcessProtocol):
         try:
             os.killpg(self._leader, number)
         except ProcessLookupError:
-            # It does not lead yet, or what is left has gone its own ways.
+            # It has no group yet, or nothing is left in that.
             if not self._hasExited:
                 os.kill(self._leader, number)
         except PermissionError:
-            # It has become another user's.
+            # It runs as another user by now.
             return
 
     def processExited(self, reason: Failure) -> None:

@@ -1,4 +1,4 @@
-"""A service that is there when somebody wants it."""
+"""A service that is started when a visitor comes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tristunnel.forwards.service_connector import CONNECT_TIMEOUT
 __all__ = ["DemandEndpoint"]
 
 LOOK = 0.25
-"""Seconds from one look whether a service has started to the next."""
+"""Seconds between two looks whether a service has started."""
 
 SOON = 1.0
-"""Seconds in which a service that may sleep accepts a connection, or else does."""
+"""Seconds in which a service must accept a connection; one that does not is started."""
 
 
 def _forVisitor(endpoint: Any, info: Mapping[str, object]) -> IStreamClientEndpoint:
@@ -67,7 +67,7 @@ class DemandEndpoint:
         return _Visit(self, info)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect for nobody: the service is not started."""
+        """Connect without a visitor: the service is not started for that."""
         made: Deferred[IProtocol] = self.below.connect(protocolFactory)
         return made
 
@@ -79,7 +79,7 @@ class DemandEndpoint:
         if self.starter.isStopping:
             return self._held(service, factory)
         connecting: Deferred[IProtocol] = service.connect(factory)
-        # A machine that is off does not say so.
+        # A machine that is off refuses no connection.
         within = CONNECT_TIMEOUT if self._isKnown else SOON
         connecting.addTimeout(within, self.reactor)
 
@@ -132,7 +132,7 @@ class DemandEndpoint:
         self._later = self.reactor.callLater(LOOK, self._look)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         if self._later is not None:
             self._later.cancel()
             self._later = None

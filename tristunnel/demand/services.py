@@ -39,9 +39,9 @@ class DemandServices:
 
     def arrange(self, forwards: Iterable[Forward]) -> list[Forward]:
         """
-        Have services started when somebody wants them.
+        Have services started on demand.
 
-        @return: The same forwards, with other endpoints where that is said.
+        @return: The forwards; those that are started on demand have other endpoints.
         """
         return [self._arranged(each) for each in forwards]
 
@@ -61,7 +61,7 @@ class DemandServices:
         return replace(forward, endpoint=made)
 
     def keep(self, forwards: Iterable[Forward]) -> None:
-        """Stop the services that are none of these any more."""
+        """Stop the services that are not among these any more."""
         kept = {each.demand for each in forwards}
         for target, starter in list(self._byTarget.items()):
             if starter.plan not in kept:
@@ -73,13 +73,13 @@ class DemandServices:
         """
         Tell a client's observer of its services.
 
-        @return: What has to be told of its visitors, and of its end.
+        @return: What must be told of its visitors, and of its end.
         """
         self._told.append(told)
         return _Client(self, told)
 
     def forget(self, told: ClientObserver) -> None:
-        """A client has ended."""
+        """Forget a client that has ended."""
         self._told.remove(told)
 
     def _changed(self, plan: DemandPlan, state: str, said: str) -> None:

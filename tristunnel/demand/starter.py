@@ -1,4 +1,4 @@
-"""What starts a service, and stops it when nobody has come for a while."""
+"""Starting a service, and stopping it when nobody has come for a while."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tristunnel.util.quantities import formatDuration
 __all__ = ["Starter"]
 
 RESTART = 5.0
-"""Seconds from a start that failed to the next one."""
+"""Seconds from a failed start to the next attempt."""
 
 STOP = 60.0
-"""Seconds that the command has that stops a service."""
+"""Seconds that the command that stops a service may take."""
 
 AGAIN = 5.0
-"""Seconds after which a machine that sleeps is woken again."""
+"""Seconds after which a sleeping machine is sent another packet."""
 
 
 class Starter:
@@ -38,9 +38,9 @@ class Starter:
     @param told: Told of changes, as L{ClientObserver.serviceOnDemand} is.
 
     @ivar plan: The same.
-    @ivar looking: What is to be called when nobody is to look any more whether the
-        service has started.
-    @ivar problem: Why the last start has failed, in words; empty for no reason.
+    @ivar looking: Called when nobody needs to look any more whether the service has
+        started.
+    @ivar problem: Why the last start has failed; empty if it has not.
     """
 
     _log: ClassVar[Logger] = Logger(namespace="tristunnel.client")
@@ -72,12 +72,12 @@ class Starter:
 
     @property
     def isStopping(self) -> bool:
-        """Whether the service is about to end: what it accepts is lost."""
+        """Whether the service is being stopped: connections to it would be lost."""
         return self._stopping is not None
 
     @property
     def isLate(self) -> bool:
-        """Whether it is being started, and has had time enough."""
+        """Whether it should have started by now."""
         return bool(0 < self._until <= self._reactor.seconds())
 
     # Starting
@@ -115,7 +115,8 @@ class Starter:
         if command is not self._command:
             return wrong
         self._command = None
-        # One that ends well may have told another to run the service.
+        # A command that ends without an error may have had something else start the
+        # service.
         self._isOurs = bool(self.plan.stop) and not wrong
         if wrong and self._until:
             self.failed(wrong)
@@ -136,14 +137,14 @@ class Starter:
             self.failed(f"no magic packet was sent to {packet.host}: {error.strerror}")
 
     def failed(self, why: str) -> None:
-        """The service cannot be started, for now."""
+        """Note that the service cannot be started for now."""
         self.problem = why
         self._until = 0.0
         self._notBefore = self._reactor.seconds() + RESTART
         self._told("failed", f"was not started: {why}")
 
     def isUp(self) -> None:
-        """The service accepts connections."""
+        """Note that the service accepts connections."""
         if self._until:
             self._told("up", "has started")
         self._until = 0.0
@@ -188,7 +189,7 @@ class Starter:
     # Stopping
 
     def close(self) -> Deferred[None]:
-        """The same as L{stop}, for good."""
+        """Stop the service, and never start it again."""
         for stop in list(self.looking):
             stop()
         return self.stop()

@@ -29,7 +29,7 @@ HELD_BACK = 250
 """Visitors with more to send than that who may wait at once."""
 
 SILENCE = 2.0
-"""Seconds in which a visitor who cannot be served has to show what it speaks."""
+"""Seconds in which a visitor who cannot be served must show what it speaks."""
 
 LINGER = 10.0
 """Seconds in which a visitor has to leave who was answered."""

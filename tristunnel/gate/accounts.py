@@ -2,8 +2,8 @@
 Visitors who sign in at an OpenID provider: the authorization code flow with PKCE
 (OpenID Connect Core 1.0, section 3.1; RFC 7636).
 
-Of a sign-in that is under way nothing is kept here: the visitor's cookie has a number,
-and what the provider has to say again is made of that and this server's key.
+Nothing is kept here of a sign-in that is under way: the visitor's cookie has a random
+number, and what the provider must repeat is derived from that and this server's key.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from tristunnel.names.gate import Answer
 __all__ = ["Accounts"]
 
 FLOW = "flow"
-"""What the cookie is for that belongs to a sign-in under way."""
+"""The use of the cookie of a sign-in that is under way."""
 
 FLOW_TIME = 600.0
-"""Seconds that one may take."""
+"""Seconds that a sign-in may take."""
 
 
 class Accounts:
     """
-    Sends visitors to their provider, and takes them when they are back.
+    Sends visitors to their provider, and lets them in when they come back.
 
     @param seal: Signs cookies.
-    @param attempts: Makes those wait who try often.
+    @param attempts: Slows down those who try often.
     @param pages: Writes answers.
     @param providers: Asked whom they vouch for.
-    @param signedIn: Lets somebody in: of the visit, who it is, and where to go on.
+    @param signedIn: Lets somebody in; takes the visit, the account, and where to go on.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -69,7 +69,7 @@ class Accounts:
         """
         Send a visitor to the provider.
 
-        @param where: Where to go on behind that; C{None} for what the request says.
+        @param where: Where to go on after that; C{None} for what the request says.
         """
         if where is None:
             where = visit.said.get("next", "")
@@ -109,7 +109,7 @@ class Accounts:
         return _text(self._seal.derived(f"{what} {flow}"))
 
     def back(self, visit: Visit) -> Deferred[Answer]:
-        """A visitor comes back."""
+        """Take a visitor who comes back from the provider."""
         return Deferred.fromCoroutine(self._back(visit))
 
     async def _back(self, visit: Visit) -> Answer:
@@ -156,7 +156,7 @@ class Accounts:
         return self._signedIn(visit, account, claims["next"])
 
     def _claims(self, visit: Visit, state: str) -> dict[str, Any] | None:
-        """Find the sign-in that somebody comes back from."""
+        """Find out from which sign-in somebody comes back."""
         name = cookieName(FLOW, visit.path, visit.secure)
         for value in cookiesNamed(name, visit.head.all(b"cookie")):
             claims = self._seal.read(FLOW, visit.place, value)
@@ -178,7 +178,9 @@ class Accounts:
 
 
 def _backAt(visit: Visit) -> str:
-    """Where the provider sends visitors back to, which it has to know."""
+    """
+    The URL to which the provider sends visitors back; it has to be registered there.
+    """
     scheme = "https" if visit.secure else "http"
     return f"{scheme}://{visit.head.host.decode('ascii')}{visit.base}/oidc"
 
@@ -189,8 +191,8 @@ def _text(digest: bytes) -> str:
 
 def _accountOf(told: dict[str, Any], rules: ProviderRules) -> Account:
     """
-    Read who a provider says that it is. An address that it has not verified is
-    anybody's, and so are names that people choose.
+    Read for whom a provider vouches. An e-mail address counts only if the provider has
+    verified it, and a name that people choose does not count.
     """
     email = told.get("email")
     verified = told.get("email_verified") in (True, "true")

@@ -1,5 +1,6 @@
 """
-How often anybody may guess, and how hard this server works on it.
+Limits on how often passwords may be guessed, and on the work that this is for the
+server.
 """
 
 from __future__ import annotations
@@ -24,33 +25,33 @@ from tristunnel.service.preauth import PreauthLimiter
 __all__ = ["Attempts"]
 
 WRONG = 30
-"""Wrong attempts at one name that may come at once, whoever makes them."""
+"""Wrong attempts at one name that may be made at once, whoever makes them."""
 
 PER_SECOND = 0.5
-"""How fast they come back."""
+"""How many of these become possible again each second."""
 
 AT_ONCE = 2
-"""Hashes that are worked on at the same time."""
+"""Hashes that are computed at the same time."""
 
 WAITING = 100
 """Attempts that may wait for that."""
 
 REMEMBERED = 10_000
-"""Names, and passwords that programs send with each request."""
+"""Names, and passwords of programs, that are remembered."""
 
 KNOWN = 300.0
-"""Seconds for which those are remembered."""
+"""Seconds for which a password is remembered that a program sends with each request."""
 
 Work = Callable[[Callable[[], bool]], Deferred[bool]]
 
 
 class Attempts:
     """
-    Checks passwords, and makes those wait who guess.
+    Checks passwords, and slows down those who guess.
 
     @param reactor: Tells time, and has threads: a hash takes a tenth of a second.
-    @param limiter: Makes addresses wait whose attempts were wrong.
-    @param work: Does what takes long.
+    @param limiter: Slows down addresses whose attempts were wrong.
+    @param work: Computes a hash, in a thread.
     """
 
     def __init__(
@@ -94,8 +95,8 @@ class Attempts:
         Try a password.
 
         @param kept: The hash of the right one; empty if there is none.
-        @param decoy: What is tried then.
-        @return: Whoever has left meanwhile may cancel it; the work is done, and
+        @param decoy: What is tried then, to take as long.
+        @return: It may be cancelled when the visitor has left; the attempt is made, and
             counts, nevertheless.
         @raise TunnelError: As L{check}.
         """
@@ -116,7 +117,7 @@ class Attempts:
         return told
 
     def wrong(self, address: str, place: str) -> None:
-        """An attempt was wrong."""
+        """Count a wrong attempt."""
         self._limiter.loginFailed(IPv4Address("TCP", address, 0))
         bucket = self._wrong.pop(place, None)
         if bucket is None:
@@ -133,12 +134,14 @@ class Attempts:
         return hmac.digest(self._secret, b"\0".join(parts), sha256)
 
     def isKnown(self, *said: str | bytes) -> bool:
-        """Whether this was right a short time ago, which need not be tried again."""
+        """
+        Whether this was right a short time ago, so that it need not be tried again.
+        """
         until = self._known.get(self._mark(*said), 0.0)
         return bool(until > self._reactor.seconds())
 
     def remember(self, *said: str | bytes) -> None:
-        """It was right."""
+        """Remember that this was right."""
         self._known[self._mark(*said)] = self._reactor.seconds() + KNOWN
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)

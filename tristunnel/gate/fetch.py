@@ -1,9 +1,9 @@
 """
-What OpenID providers are asked over HTTP: small answers of JSON, in bounded time.
+Asking OpenID providers over HTTP: small answers of JSON, in bounded time.
 
-Whoever may open a tunnel says which provider this server is to ask. So that nobody
-reaches by it what only this server can reach, a provider must have public addresses and
-TLS, unless the operator has named it.
+Whoever may open a tunnel says which provider this server is to ask. So that nobody can
+use this to reach what only the server can reach, a provider must have public addresses
+and TLS, unless the operator has named it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ MOST = 256 * 1024
 """Bytes of an answer."""
 
 PATIENCE = 10.0
-"""Seconds until it must be there."""
+"""Seconds in which it must come."""
 
 
 class Unreachable(Exception):
     """
-    A provider does not answer as one does. The message says why.
+    A provider does not answer as it should. The message says why.
 
     @ivar isRefusal: Whether it has answered, and says no.
     """
@@ -49,7 +49,7 @@ class Unreachable(Exception):
 
 
 class _PublicEndpoint(HostEndpoint):
-    """A host of which each address is judged when it is dialled."""
+    """A host whose addresses are checked when they are dialled."""
 
     def dial(self, address: str, factory: IProtocolFactory) -> Deferred[IProtocol]:
         if not ip_address(address.partition("%")[0]).is_global:
@@ -86,7 +86,7 @@ class Fetcher:
 
     def get(self, url: str) -> Deferred[dict[str, Any]]:
         """
-        Read an object.
+        Get a JSON object.
 
         @raise Unreachable: By the Deferred.
         """
@@ -96,7 +96,7 @@ class Fetcher:
         self, url: str, form: bytes, headers: Mapping[str, str]
     ) -> Deferred[dict[str, Any]]:
         """
-        Post a form, and read an object.
+        Post a form, and get a JSON object.
 
         @raise Unreachable: By the Deferred.
         """

@@ -1,6 +1,6 @@
 """
-The gate of a server's HTTP names: who may come in is told by a cookie of this server's,
-and who has none is asked.
+The gate of a server's HTTP names: visitors with a cookie that this server has signed
+come in, and others are asked to sign in.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_FORM = 8 * 1024
 """Bytes of a form."""
 
 SESSION = "visitor"
-"""What the cookie is for that says who somebody is."""
+"""The use of the cookie that says who a visitor is."""
 
 _WITHOUT = frozenset((b"authorization",))
 
@@ -109,8 +109,8 @@ class VisitorGate:
         """
         Let somebody in from now on.
 
-        @param where: Where to go on.
-        @param most: Seconds after which it is over in any case; 0 for none.
+        @param where: Where to send the visitor.
+        @param most: Seconds after which this ends in any case; 0 for no limit.
         """
         stay = visit.rules.stayFor(account.way)
         stay = min(stay, most) if most else stay

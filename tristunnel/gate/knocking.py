@@ -1,8 +1,9 @@
 """
 C{/knock/...}: the page of a link by which an address is let in to a port.
 
-To open it changes nothing, since whatever looks at links before people do opens them
-too. It has a button, and what that posts lets the address in that it is posted from.
+Opening the page changes nothing, since programs that preview or scan links open it,
+too. It has a button, and the form behind that lets in the address that it is posted
+from.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class KnockPage(Resource):
     Lets in whoever has a link.
 
     @param knocks: Knows the links.
-    @param callers: Makes those wait who guess links.
-    @param forwarded: The proxies that say for whom they speak.
+    @param callers: Slows down those who guess links.
+    @param forwarded: The proxies that are trusted to say for whom they speak.
     @param attempts: Checks PINs and passwords.
     @param pages: Writes the page.
     """
@@ -103,7 +104,7 @@ class KnockPage(Resource):
         self, request: Request, door: Door, host: str, identifier: str
     ) -> str:
         """
-        Check what a tunnel asks of who knocks.
+        Check the PIN or the login that a tunnel asks for.
 
         @return: What is wrong, or nothing.
         @raise TunnelError: C{limit-reached}, if it may not be tried now.
@@ -203,8 +204,8 @@ class _Said:
 
     def hint(self, request: Request) -> str:
         """
-        What helps if the program at the visitor's comes by the other kind of address
-        than the browser did.
+        What helps if the visitor's program connects over the other version of IP than
+        the browser.
         """
         isSix = ":" in self._network
         ours, other = ("IPv6", "IPv4") if isSix else ("IPv4", "IPv6")
@@ -220,15 +221,15 @@ class _Said:
 
 
 def _form(fields: str) -> str:
-    # To the page that shows it.
+    # It is posted to the page that shows it.
     return f'<form method="post">\n{fields}\n<button>Let me in</button>\n</form>'
 
 
 def _addressHere(request: Request, isSix: bool) -> str:
     """
-    The address of ours that somebody has come to, if the Internet knows it.
+    The address of this server that somebody has come to, if it is a public one.
 
-    @return: It, with brackets for IPv6; else nothing.
+    @return: The address, with brackets for IPv6; else an empty text.
     """
     try:
         found = ip_address(str(getattr(request.getHost(), "host", "")))

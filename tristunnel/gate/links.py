@@ -1,8 +1,8 @@
 """
 Visitors who come in by a link: access that somebody has granted for a time.
 
-The link leads to a page with a button. Whatever looks at links before people do opens
-it, and presses nothing.
+The link leads to a page with a button. Programs that preview or scan links open the
+page, but press no button.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Links:
     Lets visitors in by links.
 
     @param access: What was granted.
-    @param attempts: Makes those wait who guess.
+    @param attempts: Slows down those who guess.
     @param pages: Writes answers.
     """
 
@@ -41,7 +41,7 @@ class Links:
         self._pages = pages
 
     def isGood(self, visit: Visit, account: Account) -> bool:
-        """Whether who has come in by a link may still be here."""
+        """Whether somebody who has come in by a link may still visit."""
         return self._access.serviceFor(account.access) == visit.service
 
     def page(self, visit: Visit) -> Answer:

@@ -1,5 +1,6 @@
 """
-What visitors see who are asked who they are: a page for browsers, a line for programs.
+What visitors see when they are asked to sign in: a page for browsers, a line for
+programs.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ SECURITY = {
     b"X-Frame-Options": b"DENY",
     b"Referrer-Policy": b"same-origin",
 }
-"""No other site's page may show one of these within itself, and nothing of ours needs
-a script."""
+"""No other site may show one of these pages in a frame, and none of them needs a
+script."""
 
 _SECURITY = b"".join(b"%b: %b\r\n" % each for each in SECURITY.items())
 
@@ -60,10 +61,10 @@ class GatePages:
 
     def asks(self, visit: Visit, status: int = 401, told: str = "") -> Answer:
         """
-        Ask a visitor.
+        Ask a visitor to sign in.
 
         @param status: C{401}, or why there is nothing else.
-        @param told: What is wrong so far.
+        @param told: What was wrong with the last attempt.
         """
         ways = [_ASKS[each].format(issuer=issuerOf(visit)) for each in visit.rules.ways]
         if told and status != 401:
@@ -135,13 +136,13 @@ class GatePages:
         return self.page(visit, 429, f"{text}.", headers=headers)
 
     def redirect(self, where: str, headers: bytes = b"") -> Answer:
-        """Send a visitor on, to be asked for by a GET."""
+        """Redirect a visitor, who asks for the new page with a GET."""
         lines = b"Location: %b\r\n" % where.encode("ascii")
         return Answer(303, wholeResponse(303, b"", lines + headers + _SECURITY))
 
 
 def issuerOf(visit: Visit) -> str:
-    """How a provider is called on a page."""
+    """The name of a provider on a page."""
     provider = visit.rules.oidc
     return "" if provider is None else urlsplit(provider.issuer).netloc
 
@@ -163,7 +164,7 @@ def form(
 
 
 def hidden(name: str, value: str) -> str:
-    """Write a field that is not seen."""
+    """Write a hidden field."""
     return f'<input type="hidden" name="{name}" value="{html.escape(value)}">'
 
 
@@ -186,7 +187,7 @@ def _forms(visit: Visit) -> list[str]:
     if rules.login:
         found.append(form(visit, "sign-in", f"{where}\n{LOGIN_FIELDS}", "Sign in"))
     if rules.oidc is not None:
-        # No form: browsers follow those to no other site.
+        # A link: our policy lets forms post to this site only.
         url = html.escape(f"{visit.base}/begin?{urlencode({'next': visit.target})}")
         words = html.escape(f"Sign in with {issuerOf(visit)}")
         found.append(f'<p><a class="button" href="{url}">{words}</a></p>')

@@ -1,5 +1,5 @@
 """
-An OpenID provider: what it says of itself, its keys, and whom it vouches for.
+An OpenID provider: its metadata, its keys, and for whom it vouches.
 
 See OpenID Connect Discovery 1.0, and OpenID Connect Core 1.0, sections 3.1.2 and 3.1.3.
 """
@@ -26,16 +26,16 @@ __all__ = ["NotVouched", "Provider", "Providers"]
 ALGORITHMS = frozenset(
     ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
 )
-"""Signatures that are taken: those by keys that only the provider has."""
+"""Signatures that are accepted: those by keys that only the provider has."""
 
 FRESH = 3600.0
-"""Seconds for which it is not asked again what it says of itself."""
+"""Seconds for which a provider's metadata is kept."""
 
 AGAIN = 10.0
 """Seconds after which one that did not answer is asked again."""
 
 LOOKS = 1.0
-"""Seconds between two looks at its keys, for one that was not among them."""
+"""Seconds between two looks at a provider's keys, when one was not among them."""
 
 LEEWAY = 60
 """Seconds by which clocks may differ."""
@@ -53,7 +53,7 @@ _NEEDED = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
 
 class NotVouched(Exception):
-    """The provider's word is not good. The message says why."""
+    """What the provider has said is not good. The message says why."""
 
 
 class Provider:
@@ -79,7 +79,7 @@ class Provider:
 
     async def about(self) -> Mapping[str, Any]:
         """
-        What it says of itself.
+        Get the provider's metadata.
 
         @raise Unreachable: If it does not.
         """
@@ -116,14 +116,14 @@ class Provider:
         self, rules: ProviderRules, code: str, verifier: str, where: str, nonce: str
     ) -> dict[str, Any]:
         """
-        Learn whom a code is for.
+        Exchange a code for the claims about a visitor.
 
-        @param verifier: What the code's challenge was made of (RFC 7636).
+        @param verifier: What the code's challenge was made from (RFC 7636).
         @param where: Where the visitor came back to.
-        @param nonce: What its word has to have in it.
-        @return: What it says, and has signed.
-        @raise Unreachable: If it does not say it.
-        @raise NotVouched: If it has not signed that for us now.
+        @param nonce: What the claims must have in them.
+        @return: The claims, whose signature is good.
+        @raise Unreachable: If there is no answer.
+        @raise NotVouched: If the claims are not signed, or not for us, or not now.
         """
         about = await self.about()
         form = {
@@ -230,7 +230,7 @@ def _isURL(text: str) -> bool:
 
 class Providers:
     """
-    Those that tunnels have named.
+    The providers that tunnels have named.
 
     @param reactor: Connects, and tells time.
     @param trusted: The issuers that the operator has named.
@@ -242,7 +242,7 @@ class Providers:
         self._known: OrderedDict[str, Provider] = OrderedDict()
 
     def find(self, issuer: str) -> Provider:
-        """Find a provider, which need not be there."""
+        """Find a provider, which need not be reachable."""
         made = self._known.pop(issuer, None)
         if made is None:
             fetcher = Fetcher(self._reactor, issuer in self._trusted)

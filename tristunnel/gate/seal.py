@@ -31,8 +31,8 @@ def keyFrom(directory: Path, shared: bytes = b"") -> bytes:
     """
     Find the key, or make one.
 
-    @param directory: Where the server keeps what it must remember.
-    @param shared: What several machines know, which have no directory in common.
+    @param directory: The server's state directory.
+    @param shared: The secret of several machines, which have no directory in common.
     @raise TunnelError: C{bad-option}, if there can be none.
     """
     if shared:
@@ -41,7 +41,7 @@ def keyFrom(directory: Path, shared: bytes = b"") -> bytes:
     try:
         if not path.exists():
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Another process may be faster.
+            # Another process may have been faster.
             writeNewSecret(path, token_bytes(32))
         key = path.read_bytes()
     except OSError as error:
@@ -77,7 +77,7 @@ class Seal:
         return self._key
 
     def derived(self, what: str) -> bytes:
-        """Make 32 bytes of a text that nobody else can make of it."""
+        """Derive 32 bytes from a text, as only this server can."""
         return hmac.digest(self.key, what.encode(), sha256)
 
     def made(
@@ -86,7 +86,7 @@ class Seal:
         """
         Sign some claims.
 
-        @param use: What for; another use does not take them.
+        @param use: What they are for; they are not accepted for another use.
         @param place: The name and the path that they are good for.
         @param lifetime: Seconds.
         """
@@ -97,8 +97,8 @@ class Seal:
         """
         Read what was signed.
 
-        @return: The claims; C{None}, if they are not ours, for something else, or too
-            old.
+        @return: The claims; C{None}, if they are not ours, are for something else, or
+            have expired.
         """
         if len(text) > LONGEST:
             return None
@@ -118,8 +118,8 @@ class Seal:
 
 def cookieName(use: str, path: str, secure: bool) -> bytes:
     """
-    Name a cookie. Over TLS, nobody but the host itself can set it (RFC 6265bis, section
-    4.1.3.2), which a neighbour below the same domain is not.
+    Name a cookie. Over TLS, only the host itself can set it (RFC 6265bis, section
+    4.1.3.2), and no other host of the same domain.
 
     @param path: Below which path the tunnel is, since a host may have several.
     """
@@ -144,7 +144,7 @@ def cookieLine(name: bytes, value: str, lifetime: float, secure: bool) -> bytes:
 
 def cookiesNamed(name: bytes, headers: list[bytes]) -> list[bytes]:
     """
-    Find what cookies of a name say, of which somebody else may have set one.
+    Find the values of cookies of a name; others may have set some of them.
 
     @param headers: Those of C{Cookie}.
     """

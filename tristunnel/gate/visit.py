@@ -68,7 +68,7 @@ class Account:
         """
         Read what a cookie says.
 
-        @return: C{None}, if something else is asked since it was made.
+        @return: C{None}, if visitors are asked for something else by now.
         """
         made = cls(
             claims.get("way", ""),
@@ -82,7 +82,9 @@ class Account:
 
     @property
     def lines(self) -> bytes:
-        """The headers that tell a service of it, which no visitor can send."""
+        """
+        The headers that tell a service who has signed in; no visitor can send them.
+        """
         told = {
             b"X-Forwarded-User": _plain(self.user),
             b"X-Forwarded-Email": _plain(self.email),
@@ -96,7 +98,7 @@ class Account:
 
 
 def _plain(text: str) -> str:
-    """What can stand in a header, and between commas."""
+    """Make a text fit for a header's list, between commas."""
     return quote(text, safe=" !#$&'()*+-./:;<=>?@[]^_`{|}~")
 
 
@@ -147,7 +149,7 @@ class Visit:
         self.query = ""
         if path.startswith(f"{self.base}/"):
             self.own, self.query = path.removeprefix(f"{self.base}/"), query
-            # What is behind it is secret, and not for a log.
+            # What follows is secret, and not for a log.
             self.head.target = path.encode("ascii")
 
     @property
@@ -190,6 +192,6 @@ class Visit:
         return fieldsOf(self.query)
 
     def values(self, name: str) -> list[str]:
-        """What headers of a name say."""
+        """The values of the headers of a name."""
         found = self.head.all(name.lower().encode("ascii"))
         return [value.decode("latin-1") for value in found]

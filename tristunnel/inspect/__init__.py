@@ -1,4 +1,4 @@
 """
-What visitors ask of the client's web services and what those answer, to be looked at
-and sent again: C{--inspect}.
+Keeping the requests to the client's web services and their responses, to look at them
+and to send them again: C{--inspect}.
 """

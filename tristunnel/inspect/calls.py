@@ -1,6 +1,4 @@
-"""
-The calls about requests: the page's, and those of C{tristunnel requests}.
-"""
+"""The remote calls about requests, for the page and for C{tristunnel requests}."""
 
 from __future__ import annotations
 
@@ -56,7 +54,7 @@ def callsOf(
         found = matching(record, filter)
         return {
             "version": record.version,
-            # Those that are not named here are gone, or do not fit any more.
+            # Exchanges that are not named here are gone, or do not match any more.
             "ids": [each.number for each in found],
             "requests": [
                 summaryOf(each, reveal is True)

@@ -27,7 +27,7 @@ def _isOurs(name: bytes) -> bool:
 
 
 def urlOf(exchange: Exchange, reveal: bool) -> str:
-    """Where a visitor has asked."""
+    """The URL that a visitor asked for."""
     head = exchange.asked
     isSecure = head.get(b"x-forwarded-proto").strip().lower() == b"https"
     target = head.target.decode("utf-8", "replace")

@@ -84,7 +84,7 @@ _KINDS: dict[str, Callable[[str], Matches]] = {
 
 def parseFilter(text: str) -> Matches:
     """
-    Read a filter: words, all of which must fit. C{method:}, C{status:}, C{path:} and
+    Read a filter: words, all of which must match. C{method:}, C{status:}, C{path:} and
     C{host:} are looked for where they say, other words anywhere: in the request line,
     in headers, and in what is kept of bodies and messages. Quotes keep spaces.
 

@@ -17,7 +17,7 @@ _SECRET = re.compile(
     r"|credential|signature|jwt|cookie|otp|csrf|xsrf",
     re.IGNORECASE,
 )
-"""What names of secrets have in them."""
+"""What the names of secrets contain."""
 
 _NO_SECRETS = frozenset(("authority", "www-authenticate", "proxy-authenticate"))
 _PARAMETERS = frozenset(("code", "key", "pin", "sig", "sid", "state"))
@@ -46,7 +46,10 @@ def maskedForm(text: str) -> str:
 
 
 def maskedTarget(text: str) -> str:
-    """Mask secrets of a URL's query, or of its path with one, and its password."""
+    """
+    Mask the password of a URL and the secrets of its query; a path with a query will
+    do.
+    """
     path, mark, query = text.partition("?")
     path = re.sub(r"(//[^/@:]*):[^/@]*@", rf"\1:{MASK}@", path)
     return path + mark + _maskedPairs(query)
@@ -85,11 +88,11 @@ def unmasked(
     mask: Callable[[str, str], str] = maskedHeader,
 ) -> list[tuple[str, str]]:
     """
-    Put secrets back into what was shown without them, and edited then.
+    Put secrets back into headers or fields that were shown masked, and then edited.
 
-    @param edited: Names and values, of which those with a mask are as they were shown.
-    @param original: What they were shown of.
-    @param mask: What has shown a value.
+    @param edited: Names and values; those with a mask are as they were shown.
+    @param original: What was masked.
+    @param mask: Masks a value.
     """
     left = [(name, value, mask(name, value)) for name, value in original]
     made = []

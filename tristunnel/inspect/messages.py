@@ -1,6 +1,4 @@
-"""
-The messages of a WebSocket that passes.
-"""
+"""The messages of a WebSocket that is inspected."""
 
 from __future__ import annotations
 
@@ -16,24 +14,24 @@ from tristunnel.wire.websocket import BINARY, TEXT, FrameReader, Piece
 __all__ = ["COMPRESSED", "Deflate", "MessageTap"]
 
 COMPRESSED = "compressed, and not unpacked here"
-"""What is said of a message whose bytes are shown as they passed."""
+"""The note on a message whose bytes are shown as they passed."""
 
 INFLATED = 1024 * 1024
-"""Bytes to which a message may grow when it is unpacked; it needs a thousandth of them
-on the wire."""
+"""Bytes to which a message may grow when it is unpacked; a thousandth of them on the
+wire can be enough."""
 
 _TAIL = b"\0\0\xff\xff"
 
 
 class Deflate:
     """
-    What two ends have agreed on of permessage-deflate (RFC 7692).
+    What the two ends have agreed on for permessage-deflate (RFC 7692).
 
     @param head: The head of the response that opens the WebSocket.
 
     @ivar agreed: Whether messages may be compressed.
-    @ivar forgets: Whether each message of the visitor's, and of the service's, begins
-        anew.
+    @ivar forgets: Whether the visitor, and the service, compress each message by
+        itself.
     """
 
     def __init__(self, head: Head) -> None:
@@ -80,7 +78,7 @@ class MessageTap:
         """
         Take bytes.
 
-        @raise Violation: If they are no WebSocket's.
+        @raise Violation: If they are not a WebSocket's.
         """
         for piece in self._reader.feed(data):
             if piece.opcode in (TEXT, BINARY):
@@ -110,9 +108,9 @@ class MessageTap:
 
     def _inflate(self, data: bytes, tail: bytes) -> bytes:
         """
-        Unpack what came of a message, or say that it is not unpacked.
+        Unpack what came of a message, or note that it cannot be.
 
-        @param tail: What the sender has left out behind it.
+        @param tail: The bytes that the sender has left out at its end.
         """
         if self._canInflate:
             try:

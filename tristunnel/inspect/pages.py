@@ -1,11 +1,12 @@
 """
 The inspector's site: who may see it, and what is where.
 
-It is for the user of this machine alone, and everybody else has a way to it: pages from
-elsewhere by the user's browser, other users by the port. So it takes no C{Host} but an
-address, no page's call but its own, and nobody without the token that its address has;
-a cookie stands for that from then on. Cookies know no ports: the page lies below a path
-that nobody can guess, so that other services of the same host are not sent it.
+It is for the user of this machine alone, but others can reach it: web sites through the
+user's browser, and other users through the port. So C{Host} must be an address, calls
+must come from its own pages, and a browser must first show the token in the page's
+address, for which a cookie stands from then on. Cookies do not depend on the port: the
+page is below a path that nobody can guess, so that other services of the same host do
+not get the cookie.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _argument(request: Request, name: bytes) -> str:
 
 
 class _Door(Resource):
-    """C{/?token=TOKEN}: gives a cookie for the token, and leads to the page."""
+    """C{/?token=TOKEN}: gives a cookie for the token, and redirects to the page."""
 
     def __init__(self, site: InspectSite) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class _Door(Resource):
 
 
 class _Inside(Resource):
-    """What is shown to nobody without the cookie."""
+    """A page that is shown only to those who have the cookie."""
 
     def __init__(self, site: InspectSite, answer: Callable[[Request], bytes]) -> None:
         super().__init__()
@@ -101,8 +102,8 @@ class InspectSite(LimitedSite):
     @param record: What is shown.
     @param calls: The calls, by name.
 
-    @ivar token: What its address has.
-    @ivar place: Below which path the page is.
+    @ivar token: The token in its address.
+    @ivar place: The path below which the page is.
     """
 
     noisy = False
@@ -131,7 +132,7 @@ class InspectSite(LimitedSite):
         super().__init__(rootOf(pages), reactor=reactor)
 
     def isToken(self, said: str) -> bool:
-        """Whether somebody has said the token."""
+        """Whether a text is the token."""
         return isSecret(said, self._hash)
 
     def caller(self, request: Request) -> str:

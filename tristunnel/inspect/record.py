@@ -1,6 +1,4 @@
-"""
-The latest exchanges, of bounded number and size whatever visitors do.
-"""
+"""The latest exchanges, bounded in number and size whatever visitors do."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ class Limits:
 @dataclass(eq=False)
 class Note:
     """
-    Connections that are not looked at.
+    Connections that are not inspected.
 
     @ivar target: Their service.
     @ivar reason: Why.
@@ -67,8 +65,8 @@ def _weigh(headers: Headers) -> int:
 
 class Record:
     """
-    What is kept. The oldest exchanges go first, also unfinished ones; of those no
-    more is kept from then on.
+    Keeps exchanges. The oldest are dropped first, even unfinished ones, of which no
+    more is kept then.
 
     @param limits: How much.
     @param seconds: The clock.
@@ -100,7 +98,7 @@ class Record:
 
     @property
     def notes(self) -> list[Note]:
-        """The connections that are not looked at, the latest first."""
+        """The connections that are not inspected, the latest first."""
         return list(reversed(self._notes.values()))
 
     def clear(self) -> None:
@@ -120,7 +118,7 @@ class Record:
         replayOf: int = 0,
     ) -> Exchange:
         """
-        A request's head is there.
+        Enter a request, whose head has come.
 
         @param info: What the server said of the visitor.
         @param replayOf: As the attribute of L{Exchange}.
@@ -136,7 +134,7 @@ class Record:
         return made
 
     def answered(self, exchange: Exchange, head: ResponseHead) -> Part:
-        """A response's head is there."""
+        """Note a response, whose head has come."""
         if exchange.firstByte is None:
             exchange.firstByte = self.seconds()
         exchange.response = part = Part(head, exchange.firstByte)
@@ -145,13 +143,13 @@ class Record:
         return part
 
     def answeredFirst(self, exchange: Exchange, status: int) -> None:
-        """Something came that another response follows."""
+        """Note an interim response, which another one follows."""
         if len(exchange.interim) < _MOST_INTERIM:
             exchange.interim.append(status)
         self._touch(exchange)
 
     def took(self, exchange: Exchange, part: Part, data: bytes) -> None:
-        """Bytes of a body came."""
+        """Keep bytes of a body, as far as may be."""
         part.size += len(data)
         room = self.limits.body - len(part.kept)
         if room > 0 and exchange.isKept:
@@ -164,7 +162,7 @@ class Record:
         return not exchange.isKept or len(part.kept) >= self.limits.body
 
     def partEnded(self, exchange: Exchange, part: Part, trailers: Headers) -> None:
-        """A request or a response is complete."""
+        """Note that a request or a response is complete."""
         part.ended = self.seconds()
         if trailers and exchange.isKept:
             part.trailers = trailers
@@ -172,7 +170,7 @@ class Record:
         self._touch(exchange)
 
     def framePassed(self, exchange: Exchange, frame: Frame) -> None:
-        """A WebSocket's message has passed."""
+        """Keep a WebSocket's message."""
         if not exchange.isKept:
             return
         frames = exchange.frames
@@ -189,7 +187,7 @@ class Record:
 
     def over(self, exchange: Exchange, problem: str = "") -> None:
         """
-        Nothing more comes of an exchange.
+        Note that an exchange is over.
 
         @param problem: Why, if it is not complete.
         """
@@ -198,7 +196,7 @@ class Record:
         self._touch(exchange)
 
     def notLookedAt(self, forward: Forward, reason: str) -> None:
-        """A connection, or the rest of it, is not looked at."""
+        """Note that a connection, or the rest of it, is not inspected."""
         key = forward.target, reason
         note = self._notes.pop(key, None)
         if note is None:

@@ -42,7 +42,7 @@ _FRAMING = frozenset(("content-length", "transfer-encoding", "expect", "trailer"
 @dataclass(frozen=True)
 class Edits:
     """
-    What is sent in the place of what was; C{None} for the same.
+    Changes to a request that is sent again; C{None} leaves a part as it was.
 
     @ivar method: The method.
     @ivar path: The path and the query.
@@ -82,8 +82,8 @@ def requestOf(exchange: Exchange, edits: Edits) -> bytes:
     """
     Write the request that is to be sent.
 
-    @raise TunnelError: C{bad-option}, if it would be none, or if not all of its body
-        was kept.
+    @raise TunnelError: C{bad-option}, if it would not be a valid request, or if not all
+        of its body was kept.
     """
     asked, part = exchange.asked, exchange.request
     original = asked.target.decode("utf-8", "replace")
@@ -152,7 +152,7 @@ def _check(method: str, target: str, headers: Sequence[tuple[str, str]]) -> None
 
 @implementer(IHandshakeListener)
 class _Asking(Protocol):
-    """Sends one request, and has the tap look at it and at the answer."""
+    """Sends one request, and shows it and its answer to a tap."""
 
     transport: Any
 
@@ -174,7 +174,7 @@ class _Asking(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._tap.answered(data)
         if self._tap.isUpgraded:
-            # What would be said then is not in the request.
+            # What the client would say then is not part of the request.
             self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -216,7 +216,7 @@ class Replays:
         return sending.addBoth(done)
 
     def stop(self) -> None:
-        """Wait for no answer any more."""
+        """Stop waiting for answers."""
         for each in list(self._running):
             each.cancel()
 
@@ -236,7 +236,7 @@ class Replays:
 
         tap = Tap(self._record, forward, exchange.info, replayOf=exchange.number)
         tap.whenOver = finished
-        # What its owner sends, and may have edited, needs nobody's signature.
+        # What the owner sends, and may have edited, needs no signature.
         endpoint: Any = getattr(forward.endpoint, "forOwner", forward.endpoint)
         forVisitor = getattr(endpoint, "forVisitor", None)
         if forVisitor is not None:

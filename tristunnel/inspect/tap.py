@@ -1,9 +1,9 @@
 """
 Looks at the bytes of one stream, in both directions, without touching them.
 
-The two readers are the server's own. What a stream passes that is none of HTTP, or that
-could be read in two ways, ends the looking and nothing else. Behind what is kept of a
-body, its bytes are only counted.
+The two readers are the ones that the server has. When a stream carries something that
+is not HTTP, or that could be read in two ways, its inspection ends, and nothing else.
+After what is kept of a body, its bytes are only counted.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from tristunnel.wire.websocket import Violation
 __all__ = ["MOST_PIPELINED", "Tap"]
 
 MOST_PIPELINED = 100
-"""Requests of a connection that may wait for their responses while it is looked at."""
+"""Requests of an inspected connection that may wait for their responses."""
 
 _MOST_WAITING = 64 * 1024
-"""Bytes behind a request for another protocol that may wait for the answer to it."""
+"""Bytes after a request for another protocol that may wait for the answer to it."""
 
 _UNTIL_CLOSE = maxsize
 _START = b"HTTP/1."
@@ -48,7 +48,7 @@ class Tap:
     @param record: What is kept of it.
     @param forward: Whose stream it is.
     @param info: What the server said of the visitor.
-    @param letGo: Called once, when nothing more is looked at while bytes may pass.
+    @param letGo: Called once, when the inspection has ended and bytes may still pass.
     @param replayOf: As for L{Exchange}, of the requests of this stream.
 
     @ivar whenOver: Called with each exchange that is over.
@@ -90,21 +90,21 @@ class Tap:
 
     @property
     def askLeft(self) -> int:
-        """How many bytes the visitor sends next that need not be looked at."""
+        """How many of the next bytes from the visitor need not be looked at."""
         return maxsize if self._over else self._askSkip
 
     @property
     def answerLeft(self) -> int:
-        """Likewise the service."""
+        """How many of the next bytes from the service need not be looked at."""
         return maxsize if self._over else self._answerSkip
 
     def askedUnseen(self, count: int) -> None:
-        """So many of the visitor's bytes have passed by another way."""
+        """Count bytes from the visitor that have passed without being looked at."""
         if not self._over:
             self._skipRequest(count)
 
     def answeredUnseen(self, count: int) -> None:
-        """Likewise of the service's."""
+        """Count bytes from the service that have passed without being looked at."""
         if not self._over:
             self._skipResponse(count)
 
@@ -207,7 +207,7 @@ class Tap:
 
     @property
     def _front(self) -> Exchange | None:
-        """Whose response comes."""
+        """The exchange whose response comes next."""
         return self._open[0] if self._open else None
 
     def _skipResponse(self, most: int) -> int:
@@ -224,8 +224,8 @@ class Tap:
 
     def _answeredByParts(self, data: bytes) -> None:
         """
-        Have responses read one by one: whether one answers a C{HEAD} must be known when
-        its head is complete, and what it says of a body's length is not to be believed.
+        Read responses one by one: when the head of one is complete, it must be known
+        whether it answers a C{HEAD}, and then has no body whatever its head says.
         """
         at, end = 0, len(data)
         while at < end and not self._over:
@@ -274,7 +274,7 @@ class Tap:
         front = self._front
         self._interim = head.isInterim
         if front is None:
-            # Such as 408, to nobody's request.
+            # Such as a 408 that answers no request.
             return
         if head.isInterim:
             self._record.answeredFirst(front, head.status)
@@ -293,7 +293,7 @@ class Tap:
             self._record.partEnded(front, front.response, end.trailers)
         self._finished(front)
         if self._requests.rest is not None and not self._open:
-            # Another protocol was asked for, and not agreed to.
+            # The service has not agreed to another protocol.
             self._tookRequests(self._requests.goOn())
 
     def _finished(self, exchange: Exchange, problem: str = "") -> None:
@@ -306,7 +306,7 @@ class Tap:
         """
         The service has agreed to another protocol.
 
-        @param answered: What came behind its response.
+        @param answered: What came after its response.
         """
         front = self._front
         head = None if front is None else front.answer
@@ -371,7 +371,7 @@ class Tap:
 
     def stop(self, reason: str) -> None:
         """
-        Look no more, whatever passes.
+        End the inspection, whatever passes.
 
         @param reason: Why.
         """

@@ -1,6 +1,4 @@
-"""
-Bodies as people read them.
-"""
+"""Bodies, laid out for people."""
 
 from __future__ import annotations
 
@@ -113,7 +111,7 @@ def _plainOf(part: Part) -> tuple[bytes, str]:
     """
     Unpack the beginning of a body.
 
-    @return: It, and what there is to say of that.
+    @return: It, and a note about that.
     """
     kept = bytes(part.kept)
     encoding = part.head.get(b"content-encoding").strip().lower()
@@ -142,7 +140,7 @@ def _decoded(data: bytes, said: str, isCut: bool) -> str | None:
     except UnicodeDecodeError as error:
         if not (isCut and error.start > len(data) - 4):
             return None
-        # The last character is not whole.
+        # The last character is cut off.
         text = data[: error.start].decode(charset, "ignore")
     return None if _UNSEEN.search(text) else text
 

@@ -1,6 +1,4 @@
-"""
-A service whose visitors' requests are looked at.
-"""
+"""A service whose visitors' requests are inspected."""
 
 from __future__ import annotations
 
@@ -34,12 +32,13 @@ _log = Logger()
 
 
 UNSEEN = 1024 * 1024
-"""Bytes that need not be looked at from which on the kernel moves them, if it can."""
+"""When at least so many bytes need not be looked at, the kernel moves them, if it
+can."""
 
 
 class _Direction:
     """
-    One direction of a stream that is looked at, and what of it nobody needs to see.
+    One direction of an inspected stream, of which some bytes need not be looked at.
 
     @param source: The end that reads it.
     @param sink: The other one.
@@ -60,7 +59,9 @@ class _Direction:
         self._stretch: Stretch | None = None
 
     def lookedAt(self) -> None:
-        """Bytes have passed: have others go by the kernel, or no more of them."""
+        """
+        Have the kernel move the next bytes, if enough of them need not be looked at.
+        """
         stretch, left = self._stretch, self._left()
         if stretch is not None:
             if not left:
@@ -84,7 +85,7 @@ class _Direction:
 
 class _TappedEnd(Stand):
     """
-    Stands for one end of a stream that is looked at.
+    Stands for one end of an inspected stream.
 
     @param ended: Called before the end is told that no more follows.
     @param broken: Called when nothing more passes.
@@ -118,7 +119,7 @@ class _TappedEnd(Stand):
 
 
 class _Looking:
-    """Looks at one stream. What fails here ends the looking, and not the stream."""
+    """Inspects one stream. An error here ends the inspection, not the stream."""
 
     def __init__(
         self, record: Record, forward: Forward, info: Mapping[str, object]
@@ -186,8 +187,8 @@ class _Looking:
 @dataclass(frozen=True, eq=False)
 class WatchedEndpoint:
     """
-    A service whose visitors' requests are looked at. L{connect} itself is for checks,
-    which are nobody's requests.
+    A service whose visitors' requests are inspected. L{connect} itself is for checks,
+    which have no visitor.
 
     @ivar below: The service.
     @ivar forward: What it is offered as.
@@ -211,7 +212,7 @@ class WatchedEndpoint:
 
 def watch(forward: Forward, record: Record) -> Forward:
     """
-    Have a forward's requests looked at, if it may have any.
+    Have a forward's requests inspected, if it may have any.
 
     @param record: What keeps them.
     @return: The same forward, with another endpoint; or itself.

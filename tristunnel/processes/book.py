@@ -149,7 +149,7 @@ class ParentsBook:
         return self._parent.call(_PREFIX + method, params)
 
     def changed(self, change: Mapping[str, Any]) -> None:
-        """The parent tells of something that has happened."""
+        """Take a change in the book from the parent."""
         self._watchers.tell(Change.fromDict(change))
 
     @returnsDeferred

@@ -61,8 +61,8 @@ BATCH = 64
 """Packets that are taken in one turn."""
 
 PAUSE = 0.05
-"""Seconds after which descriptors are sent again for which the kernel had no room: it
-counts those that nobody has taken yet, and tells nobody when there are fewer."""
+"""Seconds until descriptors for which the kernel had no room are sent again: it limits
+how many may be in flight, and does not tell when there is room."""
 
 _WAIT = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS}
 _TOO_MANY_ON_THEIR_WAY = errno.ETOOMANYREFS
@@ -86,7 +86,7 @@ class Message:
 
     @ivar head: A JSON object.
     @ivar data: Bytes.
-    @ivar sockets: What came along, owned by whoever takes the message.
+    @ivar sockets: The sockets that came with it, owned by whoever takes the message.
     @ivar missing: Whether more were sent, for which this process had no descriptor
         left; the kernel has closed them.
     """
@@ -97,7 +97,7 @@ class Message:
     missing: bool = False
 
     def close(self) -> None:
-        """Close what came along."""
+        """Close the sockets."""
         for each in self.sockets:
             each.close()
 
@@ -105,9 +105,9 @@ class Message:
 @dataclass
 class _Packet:
     """
-    What waits to be sent.
+    A packet that waits to be sent.
 
-    @ivar sockets: Sent along, and closed then.
+    @ivar sockets: Sent with it, and then closed.
     """
 
     data: bytes
@@ -165,8 +165,8 @@ class Channel:
         """
         Send a message.
 
-        @param sockets: Sent along. They are the channel's from now on, which closes
-            them in any case: whoever goes on to use them gives copies.
+        @param sockets: Sent with it. The channel owns them from now on, and closes them
+            in any case; pass copies to go on using them.
         @raise TunnelError: C{limit-reached}, if the other process does not keep up;
             C{session-lost}, if it is gone.
         """
@@ -217,7 +217,7 @@ class Channel:
                     self.close()
                 return
             self._queue.popleft()
-            # Of the first one, those bytes count that say how long the text is.
+            # In the first packet, the bytes with the length of the text count, too.
             self._queued -= len(packet.data) - 1
             self._waiting -= packet.isFirst
             for each in packet.sockets:
@@ -285,7 +285,7 @@ class Channel:
     # The end
 
     def close(self) -> None:
-        """Send and take nothing any more; doing it twice is no error."""
+        """Stop sending and receiving. It may be called twice."""
         connection, self._socket = self._socket, None
         if connection is None:
             return

@@ -51,8 +51,8 @@ class Copied:
     A place to listen at, in the parent.
 
     @ivar sockets: One for each member, by its index. The kernel chooses by the
-        visitor's address which one gets a connection; all may be the same one, which
-        then is whoever's that is faster.
+        visitor's address which one gets a connection; all may be the same socket, from
+        which the fastest member accepts.
     @ivar whenStopped: Called once when nobody is to listen any more.
     """
 
@@ -121,7 +121,7 @@ class CopyingReactor:
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: Any
     ) -> Copied:
-        """Have one that somebody else has opened, such as systemd."""
+        """Adopt a socket that somebody else has opened, such as systemd."""
         return self._sharing(fileDescriptor, addressFamily)
 
     def _sharing(self, number: int, family: int) -> Copied:
@@ -137,7 +137,8 @@ class CopyingReactor:
 
 class InheritingReactor(PolledReactor):
     """
-    A member's reactor: it listens where it was told, whatever it is asked for.
+    A member's reactor: it listens on the sockets that it was given, whatever it is
+    asked for.
 
     @param poller: Where sockets wait.
     @param inherited: The listening sockets, in the order in which the parent has
@@ -182,12 +183,12 @@ class InheritingReactor(PolledReactor):
                 each.close()
 
     def standBack(self, member: int) -> None:
-        """The other member is there again; doing it twice is no error."""
+        """Stop accepting for a member that is back. It may be called twice."""
         for key in [key for key in self._others if key[0] == member]:
             self._others.pop(key).stopListening()
 
     def leave(self) -> None:
-        """Stand in for nobody any more."""
+        """Stop accepting for other members."""
         for accepting in self._others.values():
             accepting.stopListening()
         self._others.clear()

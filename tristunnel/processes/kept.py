@@ -1,9 +1,9 @@
 """
 The parent's copies of visitors' ports.
 
-A member opens a port itself, and gives a copy to the parent. So the port lives on when
-the member is killed: those who connect wait in the kernel until another member has the
-tunnel, and asks for a copy.
+A member opens a port itself, and gives a copy to the parent. So the port outlives a
+member that is killed: connections wait in the kernel until another member takes over
+the tunnel and asks for a copy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class KeptPorts:
 
     def keep(self, tunnel: str, lease: str, sockets: list[socket]) -> None:
         """
-        Keep copies in place of those that there were.
+        Keep copies, in place of earlier ones.
 
         @param tunnel: The id of the tunnel.
         @param lease: What keeps it open.
@@ -58,7 +58,9 @@ class KeptPorts:
         return made
 
     def drop(self, tunnel: str) -> None:
-        """Close the copies; without another process that has them, the port is free."""
+        """
+        Close the copies. The port is then free, unless another process still has it.
+        """
         for each in self._sockets.pop(tunnel, ()):
             each.close()
         lease = self._leases.pop(tunnel, None)

@@ -1,6 +1,4 @@
-"""
-Questions and answers between two members of a server, and what they only tell.
-"""
+"""Calls and notifications between two members of a server."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ PATIENCE = 5.0
 """Seconds in which another process must answer."""
 
 MOST_CALLS = 10_000
-"""Questions that may wait for an answer."""
+"""Calls that may wait for an answer."""
 
 MAX_DEPTH = 64
 
@@ -32,11 +30,10 @@ MAX_DEPTH = 64
 @dataclass(frozen=True)
 class Asker:
     """
-    Who asks, as methods are told.
+    The caller of a method.
 
     @ivar link: The other process.
-    @ivar message: What came with the question: its bytes and sockets are for
-        whoever answers it.
+    @ivar message: The message of the call, whose bytes and sockets are the method's.
     """
 
     link: Any
@@ -96,7 +93,7 @@ class Conversation:
         patience: float = PATIENCE,
     ) -> Deferred[Any]:
         """
-        Ask something.
+        Call a method of the other side.
 
         @param sockets: Sent along; they are the channel's from now on.
         @param patience: Seconds to wait for the answer.
@@ -132,7 +129,7 @@ class Conversation:
         sockets: Sequence[socket] = (),
     ) -> None:
         """
-        Say something to which there is no answer.
+        Call a method that gives no answer.
 
         @param sockets: Sent along; they are the channel's from now on.
         @raise TunnelError: C{limit-reached} or C{session-lost}.
@@ -143,11 +140,11 @@ class Conversation:
         self.channel.send(head, data, sockets)
 
     def close(self) -> None:
-        """End the link; doing it twice is no error."""
+        """End the link. It may be called twice."""
         self.channel.close()
 
     def received(self, message: Message) -> None:
-        """Take a message of the other side's."""
+        """Take a message from the other side."""
         if "method" not in message.head:
             message.close()
             self._calls.answered(message.head)
@@ -168,7 +165,7 @@ class Conversation:
 
     def over(self, reason: TunnelError | None = None) -> None:
         """
-        The other side has gone: nobody answers any more.
+        Fail all calls, because the other side has gone.
 
         @param reason: Why, if it has not just ended.
         """
@@ -203,7 +200,7 @@ class Link(Conversation):
 
     @property
     def name(self) -> str:
-        """What the other process is called among its siblings."""
+        """The other process's name among its siblings."""
         return str(self.index)
 
     def _lost(self) -> None:

@@ -1,6 +1,4 @@
-"""
-What a member has of its parent and its siblings.
-"""
+"""A member's links to its parent and its siblings."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ class Membership:
     """
     One member among several.
 
-    @param connection: The way to the parent, on which its first message is waited for.
+    @param connection: The connection to the parent, whose first message is waited for.
     @raise OSError: If the parent has ended.
 
     @ivar index: Which member this is, from 0.
@@ -34,9 +32,9 @@ class Membership:
     @ivar name: The same as C{index}, as text.
     @ivar siblings: The other members that serve, by index.
     @ivar answers: What siblings may ask, by name.
-    @ivar whenMet: Called when another member is there.
+    @ivar whenMet: Called when another member has come.
     @ivar stop: Called when the parent stops, or has ended.
-    @ivar hurry: Called when it waits for streams no longer.
+    @ivar hurry: Called when the parent does not wait for streams any longer.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -64,7 +62,7 @@ class Membership:
 
     def join(self, reactor: Any) -> InheritingReactor:
         """
-        Begin to speak with the parent.
+        Begin to exchange messages with the parent.
 
         @param reactor: The process's.
         @return: A reactor that listens where the parent does.
@@ -99,10 +97,10 @@ class Membership:
 
     def obey(self, stop: Callable[[], object]) -> None:
         """
-        Say how this process is stopped.
+        Set how this process is stopped.
 
-        @param stop: Called when the parent stops or has ended, and at once if that
-            has been so before there was anything to stop.
+        @param stop: Called when the parent stops or has ended; at once, if that has
+            happened already.
         """
         self.stop = stop
         if self._leaving:
@@ -122,7 +120,7 @@ class Membership:
     # Siblings
 
     def _meet(self, asker: Asker, index: int) -> None:
-        """There is another member."""
+        """Take the link to another member."""
         before = self.siblings.pop(index, None)
         if before is not None:
             before.close()
@@ -167,7 +165,7 @@ class Membership:
         self.parent.tell("keep", [tunnel, lease], b"", copies)
 
     def copies(self, tunnel: str) -> Deferred[list[socket]]:
-        """Have copies of the sockets that the parent keeps for a tunnel."""
+        """Get copies of the sockets that the parent keeps for a tunnel."""
 
         def counted(count: int) -> list[socket]:
             return self._copied.pop(tunnel, [])

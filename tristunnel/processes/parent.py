@@ -1,6 +1,6 @@
 """
-The parent of a server's processes: it holds the listening sockets, starts members and
-starts them again, and reads not one byte of a user's.
+The parent of a server's processes: it holds the listening sockets, and starts members
+and restarts them. It reads no byte of a user's traffic.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ CHANNEL = 3
 """The descriptor by which a member speaks with its parent."""
 
 SOON = 1.0
-"""Seconds that a member must have lived to be started again at once. One that did not
-is started after as long, and then after twice that, up to L{SLOWEST}."""
+"""Seconds that a member must have lived to be restarted at once. Otherwise it is
+restarted after this delay, which doubles each time up to L{SLOWEST}."""
 
 SLOWEST = 10.0
 
 LONGEST_LINE = 64 * 1024
-"""Bytes of a member's line of log."""
+"""Bytes of the longest line in a member's log."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class PortPlace:
 
 class _Output(ProcessProtocol):
     """
-    Takes the log of a member's process, and word of its end.
+    Takes the log of a member's process, and tells of its end.
 
     @param line: Called with each line.
     @param ended: Called once.
@@ -96,12 +96,12 @@ class _Member:
 
     @ivar index: Its number, from 0.
     @ivar process: Its process, or C{None} while there is none.
-    @ivar link: The way to it, likewise.
+    @ivar link: The link to it, likewise.
     @ivar isReady: Whether it serves.
     @ivar wasReady: Whether it ever has.
-    @ivar hasMissed: Whether it was not told of something in the book before.
-    @ivar standIn: Who accepts in its place.
-    @ivar started: When it was, in seconds.
+    @ivar hasMissed: Whether the book has changed while it could not be told.
+    @ivar standIn: The member that accepts in its place.
+    @ivar started: When it was started, in seconds.
     @ivar delay: Seconds until it is started again if it ends too soon.
     """
 
@@ -120,14 +120,14 @@ class _Member:
 
 class ParentService(Service):
     """
-    Runs members.
+    Starts the members, and restarts those that end.
 
     @param reactor: Tells time, and starts processes.
     @param copying: Opens the places, once for each member.
     @param places: Where the members listen.
     @param command: The command line of a member, whose L{CHANNEL} leads here.
     @param lease: Seconds that the tunnels of a lost member wait for their clients.
-    @param line: Writes a line of a member's to the log.
+    @param line: Writes a line of a member's log.
     @param failed: Called with the reason if a place cannot be had, or no member starts.
     @param grace: Seconds that members get to end.
     """
@@ -199,7 +199,7 @@ class ParentService(Service):
         self._stopping = True
         for port in self._opened:
             await maybeDeferred(port.stopListening)
-        # Nobody will come for them any more.
+        # No member will ask for them any more.
         self._ports.close()
         self._tellAll("stop")
         killing = self._reactor.callLater(
@@ -222,8 +222,8 @@ class ParentService(Service):
         self._tellAll("hurry")
 
     def _tellAll(self, method: str) -> None:
-        # Not by a signal: whoever ends a whole group of processes, such as systemd,
-        # has sent one to the members, too, and a second one would be in a hurry.
+        # Not by a signal: systemd and others signal all processes of a group, so the
+        # members have had one, and a second one would hurry them.
         for member in self._members:
             self._tell(member, method, [])
 
@@ -233,7 +233,7 @@ class ParentService(Service):
             self._signal(member, number)
 
     def _signal(self, member: _Member, number: int) -> None:
-        # The end of one that is gone is about to be reported.
+        # If the process is gone, its end is about to be reported.
         with suppress(ProcessExitedAlready):
             if member.process is not None:
                 member.process.signalProcess(number)
@@ -244,7 +244,7 @@ class ParentService(Service):
         try:
             self._spawn(member)
         except OSError as problem:
-            # Without memory or descriptors; there may be some later.
+            # There is no memory or descriptor for it now; there may be later.
             self._log.error(
                 "Process {process} of this server cannot be started yet: {problem}",
                 process=member.index,
@@ -284,7 +284,9 @@ class ParentService(Service):
             )
 
     def _over(self, member: _Member) -> None:
-        """A member's process has ended: others take its place, and then a new one."""
+        """
+        Have others take the place of a process that has ended, until it is restarted.
+        """
         link, member.link = member.link, None
         if link is not None:
             link.close()
@@ -314,7 +316,9 @@ class ParentService(Service):
         member.restart = self._reactor.callLater(member.delay, self._start, member)
 
     def _standIn(self, member: _Member) -> None:
-        """Have another member accept what comes to the sockets of one that is gone."""
+        """
+        Have another member accept the connections to the sockets of one that is gone.
+        """
         count = len(self._members)
         others = (self._members[(member.index + n) % count] for n in range(1, count))
         member.standIn = next((each for each in others if each.isReady), None)
@@ -336,7 +340,7 @@ class ParentService(Service):
         try:
             member.link.tell(method, params, b"", sockets)
         except TunnelError as refusal:
-            # What it does not know it would do wrong.
+            # It would act on what it knew before.
             self._log.error(
                 "Process {process} takes no word any more, and is ended: {refusal}",
                 process=member.index,
@@ -358,11 +362,11 @@ class ParentService(Service):
         }
 
     def _ready(self, member: _Member) -> None:
-        """A member serves: the others are to know it."""
+        """Tell the others that a member serves now."""
         member.isReady = member.wasReady = True
         missed, member.hasMissed = member.hasMissed, False
         if missed:
-            # Since it has looked at the book, perhaps.
+            # Perhaps after it has read the book.
             self._tell(member, "changed", [Change("resynced").asDict()])
         standIn, member.standIn = member.standIn, None
         if standIn is not None:
@@ -386,7 +390,7 @@ class ParentService(Service):
 
     def _copies(self, member: _Member, tunnel: str) -> int:
         copies = self._ports.copies(tunnel)
-        # Before the answer, which says how many there are.
+        # Sent before the answer, which says how many there are.
         self._tell(member, "copied", [tunnel], copies)
         return len(copies)
 
@@ -404,9 +408,9 @@ class ParentService(Service):
 
 def memberCommand(module: str, *words: str) -> list[str]:
     """
-    Write the command line of a program of ours that finds what this one finds.
+    Make the command line of a Python process with the same import path as this one's.
 
-    @param module: Where its C{run} is.
+    @param module: The module whose C{run} it calls.
     """
     found = [path for path in sys.path if path]
     code = f"import sys; sys.path[:] = {found!r}; from {module} import run; run()"

@@ -1,6 +1,6 @@
 """
-A way between two processes of one machine, for the bytes of one connection: each has
-one end of a pair of sockets.
+A pair of sockets that carries the bytes of one connection between two processes of a
+machine.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def endOf(
     made: type[SocketEnd] = SocketEnd,
 ) -> None:
     """
-    Make a stream's end of one of them, which is closed if that cannot be.
+    Make a stream's end of one of the two sockets. It is closed if that fails.
 
     @param arrived: Called with the end.
-    @param made: What it is.
+    @param made: Its class.
     @raise TunnelError: C{limit-reached}.
     """
     ours.setblocking(False)

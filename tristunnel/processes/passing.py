@@ -1,8 +1,9 @@
 """
 Connections that come to one member and belong to another.
 
-A plain socket is passed itself, with what was read of it. TLS that has begun cannot be:
-who accepted it keeps it, and passes one end of a pair of sockets that is joined to it.
+A plain socket is passed on itself, with the bytes that were read from it. A connection
+whose TLS has begun cannot be: the member that accepted it keeps it, joins it to one of
+a pair of sockets, and passes on the other.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _read(address: list[Any]) -> IAddress:
 
 def socketBelow(transport: Any) -> SocketTransport | None:
     """
-    Find the socket of ours that a transport is made of, or C{None}.
+    Find the socket of ours beneath a transport, or C{None}.
 
     @param transport: Perhaps with a balancer's PROXY protocol in between.
     """
@@ -129,8 +130,8 @@ class Passing:
 
     def mayPass(self, transport: Any) -> bool:
         """
-        Whether a connection may be passed: one that another member has passed is
-        not, so that none goes round and round.
+        Whether a connection may be passed on. One that came from another member may
+        not, so that none goes in circles.
         """
         below = socketBelow(transport)
         return below is not None and not isinstance(below, PassedTransport)
@@ -146,11 +147,11 @@ class Passing:
         self, taker: str, transport: Any, member: int, began: bytes = b""
     ) -> bool:
         """
-        Pass a connection without TLS, if that can be.
+        Pass on a connection without TLS, if possible.
 
         @param taker: Which of L{takers} serves it there.
-        @param began: What was taken of it.
-        @return: Whether it is gone.
+        @param began: The bytes that were read from it.
+        @return: Whether it was passed on.
         """
         if not (
             isinstance(transport, SocketTransport)
@@ -170,11 +171,11 @@ class Passing:
         self, kind: str, transport: Any, began: bytes, member: int, taker: str = ""
     ) -> None:
         """
-        Pass a connection. Its protocol is told of its end.
+        Pass on a connection. Its protocol here is told that it has ended.
 
         @param kind: What it is, as it is counted.
         @param transport: One that L{mayPass}.
-        @param began: What was read of it.
+        @param began: The bytes that were read from it.
         @param member: Whose it is.
         @param taker: Which of L{takers} serves it there; empty for what clients come
             to.
@@ -199,9 +200,9 @@ class Passing:
 
     def _ofTLS(self, transport: SocketTransport) -> socket:
         """
-        Go on with TLS, and join it to a pair of sockets.
+        Keep a connection with TLS, and join it to one of a pair of sockets.
 
-        @return: What is to be passed.
+        @return: The other one, to be passed on.
         @raise TunnelError: C{limit-reached}, without descriptors.
         """
         ours, theirs = passage()
@@ -218,7 +219,7 @@ class Passing:
     def _take(
         self, asker: Asker, peer: Any, host: Any, secure: bool, shown: int, taker: str
     ) -> None:
-        """Another member passes a connection."""
+        """Take a connection from another member."""
         message = asker.message
         if not message.sockets:
             # The kernel had no descriptor for it, and has closed it.

@@ -24,8 +24,8 @@ __all__ = ["RecalledPorts", "VisitorsPorts"]
 
 class RecalledPorts(PortsKept):
     """
-    Visitors' ports that are at hand until somebody listens on them again: meanwhile
-    those who connect wait in the kernel.
+    Holds the sockets of visitors' ports until somebody listens on them again.
+    Meanwhile, connections wait in the kernel.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class RecalledPorts(PortsKept):
 
     def hold(self, tunnel: str, sockets: Sequence[socket]) -> None:
         """
-        Have sockets at hand.
+        Hold sockets.
 
         @param tunnel: The id of the tunnel that they are for.
         @param sockets: Owned by this object from now on.
@@ -68,7 +68,7 @@ class RecalledPorts(PortsKept):
 
     def bind(self, interface: str, port: int) -> socket:
         """
-        Have a UDP port, as L{boundSocket} does.
+        Open a UDP port, as L{boundSocket} does.
 
         @raise OSError: If it cannot be had.
         """
@@ -105,7 +105,7 @@ class VisitorsPorts(RecalledPorts):
         try:
             self._membership.keep(tunnel, lease, sockets)
             if all(each.type == SOCK_STREAM for each in sockets):
-                # Of datagrams, those who are here have no other way.
+                # The present visitors of a UDP port depend on its socket.
                 self._kept.add(listener)
         except TunnelError as refusal:
             self._log.warn(

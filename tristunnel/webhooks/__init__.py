@@ -1,3 +1,1 @@
-"""
-Requests whose signature is checked beside the service, before it sees any of them.
-"""
+"""Checking the signatures of requests before the service sees them."""

@@ -13,11 +13,11 @@ class RequestCutter:
     """
     Cuts what a visitor sends into pieces, none of which has bytes of two requests.
 
-    A head ends with an empty line, and so does a body in chunks; any other body is
-    counted. The reader is given no more than up to there. Were it to see a request end
-    elsewhere, the rest of the piece would be another request's: L{isTorn} says so.
+    A head ends with an empty line, and so does a body in chunks; any other body has a
+    length. The reader is given no more than up to there. If it finds that a request
+    ends elsewhere, the rest of the piece belongs to another request: L{isTorn} says so.
 
-    @ivar isTorn: Whether what was read last went on behind the end of a request.
+    @ivar isTorn: Whether the last piece went on beyond the end of a request.
     @ivar isUpgrade: Whether the last request asks for another protocol.
     """
 

@@ -27,7 +27,7 @@ __all__ = ["VerifiedEndpoint", "verified"]
 class VerifiedEndpoint:
     """
     A service whose visitors' requests must be signed. L{connect} itself is for checks,
-    which are nobody's requests.
+    which have no visitor.
 
     @ivar forOwner: The service itself, for what its owner sends.
     @ivar rules: What requests must be like.
@@ -56,8 +56,8 @@ class VerifiedEndpoint:
 
 def verified(reactor: Any, forward: Forward) -> Forward:
     """
-    Have a forward's requests checked, if that is asked. It goes around what starts a
-    service for its visitors, who else would start it by any request.
+    Have a forward's requests checked, if it asks for that. This goes around what starts
+    a service on demand, which otherwise any request would start.
 
     @return: The same forward, with another endpoint; or itself.
     """

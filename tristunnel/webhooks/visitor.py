@@ -1,9 +1,10 @@
 """
 A visitor whose requests must be signed.
 
-Each is held until it is complete and its signature is good, and is then passed on as it
-came. One at a time: the next one waits for the answer to the one before, so that a
-refusal is the last that a visitor hears, and never comes before an answer.
+Each request is held until it is complete and its signature has been found good, and is
+then passed on as it came. They are passed on one at a time, each after the answer to
+the one before, so that a refusal never overtakes an answer, and is the last thing that
+a visitor gets.
 """
 
 from __future__ import annotations
@@ -48,22 +49,22 @@ from tristunnel.wire.signatures import BadSignature, SignatureCheck
 __all__ = ["HELD_REQUESTS", "MOST_BODY", "Rules", "SignedVisitor"]
 
 MOST_BODY = 25 * 1024 * 1024
-"""Bytes of a request behind its head; GitHub sends no more."""
+"""Bytes of a request's body; GitHub sends no more."""
 
 MOST_HELD = 64 * 1024 * 1024
-"""Bytes of all requests that are held, in the whole process."""
+"""Bytes of all requests that this process holds."""
 
 REQUEST_TIMEOUT = 30.0
-"""Seconds in which a request must have come."""
+"""Seconds in which a request must arrive."""
 
 IDLE_TIMEOUT = 75.0
 """Seconds that a connection may wait for a request."""
 
 LINGER = 2.0
-"""Seconds in which a visitor must have read why its request was refused."""
+"""Seconds that a visitor has to read why its request was refused."""
 
 _MOST_EARLY = 64 * 1024
-"""Bytes behind a request that wait for its answer."""
+"""Bytes that may follow a request and wait for its answer."""
 
 
 class _HeldRequests(HeldBytes):
@@ -72,14 +73,14 @@ class _HeldRequests(HeldBytes):
 
 
 HELD_REQUESTS = _HeldRequests(MOST_HELD)
-"""What this process holds of requests. When that is too much, the largest go of those
-that have not been held for the shortest time."""
+"""The bytes of requests that this process holds. When they are too many, the largest
+request that makes no progress is refused."""
 
 
 @dataclass(eq=False)
 class Rules:
     """
-    What the requests of a forward must be like.
+    How the requests of a forward must be signed.
 
     @ivar reactor: Tells time.
     @ivar target: The service, for messages.
@@ -98,7 +99,7 @@ class Rules:
 
 
 class _Service(Protocol):
-    """The service's side."""
+    """The connection to the service."""
 
     transport: Any
 
@@ -118,7 +119,7 @@ class _Service(Protocol):
 @implementer(IHalfCloseableProtocol)
 class SignedVisitor(Protocol, TimeoutMixin):
     """
-    A visitor.
+    A visitor's connection.
 
     @param rules: What its requests must be like.
     @param endpoint: The service, for this visitor.
@@ -137,13 +138,13 @@ class SignedVisitor(Protocol, TimeoutMixin):
         self._endpoint = endpoint
         self._cutter = RequestCutter()
         self._responses = ResponseReader()
-        # The request that comes, or that waits for its answer.
+        # The request that is arriving, or that waits for its answer.
         self._request = b""
         self._pieces: list[bytes] = []
         self._size = 0
         self._head: RequestHead | None = None
         self._check: SignatureCheck | None = None
-        # What came behind it.
+        # What came after it.
         self._early = b""
         self._isHeld = self._isBusy = self._hasEnded = self._isOver = False
         self._answer: ResponseHead | None = None
@@ -221,7 +222,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
         if (head.length or 0) > MOST_BODY:
             self._tooLarge()
         elif head.hasBody and b"100-continue" in head.get(b"expect").lower():
-            # The service is asked when there is something for it, and says so again.
+            # The service is sent the request only when that is complete.
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _tooLarge(self) -> None:
@@ -261,7 +262,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
         self._letGo()
 
     def timeoutConnection(self) -> None:
-        """Nothing came for too long, or not all."""
+        """Nothing came in time, or not all of a request."""
         if self._isOver:
             self.transport.loseConnection()
         elif self._pieces:
@@ -298,9 +299,9 @@ class SignedVisitor(Protocol, TimeoutMixin):
 
     def reached(self, transport: Any) -> None:
         """
-        The service is there.
+        Take the connection to the service.
 
-        @param transport: What leads to it.
+        @param transport: Its transport.
         """
         if self._isOver:
             transport.abortConnection()
@@ -315,14 +316,14 @@ class SignedVisitor(Protocol, TimeoutMixin):
 
     def answered(self, data: bytes) -> None:
         """
-        The service answers.
+        Pass on what the service answers.
 
-        @param data: What it says, which is passed on as it is.
+        @param data: Some bytes, which are passed on as they are.
         """
         if self._isOver:
             return
         if not self._isBusy:
-            # Nobody has asked.
+            # There is no request for that.
             self._leave()
             return
         self.transport.write(data)
@@ -334,7 +335,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
             if isinstance(event, ResponseHead):
                 self._answer = event
             elif isinstance(event, BadMessage):
-                # Nobody knows where it ends: whatever comes is the last.
+                # Where it ends cannot be told, so it is the last answer.
                 self._hasEnded = True
                 return
             elif isinstance(event, MessageEnd):
@@ -383,7 +384,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
         )
 
     def _refuse(self, status: HTTPStatus, why: str, cause: str = "") -> None:
-        """Say why a request is not passed on, and take no other."""
+        """Answer why a request is refused, and take no other."""
         if self._isOver:
             return
         self._rules.bounded(
@@ -396,7 +397,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
             why=f"{why}: {cause}" if cause else why,
         )
         if self._answer is not None:
-            # In the midst of an answer there is no room for another one.
+            # In the middle of an answer, another one cannot be sent.
             self._isOver = True
             self._letGo()
             self.transport.abortConnection()
@@ -412,8 +413,8 @@ class SignedVisitor(Protocol, TimeoutMixin):
 
     def _leave(self) -> None:
         """
-        Say no more. What still comes is read and thrown away for a while: at once
-        closed, it would have the kernel throw away what was said.
+        Send no more. For a while, what still comes is read and dropped: if the
+        connection were closed at once, the kernel would drop what was sent.
         """
         self._isOver = True
         self._letGo()
