@@ -46,6 +46,29 @@ class NameTableTests(SynchronousTestCase):
         self.table.remove(whole)
         self.assertIsNone(self.table.find("http", "a.example", "/"))
 
+    def test_unclear(self) -> None:
+        """What a service may take for a path that leads elsewhere is known."""
+        for host, path in (("a.example", ""), ("a.example", "/api"), ("b.example", "")):
+            self.enter(host, path)
+        only = self.enter("c.example", "/api")
+        for path, isUnclear in (
+            *(("/", False), ("/api/x?../../%61", False), ("/.well-known/x", False)),
+            *(("/x/../y;z//%20", False), ("/api//x/./y%2Fz;a", False), ("*", False)),
+            *(("/api/../x", True), ("/api/..", True), ("/api/%2e%2E/x", True)),
+            *(("/api/..%2fx", True), ("/api/..;/x", True), ("/api/..\\x", True)),
+            *(("/%61pi", True), ("//api", True), ("/./api", True), ("/x/../api", True)),
+            *(("/x//../api", True), ("/;a/api", True), ("/x%5c..%5capi/y", True)),
+        ):
+            found = self.table.find("http", "a.example", path)
+            assert found is not None
+            self.assertEqual(self.table.isUnclear(found, path), isUnclear, path)
+            found = self.table.find("http", "b.example", path)
+            assert found is not None
+            self.assertFalse(self.table.isUnclear(found, path), path)
+        self.assertTrue(self.table.isUnclear(only, "/api/../admin"))
+        self.table.remove(only)
+        self.assertFalse(self.table.isUnclear(only, "/api/../admin"))
+
     def test_kinds(self) -> None:
         """A name is one thing over HTTP, and another in TLS."""
         made = self.enter("a.example", kind="tls-name")

@@ -231,6 +231,16 @@ class RoutingTests(VisitorTestCase):
         self.assertEqual(first.closed, [None])
         self.assertFalse(self.clock.getDelayedCalls() == [])
 
+    def test_unclear(self) -> None:
+        """A path that services read in several ways reaches none of them."""
+        self.route("a.example", "/api")
+        for target in ("/api/../x", "/%61pi"):
+            self.connect().dataReceived(request(target=target))
+            self.assertIn(b"HTTP/1.1 400 ", self.answer())
+        self.assertEqual(
+            (self.services["a.example"], self.services["a.example/api"]), ([], [])
+        )
+
     def test_unknown(self) -> None:
         """Nobody's name has a page: for browsers, or a line."""
         for lines, kind in (("", b"text/plain"), ("Accept: text/html\r\n", b"<title>")):

@@ -113,6 +113,9 @@ class NameSite:
         if exchange.route is None:
             text = f"No tunnel of this server has the name {exchange.host}."
             return 404, self.page(exchange.head, 404, text)
+        if self.names.table.isUnclear(exchange.route, path):
+            text = "The path can be read in several ways; write it out plainly."
+            return 400, self.page(exchange.head, 400, text)
         return self._redirect(exchange)
 
     def _challenged(self, exchange: Exchange) -> tuple[int, bytes] | None:

@@ -4,8 +4,10 @@ Which tunnel is behind a name: the routes of all listeners that share ports.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
@@ -14,6 +16,24 @@ from tristunnel.model.options import TunnelOptions
 from tristunnel.names.heads import UNCHANGED, HeadRules
 
 __all__ = ["NameTable", "Route"]
+
+_UNPLAIN = re.compile(r"[%;\\]|//|/\.\.?(?:/|\Z)")
+_PARAMETERS = re.compile(r";[^/]*")
+_SLASHES = re.compile(r"/{2,}")
+
+
+def _readings(path: str) -> Iterator[str]:
+    """What services take a path for, each of them in its own way."""
+    text = unquote(path, "latin-1").replace("\\", "/")
+    for each in (text, _PARAMETERS.sub("", text)):
+        for spelled in (each, _SLASHES.sub("/", each)):
+            parts: list[str] = []
+            for part in spelled.split("/")[1:]:
+                if part == "..":
+                    del parts[-1:]
+                elif part != ".":
+                    parts.append(part)
+            yield "/" + "/".join(parts)
 
 
 @dataclass(eq=False, slots=True)
@@ -143,6 +163,22 @@ class NameTable:
             if known is not None:
                 return known.find(path)
         return None
+
+    def isUnclear(self, route: Route, path: str) -> bool:
+        """
+        Whether a path leads to a route, but a service might read it as one that does
+        not: C{/api/../admin} is below C{/api}, and to many it is C{/admin}.
+
+        @param route: As L{find} returned it.
+        @param path: What was asked for.
+        """
+        known = self._hosts.get((route.kind, route.host))
+        if known is None or not known.routes[0].path:
+            return False
+        bare = path.partition("?")[0]
+        if not _UNPLAIN.search(bare):
+            return False
+        return any(known.find(each) is not route for each in _readings(bare))
 
     def hosts(self, kind: str) -> list[str]:
         """The hosts that have a route, for certificates and lists."""
