@@ -7,6 +7,8 @@ import os
 import re
 import signal
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
 from tests.cli.test_taps_processes import ProcessTestCase
+from tests.docs.standins import Echoing, Knocking
 from tests.processes.fakes import descriptors
 from tests.support.loopback import Service, Talk, comeTo
 from tests.support.processes import Program
@@ -314,14 +317,27 @@ class EverywhereTests(TwoProcessesTestCase):
         target = f"127.0.0.1:{self.offer(service)}"
         await self.client(
             *("--forward", f"shop={target}", "--dial-allow", target),
-            *("--credentials", "id=office"),
+            *("--dial-allow", "udp/127.0.0.1:*", "--credentials", "id=office"),
         )
         here = "tcp:0:interface=127.0.0.1"
-        await self._visitedBy(service, "--listen", here, "--service", "shop")
+        heard = partial(self.hears, service)
+        await self._visitedBy(heard, "--listen", here, "--service", "shop")
         if LONG:
-            await self._visitedBy(service, "--listen", f"{here}={target}@office")
+            await self._visitedBy(heard, "--listen", f"{here}={target}@office")
+            echo = self.reactor.listenUDP(0, Echoing(), interface="127.0.0.1")
+            self.addCleanup(echo.stopListening)
+            datagrams = f"udp:0=127.0.0.1:{echo.getHost().port}@office"
+            await self._visitedBy(self._echoed, "--listen", datagrams)
 
-    async def _visitedBy(self, service: Service, *options: str) -> None:
+    async def _echoed(self, port: int) -> None:
+        knocking = Knocking(port)
+        visiting = self.reactor.listenUDP(0, knocking, interface="127.0.0.1")
+        self.assertEqual(b"anybody there?", await knocking.answer)
+        await visiting.stopListening()
+
+    async def _visitedBy(
+        self, heard: Callable[[int], Awaitable[object]], *options: str
+    ) -> None:
         while True:
             visitor = self.start(
                 *("tunnel-client", "--connect", f"tcp:127.0.0.1:{self.port}"),
@@ -330,7 +346,7 @@ class EverywhereTests(TwoProcessesTestCase):
             found = await visitor.says(r"127\.0\.0\.1:(\d+) reach|:(\d+) reach")
             # Its own session: another one's line may come late.
             await visitor.says("The server has admitted this client")
-            await self.hears(service, int(found[1] or found[2]))
+            await heard(int(found[1] or found[2]))
             clients = await self.call("listSessions")
             at = {each["member"] for each in clients if each["kind"] == "client"}
             if len(at) == 2:

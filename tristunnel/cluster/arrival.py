@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
-from tristunnel.cluster.flows import CarriedFlow
+from tristunnel.dataplane.carried import CarriedFlow
 from tristunnel.dataplane.connection_end import ConnectionEnd
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.transport_end import Arriving, TransportEnd

@@ -18,8 +18,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from tristunnel.cluster.flows import CarriedFlow
 from tristunnel.cluster.grouped import Grouped
+from tristunnel.dataplane.carried import CarriedFlow
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
 from tristunnel.model.kept_ports import PortsKept

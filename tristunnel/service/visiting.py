@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
+from tristunnel.dataplane.carried import CarriedFlow
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.poller import Poller
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import End
+from tristunnel.interfaces import DatagramEnd, EitherEnd, End
 from tristunnel.processes.link import Asker
 from tristunnel.processes.membership import Membership
 from tristunnel.processes.passage import endOf, passage
@@ -35,6 +36,9 @@ class Dials(Protocol):
         @return: A stream to it.
         @raise TunnelError: If it takes no more.
         """
+
+    def openDialFlow(self, target: str, visitor: str) -> DatagramEnd:
+        """The same, for datagrams."""
 
 
 class Visiting:
@@ -84,6 +88,7 @@ class Visiting:
         name: str,
         target: str,
         address: str,
+        isUDP: bool,
         arrived: Callable[[Any], None],
     ) -> None:
         """
@@ -91,19 +96,24 @@ class Visiting:
 
         @param member: Where it is.
         @param name: The client.
-        @param arrived: Called with the end that leads there.
+        @param isUDP: Whether it is about datagrams.
+        @param arrived: Called with the end that leads there, or with that of a flow.
         @raise TunnelError: If that process is not there, or takes no more.
         """
         link = self._membership.sibling(member)
         ours, theirs = passage()
         try:
-            link.tell("dial", [name, target, address], b"", [theirs])
+            link.tell("dial", [name, target, address, isUDP], b"", [theirs])
         except TunnelError:
             ours.close()
             raise
-        endOf(self._poller, ours, arrived)
+        endOf(
+            self._poller, ours, lambda end: arrived(CarriedFlow(end) if isUDP else end)
+        )
 
-    def _dialArrived(self, asker: Asker, name: str, target: str, address: str) -> None:
+    def _dialArrived(
+        self, asker: Asker, name: str, target: str, address: str, isUDP: bool
+    ) -> None:
         """Somebody wants a client of ours to dial."""
         if not asker.message.sockets:
             self._log.warn("A visitor was lost: there are no descriptors left")
@@ -113,11 +123,15 @@ class Visiting:
         try:
             if found is None:
                 raise TunnelError("client-away")
-            far = found.openDial(target, address)
+            far: EitherEnd = (found.openDialFlow if isUDP else found.openDial)(
+                target, address
+            )
             endOf(
                 self._poller,
                 connection,
-                lambda end: join(far, end, lambda reason: None),
+                lambda end: join(
+                    far, CarriedFlow(end) if isUDP else end, lambda reason: None
+                ),
             )
         except TunnelError as problem:
             self._log.info(

@@ -265,12 +265,6 @@ class DialSide:
         visiting = self._session.visiting
         if visiting is None:
             raise refusal
-        if request.isUDP:
-            raise TunnelError(
-                "client-away",
-                f"no client {request.client!r} that dials is at this process of the"
-                " server, and datagrams cannot go to another one; try again",
-            )
         caller = self._session.caller()
 
         def arrived(end: Any) -> None:
@@ -283,7 +277,12 @@ class DialSide:
                 member = await visiting.findDialler(caller, name, refusal)
                 if not stream.over:
                     visiting.leadToDialler(
-                        member, name, request.target, stream.visitorAddress, arrived
+                        member,
+                        name,
+                        request.target,
+                        stream.visitorAddress,
+                        request.isUDP,
+                        arrived,
                     )
             except TunnelError as error:
                 if not stream.over:

@@ -1,5 +1,5 @@
 """
-Datagrams between two members: a flow on a stream, where each datagram follows its
+Datagrams between two processes: a flow on a stream, where each datagram follows its
 length (u16, big-endian).
 """
 
