@@ -104,8 +104,8 @@ class Access:
 
 class AccessGrants:
     """
-    The capabilities that are in force. They are in the book, and count there; this
-    process has what lives on them here.
+    The capabilities that are in force. They are kept and counted in the book; this
+    process knows what depends on them here.
 
     @param reactor: Tells time.
     @param book: The book.
@@ -186,9 +186,10 @@ class AccessGrants:
 
     def _keep(self, record: AccessRecord, owner: Identity, left: float) -> Access:
         """
-        Have access in this process.
+        Put access in force in this process.
 
-        @param owner: Who granted it; if that was here, with what lets them do so.
+        @param owner: Who granted it; with the grant that lets them do so, if that was
+            here.
         @param left: Seconds until it is over.
         """
         permissions = Permissions(
@@ -233,7 +234,7 @@ class AccessGrants:
 
     def changed(self, identifier: str) -> None:
         """
-        The book has something new of some access: it was granted, used or taken back,
+        Look up access that has changed in the book: it was granted, used or revoked,
         maybe at another process.
 
         @param identifier: Its id.
@@ -246,7 +247,7 @@ class AccessGrants:
         )
 
     def lookThrough(self) -> None:
-        """The book may have access that this process has not heard of."""
+        """Look for access in the book that this process has not heard of."""
 
         def found(records: list[AccessRecord]) -> None:
             for each in records:
@@ -254,7 +255,7 @@ class AccessGrants:
 
         listing = inTime(self._reactor, self._book.listAccess())
         listing.addCallback(found)
-        # A book that cannot be asked now tells when it can.
+        # A book that cannot be asked now tells us when it can.
         listing.addErrback(lambda failure: failure.trap(TunnelError))
 
     def _found(self, record: AccessRecord | None) -> None:
@@ -281,7 +282,7 @@ class AccessGrants:
         @param peer: Where that comes from.
         @param authenticate: Checks its credentials, where those matter.
         @return: Somebody who may reach the service and do nothing else.
-        @raise TunnelError: C{auth-refused}, if it is over, wrong, or not for
+        @raise TunnelError: C{auth-refused}, if it has expired, is wrong, or is not for
             whoever uses it: the answer is always the same.
         """
         access = self._find(claim.get("id"), claim.get("secret"))
@@ -327,7 +328,7 @@ class AccessGrants:
         return self._grants.get(identity.name.removeprefix("access-"))
 
     def admits(self, identity: Identity, peer: IAddress | None) -> bool:
-        """Whether somebody who is in may come from C{peer} as well."""
+        """Whether somebody who has been let in may come from C{peer} as well."""
         access = self._behind(identity)
         return access is None or _isFrom(access, peer)
 
@@ -364,11 +365,11 @@ class AccessGrants:
         ]
 
     def revoke(self, access: Access) -> None:
-        """End a capability, and the sessions that live on it."""
+        """End a capability, and the sessions that depend on it."""
         access.grant.end(TunnelError("expired", "the access was revoked"))
 
     def close(self) -> None:
-        """End what lives on access here; the process stops."""
+        """End what depends on access here, because the process stops."""
         self._stopped = True
         for access in list(self._grants.values()):
             access.grant.end(TunnelError("shutting-down"))

@@ -1,4 +1,4 @@
-"""Who asks the tunnel service, for what, and what the service promises."""
+"""Who asks the tunnel service, and for what; and what the service promises."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ class Caller:
     @ivar host: The name or address that the caller knows this server by, in
         ASCII; what is neither becomes C{localhost}, since URIs are made of it.
     @ivar port: The port through which the caller came; 0 if there is none.
-    @ivar clientSide: The session that asks, or C{None} for other doors.
+    @ivar clientSide: The session that asks, or C{None} for calls by HTTP or from
+        Python.
     @ivar lease: What keeps the session's tunnels open.
     @ivar limitedTo: The one tunnel that the caller may ask about, if it came
         with no more than that tunnel's URI.
-    @ivar address: What callers of whom nothing is known are told apart by:
-        where they come from, or empty for a local socket.
+    @ivar address: Tells apart callers of whom nothing is known: where they come from,
+        or empty for a local socket.
     @ivar secure: Whether the caller came over TLS.
     @ivar certificate: The name in the certificate that it has shown, or empty.
     """
@@ -157,15 +158,14 @@ class ITunnelService(Interface):
         endDenied: bool = False,
     ) -> Deferred[dict[str, object]]:
         """
-        Ask something else of a tunnel's visitors: of those who come from now
-        on, and of those who are here as far as their bandwidth, age and silence
-        go.
+        Change the limits on a tunnel's visitors: for those who come from now on, and
+        for those who are here as far as bandwidth, age and silence are concerned.
 
         @param policy: In place of what the caller asked before: C{allow},
             C{deny}, C{maxVisitors} and others, see C{docs/reference.rst}.
-        @param endDenied: Whether to end the streams of those who could not come
-            in any more from where they are.
-        @return: All that is asked of the tunnel's visitors now, by anybody.
+        @param endDenied: Whether to end the streams of those whose addresses are no
+            longer let in.
+        @return: All limits on the tunnel's visitors now, whoever has set them.
         @raise TunnelError: C{unknown-tunnel}, also for somebody else's;
             C{bad-option}, if nobody could come in.
         """

@@ -1,7 +1,7 @@
 """
 Tunnels whose URI is all that a client needs: C{w3p://server:9000/ID#SECRET}.
 
-A control plane opens them, and hands the URI to the machine that fills them.
+A control plane opens them, and hands the URI to the machine that has the service.
 """
 
 from __future__ import annotations

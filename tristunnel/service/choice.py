@@ -114,8 +114,8 @@ def isNamed(known: Mapping[str, Listeners], wanted: TunnelOptions) -> bool:
 
 def checkGate(known: Mapping[str, Listeners], wanted: TunnelOptions) -> None:
     """
-    @raise TunnelError: C{bad-option}, if visitors are to be asked who they are where
-        nobody can ask them.
+    @raise TunnelError: C{bad-option}, if visitors are to sign in where there is no way
+        to ask them.
     """
     if not wanted.gate:
         return
@@ -139,7 +139,7 @@ def inItsPlace(
     wanted: TunnelOptions, record: TunnelRecord, isNamed: bool
 ) -> TunnelOptions:
     """
-    Ask for the port, or the host, that a tunnel has, also where any was asked for.
+    Ask for the port or the host that a tunnel has, even if any would have done.
 
     @param record: What the book says of it.
     @param isNamed: Whether visitors ask for it by its name.

@@ -1,10 +1,10 @@
 """
 Whose a port or a name is: what happens when it is asked for and not free.
 
-A tunnel outlives its session for the time of its lease, and a session that is
-cut off without a word takes a while to end. Until then its place is taken,
-though nobody is there. The same owner gets it at once; for everybody else the
-refusal says what is the matter, and clients that wait are told of the end.
+A tunnel outlives its session for the time of its lease, and a session that is cut off
+without a word takes a while to end. Until then its place is taken, though nobody serves
+it. The same owner gets it at once; for everybody else the refusal says what the reason
+is, and clients that wait are told when it becomes free.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Claims:
         self._here = here
         self._holder = holder
         self._destroy = destroy
-        # In the order in which they asked; a session that is over counts no more.
+        # In the order in which they asked; a session that is over does not count any
+        # more.
         self._waiting: WeakKeyDictionary[Tunnel, WeakKeyDictionary[_Waits, None]] = (
             WeakKeyDictionary()
         )
@@ -75,7 +76,8 @@ class Claims:
         displaces: bool,
     ) -> None:
         """
-        Have a tunnel of the same owner's give way that nobody serves any more.
+        Have a tunnel give way that belongs to the same owner and that nobody serves any
+        more.
 
         @param refusal: Why what is wanted could not be had.
         @param displaces: Whether a tunnel may be closed for it.
@@ -83,7 +85,7 @@ class Claims:
         """
         record = await self._rival(wanted, refusal.code.name)
         if record is None or not record.uri:
-            # It is nobody's here, or of one that is about to be opened.
+            # It is nobody's here, or belongs to one that is just being opened.
             raise refusal
         held = self._here.get(record.id)
         rival = None if held is None else held.tunnel
@@ -198,7 +200,7 @@ class Claims:
 
     def freed(self, tunnel: Tunnel, port: int, name: str) -> None:
         """
-        Tell those who wait for it that a tunnel has its place no more.
+        Tell those who wait for a tunnel's place that it is free.
 
         @param port: The one for visitors; 0 if it had none.
         @param name: Its name, or empty.

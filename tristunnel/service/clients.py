@@ -170,7 +170,7 @@ class ConnectedClients:
         return client
 
     def leave(self, client: ConnectedClient) -> None:
-        """A session is over; doing it twice is no error."""
+        """Remove a session that is over. It may be called twice."""
         if self._clients.pop(client.id, None) is not None:
             self.changed()
             grant = client.identity.grant
@@ -189,8 +189,7 @@ class Visits:
     The visits that one session pays to tunnels of others: a
     L{VisitorFilter<tristunnel.model.tunnel.VisitorFilter>} of those streams alone.
 
-    A stream may leave its session and go on without it, but not without what
-    permits it.
+    A stream may leave its session and outlive it, but not the permission for it.
 
     @param identity: As whom the session visits.
     """
@@ -201,9 +200,9 @@ class Visits:
 
     def enter(self, stream: _Breakable) -> None:
         """
-        Let a visit end with what permits it.
+        Have a visit end when its permission does.
 
-        @raise TunnelError: If that is over.
+        @raise TunnelError: If that has ended.
         """
         if self._grant is not None:
             self._grant.check()
@@ -211,7 +210,7 @@ class Visits:
         self._streams.add(stream)
 
     def leave(self, stream: _Breakable) -> None:
-        """A visit is over; doing it twice is no error."""
+        """Remove a visit that is over. It may be called twice."""
         self._streams.discard(stream)
         if self._grant is not None and not self._streams:
             self._grant.unwatch(self.end)

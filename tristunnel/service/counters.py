@@ -1,4 +1,4 @@
-"""Counting what happened since the server started: what metrics are made of."""
+"""Counting what has happened since the server started, for the metrics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LABELS = 100
 """Tunnels that are told apart; what is beyond them is counted together."""
 
 OTHER = "other"
-"""How those are called that are counted together."""
+"""The label of those that are counted together."""
 
 INTERVAL = 1.0
 """Seconds from one look to the next."""
@@ -158,8 +158,8 @@ class Counters(ServerObserver):
         self._most = most
         self._labels: dict[Tunnel, tuple[str, str]] = {}
         self._own = 0
-        # What tunnels had counted that shared a label and are over: the sum
-        # of those that are left must not fall.
+        # What was counted for tunnels that are over and shared a label with others: the
+        # sum of a label must not fall.
         self._past: dict[str, TunnelCounters] = defaultdict(TunnelCounters)
         self._overBytes = 0
 
@@ -266,7 +266,7 @@ Sample = tuple[float, int, int, float, float]
 
 class RateMeter:
     """
-    Measures rates without timers: from one question to the next.
+    Measures rates without timers: from one call to the next.
 
     @param seconds: The clock.
     """
@@ -283,8 +283,8 @@ class RateMeter:
 
         @param subject: What is measured.
         @param opened: When it began, on the clock.
-        @return: Bytes per second in and out, since the last question that is
-            at least a second old, or since it began.
+        @return: Bytes per second in and out, since the last call that is at least a
+            second old, or since it began.
         """
         now = self._seconds()
         since, beforeIn, beforeOut, rateIn, rateOut = self._samples.get(
@@ -300,15 +300,14 @@ class RateMeter:
 
 class ReactorLag:
     """
-    Measures by how much calls come later than they were asked for: what every
-    visitor waits for in addition, when the process has too much to do.
+    Measures how late calls are: when the process has too much to do, every visitor has
+    to wait for so much longer.
 
     @param reactor: The one that is measured.
 
     @ivar seconds: What was measured.
     @ivar last: The last measure, in seconds.
-    @ivar tick: Called with each look: for what is to be done once a second
-        anyway.
+    @ivar tick: Called each time, for what is to be done once a second anyway.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -330,7 +329,7 @@ class ReactorLag:
             self._wait()
 
     def stop(self) -> None:
-        """Measure no more; doing it twice is no error."""
+        """Stop measuring. It may be called twice."""
         if self._call is not None:
             self._call.cancel()
             self._call = None

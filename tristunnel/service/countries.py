@@ -1,6 +1,6 @@
 """
-Where addresses are, by a file that the operator has: in MaxMind's format, as those of
-DB-IP and others are, too.
+The countries of addresses, from a file of the operator's in MaxMind's format, which
+DB-IP and others use, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class CountryDatabase:
 
     @param path: The file.
     @param seconds: The clock.
-    @raise TunnelError: C{bad-option}, if it is none, or knows no countries.
+    @raise TunnelError: C{bad-option}, if it is not such a file, or has no countries.
     """
 
     _log = Logger(namespace="tristunnel.server")

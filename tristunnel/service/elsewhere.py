@@ -1,4 +1,4 @@
-"""What becomes of what is here when the book changes."""
+"""What becomes of tunnels and leases of this process when the book changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class _Service(Protocol):
 
 class Elsewhere:
     """
-    Obeys the book: what time ends, or another process has taken over, ends here.
+    Obeys the book: what has expired, or has been taken over by another process, ends
+    here.
 
     @param service: What is here.
     """
@@ -42,7 +43,7 @@ class Elsewhere:
         self._service = service
 
     def changed(self, change: Change) -> None:
-        """Something has happened in the book, maybe by another process."""
+        """Take a change in the book, which another process may have made."""
         if change.kind == "access":
             self._service.access.changed(change.id)
         elif change.kind == "resynced":
@@ -63,13 +64,13 @@ class Elsewhere:
     def _tunnelClosed(self, change: Change) -> None:
         held = self._service.here.get(change.id)
         if held is not None and held.place == change.place:
-            # The book had to forget it, and has given to another what it had.
+            # The book had to forget it, and has given its place to another one.
             reason = TunnelError("port-taken", "its port or name is another one's now")
             self._service.discard([held.tunnel], reason)
 
     def _leaseLost(self, change: Change) -> list[Tunnel]:
         """
-        This process has a lease no longer.
+        Give up a lease that this process no longer has.
 
         @return: The tunnels that it kept open here.
         """
@@ -83,7 +84,10 @@ class Elsewhere:
         return list(lease.tunnels)
 
     def _letGo(self, tunnel: Tunnel, place: Place) -> None:
-        """Another member has a tunnel now; here it ends with the last visitor."""
+        """
+        Give up a tunnel that another member has now; here it ends with the last
+        visitor.
+        """
         held = self._service.here.remove(tunnel.id)
         kept = self._service.kept
         self._service.hosts.release(tunnel)

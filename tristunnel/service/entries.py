@@ -1,4 +1,4 @@
-"""What the book says of the tunnels of this process, and how it comes to say it."""
+"""What the book says of the tunnels of this process, and how that gets there."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def ownerOf(record: TunnelRecord) -> Identity:
 
 class BookEntries:
     """
-    The entries of this process in the book. A tunnel's is made before anything is
-    opened for it, and tells nobody where it is until all is open.
+    The entries of this process in the book. A tunnel's entry is made before anything is
+    opened for it, and does not say where it is until everything is open.
 
     @param reactor: Tells time.
     @param book: The book.
@@ -105,7 +105,7 @@ class BookEntries:
 
     def adopt(self, tunnel: Tunnel, record: TunnelRecord) -> Held:
         """
-        Have what is in the book already, and is this process's now.
+        Take over an entry that is in the book already, and is this process's now.
 
         @param record: What is written of the tunnel.
         """
@@ -122,8 +122,8 @@ class BookEntries:
 
     async def reserve(self, held: Held, use: str, kind: str, what: int | str) -> None:
         """
-        Have a port or a host for one tunnel alone, in place of the one that it had for
-        the same use.
+        Reserve a port or a host for one tunnel alone, in place of the one that it had
+        for the same use.
 
         @param use: C{"visitors"} or C{"uri"}.
         @param kind: C{"tcp"}, C{"udp"}, C{"loopback"}, or that of a listener of names.
@@ -142,7 +142,7 @@ class BookEntries:
 
     async def announce(self, held: Held) -> None:
         """
-        Write down where a tunnel is, and whose: it is open, or has changed.
+        Announce where a tunnel is and whose, when it is open or has changed.
 
         @raise TunnelError: C{displaced}, or if the book cannot be asked.
         """
@@ -168,8 +168,8 @@ class BookEntries:
 
     async def asked(self, tunnel: Tunnel, options: Mapping[str, object]) -> None:
         """
-        Write down that something else is asked of a tunnel's visitors, who come in at
-        other processes, too.
+        Record that the limits on a tunnel's visitors have changed, who come in at other
+        processes, too.
 
         @param options: What it is opened with from now on.
         @raise TunnelError: If the book cannot be asked.
@@ -180,7 +180,8 @@ class BookEntries:
 
     async def inherit(self, heir: Held, left: Held) -> None:
         """
-        Have one tunnel of a group reserve what another one had, which has left it.
+        Have one tunnel of a group take over what another one had reserved that has left
+        the group.
 
         @raise TunnelError: If the book cannot be asked, or somebody was faster.
         """
@@ -188,7 +189,7 @@ class BookEntries:
         if not had:
             return
         if left.tunnel.closed is None:
-            # It goes on for a while, but visitors come to it no more.
+            # It goes on for a while, but gets no more visitors.
             left.reserved = {
                 use: it for use, it in left.reserved.items() if use == "uri"
             }
@@ -204,7 +205,7 @@ class BookEntries:
 
     def forget(self, tunnel: str) -> Deferred[None]:
         """
-        A tunnel is over; one that was not entered is no error.
+        Remove a tunnel that is over, if it was entered.
 
         @param tunnel: Its id.
         """

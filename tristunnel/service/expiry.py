@@ -1,4 +1,4 @@
-"""Tunnels that are over at a time, or when nobody has served them for a while."""
+"""Tunnels that end at a given time, or when nobody has served them for a while."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Expiries"]
 
 class Expiries:
     """
-    What ends tunnels by itself; at most one thing for each.
+    Ends tunnels by timers, of which each tunnel has one at most.
 
     @param reactor: Tells time.
     @param discard: Ends tunnels.
@@ -66,7 +66,7 @@ class Expiries:
         self._timers[tunnel] = self._reactor.callLater(seconds, look)
 
     def forget(self, tunnel: Tunnel) -> None:
-        """A tunnel is over; one that nothing ends by itself is no error."""
+        """Stop the timer of a tunnel that is over, if it has one."""
         timer = self._timers.pop(tunnel, None)
         if timer is not None and timer.active():
             timer.cancel()

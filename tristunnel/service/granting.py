@@ -25,7 +25,7 @@ __all__ = ["Granting"]
 
 class Granting:
     """
-    Grants access to what is the caller's.
+    Grants access to the caller's services.
 
     @param service: Whose named tunnels.
     """
@@ -50,7 +50,8 @@ class Granting:
         @param address: The address or network to use it from; empty for all.
         @param token: The name that its user must log in by; empty for none.
         @param uses: Sessions that may begin with it; 0 for any number.
-        @return: The capability, a URI; for a name whose visitors come in by links, one.
+        @return: The capability, a URI; for a name whose visitors come in by links, a
+            link.
         @raise TunnelError: C{unknown-tunnel}, also for somebody else's.
         """
         tunnels = self._service
@@ -155,7 +156,7 @@ class Granting:
 
     def revokeAccess(self, caller: Caller, identifier: str) -> None:
         """
-        Take access back, and end what lives on it.
+        Revoke access, and end what depends on it.
 
         @raise TunnelError: C{unknown-session}, also for somebody else's.
         """

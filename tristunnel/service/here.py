@@ -20,7 +20,7 @@ class Held:
 
     @ivar tunnel: The tunnel.
     @ivar record: What is written of it; with an empty URI until it is open.
-    @ivar reserved: What it has to itself, by what for: C{"name"}, C{"visitors"},
+    @ivar reserved: What it has reserved, by its use: C{"name"}, C{"visitors"},
         C{"uri"}.
     @ivar counts: Whether it is one that somebody opened; a relay's channel is not.
     @ivar hasPorts: Whether ports are open for it, and not just a name.
@@ -45,8 +45,8 @@ class Held:
 
 class Here:
     """
-    All of them, oldest first. Who goes through them finds those that are open, and
-    not what is still being made.
+    All of them, oldest first. Iteration yields those that are open, and not those that
+    are still being made.
 
     @ivar count: How many are L{counted}.
     @ivar withPorts: How many of those have ports.
@@ -85,14 +85,16 @@ class Here:
         self.withPorts += held.counts and held.hasPorts
 
     def getsPort(self, held: Held) -> None:
-        """A port is going to be open for a tunnel; doing it twice is no error."""
+        """
+        Note that a port is about to be opened for a tunnel. It may be called twice.
+        """
         if not held.hasPorts:
             held.hasPorts = True
             self.withPorts += held.counts
 
     def remove(self, tunnel: str) -> Held | None:
         """
-        Have a tunnel no longer.
+        Remove a tunnel.
 
         @param tunnel: Its id.
         @return: What was known of it; C{None}, if it was not here.
@@ -105,8 +107,8 @@ class Here:
 
     def leave(self) -> list[Tunnel]:
         """
-        The process ends. What a lease keeps stays in the book: its client may have it
-        elsewhere.
+        Give up all tunnels, because the process ends. What a lease keeps stays in the
+        book: its client may have it elsewhere.
 
         @return: All tunnels, to be ended here.
         """
@@ -114,7 +116,7 @@ class Here:
         for held in list(self._held.values()):
             if held.record.lease:
                 self.remove(held.record.id)
-                # Nor is the client told that they are over.
+                # The client is not told that they are over either.
                 held.tunnel.clientSide = None
         return tunnels
 
@@ -143,8 +145,9 @@ class Here:
 
     def of(self, tunnel: Tunnel) -> Held | None:
         """
-        What the book says of a tunnel; C{None} if it is not here, but perhaps another
-        one of the same id: it has been elsewhere meanwhile, and has come back.
+        Find what the book says of a tunnel; C{None} if it is not here. There may be
+        another one of the same id, if it has been elsewhere meanwhile and has come
+        back.
         """
         held = self._held.get(tunnel.id)
         return held if held is not None and held.tunnel is tunnel else None

@@ -1,9 +1,9 @@
 """
-Who may have which name: what is decided before a route of it exists.
+Who may have which name; this is decided before a route for it exists.
 
 A name is an owner's, whatever leads there: with all of its paths, and by each kind of
-listener. What a token has among its C{names} is nobody else's, also while its holder
-is away; a name that was made up here stays with whom it was made for.
+listener. What a token has among its C{names} is nobody else's, even while its holder is
+away; a name that was made up here stays reserved for its owner.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["RESERVED", "HostRules", "holderIn"]
 RESERVED = frozenset(
     ("autoconfig", "autodiscover", "isatap", "localhost", "mta-sts", "wpad")
 )
-"""First labels of names that programs ask for by themselves and believe: whoever has
+"""First labels of names that programs look for by themselves, and trust: whoever has
 one of them can speak for the whole domain."""
 
 _REMEMBERED = 10_000
-"""Made-up names that are kept for whom they were made."""
+"""Made-up names that are kept for their owners."""
 
 _ATTEMPTS = 20
 
@@ -61,7 +61,7 @@ def _ownerOf(identity: Identity, lease: str, tunnel: str) -> str:
 
 
 def holderIn(record: TunnelRecord) -> str:
-    """Whose the names of a tunnel are, by what the book says of it."""
+    """Find whose the names of a tunnel are, by what the book says of it."""
     identity = Identity(record.owner, record.anonymous, issued=record.issued)
     return _ownerOf(identity, record.lease, record.id)
 
@@ -97,7 +97,7 @@ class HostRules:
     def change(
         self, domains: Iterable[str], hostname: str, reserved: Iterable[str] = RESERVED
     ) -> None:
-        """Have other rules for names that are asked for from now on."""
+        """Change the rules for names that are asked for from now on."""
         self.domains = tuple(domains)
         self._own = hostname.lower().removesuffix(".")
         self._reserved = frozenset(reserved)
@@ -144,7 +144,7 @@ class HostRules:
         self, tunnel: Tunnel, caller: Caller, wanted: TunnelOptions
     ) -> TunnelOptions:
         """
-        Have a tunnel take a name.
+        Give a tunnel a name.
 
         @param wanted: As L{completed} returned it.
         @return: The same, with the name that it has now.
@@ -167,8 +167,8 @@ class HostRules:
 
     def isElsewhere(self, tunnel: Tunnel, record: TunnelRecord, host: str) -> None:
         """
-        Another process of the server has given a name to a tunnel; until L{release}
-        it is nobody else's here either.
+        Take note that another process of the server has given a name to a tunnel; until
+        L{release}, nobody else can have it here either.
 
         @param tunnel: What stands for it here.
         @param record: What the book says of it.
@@ -177,7 +177,7 @@ class HostRules:
 
     def wasMadeUp(self, host: str, record: TunnelRecord) -> None:
         """
-        Know that another process has made a name up.
+        Take note that another process has made a name up.
 
         @param record: What the book says of the tunnel that it was made for.
         """
@@ -205,7 +205,7 @@ class HostRules:
         return bool(self.holders(patternsFor(host, self.domains)))
 
     def release(self, tunnel: Tunnel) -> None:
-        """A tunnel has its name no more; doing it twice is no error."""
+        """Take away a tunnel's name. It may be called twice."""
         host = self._hosts.pop(tunnel, "")
         held = self._held.get(host)
         if held is not None:

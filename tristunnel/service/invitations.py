@@ -1,8 +1,8 @@
 """
 Tokens and invitations of a server that runs, for its operators.
 
-A new token is one that its user must be sent; an invitation is one line that is good
-for one token, once and for a while.
+A new token must be sent to its user; an invitation is one line that is good for one
+token, once and for a limited time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def globalAddress() -> str:
 
 def addressFor(listening: Iterable[Any], number: int) -> str:
     """
-    By which address others reach a port: its own, or one of this machine.
+    Find the address at which others reach a port: its own, or one of this machine.
 
     @param listening: The ports that are open.
     @param number: The number of this one.
@@ -84,8 +84,8 @@ def addressFor(listening: Iterable[Any], number: int) -> str:
 @dataclass(frozen=True)
 class ServerPlace:
     """
-    Where clients reach a server, and how they know it: what an invitation says. The
-    server keeps it in its state directory for C{tristunnel invite}.
+    Where clients reach a server, and how they recognize it, for invitations. The server
+    keeps it in its state directory for C{tristunnel invite}.
 
     @ivar host: Its name or address; empty if it is not known.
     @ivar port: The number of its port.
@@ -148,13 +148,13 @@ class ServerPlace:
 
 
 class _Shared(Protocol):
-    """Several servers that have the same tokens."""
+    """Several servers that share their tokens."""
 
     async def meet(self, *names: str) -> None:
-        """Have all say the same of some tokens."""
+        """Have all of them agree about some tokens."""
 
     def look(self) -> None:
-        """Somebody may have changed the file."""
+        """Look whether somebody has changed the file."""
 
     def whenMet(self) -> Deferred[None]:
         """Wait until the tokens of all servers are known here."""
@@ -168,7 +168,7 @@ class Invitations:
     @param now: The time of day.
 
     @ivar place: Where clients reach the server, once it listens.
-    @ivar shared: Has several servers agree about the first file.
+    @ivar shared: Makes several servers agree about the first file.
     """
 
     def __init__(
@@ -210,9 +210,8 @@ class Invitations:
 
     def first(self) -> Invitation | None:
         """
-        Invite the first client, while there is no token yet. An invitation that was
-        made so before, and not used, is void from now on; of several servers one
-        invites.
+        Invite the first client, while there is no token yet. An earlier invitation of
+        this kind that was not used becomes void; of several servers, only one invites.
 
         @return: C{None}, if there is a token.
         """

@@ -22,11 +22,11 @@ MOST = 1000
 
 def networkOf(host: str) -> Network | None:
     """
-    Find out what is let in when somebody knocks: an IPv4 address; of IPv6 the 64 bits
-    that one household or one machine has to itself, since the other half of an address
-    changes by itself (RFC 8981).
+    Find out what is let in when somebody knocks: an IPv4 address, or an IPv6 network of
+    64 bits, which one household or one machine has to itself, since the other half of
+    an address changes over time (RFC 8981).
 
-    @return: C{None}, if that is no address.
+    @return: C{None}, if that is not an address.
     """
     address = addressOf(host)
     if address is None:
@@ -63,7 +63,7 @@ class Knocked:
         self.check(hostOfVisitor(stream.visitorAddress))
 
     def leave(self, stream: Stream) -> None:
-        """A visitor left, and may come again while there is time."""
+        """The visitor may come again until the time is over."""
 
     def check(self, host: str) -> None:
         """@raise TunnelError: C{not-permitted}, if who comes from there must knock."""
@@ -76,9 +76,9 @@ class Knocked:
 
     def admit(self, network: Network, seconds: float) -> float:
         """
-        Let an address in from now on, or for longer.
+        Let an address in, or let it stay longer.
 
-        @param seconds: For how long, and no shorter than whoever came before.
+        @param seconds: For how long; an earlier, longer time is not shortened.
         @return: The same.
         @raise TunnelError: C{limit-reached}, if too many are in.
         """
@@ -93,7 +93,7 @@ class Knocked:
         return seconds
 
     def forget(self) -> None:
-        """Let in nobody who has knocked until now."""
+        """Forget all who have knocked so far."""
         if self._next is not None:
             self._next.cancel()
             self._next = None

@@ -32,11 +32,11 @@ from tristunnel.util.hosts import hostAndPort
 __all__ = ["KNOCK_PATH", "Door", "Knocks"]
 
 KNOCK_PATH = b"knock"
-"""Below which path of the server the links are."""
+"""The path of the server below which the links are."""
 
 
 REMEMBERED = 1000
-"""Tunnels of a server of several members of which each knows who has knocked last."""
+"""Tunnels of which each member of a server remembers who has knocked last."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Knocks:
     """
     Makes links, and lets in who knocks with one.
 
-    A link has the tunnel's id, and what only this server can make of that: nothing has
-    to be kept, and any member of a server knows the links of all.
+    A link has the tunnel's id, and a secret that only this server can derive from that:
+    nothing has to be stored, and each member of a server can check the links of all.
 
     @param service: Has the tunnels.
 
@@ -185,10 +185,11 @@ class Knocks:
 
     def hear(self, identifier: str, host: str, seconds: float, asked: str) -> None:
         """
-        Somebody has knocked at a tunnel that may come here from another member.
+        Take note that somebody has knocked at a tunnel that may move here from another
+        member.
 
         @param seconds: For how long it is let in.
-        @param asked: Tells what was asked from anything else.
+        @param asked: Identifies what was asked for.
         """
         now = self._service.reactor.seconds()
         known = self._heard.pop(identifier, {})
@@ -198,12 +199,14 @@ class Knocks:
             self._heard.popitem(last=False)
 
     def moved(self, tunnel: Tunnel) -> None:
-        """A tunnel of another member is here now."""
+        """
+        Let in those who knocked at a tunnel before it moved here from another member.
+        """
         now = self._service.reactor.seconds()
         known = self._heard.get(tunnel.id, {})
         for host, (until, asked) in sorted(known.items(), key=itemgetter(1)):
             if asked == _markOf(tunnel.gate) and until > now:
-                # Whom the policy does not let in any more is left out.
+                # Those whom the policy does not let in any more are left out.
                 with suppress(TunnelError):
                     self._service.policies.admit(tunnel, host, until - now)
 
@@ -214,7 +217,7 @@ class Knocks:
         return {"knockDoor": self._door, "knock": self._knock}
 
     def publish(self, siblings: Siblings) -> None:
-        """Let the other members ask for what is here."""
+        """Let the other members call these methods."""
         for name, function in self._here.items():
             siblings.publish(name, function)
         siblings.publish("knocked", self.hear)

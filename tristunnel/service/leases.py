@@ -22,7 +22,7 @@ from tristunnel.util.secret import newSecret, secretHash
 __all__ = ["Lease", "LeaseHolder", "Leases"]
 
 _MOST_FENCE = 2**48
-"""No lease is taken over so often."""
+"""No lease is taken over more often."""
 
 
 class LeaseHolder(IClientSide, Protocol):
@@ -65,8 +65,8 @@ class Leases:
     @param here: The tunnels of this process.
     @param seconds: How long a lease outlives its session.
 
-    @ivar meanwhile: Finds where the visitors wait of a tunnel whose client has just
-        left; C{None} where they are turned away.
+    @ivar meanwhile: Finds where visitors wait when their tunnel's client has just left;
+        C{None} if they are turned away.
     """
 
     _log = Logger()
@@ -125,8 +125,8 @@ class Leases:
         shown: object = None,
     ) -> tuple[Lease, list[TunnelRecord]] | None:
         """
-        Take a lease over, from a session that may not know yet that it is
-        dead, in this process or another one.
+        Take over a lease from a session that may not know yet that it is dead, in this
+        process or another one.
 
         @param shown: The highest fence of the lease that the client has seen, if it
             says so.
@@ -163,7 +163,7 @@ class Leases:
         return lease, elsewhere
 
     def holderLost(self, lease: Lease, holder: LeaseHolder) -> None:
-        """A session is over; its tunnels stay for a while."""
+        """Keep the tunnels of a session that is over for a while."""
         if lease.holder is not holder or self.find(lease.id) is not lease:
             return
         lease.holder = None
@@ -205,8 +205,8 @@ class Leases:
 
     def drop(self, lease: str, tunnel: Tunnel) -> None:
         """
-        A lease keeps a tunnel no longer; without a session and without any
-        tunnel it is over.
+        Remove a tunnel from its lease; a lease without a session and without tunnels is
+        over.
 
         @param lease: Its id; one that is not known here is no error.
         """
@@ -220,7 +220,7 @@ class Leases:
 
     def forget(self, lease: str) -> Lease | None:
         """
-        This process has a lease no longer: it has expired, or is another one's.
+        Remove a lease, which has expired or belongs to another process now.
 
         @param lease: Its id.
         @return: What is known of it; C{None}, if it was not here.
@@ -228,7 +228,10 @@ class Leases:
         return self._leases.pop(lease, None)
 
     async def close(self) -> None:
-        """The process stops; clients have their time to come back elsewhere."""
+        """
+        Give up all leases, because the process stops; clients have their time to come
+        back elsewhere.
+        """
         leases = list(self._leases.values())
         self._leases.clear()
         for away in [self._away(lease) for lease in leases if lease.due is None]:

@@ -1,4 +1,6 @@
-"""Who is here, since when, from where, and how much passes: C{listSessions}."""
+"""
+What is connected, since when, from where, and with how much traffic: C{listSessions}.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ __all__ = ["Listing", "mayEnd"]
 
 def mayEnd(caller: Caller, client: ConnectedClient) -> bool:
     """
-    Whether a session is the caller's, or lives on access to what is the
+    Whether a session is the caller's, or depends on access to something of the
     caller's.
     """
     identity = client.identity
@@ -179,7 +181,7 @@ class Listing:
         client = self._service.clients.find(identifier)
         if client is not None and mayEnd(caller, client):
             reason = TunnelError("closed", "the session was closed on request")
-            # Also streams that have left the session and would go on without.
+            # Also streams that have left the session and would outlive it.
             for tunnel in self._service.servedBy(client.side):
                 for stream in list(tunnel.streams):
                     stream.reset(reason)

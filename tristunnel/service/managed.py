@@ -64,8 +64,8 @@ class ManagedForward:
 
     @ivar id: Short, and different for each.
     @ivar client: Whose: the name that the client logs in by.
-    @ivar to: The service, C{HOST:PORT} as the client sees it; options may follow, as
-        they do in C{--forward}, of which the client judges.
+    @ivar to: The service, C{HOST:PORT} as the client sees it; options may follow, as in
+        C{--forward}, which the client judges.
     @ivar port: The visitors' port, or 0 for any.
     @ivar name: The tunnel's name, or empty; C{KIND/NAME[/PATH]} for one that visitors
         ask for.
@@ -140,7 +140,7 @@ class ManagedForwards:
         # What clients have agreed to, and what they have refused.
         self._said: WeakKeyDictionary[Any, tuple[list[str], dict[str, str]]]
         self._said = WeakKeyDictionary()
-        # Why the file cannot be read: then it is not written either.
+        # Why the file cannot be read; then it is not written either.
         self._broken: TunnelError | None = None
         self._reload()
 
@@ -294,7 +294,7 @@ class ManagedForwards:
         self, caller: Caller, consent: object = None, refused: object = None
     ) -> list[dict[str, object]]:
         """
-        What a client is asked for; its own call.
+        Get what the client that calls this is asked for.
 
         @param consent: What it agrees to, to be shown.
         @param refused: Why it does not open some, by their ids.

@@ -50,7 +50,7 @@ class _Methods:
     def openTunnel(
         self, caller: Caller, options: object = None, /, **named: object
     ) -> Deferred[str]:
-        """Options come by name, or as one object in first place."""
+        """Options are given by name, or as one object in first place."""
         if options is not None:
             if not isinstance(options, dict):
                 raise badOption("openTunnel takes its options by name, in an object")

@@ -1,4 +1,4 @@
-"""How a tunnel comes about: the order in which its parts are made."""
+"""Opening a tunnel: the order in which its parts are made."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def made(
     """
     Make a tunnel, of which nothing is open yet.
 
-    @param service: Of what it is made.
+    @param service: Has the parts.
     @param identifier: Its id.
     """
     tunnel = Tunnel(
@@ -94,11 +94,11 @@ async def build(
     Reserve in the book, listen, announce. Meanwhile the client may have left, or
     come back elsewhere.
 
-    @param service: Of what the tunnel is made.
+    @param service: Has the parts.
     @param enter: Enters it in the book.
     @param uri: The URI that it has already, or empty.
-    @raise TunnelError: With the reason of a refusal; then what there is of the tunnel
-        is to be taken apart.
+    @raise TunnelError: With the reason of a refusal; then the caller must take down
+        what there is of the tunnel.
     """
     name, via = viaFor(service.via, wanted, caller)
     if wanted.listener == "udp":
@@ -173,9 +173,9 @@ async def _haveHost(service: Opens, held: Held, host: str) -> None:
 
 def askedAgain(tunnel: Tunnel, wanted: TunnelOptions) -> bool:
     """
-    The owner of a tunnel asks for it once more, and may want something else of it.
+    Take the wishes of an owner who asks for a tunnel once more; they may have changed.
 
-    @return: Whether other processes have to know.
+    @return: Whether other processes have to be told.
     """
     tunnel.scheme, tunnel.target = wanted.scheme, wanted.target
     tunnel.tellsDestination = wanted.destination

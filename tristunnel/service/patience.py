@@ -1,4 +1,4 @@
-"""Waiting for the book, but not for ever."""
+"""Waiting for the book, but not forever."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _log = Logger()
 
 def leftUndone(log: Logger, what: str, **fields: Any) -> Callable[[Failure], None]:
     """
-    Make what takes the failure of something for whose answer nobody waits. A book that
-    cannot be asked, such as when the server ends, is a line in the log; what nobody
-    expected is there with its traceback.
+    Make an errback for something whose result nobody waits for. A book that cannot be
+    asked, for example when the server ends, gives a line in the log; anything
+    unexpected is logged with its traceback.
 
-    @param what: What is the matter then, as a format.
-    @param fields: Belong to it.
+    @param what: What has gone wrong then, as a format.
+    @param fields: The format's fields.
     """
 
     def failed(failure: Failure) -> None:
@@ -46,7 +46,7 @@ def inTime(
     undo: Callable[[_T], Deferred[None]] | None = None,
 ) -> Deferred[_T]:
     """
-    Wait for an answer of the book. It is not interrupted: what the book does in the
+    Wait for an answer of the book. The call is not cancelled: what the book does in the
     end is what counts.
 
     @param asked: The answer.

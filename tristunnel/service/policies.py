@@ -1,5 +1,5 @@
 """
-All that is asked of a tunnel's visitors, by the server, by its owner's token, by
+The limits on a tunnel's visitors, which are set by the server, by its owner's token, by
 an operator and by its owner: the strictest holds.
 """
 
@@ -30,12 +30,12 @@ __all__ = ["VisitorPolicies"]
 @dataclass
 class _Asked:
     """
-    What is asked of a tunnel's visitors besides what the server asks of all.
+    The limits on a tunnel's visitors, besides those that the server sets for all.
 
     @ivar door: Applies it.
-    @ivar owner: What the tunnel's owner asks.
-    @ivar operator: What somebody else asks who may admin.
-    @ivar throttle: Keeps the rate, if there ever was one.
+    @ivar owner: Set by the tunnel's owner.
+    @ivar operator: Set by somebody else, who may admin.
+    @ivar throttle: Limits the rate, if there ever was a limit.
     @ivar knocked: Who has knocked; C{None} where nobody needs to.
     """
 
@@ -48,14 +48,14 @@ class _Asked:
 
 class VisitorPolicies:
     """
-    What is asked of the visitors of all tunnels. A tunnel is subject to four
-    policies, each of which can only make the whole stricter: the server's, that
-    of its owner's token, an operator's and its owner's.
+    The limits on the visitors of all tunnels. A tunnel is subject to four policies,
+    each of which can only make the whole stricter: the server's, that of its owner's
+    token, an operator's and its owner's.
 
     @param reactor: Tells time.
     @param reserve: Knows how many descriptors are left.
 
-    @ivar policy: What the server asks.
+    @ivar policy: The server's.
     @ivar countries: Knows the countries of addresses; C{None} if nothing does.
     """
 
@@ -71,7 +71,7 @@ class VisitorPolicies:
 
     def setByOwner(self, tunnel: Tunnel, wanted: VisitorPolicy) -> None:
         """
-        Ask what a tunnel's owner wants, in place of what it wanted before.
+        Set the policy of a tunnel's owner, in place of the earlier one.
 
         @raise TunnelError: C{bad-option}, if nobody could come in; nothing has
             changed then.
@@ -83,8 +83,8 @@ class VisitorPolicies:
 
     def setByOperator(self, tunnel: Tunnel, wanted: VisitorPolicy) -> None:
         """
-        Ask what an operator wants of somebody else's tunnel, in place of what
-        any operator wanted before.
+        Set an operator's policy for somebody else's tunnel, in place of any operator's
+        earlier one.
 
         @raise TunnelError: C{bad-option}, if nobody could come in; nothing has
             changed then.
@@ -96,15 +96,14 @@ class VisitorPolicies:
 
     def change(self, policy: VisitorPolicy) -> None:
         """
-        Ask something else of the visitors of all tunnels. Where that leaves
-        nobody who could come in, nobody comes in.
+        Change the server's policy. Where nobody could come in with it, nobody comes in.
         """
         self.policy = policy
         for tunnel in list(self._asked):
             self.refresh(tunnel)
 
     def refresh(self, tunnel: Tunnel) -> None:
-        """Look again what holds for a tunnel: something has changed."""
+        """Apply a tunnel's policies again, because something has changed."""
         asked = self._asked.get(tunnel)
         if asked is not None and tunnel.closed is None:
             policy = self._together(tunnel, asked.owner, asked.operator, False)
@@ -112,8 +111,7 @@ class VisitorPolicies:
 
     def endDenied(self, tunnel: Tunnel) -> int:
         """
-        End the streams of visitors who could not come in any more from where
-        they are.
+        End the streams of visitors whose addresses are not let in any more.
 
         @return: How many.
         """
@@ -146,7 +144,7 @@ class VisitorPolicies:
         return asked.knocked.admit(network, seconds or tunnel.gate.knock)
 
     def forget(self, tunnel: Tunnel) -> None:
-        """A tunnel is over."""
+        """Remove a tunnel that is over."""
         asked = self._asked.get(tunnel)
         if asked is not None and asked.knocked is not None:
             asked.knocked.forget()
@@ -188,10 +186,10 @@ class VisitorPolicies:
             )
         policy, grant = self.policy, tunnel.owner.grant
         if grant is not None:
-            # Not the caller's fault, so never an error of the call.
+            # This is not the caller's fault, so it is never an error of the call.
             policy = policy.combined(grant.permissions.policy, False)
         if tunnel.gate.knock:
-            # Who comes from there need not knock; others may, from anywhere.
+            # Those who come from there need not knock; others may knock from anywhere.
             owner = replace(owner, allow=())
         return policy.combined(operator, strict).combined(owner, strict)
 
@@ -216,7 +214,10 @@ class VisitorPolicies:
                 stream.slowDown(tunnel.ownThrottle)
 
     def _haveKnocked(self, tunnel: Tunnel, asked: _Asked) -> None:
-        """Have visitors knock; what they did when something else was asked is void."""
+        """
+        Have visitors knock; those who did when something else was asked have to do it
+        again.
+        """
         before = asked.knocked
         if before is not None and before.rules != tunnel.gate:
             before.forget()

@@ -34,13 +34,13 @@ TOTAL = 1024
 """Unauthenticated connections at once."""
 
 PENALTY = 5.0
-"""Seconds that a failed login costs its address."""
+"""Seconds of penalty for the address of a failed login."""
 
 PENALTY_FREE = 15.0
-"""Penalty up to which an address is still let in: people mistype."""
+"""Penalty up to which an address is still let in, since people mistype."""
 
 PENALTY_MOST = 600.0
-"""Penalty that an address can have."""
+"""The largest penalty that an address can have."""
 
 ACCEPT_RATE = 100.0
 """Clients that are let in per second, on average."""
@@ -84,14 +84,17 @@ class PendingConnection:
         self.leave: Callable[[], object] | None = None
 
     def known(self) -> None:
-        """Its peer has authenticated, or has left; doing it twice is no error."""
+        """
+        Count it no longer: its peer has authenticated, or has left. It may be called
+        twice.
+        """
         if self.waiting:
             self.waiting = False
             self._limiter.forget(self)
 
     def comesFrom(self, address: IAddress | None) -> None:
         """
-        It is known only now, behind a balancer, where it comes from.
+        Set where it comes from, which is known only now, behind a balancer.
 
         @raise TunnelError: C{limit-reached}, as from L{PreauthLimiter.enter}.
         """
@@ -102,8 +105,8 @@ class PendingConnection:
 
     def again(self) -> None:
         """
-        Whoever was known for one request waits with the next one: from now on
-        it is unauthenticated again, but the first to make room.
+        Count it again: it was authenticated for one request only. It is the first to
+        make room.
 
         @raise TunnelError: C{limit-reached}, if half of the places are taken; it
             is counted nevertheless, until its connection is closed.
@@ -116,7 +119,7 @@ class PendingConnection:
             raise
 
     def failed(self) -> None:
-        """A login on it failed."""
+        """Count a failed login."""
         self._limiter.penalize(self.source)
 
 
@@ -152,8 +155,8 @@ class PreauthLimiter:
         # Since when each is here, the oldest first.
         self._pending: dict[PendingConnection, float] = {}
         self._nextRoom = 0.0
-        # Until when each address has to wait, the latest to fail last; what is
-        # over means nothing.
+        # Until when each address has to wait, in the order of their last failures;
+        # times that have passed mean nothing.
         self._until: dict[str, float] = {}
         self.awaited: list[Callable[[str], int]] = []
         self.told: Callable[[str], object] = lambda source: None
@@ -216,8 +219,8 @@ class PreauthLimiter:
 
     def _makeRoom(self) -> bool:
         """
-        Close the one that is here for the longest time, if that is
-        longer than a login takes, and now and then only.
+        Close the one that has been here longest, if that is longer than a login takes;
+        not too often.
 
         @return: Whether there was one.
         """
@@ -236,7 +239,7 @@ class PreauthLimiter:
         return False
 
     def sourceFor(self, address: IAddress | None) -> str:
-        """What a connection is counted by; nothing for a proxy."""
+        """Find what a connection is counted by; an empty text for a proxy."""
         source = sourceOf(address)
         return "" if source and self._speaksForOthers(source) else source
 
@@ -253,11 +256,11 @@ class PreauthLimiter:
             )
 
     def loginFailed(self, address: IAddress | None) -> None:
-        """A login from an address failed."""
+        """Count a failed login from an address."""
         self.penalize(self.sourceFor(address))
 
     def forget(self, pending: PendingConnection) -> None:
-        """A connection is unauthenticated no more."""
+        """Count a connection no longer."""
         del self._pending[pending]
         source = pending.source
         if source:
@@ -266,17 +269,17 @@ class PreauthLimiter:
                 del self._bySource[source]
 
     def penalize(self, source: str) -> None:
-        """A login from an address failed."""
+        """Count a failed login from an address."""
         if source:
             self.told(source)
             self.failedElsewhere(source)
 
     def failedElsewhere(self, source: str) -> None:
-        """A login from an address failed, at another process of this server."""
+        """Count a failed login from an address at another process of this server."""
         now = self._seconds()
         until = max(self._until.pop(source, 0.0), now) + PENALTY
-        # At the end again: whoever has many addresses pushes out penalties that
-        # are old, but has one for each address that still guesses.
+        # Moved to the end: somebody with many addresses can push out old penalties, but
+        # each address that still guesses has one.
         self._until[source] = min(until, now + PENALTY_FREE + PENALTY_MOST)
         if len(self._until) > REMEMBERED:
             del self._until[next(iter(self._until))]
@@ -284,9 +287,9 @@ class PreauthLimiter:
 
 class AcceptRateLimiter:
     """
-    Lets so many clients in per second, and gives the others a time of their
-    own to come back: after a restart, or when a network comes back, all of a
-    server's clients arrive in the same second.
+    Limits how many clients are let in per second, and gives each of the others a time
+    to come back: after a restart, or when a network comes back, all of a server's
+    clients arrive in the same second.
 
     @param seconds: The clock.
     @param rate: Clients per second; 0 for any number.
@@ -313,7 +316,7 @@ class AcceptRateLimiter:
             if self._bucketRate:
                 self._bucket.change(self.rate, burst)
             else:
-                # Until now there was no rate, so nobody has used it up.
+                # There was no limit until now, so nothing of it is used up.
                 self._bucket = TokenBucket(self.rate, self._seconds, burst)
             self._bucketRate = self.rate
         if self._bucket.take():
@@ -321,7 +324,7 @@ class AcceptRateLimiter:
         now = self._seconds()
         self._next = max(self._next, now) + 1 / self.rate
         if self._next > now + LONGEST_WAIT:
-            # Most of those who were told to come will not.
+            # Most of those who were told to come back will not.
             self._next = now
         raise TunnelError(
             "limit-reached",

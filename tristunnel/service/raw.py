@@ -1,6 +1,6 @@
 """
-Tunnels whose client's end is any program that can open a TCP connection, as
-the Tristero tunnel service has them.
+Tunnels whose client can be any program that opens a TCP connection, as in the Tristero
+tunnel service.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ INTRODUCTION = 10.0
 """Seconds in which a connection must have said its first line, if it needs one."""
 
 UNPROVEN = 16
-"""Connections of a tunnel that have not said it; the oldest makes room."""
+"""Connections to a tunnel's URI that have not sent it; the oldest makes room."""
 
 _LONGEST_LINE = 128
 
@@ -46,16 +46,16 @@ class RawClientSide(Rendezvous):
     """
     Raw connections to a tunnel's URI.
 
-    Ports are scanned. So a connection to the URI that ends before it has said
-    anything is nobody's, and a visitor waits on for the next one; likewise a
-    connection whose visitor is reset without a word. To that end two are only
-    joined when there is something to pass on.
+    Ports are scanned. So a connection to the URI that ends before it has sent anything
+    does not count, and the visitor goes on waiting for the next one; and so does a
+    connection whose visitor was reset before sending anything. For that reason two of
+    them are joined only when there is something to pass on.
 
     @param service: Ends the tunnel when its client's end has left.
     @param tunnel: The tunnel.
     @param source: What connections must be counted by, as in L{sourceOfHost}; empty
         for any.
-    @param secret: What they must begin with, in a line; empty for nothing.
+    @param secret: What they must begin with, on a line; empty for nothing.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RawClientSide(Rendezvous):
 
     def connectionArrived(self, client: Any, address: str) -> None:
         """
-        Somebody connects to the URI.
+        Take a connection to the URI.
 
         @param address: From where, as C{HOST:PORT}.
         """
@@ -136,14 +136,14 @@ class RawClientSide(Rendezvous):
 
     def clientArrived(self, client: End) -> None:
         """
-        Somebody claims the tunnel; no more connections come to the URI than
-        there may be visitors.
+        Take a client's connection; no more of them are accepted than there may be
+        visitors.
         """
         self._forgetRefused()
         if self._isFull():
             for waiting in [*self._clients, *self._silent]:
                 if _closedUnread(waiting):
-                    # Its end was not read yet; the next one came with it.
+                    # Its end was not read yet, and the next one came at the same time.
                     waiting.reset(TunnelError("closed"))
         if self._isFull():
             client.reset(TunnelError("limit-reached"))
@@ -167,7 +167,7 @@ class RawClientSide(Rendezvous):
             self._clientWaits(client)
 
     def _clientWaits(self, client: Any) -> None:
-        """A client's connection has to wait, unless it has left without a word."""
+        """Have a client's connection wait, unless it has ended without a word."""
         super()._clientWaits(client)
 
         def heard() -> None:
@@ -175,8 +175,8 @@ class RawClientSide(Rendezvous):
                 self._clientLeft(client, None)
                 client.reset(TunnelError("closed"))
             elif client.ended and not getattr(client, "isPlain", True):
-                # Who says goodbye over TLS waits for ours, or cuts the connection
-                # without having read it, and neither should need a visitor.
+                # A peer that closes TLS waits for our answer, or closes without it, and
+                # neither should have to wait for a visitor.
                 client.finish()
 
         if _tells(client):
@@ -185,8 +185,8 @@ class RawClientSide(Rendezvous):
 
     def _connect(self, stream: Stream, client: Any) -> None:
         """
-        Join the two, once one of them says something, or the visitor that it
-        will say nothing.
+        Join the two, once one of them sends something, or the visitor ends its
+        direction.
         """
         visitor: Any = stream.visitor
         if (
@@ -212,14 +212,16 @@ class RawClientSide(Rendezvous):
             self._connect(stream, client)
 
     def _silentClientLeft(self, client: End) -> None:
-        """Who came to the URI has left without a word: the visitor waits on."""
+        """
+        Have the visitor wait on: the client's connection has ended without a word.
+        """
         stream = self._silent.pop(client, None)
         self._count()
         if stream is not None and not stream.over:
             self.serve(stream)
 
     def _silentVisitorLeft(self, client: End) -> None:
-        """A visitor has left without a word: the client's connection waits on."""
+        """Have the client's connection wait on: the visitor has left without a word."""
         stream = self._silent.pop(client, None)
         self._count()
         if stream is not None:
@@ -228,9 +230,9 @@ class RawClientSide(Rendezvous):
 
     def _clientLeft(self, client: End, reason: TunnelError | None) -> None:
         """
-        A client's connection left before a visitor came. In a tunnel for one
-        visitor, that was its end, if it had said something; unless it did so in
-        good order (as over TLS, where nobody can stop sending and still listen).
+        Handle a client's connection that ended before a visitor came. A tunnel for one
+        visitor ends with it, if it had sent something and did not end in good order (as
+        it does over TLS, where nobody can stop sending and still listen).
         """
         if reason is None and client.received:
             return
@@ -242,8 +244,8 @@ class RawClientSide(Rendezvous):
 
     def served(self) -> bool:
         """
-        Whether a client's end is there, waiting or with a visitor. One that
-        has said all it had to say cannot be told from one that has left.
+        Whether a client's end is there, waiting or with a visitor. One that has ended
+        its direction cannot be told from one that has left.
         """
         return any(stream.client is not None for stream in self._tunnel.streams) or any(
             not getattr(client, "ended", False)
@@ -261,8 +263,8 @@ class RawClientSide(Rendezvous):
 
 def _tells(end: Any) -> bool:
     """
-    Whether an end tells when something comes. Others are of no scanner: paths of
-    WebSockets are not guessed.
+    Whether an end tells when something comes. Other ends do not belong to scanners,
+    which do not guess paths of WebSockets.
     """
     return getattr(end, "guessable", False)
 
@@ -276,7 +278,7 @@ def _hasLeft(end: Any) -> bool:
 
 
 def _closedUnread(end: Any) -> bool:
-    """Whether the kernel has the end of a connection that has not sent a byte."""
+    """Whether the kernel has seen the end of a connection that has not sent a byte."""
     if not getattr(end, "isPlain", False) or end.received:
         return False
     try:

@@ -1,6 +1,6 @@
 """
-Leases for clients that know of none: who is known by a login gets back what it asks
-for again, as long as it is kept.
+Leases for clients that do not know of leases: a client that is known by its login gets
+back what it asks for again, as long as that is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REMEMBERED = 65536
 """Leases that are remembered while nobody has them."""
 
 _MARK = "-"
-"""What is between the two parts of such a lease's id: what it is for, and chance."""
+"""Separates the two parts of such a lease's id: what it is for, and a random part."""
 
 
 def maySomebodyReturn(identity: Identity) -> bool:
@@ -33,14 +33,14 @@ def maySomebodyReturn(identity: Identity) -> bool:
 
 class Returning:
     """
-    Which of these leases nobody has at the moment, at any process of the server: the
-    book tells each process of all of them.
+    Knows which of these leases nobody has at the moment, at any process of the server:
+    the book tells each process of all of them.
 
     @param reactor: Tells time.
     @param leases: The leases of this process.
     @param book: The book.
 
-    @ivar secret: Makes what is known to all processes of the server, and nobody else.
+    @ivar secret: Gets a secret that all processes of the server have, and nobody else.
     """
 
     def __init__(self, reactor: IReactorTime, leases: Leases, book: IBook) -> None:
@@ -53,7 +53,7 @@ class Returning:
         book.watch(self.changed)
 
     def changed(self, change: Change) -> None:
-        """Something has happened in the book."""
+        """Take a change in the book."""
         if _MARK not in change.id:
             return
         self._away.pop(change.id, None)
@@ -83,13 +83,13 @@ class Returning:
         Take a lease of the client's that nobody has, or make one.
 
         @param what: See L{tagOf}.
-        @param holder: Has it from now on.
+        @param holder: The session that has it from now on.
         @return: The lease, and the tunnels of it that are not here yet.
         @raise TunnelError: If the book cannot be asked.
         """
         tag = self.tagOf(identity, what)
         for known in [each for each in self._away if each.startswith(tag + _MARK)]:
-            # Nobody else of this process takes it meanwhile.
+            # Nobody else in this process may take it meanwhile.
             del self._away[known]
             claimed = await self._leases.claim(
                 known, self._made(known), identity, holder

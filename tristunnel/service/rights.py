@@ -1,7 +1,7 @@
 """
-What a grant lets its holder do with tunnels, asked each time it is done.
+What a grant lets its holder do with tunnels, checked each time.
 
-Who has no grant (no C{--auth}, or a checker that knows no permissions) may do
+Somebody without a grant (no C{--auth}, or a checker that knows no permissions) may do
 what the server offers to everybody, but is never an admin.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["TunnelRights", "isAdmin"]
 
 
 def isAdmin(identity: Identity) -> bool:
-    """Whether somebody may see and end what others have."""
+    """Whether somebody may see and end what belongs to others."""
     grant = identity.grant
     return grant is not None and "admin" in grant.permissions.may
 
@@ -100,8 +100,8 @@ class TunnelRights:
 
     def checkChannel(self, identity: Identity) -> None:
         """
-        @raise TunnelError: Why somebody may not have a room for raw
-            WebSockets, which is a tunnel as well.
+        @raise TunnelError: Why somebody may not have a relay channel, which is a tunnel
+            as well.
         """
         self.checkOpen(identity, None, TunnelOptions())
         if identity.grant is not None:
@@ -191,7 +191,7 @@ class TunnelRights:
         self._limit(tunnel, grant)
 
     def forget(self, tunnel: Tunnel) -> None:
-        """A tunnel is over; doing it twice is no error."""
+        """Stop watching a tunnel that is over. It may be called twice."""
         grant = tunnel.owner.grant
         if grant is None or grant not in self._tunnels:
             return
@@ -246,8 +246,8 @@ class TunnelRights:
 
     def visitors(self) -> dict[str, int]:
         """
-        How many visitors the holders of tokens have here whom all members limit
-        together, by their names; who has none is left out.
+        Count the visitors here of those token holders whom all members limit together,
+        by name; those without any are left out.
         """
         limited = (
             (next(iter(tunnels)).owner.name, self._visitors(grant))
@@ -257,7 +257,10 @@ class TunnelRights:
         return {name: count for name, count in limited if count}
 
     def shareRates(self) -> None:
-        """Have this member's part of each holder's rate be that of its visitors."""
+        """
+        Give this member the share of each holder's rate that corresponds to its share
+        of the visitors.
+        """
         for grant, tunnels in self._tunnels.items():
             if tunnels and grant.throttle is not None:
                 grant.throttle.change(self._rate(next(iter(tunnels)), grant))
@@ -269,15 +272,12 @@ class TunnelRights:
         return max(1, rate * here // (here + others)) if rate and others else rate
 
     def share(self, tunnel: Tunnel) -> None:
-        """
-        Have a tunnel that is not among those that were opened share the rate of all
-        that its owner has.
-        """
+        """Have a tunnel share its owner's rate that was not opened like the others."""
         if tunnel.owner.grant is not None:
             self._limit(tunnel, tunnel.owner.grant)
 
     def _limit(self, tunnel: Tunnel, grant: Grant) -> None:
-        """Have the tunnel's streams share the rate of all that their owner has."""
+        """Have the tunnel's streams share their owner's rate."""
         rate = self._rate(tunnel, grant)
         if grant.throttle is not None:
             grant.throttle.change(rate)

@@ -14,7 +14,7 @@ from tristunnel.model.tunnel import IListener, Tunnel
 __all__ = ["Sharing"]
 
 Place = tuple[str, str]
-"""What visitors come to: the kind of it, and a number or a name."""
+"""What visitors connect to: its kind, and a number or a name."""
 
 
 class Sharing:
@@ -31,8 +31,7 @@ class Sharing:
 
         @param identity: Whose it is.
         @param wanted: What is asked of it, in full.
-        @return: C{None} if there is none that would have it: then it has to find
-            a place of its own.
+        @return: C{None} if no group would have it: then it needs a place of its own.
         """
         for place in _placesOf(wanted, wanted.port):
             group = self._groups.get(place)
@@ -64,8 +63,8 @@ class Sharing:
 
     def asked(self, tunnel: Tunnel, wanted: TunnelOptions) -> None:
         """
-        A tunnel is open, or its owner asks for it again: if it may be shared, let
-        others come to it. Who is beside it already stays.
+        Let others join a tunnel that is open, or that its owner asks for again, if it
+        may be shared. Those that have joined it stay.
 
         @param wanted: What was asked of it, in full.
         """
@@ -87,10 +86,10 @@ class Sharing:
 
     def left(self, tunnel: Tunnel) -> Tunnel | None:
         """
-        A tunnel is over; doing it twice is no error.
+        Remove a tunnel that is over. It may be called twice.
 
-        @return: The one of its group that has from now on what it had, such as the
-            name; C{None} if there is none.
+        @return: The tunnel of its group that takes over what it had, such as the name;
+            C{None} if there is none.
         """
         group = tunnel.group
         if not isinstance(group, Group):

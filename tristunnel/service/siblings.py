@@ -1,6 +1,6 @@
 """
-Asking the other members of a server, processes or machines: what each of them knows is
-a part of the answer.
+Asking the other members of a server, processes or machines: each of them has a part of
+the answer.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 PATIENCE = 2.0
-"""Seconds that a list waits for the others' parts of it."""
+"""Seconds that a list waits for the other members' parts."""
 
 GATHERED = ("listNodeTunnels", "listSessions", "listTunnels")
-"""Methods whose answer is everybody's lists."""
+"""Methods whose answer is made of the lists of all members."""
 
 OWNERS = (
     "closeSession",
@@ -49,7 +49,7 @@ OWNERS = (
     "kick",
     "setPolicy",
 )
-"""Methods that the member answers which has what they name."""
+"""Methods that are answered by the member that has what they name."""
 
 _NOT_MINE = ("client-away", "unknown-session", "unknown-tunnel")
 """How a member refuses what it does not have."""
@@ -80,8 +80,8 @@ def callerAsDict(caller: Caller) -> dict[str, Any]:
 
 def callerFrom(said: Mapping[str, Any]) -> Caller:
     """
-    Make the caller whom another member of this server vouches for: it has checked who
-    that is just now, so what it grants is not looked up again.
+    Make the caller for whom another member of this server vouches: it has just checked
+    who that is, so the grant is not looked up again.
 
     @param said: As that process describes it.
     """
@@ -117,11 +117,11 @@ class Way(Protocol):
     def call(
         self, method: str, params: Sequence[object] = ..., *, patience: float = ...
     ) -> Deferred[Any]:
-        """Ask something; fails with L{TunnelError}."""
+        """Call a method; fails with L{TunnelError}."""
 
     def tell(self, method: str, params: Sequence[object] = ...) -> None:
         """
-        Say something to which there is no answer.
+        Call a method that gives no answer.
 
         @raise TunnelError: If that cannot be said.
         """
@@ -205,7 +205,7 @@ class Siblings:
 
     @property
     def name(self) -> str:
-        """How this member is called among them."""
+        """The name of this member among them."""
         return self._membership.name
 
     @property
@@ -215,12 +215,12 @@ class Siblings:
 
     @property
     def names(self) -> set[str]:
-        """How those are called that are there, without this one."""
+        """The names of the members that are there, without this one."""
         return {way.name for way in self._membership.siblings.values()}
 
     def publish(self, name: str, function: Callable[..., object]) -> None:
         """
-        Let the others call something.
+        Let the others call a function.
 
         @param function: Takes a caller, or C{None}, and what else is asked; what it
             returns has a JSON form.
@@ -237,7 +237,7 @@ class Siblings:
         return await maybeDeferred(self._published[name], who, *params, **named)
 
     def _told(self, asker: Asker, name: str, params: Any) -> None:
-        # Of another version there may be news that are none here.
+        # A member of another version may send news that mean nothing here.
         if name in self._published:
             self._published[name](*params)
 
@@ -260,8 +260,8 @@ class Siblings:
         self, name: str, caller: Caller | None, *params: object, **named: object
     ) -> Gathered:
         """
-        Ask all others the same. Whoever does not answer in time is missing, and the
-        log says so.
+        Ask all others the same. Those that do not answer in time are listed as missing,
+        and logged.
         """
         links = list(self._membership.siblings.values())
         missing: dict[str, str] = {}
@@ -310,9 +310,9 @@ class Siblings:
         **named: object,
     ) -> Any:
         """
-        Ask all others for what this member does not have.
+        Ask all others for something that this member does not have.
 
-        @param refusal: Why this one has it not.
+        @param refusal: Why this one does not have it.
         @return: The answer of the one that has it.
         @raise TunnelError: What that one says; C{refusal} if nobody has it.
         """
@@ -337,7 +337,7 @@ class Siblings:
         raise others[0] if others else refusal
 
     def tell(self, name: str, *params: object) -> None:
-        """Say something to all others."""
+        """Tell all others something."""
         for link in list(self._membership.siblings.values()):
             try:
                 link.tell("told", [name, list(params)])

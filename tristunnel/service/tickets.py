@@ -1,4 +1,4 @@
-"""One-time tickets: what proves that a fresh connection belongs to a session."""
+"""One-time tickets, which prove that a new connection belongs to a session."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Tickets:
 
     @param seconds: The clock.
 
-    @ivar mark: What all that this process hands out begins with, so that others of
-        the same server know whose it is.
+    @ivar mark: The beginning of all tickets of this process, by which other processes
+        of the same server know whose they are.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -90,7 +90,7 @@ class Tickets:
             self.revoke(ticket)
 
     def revoke(self, ticket: Ticket) -> None:
-        """Make a ticket void; doing it twice is no error."""
+        """Make a ticket void. It may be called twice."""
         if self._byName.pop(ticket.name, None) is not None:
             ticket.gone(ticket)
 
@@ -115,8 +115,8 @@ class Tickets:
 
 class TicketBook:
     """
-    All tickets that one session has out, of every kind: so many of each, good
-    for as long as the session is and for whom it is good.
+    All tickets of one session that have not been used: a limited number of each kind,
+    which are valid as long as the session and for the same peer.
 
     @param tickets: The server's.
     @param admits: Whether the session may have a connection that shows one.
@@ -131,7 +131,7 @@ class TicketBook:
         self._closed = False
 
     def out(self, kind: str) -> int:
-        """How many of a kind have neither been used nor are void."""
+        """How many of a kind are neither used nor void."""
         self._tickets.expire()
         return len(self._out.get(kind, ()))
 
@@ -156,11 +156,11 @@ class TicketBook:
         return ticket
 
     def revoke(self, ticket: Ticket) -> None:
-        """Make a ticket void; doing it twice is no error."""
+        """Make a ticket void. It may be called twice."""
         self._tickets.revoke(ticket)
 
     def close(self) -> None:
-        """The session is over: so are its tickets."""
+        """Make all tickets void, because the session is over."""
         self._closed = True
         for out in self._out.values():
             for ticket in list(out):

@@ -1,7 +1,7 @@
 """
 The tunnel service: open a tunnel, learn its address, close it.
 
-Every door leads here: control frames, JSON-RPC, XML-RPC and Python.
+All calls lead here: by control frames, JSON-RPC, XML-RPC and from Python.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ class TunnelService:
     @ivar clientPort: The port that clients connect to, and whether it speaks
         TLS; 0 before the server listens.
     @ivar clients: Who is connected.
-    @ivar certificates: How those are that are got by themselves.
-    @ivar hosts: Who may have which name, and has.
+    @ivar certificates: Describes the certificates that are obtained automatically.
+    @ivar hosts: Decides who may have which name.
     @ivar rights: What tokens let their holders do with tunnels.
-    @ivar house: What is asked of the visitors of all tunnels.
+    @ivar policies: The limits on the visitors of all tunnels.
     @ivar access: Who was granted access to named services for a while.
     @ivar knocks: Lets in who knocks.
     @ivar claims: Decides on ports and names that are taken.
@@ -112,7 +112,7 @@ class TunnelService:
     @ivar nodes: The tunnels between this server and others.
     @ivar invitations: Its tokens and invitations, for operators.
     @ivar decisions: Who else has a say in what may happen, or C{None}.
-    @ivar kept: What becomes of ports when this process ends.
+    @ivar kept: Keeps ports open when this process ends.
     @ivar processes: The other processes of this machine, if the server has several.
     @ivar siblings: All others, also of other machines.
     @ivar cluster: The members of the server's cluster, if it is in one.
@@ -255,11 +255,11 @@ class TunnelService:
 
     async def adopt(self, caller: Caller, record: TunnelRecord) -> Tunnel:
         """
-        Have a tunnel here that another process had: its client has come to this one.
+        Take over a tunnel from another process: its client has come to this one.
 
         @param caller: The client, with its lease.
         @param record: What the book says of the tunnel.
-        @raise TunnelError: Why it cannot be here; then it is over.
+        @raise TunnelError: Why that is impossible; then the tunnel is over.
         """
         wanted = self._wanted(json.loads(record.options))
         hasHost = isNamed(self.listeners, wanted)
@@ -297,7 +297,7 @@ class TunnelService:
         uri: str = "",
     ) -> Tunnel:
         """
-        Open what a tunnel consists of.
+        Open the parts of a tunnel.
 
         @param enter: Enters it in the book.
         @param uri: The URI that it has already, if it has.
@@ -318,7 +318,8 @@ class TunnelService:
 
     async def enter(self, tunnel: Tunnel) -> None:
         """
-        Have a tunnel here and in the book that is open already and does not count.
+        Enter a tunnel here and in the book that is open already, and does not count
+        against quotas.
 
         @raise TunnelError: C{name-taken} or another reason.
         """
@@ -337,8 +338,8 @@ class TunnelService:
     @returnsDeferred
     async def getTunnelAddress(self, caller: Caller, uri: str) -> str:
         """
-        Look up the address, which is for whoever knows the URI; if anybody could
-        know that, it is the owner's, and theirs whom the owner has named.
+        Look up the address, for anybody who knows the URI; if the URI can be guessed,
+        only for the owner and those whom the owner has named.
         """
         record = await self.entries.find(uri)
         limited = caller.limitedTo
@@ -405,8 +406,8 @@ class TunnelService:
         endDenied: bool = False,
     ) -> dict[str, object]:
         """
-        Ask it, if the tunnel is the caller's; what an operator asks holds beside
-        what its owner does.
+        Set it, if the tunnel is the caller's; an operator's policy is in force beside
+        the owner's.
         """
         if caller.identity.grant is not None:
             caller.identity.grant.check()
@@ -499,9 +500,8 @@ class TunnelService:
 
     async def _dismantle(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """
-        Take apart what there is of a tunnel. All of it begins to close before
-        anything is waited for, so that what fails or does not answer keeps
-        nothing else open.
+        Close all parts of a tunnel. All of them begin to close before any is waited
+        for, so that one that fails or does not answer does not keep others open.
         """
         self._expiries.forget(tunnel)
         self.policies.forget(tunnel)
@@ -518,7 +518,7 @@ class TunnelService:
         held = self.here.of(tunnel)
         if held is not None:
             self.leases.drop(held.record.lease, tunnel)
-            # Last: what is closed must not be another one's while it is open here.
+            # Last: nobody else may get what is still open here.
             parts.append(partial(self.entries.forget, tunnel.id))
         await doAll(
             parts,
@@ -529,7 +529,7 @@ class TunnelService:
         await self._left(tunnel, held)
 
     async def _left(self, tunnel: Tunnel, held: Held | None) -> None:
-        """What a tunnel had reserved for its group is the next one's."""
+        """Pass on what a tunnel had reserved for its group."""
         heir = self.sharing.left(tunnel)
         heirs = None if heir is None else self.here.get(heir.id)
         if held is None or heirs is None:
@@ -545,14 +545,14 @@ class TunnelService:
         self.discard([tunnel], TunnelError("closed", "it has had all of its visitors"))
 
     def discard(self, tunnels: list[Tunnel], reason: TunnelError) -> Deferred[None]:
-        """End tunnels of which nobody waits to hear that they are over."""
+        """End tunnels, without waiting for that."""
         ending = [
             Deferred.fromCoroutine(self.destroy(tunnel, reason)) for tunnel in tunnels
         ]
         return gatherResults(ending).addCallback(lambda _: None)
 
     def limit(self, quota: TunnelQuota) -> None:
-        """Have other limits for tunnels that come from now on."""
+        """Change the quota for tunnels that are opened from now on."""
         self.entries.quota = quota
 
     def servedBy(self, side: IClientSide | None) -> list[Tunnel]:
@@ -567,7 +567,9 @@ class TunnelService:
         return self.here.counted
 
     def streams(self) -> int:
-        """How many visitors have a client's end now, or are led to another process."""
+        """
+        Count the visitors who have a client's end now, or are led to another process.
+        """
         return self.kept.streams() + sum(
             stream.client is not None
             for tunnel in self.tunnels
@@ -576,8 +578,8 @@ class TunnelService:
 
     def leave(self, reason: TunnelError) -> None:
         """
-        Open no more tunnels. Whoever comes to a port, or for a name, that another
-        process can have waits for that one.
+        Open no more tunnels. Visitors of a port or a name that another process can take
+        over wait for that.
         """
         self.leaving = self.here.leaving = reason
         for tunnel in self.here:
@@ -591,8 +593,8 @@ class TunnelService:
 
     async def close(self, reason: TunnelError) -> None:
         """
-        End everything that is here; the process stops. The clients of leases may come
-        back to another one.
+        End everything that is here, because the process stops. Clients with leases may
+        come back to another process.
         """
         self.access.close()
         await self.leases.close()

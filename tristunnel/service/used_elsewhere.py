@@ -16,8 +16,8 @@ INTERVAL = 1.0
 
 class UsedElsewhere:
     """
-    Has the limits on what a token's holder may use over several clients hold for all
-    members together, give or take what comes in L{INTERVAL}.
+    Applies the limits on all clients of a token's holder to all members together, give
+    or take the visitors who come within L{INTERVAL}.
 
     @param siblings: The others.
     @param rights: Applies the limits here.
@@ -58,7 +58,7 @@ def limitedTogether(
     reactor: IReactorTime, siblings: Siblings, rights: TunnelRights
 ) -> RepeatingService:
     """
-    Make what has these limits hold.
+    Make a service that applies these limits.
 
     @param reactor: Tells time.
     """

@@ -32,7 +32,7 @@ class Dials(Protocol):
         Have it dial.
 
         @param target: What it is to reach.
-        @param visitor: The address of who wants that.
+        @param visitor: The address of the visitor.
         @return: A stream to it.
         @raise TunnelError: If it takes no more.
         """
@@ -43,7 +43,7 @@ class Dials(Protocol):
 
 class Visiting:
     """
-    Leads visitors to other processes, and takes theirs.
+    Leads visitors to other processes, and takes those from there.
 
     @param poller: Where sockets wait.
     @param membership: The ways to the others.
@@ -114,7 +114,7 @@ class Visiting:
     def _dialArrived(
         self, asker: Asker, name: str, target: str, address: str, isUDP: bool
     ) -> None:
-        """Somebody wants a client of ours to dial."""
+        """Have a client of this process dial, for a visitor at another one."""
         if not asker.message.sockets:
             self._log.warn("A visitor was lost: there are no descriptors left")
             return

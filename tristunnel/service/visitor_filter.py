@@ -1,4 +1,4 @@
-"""At a tunnel's public side: who comes in, and who is turned away."""
+"""Decides at a tunnel's public side who is let in, and who is turned away."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tristunnel.util.hosts import addressOf
 __all__ = ["DescriptorFilter", "PolicyFilter", "StreamSweep", "hostOfVisitor"]
 
 SHARE = 8
-"""A look comes in each part of so many of the shortest limit; a stream may
-live on for that much longer than it should."""
+"""Streams are looked at so many times within the shortest limit; one may live for
+longer than it should by the time between two looks."""
 
 SHORTEST = 0.05
-"""Seconds between looks, at the least."""
+"""Seconds between two looks, at least."""
 
 LONGEST = 15.0
-"""Seconds between looks, at the most."""
+"""Seconds between two looks, at most."""
 
 _REMEMBERED = 10_000
 
 
 class PolicyFilter:
     """
-    Applies a L{VisitorPolicy} to a tunnel and remembers who is in: a
+    Applies a L{VisitorPolicy} to a tunnel, and remembers who is there: a
     L{VisitorFilter<tristunnel.model.tunnel.VisitorFilter>}.
 
     @param policy: What to apply; it may be replaced at any time, and then
@@ -120,7 +120,8 @@ class PolicyFilter:
             bucket.change(perMinute / 60, perMinute)
         self._buckets[host] = bucket
         if len(self._buckets) > _REMEMBERED:
-            # The one that was not seen for longest has most likely all again.
+            # The one that was not seen for longest has most likely regained all of
+            # them.
             self._buckets.popitem(last=False)
         return bucket.take()
 
@@ -140,7 +141,7 @@ class DescriptorFilter:
         self._reserve.checkVisitor()
 
     def leave(self, stream: Stream) -> None:
-        """A visitor left; its descriptors are the kernel's to count."""
+        """The kernel counts the descriptors, so there is nothing to do."""
 
 
 def hostOfVisitor(address: str) -> str:
@@ -154,9 +155,9 @@ class StreamSweep:
     Ends the streams that are too old or were silent for too long, of all tunnels
     that limit that: a L{VisitorFilter<tristunnel.model.tunnel.VisitorFilter>}.
 
-    One look at all of them now and then, instead of a timer for each: a stream
-    that lives for a millisecond costs no timer, and the counts tell by themselves
-    whether bytes pass, be it by splicing, by copying or in datagrams.
+    They are looked at together now and then, instead of having a timer each: a stream
+    that lives for a millisecond costs no timer, and the counts show whether bytes pass,
+    by splicing, by copying or in datagrams.
 
     @param reactor: Tells time.
     """
