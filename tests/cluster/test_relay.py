@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
@@ -77,6 +77,23 @@ class Member:
         )
         book.watch(self.entries.changed)
         self.tunnels.kept = self.entries
+
+
+class Beside:
+    """
+    What of the other members' siblings a tunnel is shown to.
+
+    @param entries: Those of the other member.
+    """
+
+    def __init__(self, *entries: Entries) -> None:
+        self._entries = entries
+
+    async def heed(self, name: str, tunnel: str, patience: float) -> None:
+        """Show a tunnel there, twice at once."""
+        await gatherResults(
+            [each.show(None, tunnel) for each in self._entries for _ in range(2)]
+        )
 
 
 class RelayTestCase(RedisTestCase):
@@ -184,6 +201,23 @@ class RelayTests(RelayTestCase):
         await there.book.watch(there.entries.changed)
         there.book._resync()
         await self.soon(lambda: not there.entries._tunnels)
+
+    async def test_shown(self) -> None:
+        """
+        What has just been opened is open here as soon as that is asked for, whenever
+        the book tells of it.
+        """
+        here, there = self.members
+        there.book._changes._watchers.clear()
+        here.tunnels.siblings = cast("Any", Beside(there.entries))
+        for options in ({}, {"listener": "http", "name": "shop"}):
+            caller = Caller(Identity("ann"), "here", 9000, address=here.host)
+            asked = {"via": "tcp", "visitors": 9, **options}
+            uri = await here.tunnels.openTunnel(caller, asked)
+            record = await there.book.find(uri)
+            self.assertIn(record.id, there.entries._tunnels)
+        record = replace(record, address="")
+        self.assertFalse(here.entries.isShown(record))
 
     async def test_taken(self) -> None:
         """A port that a machine has for somebody else is not its visitors' way in."""
@@ -354,7 +388,7 @@ class KindsTests(RelayTestCase):
         """
         here, there = self.members
         for member in self.members:
-            member.tunnels.siblings = cast("Any", self)
+            member.tunnels.siblings = cast("Any", Beside())
         there.book._changes._watchers.clear()
         for name, member, path, isTaken in (
             ("ann", here, "", False),

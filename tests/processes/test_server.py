@@ -247,9 +247,18 @@ class EverywhereTests(TwoProcessesTestCase):
                 await self.call("closeSession", id=each["id"])
         while await self.call("listTunnels"):
             """Their ends take a moment."""
+        await self._closes()
         await self._visits()
         await self._moves()
         await self._claims()
+
+    async def _closes(self) -> None:
+        """Close tunnels by connections that come to any member."""
+        opened = [await self.call("openTunnel", via="tcp") for _ in range(8)]
+        for number, uri in enumerate(opened):
+            finish = bool(number % 2)
+            self.assertIsNone(await self.call("closeTunnel", uri=uri, finish=finish))
+        self.assertEqual(await self.call("listTunnels"), [])
 
     async def _session(
         self, lease: dict[str, Any], **more: object

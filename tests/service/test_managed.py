@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,6 +21,7 @@ from tristunnel.service import managed as managedModule
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.managed import ManagedForwards
+from tristunnel.service.siblings import Gathered
 
 
 class _Side(Side):
@@ -30,6 +31,23 @@ class _Side(Side):
 
     def managedChanged(self) -> None:
         self.changes += 1
+
+
+class _Sibling:
+    """
+    The other members: one.
+
+    @param managed: What it knows.
+    """
+
+    def __init__(self, managed: ManagedForwards) -> None:
+        self._managed = managed
+
+    def publish(self, name: str, function: object) -> None:
+        """It is called below."""
+
+    async def gather(self, name: str, caller: Caller) -> Gathered:
+        return Gathered([("other", self._managed.listed(caller))], {})
 
 
 class ManagedTests(SynchronousTestCase):
@@ -129,6 +147,25 @@ class ManagedTests(SynchronousTestCase):
         (listed,) = self.managed.listed(self.admin)
         self.assertEqual(listed["refused"], "no ?[31m")
         self.assertEqual(listed["consent"], ["a?b"])
+
+    def test_members(self) -> None:
+        """
+        What a client says at one of a server's processes is shown by all of them; the
+        file of one machine is not changed for all of them.
+        """
+        made = self.add()
+        there = ConnectedClients(Clock().seconds)
+        other = ManagedForwards(self.path, there)
+        for managed, sibling in ((self.managed, other), (other, self.managed)):
+            managed.shareWith(cast("Any", _Sibling(sibling)))
+        self.managed.forClient(self.laptop, ["localhost:*"], {made["id"]: "no"})
+        for managed in (self.managed, other):
+            (listed,) = self.successResultOf(managed.listedByAll(self.admin))
+            self.assertEqual((listed["connected"], listed["refused"]), (True, "no"))
+        other.machines = True
+        error = self.assertRaises(TunnelError, other.remove, self.admin, made["id"])
+        self.assertIn("each of them", error.message)
+        self.assertIn(made["id"], Path(self.path).read_text())
 
     def test_others(self) -> None:
         """Nobody but an admin gives, and a client learns its own only."""

@@ -104,6 +104,16 @@ class SiblingsTests(TestCase):
         error = await self.assertFailure(asked, TunnelError)
         self.assertEqual(error.code.name, "session-lost")
 
+    async def test_heeded(self) -> None:
+        """Whoever is waited for may be late, refuse, or know nothing of it."""
+        asked: Deferred[str] = Deferred()
+        self.other.publish("show", lambda caller, tunnel: asked.callback(tunnel))
+        await self.one.heed("show", "a tunnel", patience=60.0)
+        self.assertEqual(self.successResultOf(asked), "a tunnel")
+        await self.one.heed("unknown", patience=60.0)
+        self.other.publish("late", lambda caller: Deferred())
+        await self.one.heed("late", patience=0.01)
+
     def test_alone(self) -> None:
         """What concerns one process only is as it was."""
         self.assertEqual(self.both()["other"](self.caller), "a")

@@ -98,6 +98,7 @@ def serveAsMember(
         service.kept = entries
         service.leases.meanwhile = entries.meanwhile
         siblings.publish("leaving", entries.memberLeaves)
+        siblings.publish("show", entries.show)
         knowing = entries.begin()
     else:
         cluster.isBeside(ways, kept)

@@ -255,6 +255,9 @@ class Serving(MultiService):
     def _makeManaged(self) -> ManagedForwards:
         path = self._options.stateDirectory / "managed.toml"
         made = ManagedForwards(str(path), self._tunnels.clients)
+        made.machines = self._cluster is not None
+        if self._tunnels.siblings is not None:
+            made.shareWith(self._tunnels.siblings)
         looking = RepeatingService(self._reactor, made.refresh, EDITED)
         looking.setServiceParent(self)
         return made

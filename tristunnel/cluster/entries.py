@@ -231,7 +231,9 @@ class Entries(RecalledPorts):
             lambda known: known[1].record.lease
         )
         self._all: WeakSet[Tunnel] = WeakSet()
+        # What is being opened, and who waits for that.
         self._looking: set[str] = set()
+        self._waiting: dict[str, list[Deferred[None]]] = {}
         self._work: set[Deferred[None]] = set()
         self._observer = ServerObserver()
         self._stopped = False
@@ -348,6 +350,23 @@ class Entries(RecalledPorts):
         finally:
             self._looking.discard(record.id)
             self.forget(record.id)
+            for waiting in self._waiting.pop(record.id, ()):
+                waiting.callback(None)
+
+    @returnsDeferred
+    async def show(self, caller: object, tunnel: str) -> None:
+        """
+        Let visitors of a tunnel in that another member has just opened.
+
+        @param tunnel: Its id.
+        @return: Fires when they can come, or it is known that they cannot come here.
+        @raise TunnelError: By the Deferred, if there is no such tunnel.
+        """
+        await self._follow(await self._book.find(tunnel))
+        if tunnel in self._looking:
+            waiting: Deferred[None] = Deferred()
+            self._waiting.setdefault(tunnel, []).append(waiting)
+            await waiting
 
     def _take(self, kind: int, interface: str, port: int) -> socket | None:
         found = super()._take(kind, interface, port)
@@ -440,6 +459,10 @@ class Entries(RecalledPorts):
             route.member = self.near(record.place.member)
 
     # PortsKept
+
+    def isShown(self, record: TunnelRecord) -> bool:
+        kinds = {each.partition(":")[0] for each in record.reserved}
+        return bool(record.address) and not kinds.isdisjoint(self._listeners)
 
     def keep(self, tunnel: str, lease: str, listener: Any) -> None:
         # It is open here.

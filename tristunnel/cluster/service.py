@@ -186,6 +186,7 @@ class ClusterService(Service):
         tunnels.kept = self._entries
         tunnels.leases.meanwhile = self._entries.meanwhile
         self.members.siblings.publish("leaving", self._entries.memberLeaves)
+        self.members.siblings.publish("show", self._entries.show)
         tunnels.siblings, tunnels.cluster = self.members.siblings, self.members
         self.knowing = self._entries.known(KNOWING)
         self.book.unlike = self._unlike

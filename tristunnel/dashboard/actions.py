@@ -18,6 +18,8 @@ from tristunnel.util.quantities import formatDuration, parseDuration
 from tristunnel.util.words import plural
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
     from tristunnel.dashboard.view import Board
     from tristunnel.model.record import TunnelRecord
     from tristunnel.service.caller import Caller
@@ -216,9 +218,9 @@ class Actions:
             str(made["token"]),
         )
 
-    def managed(self, caller: Caller) -> list[dict[str, object]]:
+    def managed(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
         """The tunnels that managed clients are given."""
-        return self._service.managed.listed(caller)
+        return self._service.managed.listedByAll(caller)
 
     def manage(self, caller: Caller, wanted: Mapping[str, str]) -> None:
         """

@@ -176,7 +176,7 @@ class ManagedClientsPage(_HTMLPage):
             text = "This needs a token that may admin, and a server with tokens."
             return await self.html(request, Question(title, text), 404)
         form = self.guard.formToken(request, caller)
-        page = ManagedPage(self.actions.managed(caller), form)
+        page = ManagedPage(await self.actions.managed(caller), form)
         return await self.html(request, page)
 
 
@@ -240,7 +240,7 @@ class ActionPage(_HTMLPage):
                 self.actions.unmanage(caller, fields.get("id", ""))
         except TunnelError as refusal:
             form = self.guard.formToken(request, caller)
-            known = self.actions.managed(caller)
+            known = await self.actions.managed(caller)
             again = ManagedPage(known, form, wanted, refusal.message)
             return await self.html(request, again, 400)
         request.setResponseCode(303)

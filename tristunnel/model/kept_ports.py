@@ -22,6 +22,14 @@ class PortsKept:
         @param listener: What visitors come to; C{None} without a public side.
         """
 
+    def isShown(self, record: TunnelRecord) -> bool:
+        """
+        Whether visitors of a tunnel of this member come in at others, too.
+
+        @param record: What the book says of it.
+        """
+        return False
+
     def keeps(self, listener: Any) -> bool:
         """Whether those who come to a port can wait for another process."""
         return False

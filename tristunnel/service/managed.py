@@ -26,7 +26,9 @@ from tristunnel.model.names import HOSTS, nameWanted
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.rights import isAdmin
+from tristunnel.service.siblings import Siblings
 from tristunnel.tls.watch import signature
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import parsePlace
 from tristunnel.util.port_ranges import pairedPorts
 from tristunnel.util.words import isName
@@ -128,6 +130,8 @@ class ManagedForwards:
 
     @param path: Where they are kept; empty for nowhere.
     @param clients: Who is connected, to be told of changes.
+
+    @ivar machines: Whether the server is several machines, each of which has a file.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -135,6 +139,8 @@ class ManagedForwards:
     def __init__(self, path: str, clients: ConnectedClients) -> None:
         self._path = path
         self._clients = clients
+        self._siblings: Siblings | None = None
+        self.machines = False
         self._signature = signature(path) if path else None
         self._known: dict[str, ManagedForward] = {}
         # What clients have agreed to, and what they have refused.
@@ -195,9 +201,19 @@ class ManagedForwards:
             if client.identity.name in concerned and changed is not None:
                 changed()
 
+    def shareWith(self, siblings: Siblings) -> None:
+        """Have what clients say listed at all members of the server."""
+        self._siblings = siblings
+        siblings.publish("managed", self.listed)
+
     def _save(self, known: dict[str, ManagedForward]) -> None:
         if self._broken is not None:
             raise self._broken
+        if self.machines:
+            raise badOption(
+                "each machine of the cluster has its own managed.toml: write it into"
+                " that of each of them"
+            )
         if self._path:
             lines = [_HEADER]
             for each in known.values():
@@ -289,6 +305,21 @@ class ManagedForwards:
                 }
             )
         return described
+
+    @returnsDeferred
+    async def listedByAll(self, caller: Caller) -> list[dict[str, object]]:
+        """
+        The same, with what those clients say that are at other members of the server.
+
+        @raise TunnelError: C{not-permitted} for who is no admin.
+        """
+        found = {each["id"]: each for each in self.listed(caller)}
+        if self._siblings is not None:
+            others = await self._siblings.gather("managed", caller)
+            for each in chain.from_iterable(listed for _, listed in others.answers):
+                if each["connected"] or each["id"] not in found:
+                    found[each["id"]] = each
+        return list(found.values())
 
     def forClient(
         self, caller: Caller, consent: object = None, refused: object = None

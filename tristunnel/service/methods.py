@@ -250,9 +250,9 @@ class _Methods:
         """The end of such a tunnel."""
         self._service.managed.remove(caller, _text(id, "id"))
 
-    def listManaged(self, caller: Caller) -> list[dict[str, object]]:
+    def listManaged(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
         """The tunnels of managed clients."""
-        return self._service.managed.listed(caller)
+        return self._service.managed.listedByAll(caller)
 
     def managedForwards(
         self, caller: Caller, consent: object = None, refused: object = None

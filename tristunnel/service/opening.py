@@ -23,14 +23,17 @@ from tristunnel.service.choice import (
     viaFor,
 )
 from tristunnel.service.entries import BookEntries
-from tristunnel.service.here import Held
+from tristunnel.service.here import Held, Here
 from tristunnel.service.host_rules import HostRules, holderIn
 from tristunnel.service.leases import Lease
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
 from tristunnel.service.siblings import Siblings
 
-__all__ = ["Opens", "askedAgain", "build", "made"]
+__all__ = ["SHOWN", "Opens", "askedAgain", "build", "made", "shown"]
+
+SHOWN = 0.5
+"""Seconds in which other members of a server let visitors of a new tunnel in."""
 
 
 class Opens(OpensVia, Protocol):
@@ -42,6 +45,7 @@ class Opens(OpensVia, Protocol):
     decisions: Decisions | None
     via: dict[str, Via]
     entries: BookEntries
+    here: Here
     hosts: HostRules
     rights: TunnelRights
     sharing: Sharing
@@ -187,6 +191,24 @@ def askedAgain(tunnel: Tunnel, wanted: TunnelOptions) -> bool:
     if changed is not None:
         changed(wanted)
     return True
+
+
+async def shown(service: Opens, tunnel: Tunnel) -> Tunnel:
+    """
+    Wait until visitors can come in at the other members of the server, too: whoever
+    opened the tunnel is about to tell its address. A member that does not answer in
+    time follows later.
+
+    @return: The same tunnel.
+    """
+    held = service.here.of(tunnel)
+    if (
+        service.siblings is not None
+        and held is not None
+        and service.kept.isShown(held.record)
+    ):
+        await service.siblings.heed("show", tunnel.id, patience=SHOWN)
+    return tunnel
 
 
 def _checkWanted(tunnel: Tunnel, caller: Caller) -> None:

@@ -336,6 +336,20 @@ class Siblings:
         others = [each for each in refusals if each.code.name not in _NOT_MINE]
         raise others[0] if others else refusal
 
+    async def heed(self, name: str, *params: object, patience: float) -> None:
+        """
+        Ask all others the same, and wait for their answers, whatever they are.
+
+        @param patience: Seconds after which nobody is waited for any more.
+        """
+        asked: list[object] = [name, None, list(params), {}]
+        await gatherResults(
+            [
+                link.call("ask", asked, patience=patience).addErrback(lambda _: None)
+                for link in self._membership.siblings.values()
+            ]
+        )
+
     def tell(self, name: str, *params: object) -> None:
         """Tell all others something."""
         for link in list(self._membership.siblings.values()):

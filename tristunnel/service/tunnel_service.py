@@ -54,7 +54,7 @@ from tristunnel.service.invitations import Invitations
 from tristunnel.service.knocks import Knocks
 from tristunnel.service.leases import Lease, Leases
 from tristunnel.service.managed import ManagedForwards
-from tristunnel.service.opening import askedAgain, build, made
+from tristunnel.service.opening import askedAgain, build, made, shown
 from tristunnel.service.patience import leftUndone
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
@@ -246,12 +246,13 @@ class TunnelService:
         tunnel = self._make(secrets.token_hex(8), caller, wanted)
         text = json.dumps(dict(options))
         entering = partial(self.entries.open, tunnel, countedAs=caller.countedAs)
-        return await self._finish(
+        await self._finish(
             tunnel,
             caller,
             wanted,
             lambda lease: entering(lease=lease, options=text),
         )
+        return await shown(self, tunnel)
 
     async def adopt(self, caller: Caller, record: TunnelRecord) -> Tunnel:
         """
