@@ -244,14 +244,9 @@ class TunnelService:
             if self.leaving is not None:
                 raise self.leaving
         tunnel = self._make(secrets.token_hex(8), caller, wanted)
-        text = json.dumps(dict(options))
-        entering = partial(self.entries.open, tunnel, countedAs=caller.countedAs)
-        await self._finish(
-            tunnel,
-            caller,
-            wanted,
-            lambda lease: entering(lease=lease, options=text),
-        )
+        text, counted = json.dumps(dict(options)), caller.countedAs
+        enter = partial(self.entries.open, tunnel, countedAs=counted, options=text)
+        await self._finish(tunnel, caller, wanted, enter)
         return await shown(self, tunnel)
 
     async def adopt(self, caller: Caller, record: TunnelRecord) -> Tunnel:
