@@ -183,6 +183,18 @@ class Leases:
             leftUndone(self._log, "The book does not know that a client is away")
         )
 
+    def unheld(self, tag: str) -> list[str]:
+        """
+        Find those that are kept here while no session has them.
+
+        @param tag: How their ids begin.
+        """
+        return [
+            each.id
+            for each in self._leases.values()
+            if each.holder is None and each.id.startswith(tag)
+        ]
+
     def find(self, lease: str) -> Lease | None:
         """
         Look a lease up.

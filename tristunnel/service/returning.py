@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 
 from twisted.internet.interfaces import IReactorTime
@@ -64,6 +64,13 @@ class Returning:
                 if until > now and len(self._away) <= REMEMBERED:
                     break
                 del self._away[known]
+
+    def left(self, leases: Iterable[str]) -> None:
+        """
+        Learn of leases that nobody has, from who had them and before the book tells.
+        """
+        until = self._reactor.seconds() + self._leases.seconds
+        self._away.update((lease, until) for lease in leases)
 
     def tagOf(self, identity: Identity, what: str) -> str:
         """

@@ -250,24 +250,32 @@ class Siblings:
         caller: Caller | None,
         params: Sequence[object],
         named: Mapping[str, object],
+        patience: float = PATIENCE,
     ) -> Deferred[Any]:
         who = None if caller is None else callerAsDict(caller)
         asked = [name, who, list(params), dict(named)]
-        return link.call("ask", asked, patience=PATIENCE)
+        return link.call("ask", asked, patience=patience)
 
     @returnsDeferred
     async def gather(
-        self, name: str, caller: Caller | None, *params: object, **named: object
+        self,
+        name: str,
+        caller: Caller | None,
+        *params: object,
+        patience: float = PATIENCE,
+        **named: object,
     ) -> Gathered:
         """
         Ask all others the same. Those that do not answer in time are listed as missing,
         and logged.
+
+        @param patience: Seconds that they have.
         """
         links = list(self._membership.siblings.values())
         missing: dict[str, str] = {}
         asking = []
         for link in links:
-            asked = self._ask(link, name, caller, params, named)
+            asked = self._ask(link, name, caller, params, named, patience)
             asking.append(asked.addErrback(partial(self._missing, missing, link)))
         answers = await gatherResults(asking)
         told = zip(links, answers, strict=True)

@@ -4,12 +4,34 @@ Tunnels that are kept for clients who know of no leases.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 
 from tests.dialects.ssh.rig import Peer, SSHTestCase
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.conch.client import Credentials
 from tristunnel.errors import TunnelError
+from tristunnel.service.siblings import Gathered
+
+
+class Others:
+    """Other processes of a server, which know what this one does."""
+
+    def __init__(self) -> None:
+        self._published: dict[str, Callable[..., Any]] = {}
+
+    def publish(self, name: str, function: Callable[..., Any]) -> None:
+        """Have something that can be asked."""
+        self._published[name] = function
+
+    async def gather(
+        self, name: str, caller: None, *params: object, patience: float
+    ) -> Gathered:
+        """Ask it."""
+        answer = await self._published[name](caller, *params)
+        return Gathered([("1", answer)], {})
 
 
 class ReturningTests(SSHTestCase):
@@ -52,6 +74,19 @@ class ReturningTests(SSHTestCase):
         visitor = await self.visit(ports[1])
         await self.until(lambda: bool(again.channels))
         self.assertNotIn(await again.listen(), ports)
+
+    async def test_elsewhere(self) -> None:
+        """What another process knows to be left is had back before the book tells."""
+        await self.startServer()
+        others: Any = Others()
+        self.tunnels.processes = others
+        self.sessions.isAmong(others)
+        peer = await self.enter()
+        port = await peer.listen()
+        await self.cut(peer)
+        self.sessions.returning._away.clear()
+        self.assertEqual(port, await (await self.enter()).listen())
+        self.assertNotEqual(port, await (await self.enter()).listen())
 
     async def test_certainPort(self) -> None:
         """A certain port is kept, for its owner and for nobody else."""

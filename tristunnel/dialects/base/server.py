@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tristunnel.auth.realm import Authenticator
+from tristunnel.dataplane.probe import PROBE
 from tristunnel.dialects.base.messages import ConnectedSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
@@ -30,6 +31,7 @@ from tristunnel.service.clients import ConnectedClient
 from tristunnel.service.leases import Lease
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.service.returning import Returning, maySomebodyReturn
+from tristunnel.service.siblings import Siblings
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.service.visiting import Visiting
 from tristunnel.util.hosts import addressText
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 __all__ = ["Arrival", "ServerSession", "ServerSessions", "Session"]
 
 Shared = TypeVar("Shared")
+
+END_DEAD = "endDead"
+"""What processes of a server ask each other when a client wants once more what it may
+have."""
 
 MOST_ASKED = 8
 """Sessions of one client that are asked whether they are still there, when it wants
@@ -150,9 +156,33 @@ class ServerSessions:
     async def endDead(self, session: ServerSession, tag: str) -> None:
         """
         End the sessions that do not answer any more and have what another one asks
-        for.
+        for, at any process of the server.
 
         @param tag: What that is, see L{Returning.tagOf}.
+        """
+        await self._endDeadHere(tag, session)
+        if self.service.processes is not None:
+            others = await self.service.processes.gather(
+                END_DEAD, None, tag, patience=2 * PROBE
+            )
+            for _, left in others.answers:
+                self.returning.left(left)
+
+    def isAmong(self, siblings: Siblings) -> None:
+        """Learn of the other processes of the server."""
+        siblings.publish(
+            END_DEAD,
+            lambda caller, tag: Deferred.fromCoroutine(self._endDeadHere(tag)),
+        )
+
+    async def _endDeadHere(
+        self, tag: str, session: ServerSession | None = None
+    ) -> list[str]:
+        """
+        Do that at this process.
+
+        @param session: Which one asks, if it is here.
+        @return: Leases for the same that nobody has.
         """
         rivals = [
             each
@@ -164,6 +194,7 @@ class ServerSessions:
         for rival, isThere in zip(rivals, there, strict=True):
             if not isThere:
                 rival.fail(TunnelError("session-lost", "it does not answer"))
+        return self.service.leases.unheld(tag)
 
     def streams(self) -> int:
         """How many streams the sessions carry now."""
