@@ -38,7 +38,7 @@ class AwaitingSession(Protocol):
 
 @dataclass(eq=False)
 class _Visitor:
-    """Somebody who waits."""
+    """A visitor who waits."""
 
     stream: Stream
     session: AwaitingSession
@@ -69,8 +69,8 @@ class Awaited:
         """
         Have a visitor wait.
 
-        @return: What its data connection is known by: unguessable, good for
-            one connection, and for as long as the visitor waits.
+        @return: The id of its data connection, which cannot be guessed, and is good for
+            one connection as long as the visitor waits.
         @raise TunnelError: C{limit-reached}.
         """
         if self._waiting[session] >= WAITING:
@@ -79,7 +79,7 @@ class Awaited:
         # Of the 128 bits, 122 are from the system's source for secrets.
         identifier = uuid4()
         if self.member is not None:
-            # The other bits are enough of a secret.
+            # The other bits are secret enough.
             identifier = UUID(bytes=bytes([self.member]) + identifier.bytes[1:])
         timer = self._reactor.callLater(self._patience, self._late, identifier)
         self._visitors[identifier] = _Visitor(stream, session, timer)
@@ -105,9 +105,9 @@ class Awaited:
 
     def take(self, identifier: UUID) -> Stream | None:
         """
-        Somebody has come for a visitor.
+        Take the visitor for whom somebody has come.
 
-        @return: C{None}, if it waits no more.
+        @return: C{None}, if it does not wait any more.
         """
         visitor = self._visitors.pop(identifier, None)
         if visitor is None:
@@ -151,5 +151,5 @@ class Awaited:
 
 
 def noVisitor() -> TunnelError:
-    """What the far side of such a connection is told if nobody waits for it."""
+    """Make the refusal of a connection for which no visitor waits."""
     return TunnelError("unknown-tunnel", "no visitor is waiting for this connection")

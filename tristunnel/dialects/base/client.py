@@ -43,7 +43,7 @@ __all__ = [
 
 
 class _Session(Protocol):
-    """What a client asks of its session before it leaves."""
+    """What a client needs of its session to leave it."""
 
     @property
     def multiplexer(self) -> object: ...
@@ -118,7 +118,7 @@ class ClientSession(MessageSession):
 
     @property
     def transport(self) -> Any:
-        """What a client that stops waits for."""
+        """The transport, which a client that stops waits for."""
         return self.connection
 
     def whenOver(self) -> Deferred[TunnelError]:
@@ -157,14 +157,14 @@ class ClientSession(MessageSession):
     @property
     @abstractmethod
     def multiplexer(self) -> object:
-        """What the visitors are in; C{None} before there can be any."""
+        """What carries the visitors' streams; C{None} before there can be any."""
 
     @abstractmethod
     def streams(self) -> int:
         """How many visitors there are."""
 
     def goAway(self, reason: TunnelError) -> None:
-        """Take no new visitors; there need be no word to tell the server."""
+        """Take no new visitors; there need not be a message to tell the server."""
 
     def close(self) -> None:
         """Leave."""
@@ -183,17 +183,17 @@ class ClientSession(MessageSession):
 
 
 FIRST_DELAY = 1.0
-"""Seconds: the most that is waited before the first new attempt."""
+"""The longest delay before the first new attempt, in seconds."""
 
 LONGEST_DELAY = 60.0
-"""Seconds: what that most grows to, doubling."""
+"""Seconds up to which the longest delay grows, doubling each time."""
 
 RETRY = 0.3
-"""Seconds, at the most, between attempts while a server's port refuses that was
-there just now: it is probably being started again."""
+"""Seconds, at most, between attempts while a port refuses connections that was there a
+moment ago: the server is probably being restarted."""
 
 RETRYING = 10.0
-"""Seconds after a session for which that goes on."""
+"""Seconds after a session for which this goes on."""
 
 SETTLED = 10.0
 """Seconds after which a session counts as a success."""
@@ -203,9 +203,9 @@ def backoff(failures: int, retryAfter: float | None = None) -> float:
     """
     How long to wait before the next attempt.
 
-    The whole delay is random, and only after the bound was applied: a
-    thousand clients that lost the same server must not come back together. At
-    the longest interval, after L{STEADY} failures, half of it is.
+    The whole delay is random, up to the bound: a thousand clients that lost the same
+    server must not come back together. At the longest interval, after L{STEADY}
+    failures, half of it is random.
 
     @param failures: Attempts that failed so far, from 0.
     @param retryAfter: What the server asked for, in seconds.
@@ -273,7 +273,9 @@ class ClientService(Service, ABC, Generic[ASession]):
         self._work.addErrback(self._broken)
 
     def _broken(self, failure: Failure) -> None:
-        """Nothing but being stopped ends the work."""
+        """
+        Give up, unless the work has just been stopped: nothing else should end it.
+        """
         if not failure.check(CancelledError):
             self._log.failure("The client failed", failure)
             self._end(TunnelError("internal", "the client failed; its log says why"))
@@ -316,7 +318,7 @@ class ClientService(Service, ABC, Generic[ASession]):
                 delay = self._delay(self._failures, None)
                 self._failures += 1
             else:
-                # A server that says when is well, and knows better.
+                # A server that says when to come back is well, and knows better.
                 delay = self._delay(0, reason.retryAfter)
             self.observer.reconnectQueued(delay)
             if not self.running:
@@ -351,7 +353,7 @@ class ClientService(Service, ABC, Generic[ASession]):
         self._gaveUp(reason)
 
     def goesOn(self) -> bool:
-        """Whether there is another session at hand, so that nothing is waited for."""
+        """Whether another session is ready, so that there is no need to wait."""
         return False
 
     @abstractmethod
@@ -364,8 +366,8 @@ class ClientService(Service, ABC, Generic[ASession]):
 
     def whyFinal(self, reason: TunnelError) -> TunnelError | None:
         """
-        Say why another attempt would change nothing about the end of a session
-        that was let in; C{None} if it may.
+        Say why another attempt would be of no use after the end of a session that was
+        let in; C{None} if it may be of use.
         """
         return None
 
@@ -374,7 +376,7 @@ class ClientService(Service, ABC, Generic[ASession]):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        # An observer may have asked for this, in the midst of our work.
+        # An observer may have asked for this in the middle of our work.
         await deferLater(self._reactor, 0)
         session, work = self.session, self._work
         if session is not None and session.multiplexer is not None:
@@ -394,7 +396,7 @@ class ClientService(Service, ABC, Generic[ASession]):
             work.cancel()
 
     def sayGoodbye(self, session: ASession) -> None:
-        """Say what the server should know before we leave."""
+        """Tell the server what it should know before we leave."""
 
     def stopNow(self) -> None:
         """Do not wait for visitors any longer."""
@@ -403,10 +405,10 @@ class ClientService(Service, ABC, Generic[ASession]):
 
 
 class WebSocketClientService(ClientService[AClientSession]):
-    """Has its sessions over WebSockets, one after the other."""
+    """A client whose sessions, one after the other, go over WebSockets."""
 
     subprotocols: ClassVar[tuple[str, ...]] = ()
-    """What the WebSocket's request names."""
+    """The subprotocols in the WebSocket's request."""
 
     @abstractmethod
     def makeSession(self) -> AClientSession:

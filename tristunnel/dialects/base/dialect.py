@@ -110,33 +110,34 @@ class WebSocketPath:
 
 class Dialect:
     """
-    A way in which clients speak. What a dialect does not have, it leaves out.
+    A protocol that clients speak. A dialect overrides what it has, and leaves out the
+    rest.
 
     @cvar name: What C{--dialect} calls it.
-    @cvar labels: What people are shown for the words that its sessions say of
+    @cvar labels: What people are shown in place of the words by which its sessions call
         themselves; the same words, unless they are here.
-    @cvar hasClient: Whether our own clients speak it; else all that is about clients
+    @cvar hasClient: Whether our own clients speak it; if not, everything about clients
         is left out.
     @cvar client: The class of its clients' services, which L{makeClient} makes.
     @cvar hasExtension: Whether it has what our own extension brings: C{--tunnel},
         C{--service}, C{--private} and rules for visitors.
     @cvar needsURL: Whether its clients connect to a URL only, by WebSocket.
-    @cvar loginInHeaders: Whether credentials go with the WebSocket's request.
+    @cvar loginInHeaders: Whether credentials are sent in the WebSocket's request.
     @cvar logsIn: Whether C{--check} can log in, by L{checkFactory}.
     @cvar carriesDatagrams: Whether it has UDP.
     @cvar tellsVisitors: Whether its server says where each visitor comes from.
-    @cvar visitsAlone: Whether each of a client's local visitors connects by
-        itself; then C{--listen} goes without C{--service}.
+    @cvar visitsAlone: Whether each of a client's local visitors has a connection of its
+        own; then C{--listen} needs no C{--service}.
     @cvar subprotocols: What its WebSockets may name.
     @cvar showsCertificate: Whether its clients can show a certificate of
         C{--client-ca}.
-    @cvar takesLogin: Whether its clients can say who they are at all; if not, they are
-        only served where anybody may connect.
-    @cvar ownPort: The one port that its clients know, without TLS: where C{--port} has
-        it, all else is not served there; 0 for any port.
-    @cvar encrypts: Whether it encrypts by itself, so that its L{portProtocols} are
-        served before TLS at a port that has that.
-    @cvar atRoot: Whether its clients come to C{/} unless they are told otherwise.
+    @cvar takesLogin: Whether its clients can log in at all; if not, they are only
+        served where anybody may connect.
+    @cvar ownPort: The one port that its clients know, without TLS: if C{--port} names
+        it, nothing else is served there; 0 for any port.
+    @cvar encrypts: Whether it encrypts by itself, so that at a port with TLS its
+        L{portProtocols} are served without that.
+    @cvar atRoot: Whether its clients connect to C{/} unless they are told otherwise.
     @cvar pageNames: The first parts of the paths of its own pages.
     """
 
@@ -170,7 +171,7 @@ class Dialect:
 
     def checkForward(self, forward: Forward) -> None:
         """
-        Check that it has what a forward asks for.
+        Check that the dialect supports what a forward asks for.
 
         @raise TunnelError: C{bad-option}.
         """
@@ -233,7 +234,7 @@ class Dialect:
 
     def makeDial(self, client: Any, target: str, dialler: str) -> Route:
         """
-        Make what leads local visitors to what somebody else dials.
+        Make what leads local visitors to a target that somebody else dials.
 
         @param client: What L{makeClient} has made.
         @param target: C{HOST:PORT} or C{unix:PATH}.
@@ -245,9 +246,8 @@ class Dialect:
 
     def adapts(self, client: Any) -> bool:
         """
-        Whether what L{makeClient} has made goes on with other options: then it has
-        C{changeForwards}, C{moveLease} and C{forGood}. If not, another one takes
-        its place.
+        Whether a client that L{makeClient} has made can go on with other options: then
+        it has C{changeForwards}, C{moveLease} and C{forGood}. If not, it is replaced.
         """
         return False
 
@@ -276,13 +276,15 @@ class Dialect:
     # At the server
 
     def portProtocols(self, sessions: ServerSessions) -> Sequence[PortProtocol]:
-        """What it has for connections that begin neither with HTTP nor with
-        another dialect's first bytes."""
+        """
+        Make what serves connections that begin neither with HTTP nor with another
+        dialect's first bytes.
+        """
         return ()
 
     def keyShown(self, sessions: ServerSessions) -> str:
         """
-        Say by which key its clients know the server, as they show it.
+        Find the key by which its clients recognize the server, as they show it.
 
         @return: Its fingerprint; nothing, where TLS says who the server is.
         @raise TunnelError: C{bad-option}, if it cannot be served.
@@ -290,13 +292,13 @@ class Dialect:
         return ""
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:
-        """Whether a WebSocket's first message is one of this dialect."""
+        """Whether a WebSocket's first message is one of this dialect's."""
         return False
 
     def receiver(self, sessions: ServerSessions, arrival: Arrival) -> Receiver:
         """
-        Make what goes on with a WebSocket whose first message was taken; it is
-        told of the opening first, and then of that message.
+        Make the receiver of a WebSocket whose first message was taken; it is told of
+        the opening first, and then of that message.
         """
         raise TunnelError("protocol-error", f"{self.name} does not run over WebSockets")
 
@@ -322,7 +324,7 @@ class Dialect:
     def otherPage(
         self, sessions: ServerSessions, callers: HTTPCallers
     ) -> OtherPage | None:
-        """Make what finds pages by more than their paths, if it has such."""
+        """Make what finds pages by more than their paths, if the dialect has any."""
         return None
 
     def memberOf(self, path: str, members: int) -> int | None:

@@ -40,14 +40,14 @@ from tristunnel.util.hosts import addressText
 __all__ = ["DialSession", "DialSide", "Dialler"]
 
 _End = Any
-"""A stream or a flow of the session."""
+"""A stream or a flow of the session's."""
 
 
 class DialSession(Protocol):
     """
-    What this needs of the session of a client that asks.
+    What dialling needs of the session of the client that asks for it.
 
-    @ivar visits: Its visits to what is others'.
+    @ivar visits: Its visits to others' services.
     """
 
     visits: Visits
@@ -62,7 +62,7 @@ class DialSession(Protocol):
 
     @property
     def isForOneTunnel(self) -> bool:
-        """Whether it may have nothing but the tunnel that it came for."""
+        """Whether it may only have the tunnel that it came for."""
 
     def caller(self) -> Caller:
         """As whom the client asks."""
@@ -112,11 +112,11 @@ class DialSide:
         isUDP: bool,
     ) -> None:
         """
-        The client asks.
+        Take a request of the client's.
 
         @param end: The stream or flow that it has opened.
         @param peer: Where it comes from.
-        @param accept: Tells it that it is connected.
+        @param accept: Tells the client that it is connected.
         """
         try:
             request = DialRequest.read(info, isUDP)
@@ -154,12 +154,15 @@ class DialSide:
             service.policies.setByOwner(found, VisitorPolicy())
             service.here.dialled.add(found)
             self._tunnels[isUDP] = found
-        # As it is by now.
+        # The grant may have changed meanwhile.
         service.rights.share(found)
         return found
 
     def close(self, reason: TunnelError) -> None:
-        """The session is over; what has left it may go on until its grant is."""
+        """
+        Close what is in the session, which is over; streams that have left it may go on
+        until the grant ends.
+        """
         self._tunnels.clear()
 
     # IClientSide
@@ -256,7 +259,7 @@ class DialSide:
     def _elsewhere(
         self, stream: Stream, request: DialRequest, accept: Callable[[], None]
     ) -> None:
-        """Have one do it that another process of this server has."""
+        """Have a client dial that is at another process of this server."""
         refusal = TunnelError(
             "client-away",
             f"no client {request.client!r} that dials for others is connected"

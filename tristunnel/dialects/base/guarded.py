@@ -18,9 +18,9 @@ __all__ = ["Guarded"]
 
 class Guarded(ABC):
     """
-    One of the many that share a connection. Whatever its local end's code raises
-    breaks it, and reaches neither the session nor the stream that happened to be
-    the cause of the call.
+    One of the many that share a connection. An error in the code of its local end
+    breaks it alone, and reaches neither the session nor the stream that happened to
+    cause the call.
     """
 
     __slots__ = ()
@@ -35,7 +35,7 @@ class Guarded(ABC):
         """Break off and tell the far side why."""
 
     def guarded(self, call: Callable[..., object], *arguments: object) -> None:
-        """Call code that is for this one alone."""
+        """Call code of this one's alone."""
         try:
             call(*arguments)
         except Exception:
@@ -43,8 +43,8 @@ class Guarded(ABC):
 
     def faulted(self) -> None:
         """
-        Break off at both sides, because of the error that is being handled. The
-        local end may be in any state, so what it raises from now on says no more.
+        Break off at both sides, because of the error that is being handled. The local
+        end may be in any state, so what it raises from now on means nothing.
         """
         peer, self._peer = self._peer, None
         if peer is not None or not self._over:

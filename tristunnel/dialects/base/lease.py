@@ -1,6 +1,4 @@
-"""
-What a client remembers of its tunnels, also over a restart.
-"""
+"""What a client remembers of its tunnels, even over a restart."""
 
 from __future__ import annotations
 
@@ -22,20 +20,20 @@ from tristunnel.util.platform import NO_FOLLOW, NOT_INHERITED
 __all__ = ["MANY", "TRY_AGAIN", "ClientLease"]
 
 MANY = 100
-"""Tunnels from which on a client does not write each of them down at once."""
+"""With at least so many tunnels, a client does not write each of them down at once."""
 
 TRY_AGAIN = 30.0
-"""Seconds after which a file is tried again that could not be written."""
+"""Seconds after which a file that could not be written is tried again."""
 
 _MAX_FILE = 16 * 1024 * 1024
 
 
 def _opened(path: Path) -> IO[bytes]:
     """
-    Open a file, to be locked and read: not to be written, so that what is on a
-    disk that became read-only is still of use, and a disk can become so.
+    Open a file for locking and reading, but not for writing, so that it can still be
+    used on a disk that has become read-only.
 
-    @raise OSError: If there is none, nor can be.
+    @raise OSError: If there is none, and it cannot be made.
     """
     flags = os.O_RDONLY | os.O_CREAT | NOT_INHERITED
     return os.fdopen(os.open(path, flags, 0o600), "rb")
@@ -45,20 +43,19 @@ class ClientLease:
     """
     The lease of a client's session, and which tunnel was for which forward.
 
-    It is kept in a file that only its user can read. Two clients that are
-    alike share no lease: the second finds the file locked and keeps its own
-    in memory.
+    It is kept in a file that only its user can read. Two clients that are alike do not
+    share a lease: the second one finds the file locked, and keeps its lease in memory.
 
     @param path: The file; C{None} to keep everything in memory.
     @param reactor: Tells when to try again to write it.
 
     @ivar id: The lease's name, or empty.
     @ivar secret: What proves that it is ours.
-    @ivar fence: How often it was taken, as the server has told last; 0 if it has not.
+    @ivar fence: Its fence, as the server has told last; 0 if it has not.
     @ivar uris: The tunnel of each forward, by the forward's text.
     @ivar ports: The port it had.
     @ivar names: The host that it had, if the server had chosen it.
-    @ivar salt: What hashes of passwords are made with, so that they stay the same.
+    @ivar salt: The salt for hashes of passwords, so that these stay the same.
     """
 
     _log = Logger()
@@ -90,7 +87,7 @@ class ClientLease:
         reactor: IReactorTime | None = None,
     ) -> ClientLease:
         """
-        Take up what the last client of this kind has left.
+        Take up the lease of the last client of this kind.
 
         @param directory: Where clients keep their state.
         @param where: The server.
@@ -110,7 +107,7 @@ class ClientLease:
 
     def moveTo(self, directory: Path, where: str, forwards: Iterable[str]) -> None:
         """
-        Be the lease of a client whose forwards are others now.
+        Become the lease of a client that has other forwards now.
 
         @param directory: As for L{forClient}, like the rest.
         """
@@ -159,7 +156,7 @@ class ClientLease:
         self._saveSoon()
 
     def renamed(self, spec: str, other: str) -> None:
-        """The text of a forward has changed; its tunnel is the same."""
+        """Note that the text of a forward has changed, and not its tunnel."""
         for table in (self.uris, self.ports, self.names):
             known: dict[str, Any] = table
             if spec in known:
@@ -183,7 +180,7 @@ class ClientLease:
 
     def _lockFile(self) -> None:
         """
-        Make the file ours, unless it is another client's already.
+        Lock the file, unless another client has it.
 
         @raise OSError: If there can be no such file.
         """
@@ -196,7 +193,7 @@ class ClientLease:
             descriptor = lock.fileno()
             try:
                 lockFile(descriptor)
-                # Its owner may have replaced it in between.
+                # Its owner may have replaced it meanwhile.
                 current = os.path.samestat(os.fstat(descriptor), os.stat(path))
             except BlockingIOError:
                 lock.close()
@@ -233,8 +230,8 @@ class ClientLease:
 
     def _saveSoon(self) -> None:
         """
-        Write the file; with many tunnels, which open one after another, not for each
-        of them: then writing takes a twentieth of the time.
+        Write the file; with many tunnels, which open one after another, not for each of
+        them: writing takes at most a twentieth of the time.
         """
         reactor, few = self._reactor, len(self.uris) < MANY
         if few or reactor is None or self._trouble or reactor.seconds() >= self._rested:
@@ -245,8 +242,8 @@ class ClientLease:
 
     def save(self) -> None:
         """
-        Write the file; a lease is worth less than a running client, so a
-        failure is only told, once, and tried again.
+        Write the file; a lease is worth less than a running client, so a failure is
+        only logged, once, and writing is tried again.
         """
         if self._path is None:
             return
@@ -269,8 +266,8 @@ class ClientLease:
 
     def _replaced(self, path: Path, lock: IO[bytes]) -> IO[bytes]:
         """
-        Write another file, and give it the name of the old one: whoever kills
-        this program leaves the one or the other, whole.
+        Write another file, and give it the name of the old one, so that whenever this
+        program is killed, one of the two is there and complete.
 
         @param lock: The old file.
         @return: The new one, locked.
@@ -285,7 +282,7 @@ class ClientLease:
             "names": self.names,
             "salt": self.salt.hex(),
         }
-        # Always the same name, for what a kill leaves is then overwritten.
+        # The name is always the same, so that what a kill leaves is overwritten later.
         temporary = path.with_name(f"{path.name}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_FOLLOW
         descriptor = os.open(temporary, flags, 0o600)
@@ -298,7 +295,7 @@ class ClientLease:
             try:
                 lockFile(new.fileno())
                 if not MOVABLE:
-                    # It is locked again in a moment.
+                    # It is locked again in a moment, below.
                     new.close()
                     lock.close()
                 os.replace(temporary, path)
@@ -332,7 +329,7 @@ class ClientLease:
             self._trying = self._reactor.callLater(TRY_AGAIN, self.save)
 
     def _stopTrying(self) -> None:
-        """There is nothing to be tried again."""
+        """Stop trying again."""
         if self._trying is not None and self._trying.active():
             self._trying.cancel()
         self._trying = None
@@ -344,7 +341,7 @@ class ClientLease:
             self.save()
         self._stopTrying()
         if self._lock is not None:
-            # What could not be written was told by L{save}.
+            # L{save} has logged what could not be written.
             with suppress(OSError):
                 self._lock.close()
             self._lock = None

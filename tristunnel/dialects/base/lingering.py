@@ -1,6 +1,6 @@
 """
-Streams of a dialect that cannot end one direction alone, as a server has them: a
-visitor's end is held back while its answer is still coming.
+Streams at the server, in a dialect that cannot end one direction alone: the end of what
+a visitor sends is held back while its answer is still coming.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ class LingeringEnds(Multiplexer):
         """
         self.patienceOf: dict[SessionStream, EndPatience] = {}
         self._lingerLater = callLater
-        # Of visitors that send no more: what looks whether their answer is over.
+        # For visitors that send no more: the call that looks whether their answer is
+        # over.
         self._lingering: dict[SessionStream, Any] = {}
 
     def begun(self, stream: SessionStream) -> None:
-        """A visitor has come."""
+        """Take note of a visitor."""
         self.patienceOf[stream] = EndPatience(self._seconds())
 
     @property
     def readsNothing(self) -> bool:
-        """Whether answers are not silent, but not read."""
+        """Whether there may be answers that are not being read."""
         return bool(self.holds)
 
     def sending(self, stream: SessionStream) -> None:
-        """The visitor said something and now awaits an answer."""
+        """The visitor has sent something, and awaits an answer now."""
         if (patience := self.patienceOf.get(stream)) is not None:
             patience.asked(self._seconds())
 
@@ -63,7 +64,7 @@ class LingeringEnds(Multiplexer):
         self._lingered(stream, patience)
 
     def _lingered(self, stream: SessionStream, patience: EndPatience) -> None:
-        """Close if no answer came for long enough, or see again when that is so."""
+        """Close if no answer came for long enough, or else look again later."""
         left = patience.left(self._seconds())
         if self.readsNothing:
             left = max(left, ANSWER_LINGER)
@@ -75,7 +76,7 @@ class LingeringEnds(Multiplexer):
             )
 
     def readsAgain(self) -> None:
-        """What is silent is so from now on."""
+        """Measure silence from now on."""
         for stream in self._lingering:
             self.patienceOf[stream].heardAt = self._seconds()
 

@@ -1,6 +1,6 @@
 """
-A session over a connection, and one that goes over messages of a WebSocket: what both
-ends of it share.
+A session over a connection, and one over the messages of a WebSocket: what both ends
+share.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["ConnectedSession", "MessageSession"]
 
 class ConnectedSession(ABC):
     """
-    A session on a connection, until the session is over, which it is once.
+    A session on a connection. It ends once.
 
     @ivar connection: What carries it, once it is open: it has C{fail}, C{close},
         C{pauseReading}, C{resumeReading}, C{probe} and C{peerAddress}.
@@ -36,7 +36,7 @@ class ConnectedSession(ABC):
         """
         End the session because of C{reason}, and say so.
 
-        @param code: The close code, if it is another than the reason's.
+        @param code: The close code, if it is not the reason's.
         """
         self.lost = self.lost or reason
         if self.connection is not None:

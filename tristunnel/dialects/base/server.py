@@ -48,12 +48,12 @@ END_DEAD = "endDead"
 have."""
 
 MOST_ASKED = 8
-"""Sessions of one client that are asked whether they are still there, when it wants
-once more what they have."""
+"""Sessions of one client that are asked whether they are still there, when it asks for
+what they have."""
 
 
 class Session(Protocol):
-    """What a server asks of its sessions."""
+    """What a server needs of its sessions."""
 
     def streams(self) -> int:
         """How many visitors there are."""
@@ -76,14 +76,13 @@ class ServerSessions:
     @param handshakeTimeout: Seconds that a client has to say who it is.
 
     @ivar sessions: All of them, admitted or not.
-    @ivar stateDirectory: Where the server keeps what it must remember; C{None} for
-        nowhere.
+    @ivar stateDirectory: The server's state directory, or C{None}.
     @ivar destinations: What the server dials for its clients.
     @ivar webSockets: All WebSockets, of sessions and others.
     @ivar passing: Passes connections to other processes of the server, if there are
         some.
     @ivar visiting: Leads visitors to those, likewise.
-    @ivar returning: What is kept for clients that know of no leases.
+    @ivar returning: What is kept for clients that do not know of leases.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class ServerSessions:
         self.authenticator = authenticator or Authenticator()
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout
-        # Any dialect's L{Session}s; a dialect knows more of its own.
+        # L{Session}s of any dialect; a dialect knows more about its own.
         self.sessions: set[Any] = set()
         self.stateDirectory: Path | None = None
         self.webSockets: set[object] = set()
@@ -231,7 +230,7 @@ class Arrival:
 
     @ivar caller: Who it is as far as the request told, and by what name and
         port it reached us.
-    @ivar vouched: Whether the request held credentials, and they were good.
+    @ivar vouched: Whether the request had credentials, and they were good.
     @ivar pending: Told when it is known who the client is, or when it has left,
         and if credentials in its messages are not good.
     @ivar first: What it said first.
@@ -299,7 +298,7 @@ class ServerSession(ConnectedSession):
         self, identifying: Coroutine[Any, Any, Identity], take: Callable[[bytes], None]
     ) -> None:
         """
-        Let the client in once it is known who it is, and read nothing before.
+        Let the client in once it is known who it is, and read nothing until then.
 
         @param identifying: Finds that out, or raises L{TunnelError}.
         @param take: Takes messages that were read already.
@@ -335,7 +334,7 @@ class ServerSession(ConnectedSession):
 
     async def authenticate(self, fields: dict[str, object]) -> Identity:
         """
-        Find out who the client is: as whom its request came, if that was checked.
+        Find out who the client is: the identity of its request, if that was checked.
 
         @param fields: What its messages say of that.
         @raise TunnelError: C{auth-refused}, or why nobody can tell.
@@ -347,14 +346,14 @@ class ServerSession(ConnectedSession):
         )
 
     def admitted(self) -> None:
-        """The client is in."""
+        """Called when the client has been let in."""
 
     def turnAway(self, refusal: TunnelError) -> None:
         """Do not let the client in, and say why."""
         self.fail(refusal)
 
     def whileUp(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that is given up when the session is over."""
+        """Do something that is cancelled when the session is over."""
         doing: Deferred[Any] = Deferred.fromCoroutine(work)
         self._work.add(doing)
         doing.addBoth(self._done, doing)
@@ -367,9 +366,9 @@ class ServerSession(ConnectedSession):
 
     def noteRefusal(self, asked: str, refusal: TunnelError) -> None:
         """
-        Have the log say what the client was refused: not every client does.
+        Log what the client was refused, since not every client does.
 
-        @param asked: What it did, as C{asked for port 80}.
+        @param asked: What it did, for example C{asked for port 80}.
         """
         peer = addressText(self.connection.peerAddress)
         text = f"at {peer} {asked} and was refused: {refusal}"
@@ -413,14 +412,14 @@ class ServerSession(ConnectedSession):
             try:
                 await self._service.adopt(caller, record)
             except TunnelError as refusal:
-                # Another one may be had.
+                # The client can get another one.
                 self.noteRefusal(f"came back for {record.uri}", refusal)
         if lease.tunnels:
             options = {**options, "resume": lease.tunnels[0].uri}
         return await self._service.open(caller, options)
 
     def _letGo(self) -> None:
-        """Have no leases that keep nothing, and are about to keep nothing."""
+        """Give up leases that keep nothing, unless something is just being opened."""
         empty = [] if self._openings else [e for e in self.leases if not e.tunnels]
         for lease in empty:
             self.leases.remove(lease)
@@ -444,7 +443,7 @@ class ServerSession(ConnectedSession):
     # LeaseHolder
 
     def displaced(self) -> None:
-        """What this session had is another one's."""
+        """End the session, because another one has what it had."""
         self.fail(TunnelError("displaced"))
 
     # IClientSide
@@ -459,8 +458,8 @@ class ServerSession(ConnectedSession):
         return probe
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        # None of these dialects has a word for it; without any tunnel the session is
-        # over, too.
+        # None of these dialects has a message for it; without any tunnel, the session
+        # ends, too.
         for key in [key for key, mine in self.tunnels.items() if mine is tunnel]:
             del self.tunnels[key]
             if self.idle and self.lost is None:
@@ -479,7 +478,7 @@ class ServerSession(ConnectedSession):
         self._leaving = reason
 
     def comesBack(self, reason: TunnelError) -> bool:
-        """Whether a client may be expected back whose session is over."""
+        """Whether a client whose session is over may be expected back."""
         return reason.code.name == "session-lost"
 
     def sessionOver(self, reason: TunnelError) -> None:

@@ -1,6 +1,4 @@
-"""
-Who comes to the server, before anything else of theirs is believed.
-"""
+"""Peers of the server of whom nothing is known yet."""
 
 from __future__ import annotations
 
@@ -16,13 +14,13 @@ HANDSHAKE_TIMEOUT = 10.0
 
 
 class PendingLogin(Protocol):
-    """Whoever counts connections that have not said who they are."""
+    """Counts connections that have not authenticated."""
 
     def known(self) -> None:
-        """This one has."""
+        """The peer of this one has authenticated."""
 
     def failed(self) -> None:
-        """This one's login failed."""
+        """A login of this one's has failed."""
 
 
 def whyNotFramed(data: bytes) -> TunnelError:

@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 BEAT = 5.0
-"""Seconds between two heartbeats. bore's own server sends one each half second, which
-only serves to find out that a client has gone."""
+"""Seconds between two heartbeats. bore's own server sends one each half second; they
+only serve to notice that a client has gone."""
 
 SIGN_OF_LIFE = 2.0
 """Seconds in which a client's kernel must have taken one."""
@@ -65,12 +65,12 @@ FAREWELL = 5.0
 """Seconds in which a client must have taken the reason why its connection ends."""
 
 PASSED = "bore"
-"""What L{Passing<tristunnel.processes.passing.Passing>} calls who takes connections of
-another process of the server."""
+"""What L{Passing<tristunnel.processes.passing.Passing>} calls the port for connections
+from other processes of the server."""
 
 
 def packVouched(identity: Identity) -> bytes:
-    """Write for another process of the server who has proved a secret."""
+    """Write down, for another process of the server, who has proved a secret."""
     return json.dumps([identity.name, identity.anonymous]).encode() + b"\0"
 
 
@@ -144,7 +144,7 @@ class BoreConnection(Protocol):
         try:
             self._takeMessages()
         except TunnelError as problem:
-            # What is kept of it must not keep what was read.
+            # The pieces that are kept must not keep all of what was read.
             self._broken(problem.with_traceback(None))
 
     def _broken(self, reason: TunnelError) -> None:
@@ -242,7 +242,7 @@ class BoreConnection(Protocol):
         """
         Pass the connection to the process of the server whose visitor it is for.
 
-        @return: Whether this one has no more to do with it.
+        @return: Whether it was passed on.
         """
         passing = self._sessions.passing
         if passing is None or not passing.mayPass(self.transport):
@@ -287,7 +287,7 @@ class BoreConnection(Protocol):
         self._stopWaiting()
         if self._answers is not None:
             self._answers.stop()
-        # What is left unread would turn the end into a reset.
+        # Bytes that are left unread would turn the end into a reset.
         self.transport.resumeProducing()
         self._late = closing = WriteDeadline(
             self._sessions.reactor, self.transport, FAREWELL
@@ -320,11 +320,11 @@ class BoreConnection(Protocol):
     # Reading
 
     def pauseReading(self) -> None:
-        """Read nothing."""
+        """Stop reading."""
         self._holds.hold("session")
 
     def resumeReading(self) -> None:
-        """Go on."""
+        """Read again."""
         self._holds.release("session")
 
     def _pause(self) -> None:
@@ -373,8 +373,8 @@ class BoreConnection(Protocol):
 
 class PassedConnection(BoreConnection):
     """
-    One that another process of the server has accepted, and asked for its secret: whose
-    it is comes first.
+    A connection that another process of the server has accepted, and asked for its
+    secret: what that has found out comes first.
     """
 
     def _askWho(self) -> None:

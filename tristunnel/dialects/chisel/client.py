@@ -75,7 +75,7 @@ class ChiselClientSession(SSHClientSession):
 
     def _answered(self, said: bytes) -> None:
         if said:
-            # That is how chisel's programs take it.
+            # chisel's programs take any text as a refusal.
             self._tellRefused(said[:500].decode("utf-8", "replace"))
             return
         for forward in self._forwards:
@@ -109,7 +109,7 @@ class ChiselClientSession(SSHClientSession):
 
 
 def _remoteFor(forward: Forward) -> Remote:
-    """Ask for a port, and call the service by a name that is no other's."""
+    """Make the remote for a forward, whose service gets a name of its own."""
     try:
         host, port = parsePlace(forward.target.removeprefix("udp:"))
     except ValueError:

@@ -92,10 +92,10 @@ class ChannelFlows(FlowTable):
         self.endAll(reason)
 
     def join(self, peer: Any, closed: Closed) -> None:
-        """It is what others are joined to."""
+        """Nothing to do: others are joined to this."""
 
     def passTo(self, peer: Any) -> tuple[Any | None, bool]:
-        """Nothing stands for the channel."""
+        """There is no stand-in for the channel."""
         return None, False
 
     def whileWaiting(self, left: Closed) -> None:

@@ -80,7 +80,7 @@ class ChiselSession(GoSession):
 
     @property
     def idle(self) -> bool:
-        # A client may have remotes of the other direction only.
+        # A client may have only remotes of the other direction.
         return False
 
     async def _configure(self, remotes: list[Remote]) -> bytes:
@@ -101,7 +101,7 @@ class ChiselSession(GoSession):
         return b""
 
     def asked(self, channel: Channel, kind: str, fields: Fields) -> None:
-        """Lead a remote without C{R:} to what it names."""
+        """Connect a remote without C{R:} to what it names."""
         if kind != CHANNEL:
             super().asked(channel, kind, fields)
             return

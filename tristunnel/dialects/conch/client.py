@@ -1,6 +1,4 @@
-"""
-A session over SSH at the client: whom it logs in to, and as whom.
-"""
+"""A session over SSH at the client: to which server it logs in, and as whom."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ class Credentials:
 
 class _Login(Service):
     """
-    Logs in: as nobody, by the key, by the password.
+    Tries to log in: without a secret, by the key, by the password.
 
     @param link: The connection below.
     @param credentials: As whom.
@@ -117,14 +115,14 @@ class ClientPackets(Packets, SSHClientTransport):
     The packets of a server.
 
     @param reactor: Tells time.
-    @param credentials: Whom to log in as.
+    @param credentials: As whom to log in.
     @param judge: Called with the server's key as it is on the wire; raises
         L{TunnelError} if it is not the right one.
     @param admitted: Called with this object when the server has let us in.
     """
 
     supportedKeyExchanges = [  # noqa: RUF012
-        # Those that conch's client can do.
+        # Those that conch's client supports.
         each
         for each in Packets.supportedKeyExchanges
         if each in SSHClientTransport.supportedKeyExchanges
@@ -143,7 +141,7 @@ class ClientPackets(Packets, SSHClientTransport):
         self._whenAdmitted = admitted
 
     def verifyHostKey(self, hostKey: bytes, fingerprint: bytes) -> Deferred[bool]:
-        """Say whether this is the server that is meant."""
+        """Check that this is the right server."""
         try:
             self._judge(hostKey)
         except TunnelError as wrong:
@@ -152,7 +150,7 @@ class ClientPackets(Packets, SSHClientTransport):
         return succeed(True)
 
     def connectionSecure(self) -> None:
-        """There are keys, for the first time or again."""
+        """Go on, as keys have been agreed on, for the first time or again."""
         if self.service is None and not self.gone:
             self.requestService(_Login(self, self._credentials, self._letIn))
 

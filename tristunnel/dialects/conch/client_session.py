@@ -29,8 +29,8 @@ class SSHClientSession(ClientSession):
 
     @param credentials: As whom to log in.
 
-    @cvar speaks: What it says that it speaks.
-    @cvar ping: What the server is asked for a sign of life.
+    @cvar speaks: The dialect, as observers are told it.
+    @cvar ping: The request by which the server is asked for a sign of life.
     """
 
     speaks: str
@@ -86,15 +86,15 @@ class SSHClientSession(ClientSession):
 
     @abstractmethod
     def begin(self, connection: Connection) -> None:
-        """The server has let us in: ask it for tunnels."""
+        """Ask the server, which has let us in, for tunnels."""
 
     @abstractmethod
     def forwardOf(self, kind: str, fields: Fields) -> Forward:
         """
-        Find where a visitor is to be led.
+        Find the forward for a visitor.
 
         @param kind: The type of the channel that the server opens.
-        @raise TunnelError: If nowhere.
+        @raise TunnelError: If there is none.
         """
 
     def _letIn(self, link: ClientPackets) -> None:
@@ -111,7 +111,7 @@ class SSHClientSession(ClientSession):
         return b"pong" if name == "ping" else None
 
     def requestRefused(self, name: str, refusal: TunnelError) -> None:
-        """Nothing else is asked of us."""
+        """Servers make no other requests."""
 
     def _asked(self, channel: Channel, kind: str, fields: Fields) -> None:
         if self._streams is None:

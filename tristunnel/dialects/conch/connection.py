@@ -35,14 +35,14 @@ DEADLINE = 60.0
 """Seconds of silence after which the peer is gone."""
 
 KEEPALIVE = "keepalive@openssh.com"
-"""What OpenSSH asks for a sign of life; any answer is one."""
+"""The request by which OpenSSH asks for a sign of life; any answer will do."""
 
 
 class Requested(Protocol):
     """
     Who answers a peer's requests.
 
-    @ivar ping: What the peer is asked for a sign of life.
+    @ivar ping: The request by which the peer is asked for a sign of life.
     @ivar saysWhy: Whether the text of a refusal goes with it, as in Go's package.
     """
 
@@ -54,7 +54,7 @@ class Requested(Protocol):
         Do what the peer asks for.
 
         @param fields: What is asked.
-        @return: What the answer says; C{None} if there is no such request.
+        @return: The data of the answer; C{None} if there is no such request.
         @raise TunnelError: Why it is refused.
         """
 
@@ -184,8 +184,8 @@ class Connection(Service):
         """
         Send a request.
 
-        @return: What the peer says; fails with L{TunnelError} if it refuses, or if
-            the connection ends first.
+        @return: The data of the answer; fails with L{TunnelError} if the peer refuses,
+            or if the connection ends first.
         """
         asked: Deferred[bytes] = Deferred()
         if self._over:
@@ -217,7 +217,7 @@ class Connection(Service):
         now = self._link.reactor.seconds()
         self._streams.tick()
         if self._link.holds:
-            # What is not read is not heard.
+            # While nothing is read, nothing can be heard.
             self._lastHeard = now
         if now - self._lastHeard > DEADLINE:
             reason = f"nothing was received for {DEADLINE:g} s"

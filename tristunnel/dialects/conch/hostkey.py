@@ -1,6 +1,6 @@
 """
-The key by which SSH clients know this server again. Without twisted.conch, since its
-fingerprint is shown whether an SSH client comes or not.
+The key by which SSH clients recognize this server. This file does without
+twisted.conch, since the fingerprint is shown whether an SSH client comes or not.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The C{ssh-userauth} service (RFC 4252) of a server: who is this?
+The C{ssh-userauth} service (RFC 4252) of a server, which finds out who a client is.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tristunnel.wire.ssh import Fields, packNumbers, packTexts
 __all__ = ["ATTEMPTS", "LOGIN_TIME", "Login", "LoginAsked"]
 
 LOGIN_TIME = 60.0
-"""Seconds that somebody has to log in once the keys are agreed on: people type their
-passwords."""
+"""Seconds that somebody has to log in once the keys are agreed on, since people type
+their passwords."""
 
 ATTEMPTS = 6
 """Logins that may fail, as with OpenSSH's C{MaxAuthTries}."""
@@ -36,7 +36,7 @@ class LoginAsked(Protocol):
     Who decides on logins.
 
     @ivar open: Whether anybody may come.
-    @ivar takesKeys: Whether anybody is known by a key.
+    @ivar takesKeys: Whether anybody can log in by a key.
     """
 
     open: bool
@@ -97,7 +97,7 @@ class Login(Service):
             raise protocolError("the peer wants an SSH service that is not here")
         method = fields.text()
         if self._asked.open:
-            # Whoever it is: also who offers a key, or a password, at once.
+            # Whoever it is, even somebody who offers a key or a password at once.
             self._asked.login({"id": self._user})
         elif method == "none":
             self._deny()
@@ -166,12 +166,12 @@ class Login(Service):
     # The decision
 
     def accepted(self) -> None:
-        """The client is in."""
+        """Let the client in."""
         self._link.sendPacket(_SUCCESS, b"")
 
     def refused(self, reason: TunnelError) -> None:
         """
-        The client may try again.
+        Refuse a login; the client may try again.
 
         @raise TunnelError: C{reason}, if it may not.
         """
@@ -183,7 +183,7 @@ class Login(Service):
         self._deny()
 
     def explain(self, text: str) -> None:
-        """Have people read something before they are in."""
+        """Show people a text before they have logged in."""
         self._link.sendPacket(_BANNER, packTexts(f"{text}\r\n", ""))
 
     def _deny(self) -> None:

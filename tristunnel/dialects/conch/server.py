@@ -1,6 +1,4 @@
-"""
-A client's session over SSH at the server, whatever it asks for.
-"""
+"""A client's session over SSH at the server, whichever dialect that is."""
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ class ServerPackets(Packets, SSHServerTransport):
     The packets of a client.
 
     @param reactor: Tells time.
-    @param key: As whom the server shows itself.
+    @param key: The host key.
     @param opened: Called with it when the connection is there; makes the session,
         which has a C{loginService}.
 
@@ -70,7 +68,7 @@ class ServerPackets(Packets, SSHServerTransport):
         self.show(key)
 
     def show(self, key: Key) -> None:
-        """Show another key, before any exchange."""
+        """Use another host key, before any key exchange."""
         self.supportedPublicKeys = key.supportedSignatureAlgorithms()
         kind = key.sshType()
         # What conch asks of its factory.
@@ -94,7 +92,7 @@ class ServerPackets(Packets, SSHServerTransport):
 
 @lru_cache(maxsize=64)
 def conchKey(key: HostKey) -> Key:
-    """A host key as conch has it."""
+    """Make conch's form of a host key."""
     return Key(key.private)
 
 
@@ -104,12 +102,12 @@ class SSHServerSession(ServerSession):
 
     @param link: The connection below.
 
-    @cvar ping: What the client is asked for a sign of life.
+    @cvar ping: The request by which the client is asked for a sign of life.
     @cvar saysWhy: Whether the client reads why a request was refused.
     @cvar makeStreams: Makes its channels.
-    @ivar channels: Its channels, once it is in.
+    @ivar channels: Its channels, once it has logged in.
     @ivar open: Whether anybody may come.
-    @ivar takesKeys: Whether anybody is known by a key.
+    @ivar takesKeys: Whether anybody can log in by a key.
     """
 
     ping = KEEPALIVE
@@ -152,7 +150,7 @@ class SSHServerSession(ServerSession):
         )
 
     def loginService(self) -> Login:
-        """Begin with logins, since the keys are agreed on."""
+        """Begin with logins, after the keys are agreed on."""
         self._wait(max(self._remaining, LOGIN_TIME))
         return self._login
 
@@ -214,11 +212,11 @@ class SSHServerSession(ServerSession):
         self, end: Channel | FlowEnd, host: str, port: int, isUDP: bool = False
     ) -> None:
         """
-        Lead what the client opens to the service whose name is C{host}, unless that
-        is an address, or one of the names that the server dials.
+        Connect what the client opens to the service called C{host}, unless that is an
+        address, or one of the names that the server dials.
 
         @param end: A channel, or a flow of datagrams in one.
-        @param host: With C{@CLIENT} behind it, it is another client that dials.
+        @param host: If C{@CLIENT} follows, that other client dials.
         """
         place, at, client = host.partition("@")
         if at or addressOf(host) or self.destinations.lists(host, port, isUDP):
@@ -234,7 +232,7 @@ class SSHServerSession(ServerSession):
         isUDP: bool = False,
     ) -> None:
         """
-        Connect what the client opens to where it says.
+        Connect what the client opens to a target.
 
         @param end: A channel, or a flow of datagrams in one.
         @param target: C{HOST:PORT}, C{unix:PATH}, or L{SOCKS
@@ -263,7 +261,7 @@ class SSHServerSession(ServerSession):
 
     @property
     def isForOneTunnel(self) -> bool:
-        """Nobody comes by SSH with the URI of a tunnel."""
+        """Clients over SSH cannot come with the URI of a tunnel."""
         return False
 
     def caller(self) -> Caller:
@@ -293,7 +291,7 @@ class SSHServerSession(ServerSession):
         """
         Find a service.
 
-        @raise TunnelError: That there is none, and what else the words may have meant.
+        @raise TunnelError: If there is none; it says what else may have been meant.
         """
         try:
             return await self._service.findNamed(caller, name)
@@ -315,7 +313,7 @@ class SSHServerSession(ServerSession):
     @abstractmethod
     def channelFor(self, stream: Stream) -> tuple[str, bytes]:
         """
-        Say what the client is told of a visitor.
+        Find what the client is told of a visitor.
 
         @return: The type of the channel, and its fields.
         @raise TunnelError: C{client-away}.
@@ -351,7 +349,7 @@ class SSHServerSession(ServerSession):
 
 
 def _accept(end: Channel | FlowEnd) -> None:
-    """Tell the client that what it has opened is there; of a flow that goes unsaid."""
+    """Tell the client that its channel is open; a flow needs no such word."""
     if isinstance(end, Channel):
         end.accept()
 
@@ -378,7 +376,7 @@ def overWebSocket(
     """
     Make what serves a client that has come by WebSocket.
 
-    @param key: As whom the server shows itself.
+    @param key: The host key.
     @param make: Makes its session.
     """
     packets = serverPackets(sessions, key, lambda link: make(sessions, arrival, link))
@@ -386,7 +384,7 @@ def overWebSocket(
 
 
 class GoSession(SSHServerSession):
-    """One client's session whose program is written with Go's package."""
+    """The session of a client whose program is written with Go's package."""
 
     ping = "ping"
     saysWhy = True

@@ -1,10 +1,10 @@
 """
 The channels of an SSH connection as streams of a session.
 
-SSH has credit and half-close, per channel (RFC 4254, section 5), but no credit for
-the connection, and no word for a stream that broke. So what all readers together may
-have waiting is bounded by smaller windows the more channels there are, and by breaking
-those with the most.
+SSH has credit and half-close, per channel (RFC 4254, section 5), but no credit for the
+connection, and no message for a stream that broke. So what may wait for all readers
+together is bounded by windows that are smaller the more channels there are, and by
+breaking the channels for which most is waiting.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Requests = Callable[[str, Fields], bool]
 granted."""
 
 Asked = Callable[["Channel", str, Fields], None]
-"""Called with a channel that the peer opens, its type and the fields of that."""
+"""Called with a channel that the peer opens, its type and the type's fields."""
 
 
 class Channel(SessionStream):
@@ -100,7 +100,7 @@ class ChannelStreams(Multiplexer):
     @param asked: Called with each channel that the peer opens.
     @param limits: What this side accepts.
 
-    @ivar channels: All channels, also those whose end is not agreed on yet.
+    @ivar channels: All channels, including those that are not closed by both sides yet.
     @ivar waiting: Bytes that wait for all readers together.
     @ivar roundTrip: Seconds, as last measured; 0 before that.
     """
@@ -156,7 +156,7 @@ class ChannelStreams(Multiplexer):
         Open a channel to the peer; what is written waits until it has accepted.
 
         @param kind: Its type.
-        @param extra: The fields of that.
+        @param extra: The type's fields.
         @raise TunnelError: C{limit-reached}.
         """
         channel = self._newChannel(True)
@@ -264,7 +264,7 @@ class ChannelStreams(Multiplexer):
         return channel
 
     def _data(self, payload: bytes) -> None:
-        # For each piece of each stream, so without L{Fields}.
+        # This is done for each piece of each stream, so it does without L{Fields}.
         if len(payload) < 8:
             raise protocolError("an SSH message is cut short")
         number, size = _TWO.unpack_from(payload)
@@ -278,7 +278,7 @@ class ChannelStreams(Multiplexer):
         if window.received > window.limit or channel.eof:
             raise protocolError("the peer sends past an SSH channel's window or end")
         if channel.over or not size:
-            # Under way when the stream ended here.
+            # It was under way when the stream ended here.
             self.lateFrames += 1
             return
         self.waiting += size
@@ -288,10 +288,10 @@ class ChannelStreams(Multiplexer):
             self._makeRoom()
 
     def came(self, channel: Channel) -> None:
-        """Bytes come on a channel."""
+        """Take bytes of a channel."""
 
     def _extended(self, payload: bytes) -> None:
-        """What a program writes to its standard error, which nobody here runs."""
+        """Refuse a program's standard error: no programs run here."""
         fields = Fields(payload)
         channel = self._find(fields)
         fields.number()
@@ -314,7 +314,9 @@ class ChannelStreams(Multiplexer):
             self.wantsToSend(channel)
 
     def drained(self, stream: SessionStream, amount: int) -> None:
-        """A reader took bytes: renew credit, once enough is used up."""
+        """
+        Renew credit, when a reader has taken bytes and enough of the credit is used up.
+        """
         self.waiting -= amount
         if stream.over:
             return
@@ -325,7 +327,7 @@ class ChannelStreams(Multiplexer):
             credit = window.renew(self._seconds(), self.roundTrip)
             channel = self.channels[stream.id]
             if channel.recipient is not None and not channel.closeSent:
-                # Some that was asked for, though nobody asks.
+                # A channel's data of a kind that nobody has asked for.
                 self._link.answer(
                     Message.CHANNEL_WINDOW_ADJUST,
                     packNumbers(channel.recipient, credit - before),
@@ -343,8 +345,9 @@ class ChannelStreams(Multiplexer):
 
     def _makeRoom(self) -> None:
         """
-        Break the readers that hold the most, until half of what may wait is free.
-        Windows of the least size may add up to more than that, and are left alone.
+        Break the channels whose readers hold up the most, until half of what may wait
+        is free. Windows of the smallest size may add up to more than that, and are left
+        alone.
         """
         held = sorted(
             self.streams.values(), key=lambda stream: stream.holding, reverse=True
@@ -367,7 +370,7 @@ class ChannelStreams(Multiplexer):
             self.eofCame(channel)
 
     def eofCame(self, channel: Channel) -> None:
-        """The peer sends no more on a channel."""
+        """Note that the peer sends no more on a channel."""
         channel.eofArrived()
 
     def _close(self, payload: bytes) -> None:
@@ -384,7 +387,7 @@ class ChannelStreams(Multiplexer):
     def sendEnd(self, stream: SessionStream) -> None:
         channel = self.channels[stream.id]
         if channel.recipient is None or not channel.answered:
-            # It follows when the peer has accepted.
+            # It is sent when the peer has accepted.
             return
         channel.finished = True
         if not channel.closeSent:
@@ -392,7 +395,10 @@ class ChannelStreams(Multiplexer):
         channel.checkOver()
 
     def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
-        """Refuse what the peer has asked for; all else there is no word for."""
+        """
+        Refuse a channel that the peer has asked for; in other cases there is no message
+        for it.
+        """
         channel = self.channels.get(stream.id)
         if channel is None or channel.ours or channel.answered or channel.closeSent:
             return
@@ -434,7 +440,7 @@ class ChannelStreams(Multiplexer):
             self._link.answer(kind, packNumbers(channel.recipient))
 
     def tell(self, channel: Channel, name: str, data: bytes) -> None:
-        """Say something on a channel that needs no answer."""
+        """Send a request on a channel that needs no answer."""
         if channel.recipient is not None and not channel.closeSent:
             self._link.sendPacket(
                 Message.CHANNEL_REQUEST,
@@ -442,7 +448,7 @@ class ChannelStreams(Multiplexer):
             )
 
     def _answer(self, payload: bytes) -> None:
-        """Nothing is asked on channels."""
+        """We make no requests on channels that are answered."""
 
     def tick(self) -> None:
         """Give up on channels that the peer does not answer."""

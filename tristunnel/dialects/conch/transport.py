@@ -1,9 +1,9 @@
 """
 Packets of SSH, by twisted.conch, with bounds.
 
-Key exchange and ciphers are conch's. What is read and written per packet is here,
-since that is what decides the speed, and so is what an enemy may do before it has
-logged in: say little, in time, in the right order.
+Key exchange and ciphers are conch's. What is done for each packet is here, since that
+decides the speed, and so are the bounds on what an enemy may do before it has logged
+in: it may send little, in time, and in the right order.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ MAX_PACKET = 256 * 1024
 """Bytes of the longest packet, as in OpenSSH and in Go's package."""
 
 MAX_EARLY_PACKET = 35000
-"""Bytes of the longest packet of somebody who has not logged in, which everybody must
-take (RFC 4253, section 6.1)."""
+"""Bytes of the longest packet of somebody who has not logged in; everybody must accept
+as much (RFC 4253, section 6.1)."""
 
 MAX_PREAMBLE = 4096
 """Bytes of lines that a server may send before its version."""
@@ -55,7 +55,7 @@ KEX_TIME = 30.0
 """Seconds in which new keys must be agreed on."""
 
 EXCHANGES = 20
-"""Exchanges of keys in a second; who wants more is read more slowly."""
+"""Exchanges of keys in a second; a peer that wants more is read more slowly."""
 
 TURN_PACKETS = 32
 """Packets of one connection that are taken in a turn of the reactor: a read may hold
@@ -81,7 +81,7 @@ SIGNATURES = (
     b"ssh-ed25519,sk-ssh-ed25519@openssh.com,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,"
     b"ecdsa-sha2-nistp521,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256"
 )
-"""What clients may sign with."""
+"""The algorithms that clients may sign with."""
 
 
 class Service(ABC, SSHService):
@@ -96,17 +96,17 @@ class Service(ABC, SSHService):
         """
 
     def serviceStarted(self) -> None:
-        """It is this one's turn."""
+        """Begin: the service has been chosen."""
 
     def serviceStopped(self) -> None:
-        """It is over."""
+        """End, with the connection."""
 
 
 class Packets(SSHTransportBase):
     """
     Packets of an SSH connection, at either side; to be mixed into conch's transports.
 
-    It is what a session calls its connection, too.
+    A session has it as its connection, too.
 
     @param reactor: Tells time.
 
@@ -117,11 +117,11 @@ class Packets(SSHTransportBase):
     @ivar answers: Whether the peer takes what it asks for.
     @ivar ended: Called once with the reason when the connection is over.
     @ivar saidGoodbye: Whether the peer has left because it wanted to.
-    @ivar versions: Which versions of the protocol the peer may say.
+    @ivar versions: The versions of the protocol that the peer may announce.
     @ivar streams: Paused while no bytes can go out, once there are any.
     """
 
-    # What conch tells of each message is for nobody here.
+    # Nobody here needs what conch logs of each message.
     _log = Logger(observer=LogPublisher())
     transport: Any
     supportedCiphers = [b"aes128-ctr", b"aes256-ctr", b"aes192-ctr"]  # noqa: RUF012
@@ -157,7 +157,7 @@ class Packets(SSHTransportBase):
         self._since = 0
         self._blocked = 0
         self._keysReady = False
-        # Since its KEXINIT a peer may not say anything else.
+        # After its KEXINIT, a peer may not send anything else.
         self._peerBegan = False
         self._mayPause = Holds(self._pauseStreams, self._resumeStreams)
         self._kexTimer: IDelayedCall | None = None
@@ -184,7 +184,7 @@ class Packets(SSHTransportBase):
         return self.transport.getPeer()
 
     def pauseReading(self) -> None:
-        """Read nothing, and take nothing of what was read."""
+        """Stop reading, and stop taking packets that were read."""
         self.holds.hold("session")
 
     def resumeReading(self) -> None:
@@ -249,7 +249,7 @@ class Packets(SSHTransportBase):
         text = printable(str(reason), 200)
         number = code or _BY_APPLICATION
         if not self._keysReady:
-            # Between our new keys and the peer's nothing can be said.
+            # Between our new keys and the peer's, nothing can be sent.
             self._write(_DISCONNECT, packNumbers(number) + packTexts(text, ""))
         self._close()
 
@@ -293,11 +293,11 @@ class Packets(SSHTransportBase):
             self.answers.stop()
 
     def loseConnection(self) -> None:
-        """Conch's own parts have had enough."""
+        """Called by conch's own parts to end the connection."""
         self.close()
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
-        """Conch's own parts have found something wrong."""
+        """Called by conch's own parts when they have found something wrong."""
         self.fail(protocolError(_text(desc)), reason)
 
     # What comes
@@ -313,7 +313,7 @@ class Packets(SSHTransportBase):
             self._takePackets()
 
     def _takePackets(self) -> None:
-        """Take what has come, as long as somebody wants it."""
+        """Take the packets that have come, unless reading is held."""
         self._reading = True
         try:
             if not self.gotVersion and not self._takeVersion():
@@ -328,12 +328,12 @@ class Packets(SSHTransportBase):
             else:
                 self._endTurn()
         except TunnelError as error:
-            # What is kept of it must not keep what was read.
+            # The rest that is kept must not keep all of what was read.
             self.fail(error.with_traceback(None))
         except Exception:
             if self.admitted:
                 _logger.failure("An SSH connection failed")
-            # Conch's parsers raise whatever comes to hand.
+            # Conch's parsers raise all kinds of errors.
             self.fail(protocolError("an SSH message was not understood"))
         finally:
             self._reading = False
@@ -373,7 +373,7 @@ class Packets(SSHTransportBase):
 
     def versionReceived(self, line: bytes) -> None:
         """
-        Look at the peer's version.
+        Check the peer's version.
 
         @raise TunnelError: C{protocol-error}, for one that is not spoken here.
         """
@@ -464,13 +464,13 @@ class Packets(SSHTransportBase):
         self._close()
 
     def ssh_UNIMPLEMENTED(self, packet: bytes) -> None:
-        """The peer does not know one of our messages, which it may not."""
+        """The peer claims not to know one of our messages, which is an error."""
 
     def ssh_DEBUG(self, packet: bytes) -> None:
-        """The peer has something to say to nobody here."""
+        """Nobody here reads the peer's remarks."""
 
     def ssh_EXT_INFO(self, packet: bytes) -> None:
-        """Nothing that a peer can do more is asked of it."""
+        """We use none of the peer's extensions."""
 
     def sendUnimplemented(self) -> None:
         if not self.admitted:
@@ -528,13 +528,13 @@ class Packets(SSHTransportBase):
         self.transport.write(sealed)
 
     def answer(self, messageType: int, payload: bytes) -> None:
-        """Send what the peer has asked for, which it had better take."""
+        """Send what the peer has asked for; it is cut off if it does not take that."""
         if self.answers is not None and not self.gone:
             self.answers.wrote(len(payload))
         self.sendPacket(messageType, payload)
 
     def explain(self, text: str) -> None:
-        """Say something that the peer shows to people who want to know all."""
+        """Send a text that the peer shows to people who want details."""
         self.answer(_DEBUG, b"\1" + packTexts(text, ""))
 
     def sendExtInfo(self, extensions: Any) -> None:
@@ -573,7 +573,7 @@ class Packets(SSHTransportBase):
 
 
 def _macKey(mac: Any, kind: bytes) -> bytes:
-    """The key of one of conch's MACs, without what it was filled up with."""
+    """Find the key of one of conch's MACs, without its padding."""
     key: bytes = mac.key
     return key[: _HASHES[kind]().digest_size]
 

@@ -68,9 +68,9 @@ class Admission(FramedProtocol):
     @ivar lease: What keeps its tunnels beyond this connection.
     @ivar moves: What lets streams move to connections of their own, where both
         sides can.
-    @ivar lanes: Its further connections, if it asked for some.
-    @ivar tickets: What lets more connections be part of the session.
-    @ivar laneOver: Told of the end, if it is one of them.
+    @ivar lanes: Its extra connections, if it asked for some.
+    @ivar tickets: The tickets by which more connections become part of the session.
+    @ivar laneOver: Called when it ends, if it is an extra connection.
     @ivar visits: Its visits to tunnels of others; set with C{identity}.
     @ivar takesDials: Whether the client dials for others.
     @ivar pending: Told when the client is known, or when its login failed.
@@ -119,7 +119,7 @@ class Admission(FramedProtocol):
 
     def handshakeReceived(self, message: dict[str, object]) -> None:
         """Ask who the client is; until that is answered, read nothing more."""
-        # TLS hands the true peer out only now, a PROXY header too.
+        # The true peer behind TLS or a PROXY header is known only now.
         self._peer = self.transport.getPeer()
         offer = message.get(EXTENSION)
         if isinstance(offer, dict) and "ticket" in offer:
@@ -133,10 +133,10 @@ class Admission(FramedProtocol):
         """
         Pass the connection on, if it belongs to another process of this server.
 
-        @param kind: What it is, for who counts that.
+        @param kind: What it is, for the counters.
         @param message: What the client has said.
         @param mark: Begins with the mark of that process.
-        @return: Whether this one has no more to do with it.
+        @return: Whether it was passed on.
         """
         passing = getattr(self.factory, "passing", None)
         owner = None if passing is None else passing.ownerOf(mark)
@@ -166,7 +166,7 @@ class Admission(FramedProtocol):
             await self._admit(message)
 
     def _redeem(self, offer: dict[str, object]) -> None:
-        """Let the connection be what its ticket is for."""
+        """Use the connection for what its ticket is for."""
         use = self._service.tickets.redeem(offer["ticket"])
         if use is None or not use(self, offer):
             self._refuse(TunnelError("expired", "the ticket is not valid"), True)
@@ -175,8 +175,8 @@ class Admission(FramedProtocol):
 
     def admits(self, arrival: Admission) -> bool:
         """
-        Whether a connection with a ticket of this session's may be part of it:
-        as long as the session itself may go on, and from where it may come.
+        Whether a connection with a ticket of this session's may be part of it: the
+        session itself must still be permitted, and the address, too.
         """
         identity = self.identity
         if self._ended or identity is None:
@@ -190,9 +190,9 @@ class Admission(FramedProtocol):
 
     def stepAside(self) -> bytes:
         """
-        Have nothing to do with the connection any more: it is a stream.
+        Give up the connection, which becomes a stream.
 
-        @return: What came behind the handshake.
+        @return: What came after the handshake.
         """
         self._ended = True
         self._stopDeadline()
@@ -204,8 +204,7 @@ class Admission(FramedProtocol):
         """
         Carry another session's streams, and nothing else.
 
-        @param opened: What the other session does with a stream that its client
-            opens, as whom it came and with what it may do.
+        @param opened: What the other session does with a stream that its client opens.
         @param offer: What the client said of its windows.
         """
         multiplexer = self.extendedMultiplexer(
@@ -225,7 +224,7 @@ class Admission(FramedProtocol):
         access = offer.get("access") if isinstance(offer, dict) else None
         try:
             if isinstance(claim, dict):
-                # The capability is the credential, and good for no more.
+                # The capability is the credential, and is good for nothing else.
                 self._tunnel = await claimTunnel(self._service.find, claim)
                 self.identity = Identity(f"tunnel-{self._tunnel.id}", issued=True)
             elif isinstance(access, dict):
@@ -316,7 +315,7 @@ class Admission(FramedProtocol):
         answer.update(self._openPath(offer, multiplexer))
         dials = offer.get(DIAL)
         if isinstance(dials, list):
-            # Whether anything is allowed is told when it is asked for.
+            # Whether a target is allowed is checked when it is asked for.
             self.takesDials = "take" in dials
             answer[DIAL] = True
         multiplexer.datagrams.opened = self.flowByClient
@@ -333,10 +332,10 @@ class Admission(FramedProtocol):
 
     async def takeOver(self, lease: object) -> dict[str, object]:
         """
-        Stand by no longer: have the lease of the session that was lost.
+        Take over: have the lease of the session that was lost.
 
         @param lease: As in a handshake.
-        @return: What the answer to one says.
+        @return: What the answer to a handshake says.
         @raise TunnelError: C{not-permitted}, if it does not stand by.
         """
         standing, self._standingBy = self._standingBy, None
@@ -371,7 +370,7 @@ class Admission(FramedProtocol):
         self, offer: dict[str, object], multiplexer: ExtendedMultiplexer
     ) -> dict[str, object]:
         """
-        Give a client that can use it a way for datagrams past the session.
+        Give a client a path for datagrams past the session, if it can use one.
 
         @return: What the answer says of it.
         """
@@ -389,8 +388,8 @@ class Admission(FramedProtocol):
         self, offer: dict[str, object], multiplexer: ExtendedMultiplexer
     ) -> EndAcknowledgements | None:
         """
-        Tell and be told of the ends of streams that move to connections of their
-        own, if the client wants that and this one is a socket of ours.
+        Acknowledge the ends of streams that move to connections of their own, if the
+        client wants that and this connection is a socket of ours.
         """
         whose = self.lease or self._tunnel
         if offer.get("move") not in ("busy", "at-once") or whose is None:
@@ -436,7 +435,7 @@ class Admission(FramedProtocol):
         }
 
     async def _adopt(self, record: TunnelRecord) -> None:
-        """Have a tunnel of the client's here that was at another process."""
+        """Take over a tunnel of the client's from another process."""
         try:
             await self._service.adopt(self.caller(), record)
         except TunnelError as refusal:
@@ -495,15 +494,15 @@ class Admission(FramedProtocol):
 
     def endOnPurpose(self, reason: TunnelError) -> None:
         """
-        End the session because somebody wants that, or because what permits it is
-        over: its visits to others, too, wherever they are by now.
+        End the session because somebody wants that, or because its permission has
+        ended; and its visits to others, too, wherever they are by now.
         """
         self.visits.end(reason)
         self.fail(reason)
 
     @abstractmethod
     def flowByClient(self, flow: SessionFlow, info: dict[str, object]) -> None:
-        """The client opens a flow of its own."""
+        """Take a flow that the client opens."""
 
     @abstractmethod
     def openedByClient(
@@ -512,11 +511,16 @@ class Admission(FramedProtocol):
         info: dict[str, object],
         peer: IAddress | None = None,
     ) -> None:
-        """The client opens a stream of its own."""
+        """
+        Take a stream that the client opens, to visit a tunnel or to have something
+        dialled.
+
+        @param peer: Where it comes from, if not by this connection.
+        """
 
     @abstractmethod
     def displaced(self) -> None:
-        """Somebody else serves the same tunnels from now on."""
+        """End the session: somebody else serves the same tunnels from now on."""
 
     @abstractmethod
     def serve(self, stream: Stream) -> None:
@@ -524,15 +528,15 @@ class Admission(FramedProtocol):
 
     @abstractmethod
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """A tunnel of the client's is over."""
+        """Tell the client that one of its tunnels is over."""
 
     @abstractmethod
     def forgotten(self) -> None:
-        """It is none of the server's sessions any more."""
+        """Take it out of the server's sessions."""
 
     @abstractmethod
     def confirmationsOf(self, whose: Lease | Tunnel) -> EndAcknowledgements:
         """
-        Find what is told of the ends of somebody's streams, over one session
-        and the next.
+        Find the acknowledgements of the ends of somebody's streams, which last over one
+        session and the next.
         """

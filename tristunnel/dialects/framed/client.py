@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["ServiceFor", "TunnelClientFactory", "TunnelClientProtocol"]
 
 TAKE_OVER = 3.0
-"""Seconds in which a session that stands by must have taken over."""
+"""Seconds in which a standby session must have taken over."""
 
 ServiceFor = Callable[[str], "tuple[str, IStreamClientEndpoint | UDPService]"]
 """Says which service a tunnel's visitors are for, by the tunnel's URI (empty
@@ -80,7 +80,7 @@ class TunnelClientProtocol(FramedProtocol):
         C{id}, C{seconds} and, if it is new, C{secret}.
     @ivar tunnels: URIs of tunnels that the lease has kept open.
     @ivar leaving: Why the server is about to go, or C{None}.
-    @ivar standsBy: Whether it waits for L{takeOver}.
+    @ivar standsBy: Whether it is a standby session, and waits for L{takeOver}.
     @ivar quiet: Seconds for which neither side sends pings, as was granted.
     @ivar dials: Whether the server dials for this client, and has others dial.
     @ivar unanswered: Whether the server closed the connection after it was
@@ -112,7 +112,8 @@ class TunnelClientProtocol(FramedProtocol):
         self.unanswered = False
         self._greeted = False
         self._goingAway: TunnelError | None = None
-        # The ping that went behind our word that we leave; 0 for none, or answered.
+        # The ping that followed our word that we leave; 0 for none, or if it was
+        # answered.
         self._farewell = 0
         self._hurry: IDelayedCall | None = None
         self.isReplaced: Callable[[], bool] = lambda: False
@@ -165,7 +166,7 @@ class TunnelClientProtocol(FramedProtocol):
 
     async def takeOver(self, lease: Mapping[str, object]) -> None:
         """
-        Stand by no longer, and have the lease of a session that was lost.
+        Take over the lease of a session that was lost.
 
         @param lease: As the handshake offers it.
         @raise TunnelError: Why that cannot be.
@@ -280,7 +281,7 @@ class TunnelClientProtocol(FramedProtocol):
     def _beginToMove(
         self, answer: Mapping[str, object], multiplexer: ExtendedMultiplexer
     ) -> None:
-        """Let streams have connections of their own, if both sides can."""
+        """Let streams move to connections of their own, if both sides can."""
         factory, endpoint = self.factory, self.factory.endpoint
         if answer.get("move") is True and self._mayMove and endpoint is not None:
             self._moves = ClientMoves(
@@ -292,7 +293,7 @@ class TunnelClientProtocol(FramedProtocol):
             )
 
     def _begun(self) -> None:
-        """There may be visitors."""
+        """Prepare for visitors."""
         if self._confirmations is not None:
             self._confirmations.up(self._sendEnding)
         if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
@@ -309,8 +310,9 @@ class TunnelClientProtocol(FramedProtocol):
     @property
     def _mayMove(self) -> bool:
         """
-        Whether streams may have connections of their own: not if the user says no,
-        nor where nobody knows how to make another one, nor in memory.
+        Whether streams may move to connections of their own: not if the user does not
+        want it, nor if it is not known how to make another one, nor for connections in
+        memory.
         """
         factory = self.factory
         return (
@@ -320,7 +322,7 @@ class TunnelClientProtocol(FramedProtocol):
         )
 
     def _confirmEnds(self, multiplexer: ExtendedMultiplexer) -> EndAcknowledgements:
-        """Tell and be told of the ends of streams that have moved."""
+        """Acknowledge the ends of streams that have moved."""
 
         def send(payload: bytes) -> None:
             multiplexer.sendFrame(0, FrameType.ENDING, payload)
@@ -350,9 +352,9 @@ class TunnelClientProtocol(FramedProtocol):
     # Streams
 
     def _opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """A visitor came: connect to the service."""
+        """Connect a visitor to the service."""
         if self._goingAway is not None:
-            # Under way when the server was told.
+            # It was under way when the server was told.
             stream.reset(self._goingAway)
             return
         try:
@@ -397,7 +399,7 @@ class TunnelClientProtocol(FramedProtocol):
         return within + beside + moved + bool(self._farewell)
 
     def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
-        """A visitor came over UDP: make a way to the service."""
+        """Connect a visitor over UDP to the service."""
         try:
             if self._goingAway is not None:
                 raise self._goingAway
@@ -432,7 +434,7 @@ class TunnelClientProtocol(FramedProtocol):
             self.tunnelClosed(uri, reason)
 
     def _available(self, caller: object, port: int = 0, name: str = "") -> None:
-        """What the server has refused may be had now."""
+        """Ask again for what the server has refused, which may be had now."""
         self.placeFree()
 
     def _managedChanged(self, caller: object) -> None:
@@ -442,9 +444,9 @@ class TunnelClientProtocol(FramedProtocol):
 
     def goAway(self, reason: TunnelError) -> None:
         """
-        Take no new streams, and tell the server. Where other clients take over, those
-        that are under way are served: which they are is known when the server has
-        answered what was sent behind.
+        Take no new streams, and tell the server. Where other clients take over, streams
+        that are under way are still served: those that come before the server's answer
+        to the ping that follows.
         """
         super().goAway(reason)
         if self.extended and self.isReplaced():
@@ -518,7 +520,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
     Makes sessions with a server.
 
     @param reactor: Tells time.
-    @param serviceFor: Which service a tunnel's visitors are for.
+    @param serviceFor: Finds the service that a tunnel's visitors are for.
     @param credentials: The JSON object that says who we are.
     @param observer: Told what happens.
     @param where: The server, as messages name it.
@@ -531,12 +533,12 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
 
     @ivar carrier: How streams are to travel.
     @ivar endpoint: Where to dial for those that leave the session.
-    @ivar confirmations: What this client and its server tell each other of
-        these, over one session and the next.
+    @ivar confirmations: The acknowledgements of their ends, which last over one session
+        and the next.
     @ivar access: C{id} and C{secret} of access to the one service that this
         client visits; it needs no credentials then.
     @ivar about: What the server is told of this client: C{program}, C{host}.
-    @ivar standsBy: Whether the session waits for another one to be lost.
+    @ivar standsBy: Whether it makes standby sessions.
     @ivar quiet: Seconds for which neither side shall send pings, to find out
         how long a connection may be silent on its way.
     @ivar extended: Whether the handshake names the extension.

@@ -31,7 +31,7 @@ from tristunnel.util.process import GRACE
 __all__ = ["TunnelClientService"]
 
 _WAITING = Limits(streamWindow=STREAM_WINDOW)
-"""What is accepted of visitors of whom many may wait at once."""
+"""The limits on visitors, of whom many may wait at once."""
 
 
 class TunnelClientService(ClientService["TunnelClientProtocol"]):
@@ -49,8 +49,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     @param delay: Makes the delay of failures and the server's hint.
     @param carrier: How streams are to travel.
 
-    @ivar forGood: Whether nobody will come back with its lease, so that it gives
-        up its ports when it stops.
+    @ivar forGood: Whether it stops for good, and so gives up its ports.
     @ivar session: The session that is up now, or C{None}.
     @ivar about: What the server is told of this client: C{program}, C{host}.
     @ivar asksToDial: Whether it asks others to dial.
@@ -110,7 +109,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             reason.message = "another client now serves this tunnel"
             return reason
         if reason.code.name == "displaced":
-            # Somebody runs with a copy of our lease: let it.
+            # Another client runs with a copy of our lease, and keeps it.
             self._lease.id = self._lease.secret = ""
         return None
 
@@ -143,7 +142,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
 
     async def _begin(self) -> TunnelClientProtocol | TunnelError:
         """
-        Have a session at the address to which the server has sent us, or at its own.
+        Begin a session at the address to which the server has sent us, or at its own.
 
         @return: The session, or why there is none.
         """
@@ -193,7 +192,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
 
     async def _standBy(self, place: str) -> TunnelClientProtocol:
         """
-        Have a session that takes over if this one is lost.
+        Begin a standby session, which takes over if this one is lost.
 
         @param place: Where, as the server has told.
         @raise TunnelError: Why there is none.

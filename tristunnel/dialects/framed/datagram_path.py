@@ -37,8 +37,8 @@ PATH = "udpPath"
 path itself from a server that has one."""
 
 LARGEST = 1420
-"""Most bytes of a datagram that goes by the path, so that its packet is none
-that a network must cut; larger ones go through the session."""
+"""Bytes of the largest datagram that uses the path, so that no network has to fragment
+its packet; larger ones go through the session."""
 
 PROBE = 1.0
 """Seconds from one probe to the next, while there are flows."""
@@ -108,7 +108,7 @@ class UDPPath:
         )
 
     def wake(self) -> None:
-        """There are flows: find out whether the path gets through."""
+        """Find out whether the path gets through, as there are flows."""
         if self._timer is None and not self._closed:
             self._probe()
 
@@ -145,7 +145,7 @@ class UDPPath:
         self, packet: bytes, moved: Callable[[], None] = lambda: None
     ) -> None:
         """
-        A packet came.
+        Take a packet.
 
         @param moved: Called if it is the peer's newest, so that its sender's
             address is where the peer is now.
@@ -164,17 +164,18 @@ class UDPPath:
             self._probed(content)
 
     def _probed(self, content: bytes) -> None:
-        """A probe or an answer came."""
+        """Take a probe, or the answer to one."""
         _, kind, token = _PROBE.unpack_from(content)
         if kind == _ASK:
             self._say(_ANSWER, token)
         elif kind == _ANSWER and token in self._asked:
-            # As of when it was asked: an answer may have been under way long.
+            # It counts from when the probe was sent, since the answer may have taken
+            # long.
             self._confirmed = max(self._confirmed, self._asked.pop(token))
             self._tell()
 
     def failed(self, error: OSError) -> None:
-        """The kernel says that nobody is there."""
+        """Note that the kernel says that nobody is there."""
         self._confirmed = float("-inf")
 
     def close(self) -> None:
@@ -194,8 +195,8 @@ class ServerPaths:
 
     @param reactor: Reads and tells time.
     @param interface: The address to listen on; empty for all.
-    @param offset: How far from the port that is wanted: of several processes, each has
-        one of its own.
+    @param offset: How far from the wanted port: each of several processes has a port of
+        its own.
 
     @ivar strays: Packets of no path.
     """
@@ -214,11 +215,11 @@ class ServerPaths:
 
     def port(self, wanted: int) -> int:
         """
-        Find the port, and open it if it is not: a server does so when it starts,
-        before an owner can ask for that one. If somebody else on the machine
-        has it, the next session finds out whether that is over.
+        Find the port, and open it if it is not open: a server does so when it starts,
+        before an owner can ask for that one. If another program on the machine has it,
+        it is tried again with the next session.
 
-        @param wanted: Which one it is to be.
+        @param wanted: The port's number.
         @return: The port; 0 if it cannot be had.
         """
         if self._socket is None and not self._closed and wanted:
@@ -251,7 +252,7 @@ class ServerPaths:
         where: list[Any] = []
 
         def transmit(packet: bytes) -> bool:
-            # Nowhere, until the client was heard.
+            # To nowhere, until the client has been heard.
             return bool(
                 where and self._socket is not None and self._socket.send(packet, *where)
             )
@@ -283,7 +284,7 @@ class ServerPaths:
 
 
 def describePath(port: int, keys: Keys) -> dict[str, object]:
-    """Say in the handshake what a client needs."""
+    """Describe a path in the handshake."""
     return {
         "port": port,
         "name": keys.name.hex(),
@@ -302,10 +303,10 @@ def clientPath(
     """
     Make the client's end of a path.
 
-    @param peer: The address of the server, as the session has it: nowhere else
-        are packets sent.
+    @param peer: The address of the server, as the session has it: packets are sent to
+        no other.
     @param offer: What the server said under L{PATH}.
-    @return: C{None} if there is none to be had.
+    @return: C{None} if there is none.
     @raise TunnelError: C{protocol-error}.
     """
     if not (isinstance(offer, dict) and isinstance(peer, (IPv4Address, IPv6Address))):

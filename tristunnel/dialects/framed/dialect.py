@@ -78,8 +78,8 @@ def bySession(client: TunnelClientService, service: str) -> Route:
 
 
 def _carrierOf(options: ClientOptions) -> Carrier:
-    # A proxy need not pass on that one direction of a connection is over, so by
-    # itself none is used for single streams.
+    # A proxy need not pass on the end of a single direction, so by default streams do
+    # not move to connections through one.
     kind = str(options["carrier"])
     if options.server.route.proxy is not None and kind == "auto":
         kind = "session"
@@ -106,7 +106,7 @@ def parseTell(text: str) -> frozenset[str]:
 
 
 def _introduce(client: TunnelClientService, options: ClientOptions) -> None:
-    """Have the server told of a client what its user lets it know."""
+    """Set what the server is told of a client, as far as its user permits."""
     tells = parseTell(options["tell"])
     client.offered.tellsTargets = "target" in tells
     client.about = {"program": f"tristunnel {VERSION}"}

@@ -1,6 +1,6 @@
 """
-What a client says of a connection that never became a session: what the peer seems to
-be, and what to write instead.
+Explaining why a connection never became a session: what the peer seems to be, and what
+to write instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def explained(
 
     @param reason: What is known of that.
     @param where: The server, as messages name it.
-    @param heard: How the peer began.
+    @param heard: The first bytes from the peer.
     @param isTLS: Whether the connection is encrypted.
     @param timeout: Seconds that the peer had for its handshake.
     """

@@ -1,4 +1,4 @@
-"""What a client tells its server of the health of its services."""
+"""Reporting the health of a client's services to its server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ not."""
 class _Followed:
     """
     @ivar forward: Whose service is asked.
-    @ivar check: What asks it.
+    @ivar check: Checks it.
     @ivar told: What the server knows; C{None} for nothing.
     @ivar since: When it was told.
     """
@@ -39,7 +39,7 @@ class _Followed:
 
 class HealthReports:
     """
-    Asks services, and reports.
+    Checks services, and reports.
 
     @param reactor: Tells time.
     @param observer: Told what the user should know.
@@ -54,8 +54,7 @@ class HealthReports:
 
     def opened(self, forward: Forward) -> None:
         """
-        A forward's tunnel is open, perhaps again: the server has to be told how its
-        service is.
+        Check and report a forward's service, since its tunnel is open, perhaps again.
         """
         known = self._followed.get(forward.spec)
         if known is not None and not known.forward.isLike(forward):
@@ -93,13 +92,13 @@ class HealthReports:
         self._report(forward.spec, isWell, reason)
 
     def withdrawn(self, spec: str) -> None:
-        """A forward is offered no longer, or is another one now."""
+        """Stop checking a forward that is not offered any more, or has changed."""
         followed = self._followed.pop(spec, None)
         if followed is not None:
             followed.check.stop()
 
     def stop(self) -> None:
-        """Ask nobody any more."""
+        """Stop all checks."""
         for spec in list(self._followed):
             self.withdrawn(spec)
 

@@ -1,9 +1,9 @@
 """
 Further connections of a session, which carry streams and nothing else.
 
-A lost packet stalls all that travels on its connection; with several, only a
-part. The session itself (its lease, its tunnels, its calls) stays with the
-first connection, and its lanes end with it. It is specified in
+A lost packet stalls all that travels on its connection; with several, only a part of
+it. The session itself (its lease, its tunnels, its calls) stays on the first
+connection, and its extra connections end with it. It is specified in
 C{docs/protocol-direct.rst}.
 """
 
@@ -42,19 +42,19 @@ __all__ = [
 ]
 
 MOST_LANES = 15
-"""Lanes that a session may have beside its own connection."""
+"""Extra connections that a session may have."""
 
 LOOK = 5.0
-"""Seconds between two looks for lanes that are missing."""
+"""Seconds between two looks for missing connections."""
 
 
 class ServerExtraConnections:
     """
-    The lanes of one session at the server.
+    The extra connections of one session at the server.
 
     @param tickets: The session's.
-    @param opened: Told of the streams that the client opens on a lane, as by the
-        session itself, and as C{peer} of where the lane comes from.
+    @param opened: Told of the streams that the client opens on them, as by the session
+        itself, and, as C{peer}, where the connection comes from.
     """
 
     def __init__(self, tickets: TicketBook, opened: Callable[..., None]) -> None:
@@ -67,7 +67,7 @@ class ServerExtraConnections:
 
     def grant(self, count: int) -> list[str]:
         """
-        Make tickets for lanes.
+        Make tickets for extra connections.
 
         @return: At most as many as are asked for.
         """
@@ -78,7 +78,7 @@ class ServerExtraConnections:
         ]
 
     def _use(self, arrival: Any, offer: dict[str, object]) -> bool:
-        """Take a connection as a lane."""
+        """Take a connection for this session."""
         if len(self._lanes) >= MOST_LANES:
             return False
         arrival.becomeLane(self._opened, offer)
@@ -87,13 +87,13 @@ class ServerExtraConnections:
         return True
 
     def _over(self, lane: FramedProtocol) -> None:
-        """A lane is gone."""
+        """Forget a connection that is gone."""
         if lane in self._lanes:
             self._lanes.remove(lane)
 
     def leastLoaded(self, first: ExtendedMultiplexer) -> Any:
         """
-        Choose where a new stream goes.
+        Choose the connection for a new stream.
 
         @param first: The session's own streams.
         """
@@ -113,7 +113,7 @@ class ServerExtraConnections:
 @implementer(IHandshakeListener)
 class ExtraConnection(FramedProtocol):
     """
-    A lane at the client.
+    An extra connection at the client.
 
     @param ticket: What opens it.
     @param opened: Told of streams, as by the session itself.
@@ -158,10 +158,11 @@ class ExtraConnection(FramedProtocol):
 
 class ClientExtraConnections:
     """
-    The lanes of one session at the client: dialled, and dialled again.
+    The extra connections of one session at the client, which are dialled again when
+    they are lost.
 
     @param endpoint: The session's.
-    @param limits: What each one accepts.
+    @param limits: What each of them accepts.
     @param count: How many to have.
     @param ask: Asks the server for so many tickets.
     @param opened: Told of streams.
@@ -240,5 +241,5 @@ class ClientExtraConnections:
                 result.close()
 
     def _over(self, lane: ExtraConnection) -> None:
-        """One is gone; the next look replaces it."""
+        """Forget a connection that is gone; the next look replaces it."""
         self._lanes.discard(lane)

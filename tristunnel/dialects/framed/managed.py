@@ -1,6 +1,5 @@
 """
-Forwards that a client offers because its server asks for them, as far as its user
-agrees.
+Forwards that a client offers because its server asks for them, if its user agrees.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from tristunnel.util.deferreds import Coalesced
 __all__ = ["AskedForwards"]
 
 ASK_AGAIN = 0.2
-"""Seconds from a change of what the server asks for until it is asked what that is."""
+"""Seconds from the news that the server asks for something else until it is asked for
+what."""
 
 
 class AskedForwards:
@@ -30,7 +30,7 @@ class AskedForwards:
     What the server asks one client for.
 
     @param reactor: Tells time.
-    @param current: Says which session is up now, if one is.
+    @param current: Finds the session that is up now, if there is one.
     @param offer: Offers what L{forwards} has now, beside the user's own, in a
         session; says what has changed, in words.
 
@@ -57,9 +57,9 @@ class AskedForwards:
 
     def consentTo(self, consent: Consent | None) -> None:
         """
-        Have the user agree to something else. What is outside of it goes with the
-        next change of the user's own forwards; what the server asks for besides is
-        opened later.
+        Change what the user agrees to. Forwards outside of that are removed with the
+        next change of the user's own forwards; what else the server asks for is opened
+        later.
 
         @param consent: What the server may ask for, or C{None} for nothing.
         """
@@ -71,7 +71,10 @@ class AskedForwards:
             self.askAgain()
 
     def askAgain(self) -> None:
-        """The server asks for other tunnels now; it may say so many times a second."""
+        """
+        Ask soon what the server asks for now; it may send this news many times a
+        second.
+        """
         if self._current() is not None and self.consent is not None:
             self._asking.ask()
 
@@ -94,7 +97,7 @@ class AskedForwards:
             self._answer = await session.call("managedForwards", consent=patterns)
             found, refused = self._judged(consent, self._answer)
             if refused:
-                # So that whoever asks for it can see why.
+                # So that the operator can see why.
                 await session.call("managedForwards", consent=patterns, refused=refused)
         except (TunnelError, RemoteError) as error:
             if session.lost is None:

@@ -42,7 +42,7 @@ class OfferedForwards:
     @param delay: Makes the delay of failures and the server's hint.
     @param served: Called when a tunnel is open.
 
-    @ivar forwards: What is offered now, with what the server asks for.
+    @ivar forwards: What is offered now, including what the server asks for.
     @ivar managed: What the server asks for, and what it may ask for.
     @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
         what the forward says.
@@ -77,9 +77,9 @@ class OfferedForwards:
         self._served = served
         self._health = HealthReports(reactor, observer, self._reportHealth)
         self._session: TunnelClientProtocol | None = None
-        # Of this session: forwards that need nothing more, by their text.
+        # In this session: forwards that need nothing more, by their texts.
         self._settled: set[str] = set()
-        # Those of them whose tunnels' addresses were told.
+        # Those whose tunnels' addresses were told to the observer.
         self._told: set[str] = set()
         self._addresses: dict[str, str] = {}
         self._links: dict[str, str] = {}
@@ -99,7 +99,7 @@ class OfferedForwards:
         self._beginOpening(session, self._openForwards(session))
 
     def down(self) -> None:
-        """The session is over."""
+        """Stop opening tunnels, because the session is over."""
         self._session = None
         if self._opening is not None:
             self._opening.cancel()
@@ -111,13 +111,13 @@ class OfferedForwards:
     def _beginOpening(
         self, session: TunnelClientProtocol, work: Coroutine[Any, Any, None]
     ) -> None:
-        """Have tunnels opened while the session goes on."""
+        """Open tunnels while the session goes on."""
         opening = self._opening = Deferred.fromCoroutine(work)
         opening.addErrback(self._openingFailed, session)
         opening.addBoth(self._opened, opening)
 
     def _opened(self, result: object, opening: Deferred[None]) -> None:
-        """All tunnels that can be had are open."""
+        """Note that all tunnels are open that can be had."""
         if self._opening is opening:
             self._opening = None
 
@@ -149,15 +149,15 @@ class OfferedForwards:
 
     async def _openMissing(self, session: TunnelClientProtocol) -> None:
         """
-        Open what is not open, until there is no such forward. They may change
-        meanwhile.
+        Open the tunnels that are not open, until there are none. The forwards may
+        change meanwhile.
         """
         refusals = 0
         while True:
             missing = [f for f in self.forwards if f.spec not in self._settled]
             if not missing:
                 return
-            # Those that any port will do for must not get another's.
+            # Those that any port will do for must not take another one's.
             missing.sort(key=lambda forward: not forward.port)
             refused, known = False, self.forwards
             for forward in missing:
@@ -185,9 +185,9 @@ class OfferedForwards:
 
     def change(self, forwards: Sequence[Forward]) -> Deferred[list[str]]:
         """
-        Offer something else. What stays the same is not touched; a forward that
-        has only another target keeps its tunnel, and its visitors stay with the
-        target that they came to.
+        Change what is offered. What stays the same is not touched; a forward that has
+        only another target keeps its tunnel, and its visitors stay with the target that
+        they came to.
 
         @param forwards: All that is to be offered from now on.
         @return: What has changed, in words, once tunnels of forwards that are
@@ -199,7 +199,7 @@ class OfferedForwards:
         )
 
     async def _offerAsked(self, session: TunnelClientProtocol) -> list[str]:
-        """Offer what the server asks for now, too, and say what has changed."""
+        """Offer also what the server asks for now, and say what has changed."""
         wanted = [*self._own, *self.managed.forwards]
         kept = {forward.spec for forward in wanted}
         for spec in [each for each in self._lease.uris if each not in kept]:
@@ -208,7 +208,7 @@ class OfferedForwards:
         return await self._change(wanted)
 
     async def _change(self, wanted: list[Forward]) -> list[str]:
-        """Change them when no tunnel is just being opened."""
+        """Change the forwards, when no tunnel is just being opened."""
         await self._changing.acquire()
         try:
             told: list[str] = []
@@ -276,7 +276,7 @@ class OfferedForwards:
         self._addresses.pop(forward.spec, None)
         self._observer.forwardWithdrawn(forward.spec)
         if uri is None or session is None or session.lost is not None:
-            # The server is told when we are back.
+            # The server is told when the client is back.
             return
         try:
             await session.call("closeTunnel", uri=uri)
@@ -288,7 +288,7 @@ class OfferedForwards:
             )
 
     def _openLater(self) -> None:
-        """Have new forwards opened, now if there is a session."""
+        """Open new forwards, if there is a session."""
         session = self._session
         if session is None or self._server.capability:
             return
@@ -341,7 +341,7 @@ class OfferedForwards:
         scheme, _, place = address.partition("://")
         port = place.rpartition(":")[2]
         if forward.hasHost or scheme.startswith("http"):
-            # The name is to be had again, and the port is the server's.
+            # The name is to be had again; the port is the server's own.
             host = "" if forward.name else place.partition("/")[0].partition(":")[0]
             self._lease.opened(forward.spec, uri, 0, host)
         else:
@@ -365,7 +365,7 @@ class OfferedForwards:
             session.notify("reportHealth", uri=uri, well=isWell, reason=reason)
 
     def _openingFailed(self, failure: Failure, session: TunnelClientProtocol) -> None:
-        """No tunnel can be had, or the session ended meanwhile."""
+        """Handle that no tunnel can be had, or that the session ended meanwhile."""
         if failure.check(CancelledError) or session.lost is not None:
             return
         error = failure.value

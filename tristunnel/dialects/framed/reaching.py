@@ -1,4 +1,4 @@
-"""How a client's session with a server begins, or does not."""
+"""Beginning a client's session with a server."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ async def reached(
 
 def greetOtherwise(greeting: Greeting, where: str) -> None:
     """
-    Greet a server that closed the connection in another way, if it may be one of W3P's
-    that looks at all of the credentials.
+    Greet in another way a server that has closed the connection, if it may be one of
+    W3P's that looks at all of the credentials.
 
     @param where: The server, as messages name it.
     """

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 MOST_EARLY = 1024
-"""Visitors of a session that may wait until it is there."""
+"""Visitors that may wait until a session is established."""
 
 
 class TunnelServerProtocol(Admission):
@@ -67,8 +67,7 @@ class TunnelServerProtocol(Admission):
 
     def isThere(self) -> Deferred[bool]:
         """
-        Whether the client still answers; of one that speaks plain W3P, that
-        cannot be asked.
+        Whether the client still answers; one that speaks plain W3P cannot be asked.
         """
         return self._probe() if self.extended else succeed(not self._ended)
 
@@ -114,8 +113,8 @@ class TunnelServerProtocol(Admission):
 
     def _keepWaiting(self, stream: Stream) -> None:
         """
-        Serve a visitor once the session is there. Its tunnel may have come from another
-        process, where visitors have waited for it.
+        Serve a visitor once the session is established. Its tunnel may have come from
+        another process, where visitors were waiting for it.
         """
 
         def left(reason: TunnelError | None) -> None:
@@ -128,7 +127,7 @@ class TunnelServerProtocol(Admission):
             self._early.append(stream)
 
     def establish(self, multiplexer: Multiplexer) -> None:
-        """The handshake is over: serve those who wait, too."""
+        """Begin, and serve those who wait."""
         super().establish(multiplexer)
         early, self._early = self._early, []
         for stream in early:
@@ -136,7 +135,7 @@ class TunnelServerProtocol(Admission):
                 self.serve(stream)
 
     def streamsOf(self, multiplexer: Multiplexer) -> Multiplexer:
-        """Choose the connection for a new stream: of several, the least loaded."""
+        """Choose the connection for a new stream: the least loaded of several."""
         if self.lanes is None or not isinstance(multiplexer, ExtendedMultiplexer):
             return multiplexer
         chosen: Multiplexer = self.lanes.leastLoaded(multiplexer)
@@ -144,7 +143,7 @@ class TunnelServerProtocol(Admission):
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         if self._ended or (self.lease is not None and self.multiplexer is None):
-            # It learns of its tunnels when it is in.
+            # It is told of its tunnels when it is let in.
             return
         if self.extended:
             self.notify(
@@ -229,7 +228,7 @@ class TunnelServerProtocol(Admission):
 
     @property
     def isForOneTunnel(self) -> bool:
-        """Whether it came with the URI of a tunnel, which is good for no more."""
+        """Whether it came with the URI of a tunnel, which is good for nothing else."""
         return self._tunnel is not None
 
     @cached_property
@@ -252,7 +251,7 @@ class TunnelServerProtocol(Admission):
         Have the client dial.
 
         @param target: What it is to reach.
-        @param visitor: The address of who wants that.
+        @param visitor: The address of the visitor.
         @raise TunnelError: If it takes no more.
         """
         if not isinstance(self.multiplexer, ExtendedMultiplexer):
@@ -290,8 +289,8 @@ class TunnelServerProtocol(Admission):
 
     def displaced(self) -> None:
         """
-        The lease's holder has come back on another connection, or somebody
-        else has the same tunnel's URI.
+        End the session: the lease's holder has come back on another connection, or
+        another client came with the same tunnel's URI.
         """
         if self._sentAway:
             # That is what it was told to do; its streams stay here.
@@ -300,11 +299,11 @@ class TunnelServerProtocol(Admission):
 
     def sendAway(self, reason: TunnelError) -> None:
         """
-        Have the client go to another member of the cluster, if it can. Until it has,
-        it is served, and so are then the visitors that it has.
+        Send the client to another member of the cluster, if it can go there. It is
+        served until it has gone, and its visitors are served until they leave.
         """
         if self.multiplexer is None:
-            # It is not in yet, and does not come in.
+            # It has not been let in yet, and will not be.
             self.leave(reason)
         elif self.extended and not self._ended:
             self._sentAway = True
@@ -348,7 +347,9 @@ class TunnelServerProtocol(Admission):
         return whyNotFramed(self._handshake.received)
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """Give the lease its time, or end what depends on this session alone."""
+        """
+        Let the lease wait for the client, or end what depends on this session alone.
+        """
         if self._admitting is not None:
             self._admitting.cancel()
         for stream in self._early:
@@ -404,7 +405,7 @@ def _checkVisit(name: str, protocol: str) -> None:
 
 def laneTickets(caller: Caller, count: int) -> list[str]:
     """
-    Give a client tickets for further connections of its session.
+    Give a client tickets for extra connections of its session.
 
     @param count: How many it would like.
     @raise TunnelError: C{not-permitted} without a session that may have them.
@@ -421,7 +422,7 @@ def laneTickets(caller: Caller, count: int) -> list[str]:
 
 def takeOver(caller: Caller, lease: object = None) -> Deferred[dict[str, object]]:
     """
-    Have a session that stands by be the one that has a lease.
+    Have a standby session take over a lease.
 
     @param lease: C{id}, C{secret} and C{fence}.
     @return: What the answer to a handshake with that lease would say.

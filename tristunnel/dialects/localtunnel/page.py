@@ -26,8 +26,8 @@ CONNECTIONS = 10
 _NAME = re.compile("[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 _REFUSED = 202
-"""The status of a refusal: after an error its client tries again each second, without
-a word; of a success that is not 200 it shows the message, and ends."""
+"""The status of a refusal: after an error, its client silently tries again each second;
+for a success that is not 200 it shows the message, and ends."""
 
 
 def nameAsked(request: Request, isTaken: bool) -> str | None:
@@ -47,14 +47,17 @@ def nameAsked(request: Request, isTaken: bool) -> str | None:
 
 
 class _ForPrograms(Guard):
-    """Lets programs ask, whatever they call the server, and pages of others not."""
+    """
+    Admits requests from programs, whatever they call the server, but not from web pages
+    of others.
+    """
 
     def __init__(self) -> None:
         super().__init__(True)
         self._rule = OriginRule(None)
 
     def objectionToReading(self, request: Request) -> str | None:
-        """What is wrong with a request, or C{None}."""
+        """Find what is wrong with a request, or C{None}."""
         return self._rule.objection(request)
 
 

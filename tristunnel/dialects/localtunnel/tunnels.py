@@ -1,7 +1,7 @@
 """
 The tunnels of localtunnel's clients: each has a port of its own, to which the client
-opens some connections that wait for visitors, and others in the place of those that
-have had one.
+opens some connections that wait for visitors, and new ones in place of those that have
+had a visitor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tristunnel.service.tunnel_service import TunnelService
 __all__ = ["ABSENT", "LocalTunnels"]
 
 ABSENT = 30.0
-"""Seconds after which a tunnel is over to which its client has no connection."""
+"""Seconds after which a tunnel ends to which its client has no connection."""
 
 _NAMES = "http"
 """The kind of listener for names."""
@@ -39,9 +39,9 @@ class LocalTunnels:
         """
         Open one.
 
-        @param caller: From whose address, and only from there, connections are taken.
-        @param name: What the client would like to be called; empty for anything.
-            If that is taken it is called something else, as at localtunnel's server.
+        @param caller: Connections are accepted only from its address.
+        @param name: What the client would like to be called; empty for anything. If
+            that is taken, it gets another name, as at localtunnel's server.
         @raise TunnelError: Why there is none.
         """
         options: dict[str, object] = {
@@ -82,7 +82,7 @@ class LocalTunnels:
     async def _opened(self, caller: Caller, options: dict[str, object]) -> Tunnel:
         tunnel = await self._service.open(caller, options)
         side: Any = tunnel.clientSide
-        # What is opened in this way is for one visitor, unless somebody says more.
+        # Such a tunnel is for one visitor, unless it is told otherwise.
         tunnel.visitorLimit = 0
         self._service.keepWhile(tunnel, ABSENT, side.served)
         return tunnel

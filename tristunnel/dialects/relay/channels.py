@@ -1,9 +1,9 @@
 """
-Raw WebSockets: tunnels whose ends they are, and the channels of a relay.
+Raw WebSockets, as ends of tunnels and in the channels of a relay.
 
-C{/host/...} is where clients' ends come, C{/client/...} where visitors do. A
-name below is a tunnel's own, part of its URI or address, or a channel's. A channel
-is a tunnel too: made by whoever comes first, and over when everybody has left.
+C{/host/...} is where clients' ends come, C{/client/...} where visitors do. A name below
+them is either a tunnel's own, a part of its URI or address, or a channel's. A channel
+is a tunnel, too: it is made by whoever comes first, and ends when everybody has left.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class _Place:
 
 
 class _ChannelPeer(WebSocketEnd):
-    """An end whose leaving is noticed, and which ends with its owner's token."""
+    """An end that tells when it leaves, and which ends with its owner's token."""
 
     def __init__(
         self,
@@ -159,9 +159,9 @@ class RelayChannels:
 
     def awaited(self, source: str) -> int:
         """
-        For how many connections at once there is a place, wherever they come from.
-        However many channels there are, that one address could keep the places of all
-        others is not wanted.
+        How many connections may wait at once, wherever they come from. However many
+        channels there are, one address must not be able to take the places of all
+        others.
         """
         known = self._clients or self._visitors
         if known or any(channel.claimed for channel in self._channels.values()):
@@ -182,7 +182,7 @@ class RelayChannels:
         reserve: Reserve,
     ) -> None:
         """
-        Have the tunnel's client ends be WebSockets; who has the URI may
+        Have the client's ends of a tunnel be WebSockets; whoever has the URI may
         connect, as with other raw tunnels.
         """
         name = self._newName()
@@ -204,7 +204,7 @@ class RelayChannels:
     # Pages
 
     async def receiveClient(self, visit: Visit) -> Receiver:
-        """A client's end comes."""
+        """Take a client's end."""
         RESERVE.checkSession()
         arrived = self._clients.get(visit.name)
         if arrived is not None:
@@ -217,10 +217,10 @@ class RelayChannels:
         if channel is not known or not channel.claimed:
             channel.claimed = True
             channel.tunnel.owner = caller.identity
-            # Whoever came first may have called this server by any name.
+            # Whoever came first may have used any name for this server.
             channel.tunnel.hostname, channel.tunnel.web = caller.host, caller.web
             self._service.rights.opened(channel.tunnel, self._service.discard)
-            # Whoever waits came when the channel was nobody's.
+            # Those who wait came when the channel belonged to nobody.
             self._service.policies.refresh(channel.tunnel)
             self._service.policies.endDenied(channel.tunnel)
             held = self._service.here.get(channel.tunnel.id)
@@ -233,8 +233,8 @@ class RelayChannels:
 
     async def receiveVisitor(self, visit: Visit) -> Receiver:
         """
-        A visitor comes. The tunnel would say so too, but only when the
-        WebSocket is open.
+        Take a visitor. The tunnel could refuse it, too, but only after the WebSocket is
+        open.
         """
         RESERVE.checkVisitor()
         address = addressText(visit.peer)
@@ -255,8 +255,7 @@ class RelayChannels:
         """
         Find a channel, or make it.
 
-        @raise TunnelError: C{unknown-tunnel} if the name is none,
-            C{limit-reached}.
+        @raise TunnelError: C{unknown-tunnel} if the name is not one, C{limit-reached}.
         """
         channel = self._channels.get(name)
         if channel is not None:
@@ -289,7 +288,7 @@ class RelayChannels:
         return channel
 
     def _tell(self, telling: Coroutine[Any, Any, None]) -> None:
-        """Have the book know of a channel."""
+        """Enter a channel in the book."""
         Deferred.fromCoroutine(telling).addErrback(
             lambda failure: self._log.failure("A channel is in no list", failure)
         )

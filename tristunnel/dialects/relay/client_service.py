@@ -19,7 +19,7 @@ __all__ = ["RelayHostService", "visitorsURL"]
 
 
 def visitorsURL(url: str) -> str:
-    """Where visitors connect to a relay, by where its hosts do."""
+    """Find where visitors connect to a relay, from where its hosts do."""
     head, slash, tail = url.rpartition("/host")
     return f"{head}/client{tail}" if slash else url
 

@@ -78,7 +78,8 @@ class RelayDialect(Dialect):
         if page not in self.pageNames:
             return None
         owner = memberIn(name, members)
-        # A channel is no member's own; all must look for it in the same place.
+        # A channel does not belong to a member, so all must look for it in the same
+        # place.
         return crc32(name.encode()) % members if owner is None else owner
 
     def pages(
@@ -92,6 +93,6 @@ class RelayDialect(Dialect):
         spoken = (RELAY_SUBPROTOCOL,)
         return {
             CLIENTS: WebSocketPath(channels.receiveClient, spoken),
-            # As with a TCP port, a visitor may be anybody's program.
+            # As with a TCP port, a visitor may be any program.
             VISITORS: WebSocketPath(channels.receiveVisitor, spoken, True),
         }

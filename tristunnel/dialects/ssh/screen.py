@@ -1,5 +1,6 @@
 """
-What C{ssh} without C{-N} shows: where visitors come, how many there are, and a QR code.
+What C{ssh} without C{-N} shows: where visitors connect, how many there are, and a QR
+code.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Screen:
     @param tunnels: Tells what there is to show.
     @param leave: Called when the person has had enough.
 
-    @ivar rows: Lines that the person's terminal has; 0 if it is none, so that what is
-        new is written below what was.
+    @ivar rows: Lines of the person's terminal; 0 if there is none, so that new lines
+        are written below the old ones.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Screen:
             self._peer.write(text.encode())
 
     def _lines(self) -> list[str]:
-        """What does not change with every visitor."""
+        """The lines that do not change with every visitor."""
         tunnels = [f"Visitors connect to {each.address}" for each in self._tunnels()]
         return [*(tunnels or ["No tunnel is open: give -R"]), *self._notes]
 
@@ -103,7 +104,7 @@ class Screen:
         self._drawing.start(INTERVAL)
 
     def passTo(self, peer: Any) -> tuple[Any | None, bool]:
-        """Write to what stands for the channel from now on."""
+        """Write to the channel's stand-in from now on."""
         before, self._peer = self._peer, peer
         return before, False
 
@@ -136,10 +137,10 @@ class Screen:
             closed(reason)
 
     def pauseReading(self) -> None:
-        """The person's terminal has not taken the last."""
+        """The terminal has not taken the last picture."""
         self._full = True
 
     def resumeReading(self) -> None:
-        """It has."""
+        """The terminal has taken it."""
         self._full = False
         self.draw()

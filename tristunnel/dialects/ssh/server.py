@@ -1,6 +1,4 @@
-"""
-A client that is OpenSSH's, at the server: C{tcpip-forward} and what goes with it.
-"""
+"""OpenSSH's client at the server: C{tcpip-forward} and what goes with it."""
 
 from __future__ import annotations
 
@@ -85,7 +83,7 @@ class Forward:
     """
     What a client has asked for.
 
-    @ivar address: Where visitors come, in its own words.
+    @ivar address: Where visitors connect, in the client's own words.
     @ivar port: Likewise; 0 for any, or for a UNIX socket.
     @ivar isPath: Whether the address is the path of a UNIX socket.
     """
@@ -99,7 +97,7 @@ class Forward:
         The options of C{openTunnel}.
 
         @param named: Whether the server gives names to visitors.
-        @raise TunnelError: C{bad-option}, for an address that is none of ours.
+        @raise TunnelError: C{bad-option}, for an address that is not the server's.
         """
         if self.isPath:
             # In the directory that the operator has for them.
@@ -124,7 +122,7 @@ class Forward:
 
     def channel(self, visitor: str) -> tuple[str, bytes]:
         """
-        What announces a visitor.
+        Make the channel that announces a visitor.
 
         @param visitor: Where it comes from, as C{HOST:PORT}.
         """
@@ -177,7 +175,7 @@ class OpenSSHSession(SSHServerSession):
 
     def requestRefused(self, name: str, refusal: TunnelError) -> None:
         super().requestRefused(name, refusal)
-        # ssh itself says no more than that it failed; this it shows with -v.
+        # ssh itself says only that it failed; with -v it shows this.
         self._link.explain(refusal.message)
         self._notes.append(refusal.message)
         for screen in self._screens.values():
@@ -185,7 +183,7 @@ class OpenSSHSession(SSHServerSession):
 
     @property
     def idle(self) -> bool:
-        # A client need not have a tunnel.
+        # A client need not have any tunnel.
         return False
 
     async def _forward(self, asked: Forward) -> bytes:
@@ -226,7 +224,7 @@ class OpenSSHSession(SSHServerSession):
             super().asked(channel, kind, fields)
 
     def _show(self, channel: Channel) -> None:
-        """Begin a session: what it shows comes with a request for a shell."""
+        """Begin a session, which shows something once a shell is asked for."""
         screen = Screen(
             self._sessions.reactor,
             lambda: list(self.tunnels.values()),
@@ -263,7 +261,9 @@ class OpenSSHSession(SSHServerSession):
             screen.over(reason)
 
     def _leave(self, channel: Channel) -> None:
-        """The person has had enough: of this, and so of the tunnels."""
+        """
+        End the session, and the tunnels with it, because the person has asked for that.
+        """
         if self.channels is not None:
             self.channels.tell(channel, "exit-status", packNumbers(0))
         left = TunnelError("closed", "the client has left")

@@ -45,12 +45,12 @@ if TYPE_CHECKING:
 __all__ = ["VTunnelClientService", "VTunnelClientSession", "WireFinder"]
 
 ANSWER_TIME = 2.0
-"""Seconds after which a server that does not answer requests is taken for an
-early one, which never does."""
+"""Seconds after which a server that has not answered requests is taken for an early
+one, which never does."""
 
 WIRE_TIME = 2.0
-"""Seconds in which a server that speaks SSH says so, as it does at once; one that
-speaks JSON waits to be asked."""
+"""Seconds in which a server that speaks SSH begins, which it does at once; one that
+speaks JSON waits for requests."""
 
 JSON, SSH = "json", "ssh"
 
@@ -91,7 +91,7 @@ class WireFinder(MessageSession):
 
     def _find(self, wire: str) -> None:
         self._stopWaiting()
-        # What follows is for the session, which whoever waits makes at once.
+        # What follows is for the session, which is made at once.
         self.found.callback(wire)
 
     def _stopWaiting(self) -> None:
@@ -100,7 +100,7 @@ class WireFinder(MessageSession):
         self._timer = None
 
     def handOver(self, session: ClientSession) -> None:
-        """Let C{session} go on, which is told of what came."""
+        """Let C{session} take over, with what has come so far."""
         self.connection.receiver = session
         session.opened(self.connection)
         if self._first is not None:
@@ -193,8 +193,9 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
 
     def _noPong(self) -> None:
         """
-        Nothing came for two pings. Servers of before 13 February 2026 answer
-        none, and say nothing either until the first visitor comes.
+        Decide what it means that nothing came for two pings. Servers from before 13
+        February 2026 do not answer pings, and send nothing until the first visitor
+        comes.
         """
         if self._ponged or not (self._heard or self.maybeMute):
             self.mute = not self._ponged

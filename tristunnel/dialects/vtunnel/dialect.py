@@ -41,7 +41,7 @@ class VTunnelDialect(Dialect):
 
     def checkForward(self, forward: Forward) -> None:
         if forward.hasHost and forward.name and not forward.path:
-            # What is asked of the server is in the options; a domain goes over SSH.
+            # What the server is asked for is in the options; domains need SSH.
             own = forward.options
             bare = replace(own, request=(), verify="")
             if bare != ForwardOptions() or any(

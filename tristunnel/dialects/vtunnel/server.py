@@ -49,7 +49,7 @@ class VTunnelServerSession(VTunnelSession, ServerSession):
         self._closing: IDelayedCall | None = None
         self._kinds = {
             LISTEN: self._listen,
-            # A sign of life; vtunnel's client expects one in return.
+            # It is a sign of life, and vtunnel's client expects one in return.
             PING: lambda message: self.send(Message(PONG)),
         }
 
@@ -64,7 +64,7 @@ class VTunnelServerSession(VTunnelSession, ServerSession):
 
     def opened(self, connection: Any) -> None:
         super().opened(connection)
-        # A client without credentials: whether that will do.
+        # A client may have no credentials; here it shows whether that will do.
         self.admit(self.authenticate({}), super().textReceived)
 
     def textReceived(self, text: bytes) -> None:
@@ -105,7 +105,7 @@ class VTunnelServerSession(VTunnelSession, ServerSession):
             self.send(Message(LISTEN_OK, port=port))
 
     def _refused(self, port: int, refusal: TunnelError) -> None:
-        # The early program cannot be told, so the log is.
+        # The early program cannot be told, so it is logged.
         self.noteRefusal(f"asked for port {port}", refusal)
         self.send(Message(LISTEN_ERR, port=port, error=str(refusal)))
         if self._closing is None and self.lost is None:
@@ -119,7 +119,7 @@ class VTunnelServerSession(VTunnelSession, ServerSession):
             self.fail(refusal)
 
     def _openedByClient(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """Never called: streams are the server's to open."""
+        """Never called: only the server opens streams."""
 
     # IClientSide
 

@@ -39,9 +39,9 @@ def openSession(sessions: ServerSessions, arrival: Arrival) -> Receiver:
     """
     Serve a WebSocket whose first message is SSH's.
 
-    A client with a key accepts one host key only, which is made of its own. Whose
-    that is we must know before it says so: from the login or the C{?id=} in its
-    request, or because there is no other.
+    A client with a key accepts only one host key, which is derived from its own key. We
+    must know that key before the client shows it: from the login or the C{?id=} in its
+    request, or because there is only one.
     """
     key = sessions.kept(HostKey.inDirectory)
     known = _keysFor(sessions, arrival)
@@ -52,7 +52,7 @@ def openSession(sessions: ServerSessions, arrival: Arrival) -> Receiver:
 
 
 def _keysFor(sessions: ServerSessions, arrival: Arrival) -> list[bytes]:
-    """The keys of which a client that has come may have one."""
+    """Find the keys of which a client may have one."""
     who = arrival.caller.identity.name if arrival.vouched else arrival.says
     return [
         blob[len(_KEY_HEAD) :]
@@ -103,7 +103,7 @@ class VTunnelSSHSession(GoSession):
         """
         Give a tunnel a name.
 
-        @return: What stands for the port by which the client knows it.
+        @return: The number by which the client knows it, in place of a port.
         """
         host = asked.domain.partition(":")[0].lower()
         if host not in self._named:
@@ -115,7 +115,7 @@ class VTunnelSSHSession(GoSession):
             }
             tunnel = await self.openFor(asked, options, f"name {host}")
             del self.tunnels[asked]
-            # Counted down, as ports are rarely asked for there.
+            # Counted from the top, where ports are rarely asked for.
             port = next(n for n in range(65535, 0, -1) if n not in self.tunnels)
             self.tunnels[port], self._named[host] = tunnel, port
         return self._named[host]

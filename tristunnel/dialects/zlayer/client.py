@@ -57,7 +57,7 @@ AUTH_TIME = 10.0
 """Seconds in which a server must answer our token."""
 
 SWEEP = 64
-"""Visitors who may have left before they are forgotten, at least."""
+"""The least number of visitors at which those who have left are looked for."""
 
 OpenData = Callable[[UUID, "Receiver"], "Deferred[object]"]
 """Opens a visitor's data connection: fires when it is open."""
@@ -65,8 +65,8 @@ OpenData = Callable[[UUID, "Receiver"], "Deferred[object]"]
 
 def registerOf(forward: Forward) -> Register:
     """
-    Say what a forward offers. zlayer's services have names, so those that
-    were given none are called after their port.
+    Say what a forward offers. zlayer's services have names, so those without one are
+    named after their port.
     """
     kind = UDP if forward.isUDP else TCP
     port = re.search(r":(\d+)$", forward.target)
@@ -77,8 +77,8 @@ def registerOf(forward: Forward) -> Register:
 
 class _Announced:
     """
-    A visitor whose data connection is not open yet: what stands for it while
-    its service is being reached.
+    The stand-in for a visitor whose data connection is not open yet, while its service
+    is being reached.
     """
 
     def __init__(self, refuse: Callable[[TunnelError], None]) -> None:
@@ -252,7 +252,7 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
             return False
         self._announced = {each for each in self._announced if not each.over}
         here = len(self._announced) + self.streams()
-        # Those who left are forgotten soon, and seldom looked for.
+        # So those who have left are forgotten soon, and are rarely looked for.
         self._sweepAt = 2 * here + SWEEP
         return here >= most
 
@@ -293,8 +293,8 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
 
     def _datagrams(self, connection: UUID, target: str, service: UDPService) -> None:
         """
-        Reach the visitor, and then the service, of which nobody can tell
-        whether it is there.
+        Connect to the visitor first, and then to the service, since nobody can tell
+        whether a UDP service is there.
         """
         self.send(ConnectAck(connection))
 
@@ -336,5 +336,5 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
         return len(self._visitors) + len(self._openings)
 
     def goAway(self, reason: TunnelError) -> None:
-        """Take no new visitors; there is no word to tell the server."""
+        """Take no new visitors; there is no message to tell the server."""
         self._goingAway = reason

@@ -43,10 +43,9 @@ def backoff(failures: int, retryAfter: float | None = None) -> float:
 
 def tokenOf(credentials: Mapping[str, object]) -> str:
     """
-    Make one token of what a client was given: C{ID:SECRET}, if it has no
-    token.
+    Make a token from what a client was given: C{ID:SECRET}, if it has no token.
 
-    @raise TunnelError: C{bad-option}, if there is nothing to make it of.
+    @raise TunnelError: C{bad-option}, if there is nothing to make it from.
     """
     token = str(credentials.get("token", ""))
     secret = str(credentials.get("secret") or credentials.get("password") or "")

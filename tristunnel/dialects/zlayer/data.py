@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 PORTS = PortRange(((30000, 31000),))
-"""What zlayer's clients may have, unless the operator says otherwise."""
+"""The ports that zlayer's clients may have, unless the operator says otherwise."""
 
 
 def connectionOf(path: str) -> str | None:
     """
-    The connection that a path is about: what follows C{/data/}.
+    Find which connection a path is about: what follows C{/data/}.
 
     @return: C{None} if it is about none.
     """
@@ -50,7 +50,7 @@ def memberOfConnection(name: str, members: int) -> int | None:
     """
     Read from a connection's id in which of several processes its visitor waits.
 
-    @return: An index, or C{None} if it is no id of ours.
+    @return: An index, or C{None} if it is not an id of ours.
     """
     try:
         first = UUID(name).bytes[0]

@@ -62,7 +62,7 @@ class DataEnd(WebSocketEnd):
         elif not (self._eof or self._over):
             self._noMoreComes()
             if self._connection.paused:
-                # Its close is still to be read.
+                # The peer's close is still to be read.
                 self._connection.resumeReading()
             self._closeIfThrough()
 
@@ -92,8 +92,8 @@ class DataFlow(FlowEnd):
     The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} of a data connection:
     a message for each datagram.
 
-    What the WebSocket does not take waits in a short queue, and is dropped
-    when that is full: late datagrams are worth less than none.
+    What the WebSocket does not take waits in a short queue, and is dropped when that is
+    full: late datagrams are worse than none.
 
     @param arrived: Called once with this end when datagrams may pass.
     """

@@ -1,6 +1,4 @@
-"""
-Whether a zlayer client lives.
-"""
+"""Finding out whether a zlayer client is still there."""
 
 from __future__ import annotations
 
@@ -19,8 +17,7 @@ SILENCE = 40.0
 """Seconds without a message after which a client is taken for dead."""
 
 PROBE = 5.0
-"""Seconds in which a client must show that it lives, when another comes with
-its token."""
+"""Seconds in which a client must answer when another one comes with its token."""
 
 
 class SignsOfLife:
@@ -72,7 +69,7 @@ class SignsOfLife:
             self._later("look", left, self._look)
 
     def probe(self) -> None:
-        """Have the client show that it lives, soon."""
+        """Have the client show soon that it is still there."""
         timer = self._timers.get("probe")
         if timer is None or not timer.active():
             asked = self._reactor.seconds()
@@ -84,7 +81,7 @@ class SignsOfLife:
             self._fail(TunnelError("displaced", "its token was used from elsewhere"))
 
     def stop(self) -> None:
-        """The session is over."""
+        """Stop: the session is over."""
         timers, self._timers = self._timers, {}
         for timer in timers.values():
             if timer.active():

@@ -21,13 +21,13 @@ IN_USE = "Token already in use"
 
 
 def shorten(text: str) -> str:
-    """Make a line of what a peer wrote, for logs and messages."""
+    """Make a line from what a peer wrote, for logs and messages."""
     return printable(" ".join(text.split()), 300)
 
 
 def reasonIn(text: str, code: str, lead: str = "") -> TunnelError:
     """
-    Make a reason of what a peer says. Ours ends it with its code.
+    Make a reason from what a peer says. Our own program puts the code at its end.
 
     @param code: The code for other programs' words.
     @param lead: What to put before those.
@@ -41,7 +41,7 @@ def reasonIn(text: str, code: str, lead: str = "") -> TunnelError:
 
 class ZLayerSession(MessageSession):
     """
-    A session whose messages are taken by what they are.
+    A session that handles messages by their types.
 
     @cvar peersName: Who sends messages, for people.
     """

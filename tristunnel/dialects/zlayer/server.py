@@ -1,8 +1,8 @@
 """
 zlayer's dialect at the server: a client's session.
 
-The control connection announces visitors; each of them comes by a data
-connection of its own, see L{tristunnel.dialects.zlayer.data}.
+The control connection announces visitors; each of them gets a data connection of its
+own, see L{tristunnel.dialects.zlayer.data}.
 """
 
 from __future__ import annotations
@@ -119,11 +119,11 @@ class ZLayerServerSession(ZLayerSession, ServerSession):
 
     async def _identify(self, token: str) -> Identity:
         """
-        Find out whose a token is. C{ID:SECRET} is one, too, for checkers that
-        ask for both.
+        Find out whose a token is. C{ID:SECRET} is a token, too, for checkers that ask
+        for both.
 
-        @raise TunnelError: Also C{name-taken}, if another session has the token;
-            that one must show that it lives.
+        @raise TunnelError: Also C{name-taken}, if another session has the token; that
+            one must show that it is still there.
         """
         if not token:
             raise TunnelError("auth-refused", "Token cannot be empty")
@@ -156,7 +156,9 @@ class ZLayerServerSession(ZLayerSession, ServerSession):
         self.send(Heartbeat(int(self._now() * 1000)))
 
     def probe(self) -> None:
-        """Have the client show that it lives: somebody else came with its token."""
+        """
+        Have the client show that it is still there: somebody else came with its token.
+        """
         self._life.probe()
 
     # What the client asks for
@@ -240,9 +242,9 @@ class ZLayerServerSession(ZLayerSession, ServerSession):
 
     async def _nameFor(self, name: str) -> str:
         """
-        The tunnel's name. zlayer's names are known to their client alone, so
-        two clients may have the same: the second one's is reached by its port
-        only, and so is one that cannot be a name here.
+        Find the tunnel's name. zlayer's names are known to their client alone, so two
+        clients may have the same: the second one's is reached by its port only, and so
+        is one that cannot be a name here.
         """
         if not isName(name):
             return ""
