@@ -157,8 +157,14 @@ class PinTests(GateTestCase):
         self.assertIn("HTTP/1.1 429 ", answer)
         self.assertRegex(answer, r"Retry-After: [1-9]")
         self.clock.advance(600)
-        for _ in range(31):
-            self.gate.attempts.wrong("198.51.100.1", "a.example")
+        told: list[str] = []
+        attempts = self.gate.attempts
+        attempts.told = told.append
+        for _ in range(16):
+            attempts.wrong("198.51.100.1", "a.example")
+        for _ in range(15):
+            attempts.wrongElsewhere("a.example")
+        self.assertEqual(told, ["a.example"] * 16)
         answer = self.post("/.tristunnel/sign-in", pin="2580")
         self.assertIn("HTTP/1.1 429 ", answer)
         self.clock.advance(60)

@@ -424,6 +424,10 @@ class Serving(MultiService):
         shared = b"" if options.cluster is None else options.cluster.secret
         seal = Seal(partial(keyFrom, options.stateDirectory, shared), time.time)
         attempts = Attempts(self._reactor, self._makeLimiter())
+        siblings = self._tunnels.siblings
+        if siblings is not None:
+            attempts.told = partial(siblings.tell, "wrongAttempt")
+            siblings.publish("wrongAttempt", attempts.wrongElsewhere)
         providers = Providers(self._reactor, options["oidc-issuer"])
         return VisitorGate(seal, attempts, self._names, providers, self._tunnels.access)
 

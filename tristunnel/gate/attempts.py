@@ -52,6 +52,9 @@ class Attempts:
     @param reactor: Tells time, and has threads: a hash takes a tenth of a second.
     @param limiter: Slows down addresses whose attempts were wrong.
     @param work: Computes a hash, in a thread.
+
+    @ivar told: Called with the name of each wrong attempt that is made here, for other
+        members of the server.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Attempts:
         self._reactor = reactor
         self._limiter = limiter
         self._work = work or self._inThread
+        self.told: Callable[[str], object] = lambda place: None
         self._wrong: OrderedDict[str, TokenBucket] = OrderedDict()
         self._places = DeferredSemaphore(AT_ONCE)
         self._waiting = 0
@@ -119,6 +123,11 @@ class Attempts:
     def wrong(self, address: str, place: str) -> None:
         """Count a wrong attempt."""
         self._limiter.loginFailed(IPv4Address("TCP", address, 0))
+        self.told(place)
+        self.wrongElsewhere(place)
+
+    def wrongElsewhere(self, place: str) -> None:
+        """An attempt at a name was wrong, here or at another member of the server."""
         bucket = self._wrong.pop(place, None)
         if bucket is None:
             bucket = TokenBucket(PER_SECOND, self._reactor.seconds, WRONG)
