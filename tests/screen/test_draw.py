@@ -72,6 +72,13 @@ class ClientTests(SynchronousTestCase):
             tunnel("", "localhost:5432", name="db", reason=taken, **gone, wanted="db"),
             tunnel("", "localhost:1", wanted="port 80", **gone),
         ]
+        asleep, failed = "is stopped: nobody has come for 15m", "was not started: rc 3"
+        onDemand = [
+            tunnel("tcp://h.example:1", "localhost:3000", demand="is being started"),
+            tunnel("tcp://h.example:2", "localhost:3001", demand=asleep),
+            tunnel("tcp://h.example:3", "localhost:3002", demand=failed),
+            tunnel("tcp://h.example:4", "localhost:3003", demand="", visitors=1),
+        ]
         why = "cable cut [session-lost]"
         other = server(server="tcp:other:1", state="connecting", dialect="vtunnel")
         asking = server(retryIn=3.2)
@@ -89,6 +96,8 @@ class ClientTests(SynchronousTestCase):
             ("troubles", (80, 24), {"tunnels": troubles, "servers": [asking]}),
             ("troubles-narrow", (50, 20), {"tunnels": troubles}),
             ("troubles-short", (80, 13), {"tunnels": troubles}),
+            # Services that are started for their visitors.
+            ("on-demand", (80, 24), {"tunnels": onDemand}),
             ("several-servers", (80, 24), {"servers": [server(), other]}),
             ("nothing", (80, 24), {"tunnels": [], "events": [], "rates": []}),
             *(

@@ -95,10 +95,15 @@ def _make(
         reactor.callWhenRunning(reactor.stop)
 
     demand = DemandServices(reactor)
+    watch.mayRest = demand.starts
     inspector = _inspector(reactor, options, watch)
     _arrange(reactor, demand, inspector, options)
     hooks = hooksOf(reactor, options, "client")
-    observers = _observers(watch, hooks, demand)
+    # A file may say so later.
+    starts = options.file is not None or any(
+        forward.demand for each in options.each for forward in each.forwards
+    )
+    observers = _observers(watch, hooks, demand if starts else None)
     clients = Clients(reactor, options, observers, ended)
     reactor.addSystemEventTrigger(
         "before", "shutdown", hurryOnSecondSignal, reactor, clients.stopNow
@@ -148,15 +153,19 @@ def _arrange(
 
 
 def _observers(
-    watch: ClientWatch, hooks: Hooks | None, demand: DemandServices
+    watch: ClientWatch, hooks: Hooks | None, demand: DemandServices | None
 ) -> Callable[[ClientOptions], ClientObserver]:
-    """Who is told what happens at each client."""
+    """
+    Who is told what happens at each client.
+
+    @param demand: What may start services; C{None} if nothing ever does.
+    """
 
     def observer(options: ClientOptions) -> ClientObserver:
         told: list[ClientObserver] = [watch.observer(options)]
         if hooks is not None:
             told.append(HookedClient(hooks, options.server.where))
-        if any(each.demand for each in options.forwards):
+        if demand is not None:
             told.append(demand.follow(told[0]))
         return told[0] if len(told) == 1 else severalObservers(ClientObserver, *told)
 

@@ -60,6 +60,10 @@ class DemandServices:
         made = DemandEndpoint(self._reactor, endpoint, starter, self._crowd)
         return replace(forward, endpoint=made)
 
+    def starts(self, target: str) -> bool:
+        """Whether a service is started for its visitors, and need not run now."""
+        return target in self._byTarget
+
     def keep(self, forwards: Iterable[Forward]) -> None:
         """Stop the services that are not among these any more."""
         kept = {each.demand for each in forwards}

@@ -209,9 +209,11 @@ class ClientWatch:
 
     @ivar status: What the clients do.
     @ivar methods: What can be called, by name.
+    @ivar mayRest: Whether a service need not run while nobody visits it.
     """
 
     def __init__(self, reactor: Any, options: ClientOptions) -> None:
+        self.mayRest: Callable[[str], bool] = lambda target: False
         self.status = ProcessStatus(reactor.seconds)
         self.methods = statusMethods(self.status)
         self._reactor = reactor
@@ -259,11 +261,10 @@ class ClientWatch:
         status = self.status.follow(options.server.where, connects, options.forwards)
         log = LoggingClientObserver(out, self._reactor.seconds, self._reactor.callLater)
         both = severalObservers(ClientObserver, log, status)
-        sleeping = {each.target for each in options.forwards if each.demand}
         watch = ServiceWatch(
             self._reactor,
             both,
-            lambda target: None if target in sleeping else isListening(target),
+            lambda target: None if self.mayRest(target) else isListening(target),
         )
         return severalObservers(ClientObserver, log, status, watch)
 
