@@ -517,7 +517,9 @@ class FailureTests(VisitorTestCase):
         ):
             self.connect().dataReceived(request())
             self.service().say(said)
-            self.assertIn(b"502 Bad Gateway", self.answer())
+            answer = self.answer()
+            self.assertIn(b"502 Bad Gateway", answer)
+            self.assertIn(b"not proper HTTP", answer)
             self.assertIsNotNone(self.service().broken)
 
     def test_repeated(self) -> None:

@@ -40,9 +40,13 @@ _TEXTS = {
 """What is said in the place of what an owner is told, who knows more than visitors may:
 where the service is."""
 
+_NOT_HTTP = "The service behind this name answers in something that is not proper HTTP."
+
 
 def textOf(refusal: TunnelError) -> str:
     """What a visitor is told of a refusal."""
+    if refusal.code.name == "protocol-error":
+        return _NOT_HTTP
     isFull = refusal.code.name == "limit-reached"
     return refusal.message if isFull else _TEXTS.get(statusOf(refusal), refusal.message)
 
