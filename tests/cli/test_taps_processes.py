@@ -232,6 +232,20 @@ class CannotStartTests(ProcessTestCase):
         self.assertIn("in use", line)
         self.assertIn(port, line)
 
+    async def test_portsTaken(self) -> None:
+        """Several ports of several processes: a line for each, and no traceback."""
+        with socket.socket() as one, socket.socket() as two:
+            words = []
+            for other in (one, two):
+                other.bind(("127.0.0.1", 0))
+                other.listen()
+                port = other.getsockname()[1]
+                words += ["--port", f"tcp:{port}:interface=127.0.0.1"]
+            server = self.start("tunnel", *words, "--processes", "2")
+            self.assertEqual(await self.ended(server), 1)
+        self.assertEqual(len(self.lines(server, "Cannot start")), 2)
+        self.assertEqual(self.lines(server, "Traceback"), [])
+
     async def test_usage(self) -> None:
         """A mistake on the command line."""
         program = self.start("tunnel-client", "--connect", "ssl:h:1")

@@ -21,6 +21,7 @@ from tristunnel.util.process import (
     ReloadSignalService,
     exitWith,
     hurryOnSecondSignal,
+    stopSoon,
 )
 
 __all__ = ["MOST_PROCESSES", "checkProcesses", "makeParent"]
@@ -96,7 +97,7 @@ def makeParent(reactor: Any, options: Any, log: Log) -> Service:
     def failed(reason: TunnelError) -> None:
         _log.critical("Cannot start: {reason}", reason=reason)
         exitWith(1)
-        below.callWhenRunning(below.stop)
+        stopSoon(below)
 
     parent = ParentService(
         below,

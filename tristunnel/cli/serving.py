@@ -71,7 +71,12 @@ from tristunnel.service.used_elsewhere import limitedTogether
 from tristunnel.tls.server_context import CreatorInForce
 from tristunnel.util.logs import Log
 from tristunnel.util.output import LogFile
-from tristunnel.util.process import ReloadSignalService, exitWith, hurryOnSecondSignal
+from tristunnel.util.process import (
+    ReloadSignalService,
+    exitWith,
+    hurryOnSecondSignal,
+    stopSoon,
+)
 from tristunnel.util.repeating import RepeatingService
 
 __all__ = ["Serving"]
@@ -521,4 +526,4 @@ class Serving(MultiService):
         _log.critical("Cannot start: {reason}", reason=reason)
         self._cannot = True
         exitWith(1)
-        self._reactor.callWhenRunning(self._reactor.stop)
+        stopSoon(self._reactor)

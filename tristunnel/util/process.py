@@ -16,6 +16,7 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.base import DelayedCall, ReactorBase
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.runtime import seconds as timeOfDay
 
@@ -32,6 +33,7 @@ __all__ = [
     "exitWith",
     "hurryOnSecondSignal",
     "serviceThen",
+    "stopSoon",
     "tuneCollector",
     "useMonotonicTime",
 ]
@@ -179,6 +181,19 @@ def exitWith(status: int) -> None:
         os._exit(status)
 
     atexit.register(leave)
+
+
+def stopSoon(reactor: Any) -> None:
+    """
+    Stop a reactor, or as soon as it runs. Several things may be wrong, so that this
+    is called for each of them.
+    """
+
+    def stop() -> None:
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    reactor.callWhenRunning(stop)
 
 
 def _hasTerminal() -> bool:
