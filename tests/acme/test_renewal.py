@@ -219,6 +219,19 @@ class RenewalTests(FileTestCase):
         self.assertIsNotNone(self.service.certificates.find(NAME))
         self.assertIsNone(self.service.certificates.find("a." + NAME))
 
+    def test_heldWildcard(self) -> None:
+        """A tunnel's wildcard gets a certificate that serves the names below."""
+        self.orders.provesDomains = True
+        self.service.want("*.shop.example")
+        self.pass_(1)
+        self.assertEqual(self.orders.asked, [("*.shop.example",)])
+        self.assertIsNotNone(self.service.certificates.find("b.shop.example"))
+        self.pass_(3 * 86400)
+        self.assertEqual(self.orders.asked, [("*.shop.example",)] * 2)
+        self.service.release("*.shop.example")
+        self.pass_(3 * 86400)
+        self.assertEqual(len(self.orders.asked), 2)
+
     def test_elsewhere(self) -> None:
         """While another process of the machine orders, this one does not."""
         with self.store.order(NAME) as alone:

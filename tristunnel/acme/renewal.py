@@ -126,10 +126,13 @@ class AutomaticCertificates(Service):
         often.
 
         @param name: A name that a tunnel holds, and that a rule allows. One that no
-            authority gives certificates for is left alone.
+            authority gives certificates for is left alone, and so is a wildcard that
+            cannot be proved.
         """
         host = parseHost(name)
-        if isinstance(host, str) and "." in host and not host.startswith("*"):
+        if not isinstance(host, str) or "." not in host:
+            return
+        if self._orders.provesDomains or not host.startswith("*"):
             self._held[host] += 1
             self._wakeIn(0.0)
 
