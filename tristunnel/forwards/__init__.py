@@ -1,1 +1,1 @@
-"""What a client offers: forwards, and the connections to their services."""
+"""What a client offers: forwards and their services, and connections to these."""

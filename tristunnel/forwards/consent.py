@@ -4,7 +4,7 @@ What a client lets its server ask for: C{--managed HOST:PORTS}.
 The server names targets; the client judges them by what its own user has said, and by
 nothing else. A target is a host and a port in the plainest form: no other kind of
 endpoint, no way of writing an address that only C{getaddrinfo} understands. A name is
-permitted only if that very name was said, and an address only if it, or its network,
+permitted only if that very name was listed, and an address only if it, or its network,
 was. Ports at which the client itself listens are never dialled, whatever name leads
 there.
 """
@@ -40,7 +40,7 @@ MOST = 100
 """Forwards that a server may ask one client for."""
 
 PREFIX = "managed/"
-"""What the texts of such forwards begin with."""
+"""The beginning of such forwards' texts."""
 
 _OPTIONS = frozenset(("host", "request", "response", "raw", "share", "health"))
 
@@ -79,7 +79,7 @@ class Consent:
         Judge a target.
 
         @param text: C{HOST:PORT}.
-        @return: Both.
+        @return: The host and the port.
         @raise TunnelError: C{not-permitted}.
         """
         try:
@@ -98,7 +98,7 @@ class Consent:
 
     def forward(self, reactor: Any, asked: object) -> Forward:
         """
-        Make a forward of what a server asks for.
+        Make the forward that a server asks for.
 
         @param asked: An object with C{id}, C{to}, C{port}, C{name} and C{udp}.
         @raise TunnelError: C{not-permitted}.
@@ -140,8 +140,8 @@ class Consent:
 
 def _parted(to: str) -> tuple[str, ForwardOptions]:
     """
-    Part a target from the options behind it: those that have nothing to do with files
-    of this machine, nor with how the service is dialled.
+    Split a target from its options, of which only those are permitted that have nothing
+    to do with files of this machine, nor with how the service is dialled.
     """
     try:
         target, options = splitOptions(to)

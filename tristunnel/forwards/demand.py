@@ -12,8 +12,8 @@ from tristunnel.util.hosts import addressOf, parsePlace
 __all__ = ["STREAM_WINDOW", "DemandPlan", "MagicPacket", "planOf"]
 
 STREAM_WINDOW = 64 * 1024
-"""Bytes that a visitor may send to a client that starts services before any were taken.
-What all who wait have sent has to fit into the session together."""
+"""Bytes that a visitor may send to a client that starts services, before any are taken.
+What all visitors who wait have sent has to fit into the session."""
 
 IDLE = 900.0
 """Seconds without a visitor after which a service is stopped, by default."""
@@ -27,7 +27,7 @@ _MAC = re.compile(r"([0-9A-Fa-f]{2})([:-]?)(?:[0-9A-Fa-f]{2}\2){4}[0-9A-Fa-f]{2}
 @dataclass(frozen=True)
 class MagicPacket:
     """
-    What wakes a machine.
+    The packet that wakes a machine.
 
     @ivar mac: Its network interface, six bytes.
     @ivar host: The IP address that the packet goes to.

@@ -1,10 +1,10 @@
 """
 Where somebody else may have this process connect: C{HOST:PORTS}.
 
-A name is permitted only if that very name was said, and an address only if it, or its
-network, was. What counts is the address that is dialled, whatever name has led there:
-a name server's answer, which others may write, permits nothing. Ports at which the
-process itself listens are never dialled.
+A name is permitted only if that very name was listed, and an address only if it, or its
+network, was. What counts is the address that is dialled, whatever name has led to it:
+the answer of a name server, which others may control, permits nothing. Ports at which
+the process itself listens are never dialled.
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ def plainHost(host: str) -> str:
 
 def _isSpecial(address: str) -> bool:
     """
-    Whether an address is one of this machine or its link, of which a name that
-    somebody else can define must not be another word: metadata services are there.
+    Whether an address belongs to this machine or its link. A name that somebody else
+    can define must not lead there, where metadata services are.
     """
     parsed = addressOf(address)
     return parsed is None or (
@@ -192,10 +192,10 @@ def _isSpecial(address: str) -> bool:
 
 class Destinations:
     """
-    A list of what somebody may reach; nothing, if it is empty.
+    A list of what somebody may reach; if it is empty, that is nothing.
 
     @param listed: What it is made of.
-    @param option: What would permit more, for messages.
+    @param option: The option that would permit more, for messages.
     @param separatesUDP: Whether TCP and UDP services are listed each by themselves.
     """
 
@@ -218,8 +218,8 @@ class Destinations:
 
     def lists(self, host: str, port: int, isUDP: bool = False) -> bool:
         """
-        Whether a port may be dialled by what somebody asks for alone: an address
-        that is covered, or a name that is written so.
+        Whether the request itself is enough to permit dialling a port: it has an
+        address that is covered, or a name that is listed.
         """
         plain = plainHost(host)
         return any(each.covers(plain, port) for each in self._about(isUDP))
@@ -236,7 +236,7 @@ class Destinations:
         for each in self._about(isUDP):
             network = each.network
             sample = each.host if network is None else str(network.network_address)
-            # A name may lead to an address, and that is judged when it is known.
+            # A name leads to an address, which is judged when it is known.
             if each.covers(plain, port) or (
                 isName and not each.isName and each.covers(sample, port)
             ):
@@ -277,7 +277,7 @@ class Destinations:
         """
         Judge a UNIX socket.
 
-        @param target: C{unix:PATH}, which must be listed in the same words.
+        @param target: C{unix:PATH}, which must be listed in the same form.
         @raise TunnelError: C{not-permitted}.
         """
         if all(each.host != target for each in self._listed):
@@ -317,10 +317,10 @@ class Destinations:
 class PermittedEndpoint(HostEndpoint):
     """
     A TCP port of a host that somebody else has asked for. Each address that its name
-    leads to is judged when it is dialled, so that nothing comes between.
+    leads to is judged right when it is dialled, so that nothing can change in between.
 
     @raise TunnelError: C{not-permitted}.
-    @raise ValueError: If that is no host, in words.
+    @raise ValueError: If that is not a host, with the reason.
     """
 
     def __init__(

@@ -40,12 +40,13 @@ __all__ = [
 ]
 
 DIAL = "dial"
-"""The handshake's key for who asks, and who dials; and that of a stream for what."""
+"""The key in the handshake for who asks and who dials, and in a stream's opening for
+the target."""
 
 OPTION = "--dial-allow"
 
 SOCKS = "socks:"
-"""What stands for a target where whoever dials is a SOCKS proxy."""
+"""The target when whoever dials is a SOCKS proxy."""
 
 
 def dialDestinations(texts: Iterable[str]) -> Destinations:
@@ -66,7 +67,7 @@ def parseDialTarget(text: str) -> tuple[str, str]:
     Read C{HOST:PORT[@CLIENT]}, C{unix:PATH[@CLIENT]} or C{socks:[@CLIENT]}.
 
     @return: The target, in one way of writing it, and the client; empty for the server.
-    @raise ValueError: What is wrong, in words.
+    @raise ValueError: With what is wrong.
     """
     target, at, client = text.rpartition("@")
     if not at:
@@ -121,7 +122,7 @@ def dialTarget(
     reactor: Any, request: DialRequest, destinations: Destinations
 ) -> IStreamClientEndpoint:
     """
-    Make the endpoint of what is asked for.
+    Make the endpoint of a requested target.
 
     @raise TunnelError: C{not-permitted}.
     """
@@ -135,7 +136,7 @@ def dialTarget(
 
 
 def _proxyInto(reactor: Any, destinations: Destinations) -> InnerEndpoint:
-    """Make a proxy for whoever is permitted to come; where to, each of them says."""
+    """Make a proxy whose visitors, who have been let in, say where they want to go."""
     if not destinations:
         raise TunnelError(
             "not-permitted", f"a SOCKS proxy leads nowhere here: give {OPTION}"
@@ -147,7 +148,7 @@ def _proxyInto(reactor: Any, destinations: Destinations) -> InnerEndpoint:
 
 
 class _PermittedService(UDPService):
-    """A UDP service of which each address is judged."""
+    """A UDP service, each of whose addresses is judged."""
 
     def __init__(
         self, reactor: Any, host: str, port: int, destinations: Destinations
@@ -167,7 +168,7 @@ def dialService(
     reactor: Any, request: DialRequest, destinations: Destinations
 ) -> UDPService:
     """
-    Make the UDP service that is asked for.
+    Make the requested UDP service.
 
     @raise TunnelError: C{not-permitted}.
     """

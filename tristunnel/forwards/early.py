@@ -1,6 +1,6 @@
 """
-Protocols of the client's own that listen to a visitor for a while, and then stand back:
-another service takes its place.
+Protocols of the client's own that listen to a visitor for a while, and then give way to
+another service.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tristunnel.errors import TunnelError
 __all__ = ["EarlyProtocol", "reasonOf"]
 
 MOST_EARLY = 64 * 1024
-"""Bytes that are kept of a visitor before it is connected."""
+"""Bytes from a visitor that are kept before it is connected."""
 
 
 class EarlyProtocol(Protocol):
@@ -49,7 +49,7 @@ class EarlyProtocol(Protocol):
         self._dialling: Deferred[Any] | None = None
 
     def keep(self, data: bytes) -> None:
-        """Keep what is for the service; nothing more is read if that is much."""
+        """Keep bytes for the service; reading pauses if there are many."""
         self.early += data
         if len(self.early) > MOST_EARLY and not self._isHeld:
             self._isHeld = True
@@ -64,7 +64,7 @@ class EarlyProtocol(Protocol):
         """
         Connect the visitor to its service.
 
-        @param reached: Called when it is there; what it returns is sent to it first,
+        @param reached: Called when it is reached; what it returns is sent to it first,
             before what was kept.
         @param refused: Called with the reason when it is not.
         """
@@ -117,7 +117,7 @@ _KNOWN = (ConnectError, DNSLookupError, OSError)
 
 
 def reasonOf(failure: Failure) -> TunnelError:
-    """Say in our own words why nothing was reached, and by a code."""
+    """Say in our own words, and by a code, why nothing was reached."""
     error = failure.value
     if isinstance(error, TunnelError):
         return error

@@ -17,7 +17,7 @@ from tristunnel.http.site import LimitedChannel, LimitedSite
 __all__ = ["Files", "filesFrom"]
 
 INDEXES = ("index.html", "index.htm")
-"""The files that are shown for a directory, the first one there is."""
+"""The files that are shown for a directory: the first one that exists."""
 
 MOST_RANGES = 10
 """Parts of a file that one request may ask for."""
@@ -31,8 +31,8 @@ class Files(File):
     """
     A directory, or what is in it.
 
-    Nothing whose name begins with a dot is shown, nothing that is neither a file nor a
-    directory, and nothing outside of the directory, whatever a symbolic link says.
+    It shows nothing whose name begins with a dot, nothing that is neither a file nor a
+    directory, and nothing outside of the directory, even by a symbolic link.
 
     @param root: The directory, as the system knows it.
     @param lists: Whether a directory without an index lists its files.
@@ -72,7 +72,7 @@ class Files(File):
         )
         inside = os.path.relpath(real, self._root).split(os.sep)
         hidden = any(part.startswith(".") for part in inside if part != ".")
-        # To open a pipe would wait for its other end.
+        # Opening a pipe would wait for its other end.
         isOne = os.path.isfile(real) or os.path.isdir(real)
         return within and not hidden and isOne
 
@@ -98,7 +98,7 @@ class Files(File):
 
     def render_GET(self, request: Request) -> bytes | int:
         said = request.getHeader(b"range")
-        # Twisted's own parser takes any number of parts, and text in ASCII alone.
+        # Twisted's own parser accepts any number of parts, and only ASCII.
         if said is not None and (not said.isascii() or said.count(b",") >= MOST_RANGES):
             request.requestHeaders.removeHeader(b"range")
         request.setHeader(b"x-content-type-options", b"nosniff")
@@ -115,7 +115,7 @@ class Files(File):
 
 
 class _Channel(LimitedChannel):
-    # Whoever takes a large file slowly takes it.
+    # A visitor who takes a large file slowly still takes it.
     isKnown = True
 
 
@@ -130,7 +130,7 @@ def filesFrom(
     Read what follows C{files:}.
 
     @param spec: The forward, for messages.
-    @param words: Its parts that are no keyword's: the directory.
+    @param words: Its parts without a keyword: the directory.
     @param keywords: The others.
     @raise TunnelError: C{bad-option}.
     """

@@ -44,10 +44,10 @@ __all__ = [
 _HOST = re.compile(rf"\s*({'|'.join(HOSTS)})/([^/=]*)(/[^=]*)?=\s*(.+)")
 
 _WEB = {"http": 80, "https": 443}
-"""What browsers speak, and the ports that their addresses leave out."""
+"""The schemes of browsers, and the ports that addresses leave out."""
 
 _NO_WEB = ("minecraft", "postgres", "tls", "udp")
-"""What speaks something else."""
+"""Kinds that are not for browsers."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,12 @@ class Forward:
         C{http} or C{https}; else empty.
     @ivar listener: How visitors connect, as C{openTunnel} takes it; empty for the
         server's default.
-    @ivar path: Below which paths of its name the tunnel is; empty for all.
+    @ivar path: The path of its name below which the tunnel is; empty for all.
     @ivar private: Whether the tunnel has no port for visitors.
-    @ivar policy: What is asked of this tunnel's visitors; C{None} for what the
-        client asks of all.
-    @ivar options: What is said behind the target.
-    @ivar health: What is asked of the service to know that it is well; C{None} for
-        nothing.
+    @ivar policy: The limits on this tunnel's visitors; C{None} for those that the
+        client sets for all.
+    @ivar options: The options after the target.
+    @ivar health: How the service's health is checked; C{None} if it is not.
     @ivar inner: The service, if it is one of the client's own.
     @ivar gate: How visitors of its name say who they are.
     @ivar demand: How the service is started for its visitors; C{None} if it is not.
@@ -96,7 +95,7 @@ class Forward:
 
     @property
     def beside(self) -> Forward | None:
-        """What its visitors need besides, by datagrams at a port of its own."""
+        """The tunnel for datagrams that its visitors need, too."""
         inner = self.inner
         if inner is None or inner.datagrams is None or self.private or self.hasHost:
             return None
@@ -113,8 +112,8 @@ class Forward:
     @property
     def place(self) -> tuple[str, int, str]:
         """
-        What does not change when a tunnel gets another target: its kind, its
-        port, its name.
+        What stays the same when a tunnel gets another target: its kind, its port and
+        its name.
         """
         kind = self.listener if self.hasHost else "udp" if self.isUDP else "tcp"
         return kind, self.port, f"{self.name}{self.path}"
@@ -131,13 +130,13 @@ class Forward:
 
     @property
     def ofFiles(self) -> tuple[GateFiles, Verification | None]:
-        """What it has of files, which may change while its text does not."""
+        """What it has read from files, which may change while its text does not."""
         return self.gate, self.verification
 
     def isLike(self, other: Forward) -> bool:
         """
-        Whether another one asks for just the same. (Endpoints cannot be
-        compared, but they are what the text says.)
+        Whether another one asks for exactly the same. (Endpoints cannot be compared,
+        but they follow from the text.)
         """
         names = ("spec", "private", "policy", "health", "demand", "ofFiles")
         return all(getattr(self, each) == getattr(other, each) for each in names)
@@ -149,7 +148,7 @@ class Forward:
     def asked(self, port: int, name: str) -> Forward:
         """The same, with another port and name for visitors."""
         target = self.target.removeprefix("udp:") if self.isUDP else self.target
-        # What is the client's own has its scheme by itself.
+        # A service of the client's own has a scheme of its own.
         scheme = self.scheme if self.inner is None else ""
         spec = forwardText(port, name, target, self._kind, scheme, self.path)
         spec += self.options.text
@@ -190,7 +189,7 @@ def forwardText(
     path: str = "",
 ) -> str:
     """
-    Write a forward in full; one with a port and a name has no other way.
+    Write a forward in full; one with both a port and a name has no shorter form.
 
     @param kind: What is in front of the slash, or empty.
     """
@@ -203,9 +202,9 @@ def forwardText(
 
 def parseForward(reactor: Any, spec: str) -> Forward:
     """
-    Read a forward, in full or in one of the forms that everybody means: C{3000},
-    C{localhost:3000}, C{8081=3000}, C{8081:localhost:3000},
-    C{http://localhost:3000}; each with options behind it.
+    Read a forward, in full or in one of the usual short forms: C{3000},
+    C{localhost:3000}, C{8081=3000}, C{8081:localhost:3000}, C{http://localhost:3000};
+    each with options after it.
 
     @raise TunnelError: C{bad-option}, with the cause and an example.
     """
@@ -256,7 +255,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         options=options,
         health=planOf(options.health),
         inner=inner,
-        # A short command may yet make a name of what has no place.
+        # A short command may still turn this into a name.
         gate=_gate(written, kind, options, not (kind or port or name)),
         verification=_verification(written, kind, options, inner),
     )
@@ -306,9 +305,9 @@ def _verification(
 
 def cannotAsk(spec: str, raw: bool = False) -> TunnelError:
     """
-    Why visitors of a forward cannot be asked who they are.
+    Explain why visitors of a forward cannot be asked to sign in.
 
-    @param raw: Whether that is since its connections pass whole.
+    @param raw: Whether the reason is that its connections pass unchanged.
     """
     what = "raw joins whole connections" if raw else "this is not an HTTP name"
     return badOption(
@@ -337,7 +336,7 @@ def _inner(
 
 def placeWanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
     """
-    Read what visitors are to come to.
+    Read where visitors are to connect.
 
     @param spec: What is read, for messages.
     @param body: The same without options.
@@ -361,7 +360,7 @@ def placeWanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
 
 
 def _noName(text: str) -> str:
-    """Say why what stands in front of C{=} names no tunnel."""
+    """Explain why what is in front of C{=} does not name a tunnel."""
     kind, slash, host = text.partition("/")
     if not slash:
         return "a name has at most 64 letters, digits, '-', '_' and '.'"
@@ -392,7 +391,7 @@ def _split(spec: str) -> tuple[str, ForwardOptions]:
 
 def _parts(spec: str) -> tuple[str, str, bool]:
     """
-    Take a forward apart.
+    Split a forward into its parts.
 
     @return: The port or name wanted, the target, and whether it is UDP.
     """
@@ -423,11 +422,11 @@ _NO_TARGET = (
 
 def _short(spec: str, text: str, before: str, target: str) -> tuple[str, str]:
     """
-    Read a forward that is no C{PORT=TARGET}, as those write it who know C{ssh -R}
-    and Docker.
+    Read a forward that is not C{PORT=TARGET}, as people write it who know C{ssh -R} or
+    Docker.
 
     @param before: What comes before C{=}, if it has one.
-    @param target: What comes behind.
+    @param target: What comes after it.
     @return: The port or name wanted, and the target.
     """
     if target and (asked := re.fullmatch(r"(.*):([0-9]*)", before)):
@@ -501,7 +500,7 @@ def _endpoint(
             return ProxiedEndpoint(options.proxy, below, over)
         return below if over is None else over(below)
     except Exception as error:
-        # Endpoint parsers raise whatever comes to hand.
+        # Endpoint parsers raise all kinds of errors.
         shown = printable(spec, 60)
         what = "it" if target == spec else repr(printable(target, 60))
         raise badOption(

@@ -1,6 +1,6 @@
 """
-What a forward asks of its visitors: read of the files that it names, since secrets do
-not belong on a command line.
+What a forward asks its visitors for, read from the files that it names, since secrets
+do not belong on a command line.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _KEYS = {
     "groups": "groups",
     "groups-claim": "groupsClaim",
 }
-"""What a file about a provider may say, and what C{openTunnel} calls it."""
+"""The keys of a file about a provider, and what C{openTunnel} calls them."""
 
 
 @dataclass(frozen=True)
 class GateFiles:
     """
-    What the files say.
+    The contents of the files.
 
     @ivar pin: The PIN or its hash; empty for none.
     @ivar login: The password of each user, or its hash.
@@ -65,10 +65,10 @@ class GateFiles:
 
     def asked(self, salt: bytes, whose: str) -> dict[str, object]:
         """
-        What C{openTunnel} is told: hashes in the place of passwords.
+        Make what C{openTunnel} is told, with hashes in place of passwords.
 
         @param salt: As for L{hashed<tristunnel.auth.passwords.hashed>}.
-        @param whose: What visitors come to.
+        @param whose: What visitors connect to.
         """
 
         def made(secret: bytes, user: str) -> str:
@@ -126,7 +126,7 @@ def _duration(name: str, options: Mapping[str, Any]) -> float:
 
 def readSecrets(option: str, path: str) -> bytes:
     """
-    Read a file that an option names, at once: no terminal and no pipe is waited for.
+    Read a file that an option names, without waiting for a terminal or a pipe.
 
     @param option: The option, for messages.
     @raise TunnelError: C{bad-option}.

@@ -1,4 +1,4 @@
-"""Whether a service is well: what a client asks it now and then, C{health=tcp}."""
+"""Checking at intervals whether a service is well: C{health=tcp}."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class HealthRules:
     When a service counts as well.
 
     @ivar interval: Seconds from one check to the next.
-    @ivar fall: Checks in a row that must fail until it does not.
-    @ivar rise: Checks in a row that must succeed until it does again.
+    @ivar fall: Failed checks in a row after which it does not.
+    @ivar rise: Passed checks in a row after which it does again.
     """
 
     interval: float = 10.0
@@ -46,14 +46,14 @@ class HealthRules:
 
     @property
     def timeout(self) -> float:
-        """Seconds in which a check must have succeeded."""
+        """Seconds in which a check must succeed."""
         return min(5.0, self.interval)
 
 
 @dataclass(frozen=True)
 class HealthPlan:
     """
-    What is asked of a service, and how often.
+    How a service is checked, and how often.
 
     @ivar text: As users write it.
     @ivar rules: When the service counts as well.
@@ -66,7 +66,7 @@ class HealthPlan:
         self, reactor: Any, endpoint: IStreamClientEndpoint, host: str
     ) -> Callable[[], Deferred[None]]:
         """
-        Make what asks a service once.
+        Make what checks a service once.
 
         @param host: What a C{Host} header says.
         """
@@ -74,7 +74,7 @@ class HealthPlan:
 
 
 Prober = Callable[[Any, IStreamClientEndpoint, str], "Deferred[None]"]
-"""Asks a service once: is given the reactor, the service, and its host for a C{Host}
+"""Checks a service once: is given the reactor, the service, and its host for a C{Host}
 header. Its Deferred fails if the service is not well."""
 
 
@@ -92,7 +92,7 @@ def _probeHTTP(
     said = {"User-Agent": f"tristunnel/{VERSION} (health check)"}
 
     def answered(response: Any) -> None:
-        # The head says it all.
+        # The head is enough.
         response.deliverBody(Enough())
         if not 200 <= response.code < 400:
             raise _Unwell(f"it answers {response.code}")
@@ -104,7 +104,7 @@ def _probeHTTP(
 
 def parseHealth(text: str) -> Prober:
     """
-    Read what is asked of a service.
+    Read how a service is checked.
 
     @param text: C{tcp}, for a connection, or C{http:/PATH}, for an answer with a
         status from 200 to 399.
@@ -149,11 +149,11 @@ def _why(failure: Failure) -> str:
 
 class HealthCheck:
     """
-    Asks a service again and again.
+    Checks a service again and again.
 
     @param reactor: Tells time.
     @param rules: When the service counts as well.
-    @param probe: Asks it once.
+    @param probe: Checks it once.
     @param told: Called after each check: whether the service counts as well, and why
         not. The first check decides alone.
 
@@ -179,14 +179,14 @@ class HealthCheck:
         self._later: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Ask now, and from now on."""
+        """Check now, and at intervals."""
         self._later = None
         self._asking = asking = maybeDeferred(self._probe)
         asking.addTimeout(self._rules.timeout, self._reactor)
         asking.addCallbacks(lambda result: self._seen(True, ""), self._failed)
 
     def stop(self) -> None:
-        """Ask no more, and tell nothing more."""
+        """Stop checking, and tell nothing any more."""
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
@@ -199,7 +199,7 @@ class HealthCheck:
 
     def _seen(self, passed: bool, reason: str) -> None:
         if self._asking is None:
-            # Nobody wants to know any more.
+            # It has been stopped.
             return
         self._asking = None
         self._later = self._reactor.callLater(self._rules.interval, self.start)

@@ -2,8 +2,7 @@
 Services within the client itself: a stream leads to a Twisted C{Protocol} of this
 process instead of to another program.
 
-Between the two is a pair of connected sockets, so that such a visit is held back,
-half-closed, counted and moved as any other.
+Such a visit is held back, half-closed, counted and moved like any other.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from tristunnel.dataplane.dial import adopted
 __all__ = ["InnerEndpoint", "OneProtocol", "VisitorFactory"]
 
 VisitorFactory = Callable[[Mapping[str, object]], IProtocolFactory]
-"""Makes what serves one visitor, of whom the server has said so much."""
+"""Makes what serves one visitor, from what the server has said of it."""
 
 
 @implementer(IStreamClientEndpoint)

@@ -1,6 +1,6 @@
 """
-The connection of a protocol to an end of a stream within this process: no socket holds
-what one of them has said and the other has not taken.
+The connection of a protocol to an end of a stream within this process: no socket
+buffers what one of them has sent and the other has not taken.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["InnerTransport", "Taker"]
 
 
 class Taker(Protocol):
-    """What takes what a protocol says: as much of an L{End} as that needs."""
+    """Takes what a protocol sends: the part of an L{End} that this needs."""
 
     def write(self, data: bytes) -> None:
         """Take bytes."""
@@ -37,13 +37,13 @@ class Taker(Protocol):
         """No more bytes follow."""
 
     def reset(self, reason: TunnelError) -> None:
-        """The protocol is gone."""
+        """Note that the protocol is gone."""
 
     def pauseReading(self) -> None:
-        """Say nothing for now."""
+        """Send nothing for now."""
 
     def resumeReading(self) -> None:
-        """Go on."""
+        """Send again."""
 
 
 @implementer(ITransport, IConsumer, IPushProducer)
@@ -52,9 +52,9 @@ class InnerTransport:
     What a protocol writes to. It can be paused and half-closed as a socket can.
 
     @param protocol: Whose transport it is.
-    @param peer: Takes what the protocol says.
+    @param peer: Takes what the protocol sends.
 
-    @ivar end: Where C{peer} says what is for the protocol.
+    @ivar end: Where C{peer} sends what is for the protocol.
     @ivar disconnecting: Whether it has been closed.
     """
 
@@ -71,7 +71,7 @@ class InnerTransport:
         self._protocol.makeConnection(self)
 
     def passTo(self, peer: Taker) -> None:
-        """Have another end take what the protocol says from now on."""
+        """Have another end take what the protocol sends from now on."""
         self._peer = peer
         if self._isPaused:
             peer.pauseReading()
@@ -140,29 +140,31 @@ class InnerTransport:
     # From the end
 
     def came(self, data: bytes) -> None:
-        """Hand the protocol what the peer says."""
+        """Hand the protocol what the peer sends."""
         if self.disconnecting:
             self._peer.reset(_left())
         else:
             self._protocol.dataReceived(data)
 
     def ended(self) -> None:
-        """The peer says no more."""
+        """Note that the peer sends no more."""
         if IHalfCloseableProtocol.providedBy(self._protocol):
             self._protocol.readConnectionLost()
         else:
             self.loseConnection()
 
     def broken(self, reason: TunnelError) -> None:
-        """The peer is gone."""
+        """Note that the peer is gone."""
         self._lost(ConnectionLost(reason.message))
 
     def fill(self, isFull: bool) -> None:
-        """The peer takes no more for now, or again."""
+        """Note whether the peer takes no more for now."""
         self._change(isFull, self._isHeld)
 
     def hold(self, isHeld: bool) -> None:
-        """Have the protocol say no more for now whatever the peer takes, or again."""
+        """
+        Set whether the protocol is to send nothing for now, whatever the peer takes.
+        """
         self._change(self._isFull, isHeld)
 
     def _change(self, isFull: bool, isHeld: bool) -> None:
@@ -182,9 +184,9 @@ def _left() -> TunnelError:
 
 class _ProtocolEnd(End):
     """
-    The protocol, to its peer.
+    The protocol, as its peer sees it.
 
-    @ivar received: Bytes that it has said.
+    @ivar received: Bytes that it has sent.
     """
 
     received = 0

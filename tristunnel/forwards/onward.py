@@ -1,6 +1,6 @@
 """
-Protocols that are told where their visitor wants to go, and then stand back: SOCKS and
-HTTP's CONNECT, spoken by the client as a proxy into its network.
+Protocols by which a visitor says where it wants to go, and which then give way: SOCKS
+and HTTP's CONNECT, spoken by the client as a proxy into its network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tristunnel.util.log_limiter import BoundedLog
 __all__ = ["Gateway", "Onward", "gatewayFrom"]
 
 PATIENCE = 30.0
-"""Seconds in which a visitor must have said where it wants to go."""
+"""Seconds in which a visitor must say where it wants to go."""
 
 PENALTY = 1.0
 """Seconds that a wrong password costs."""
@@ -42,13 +42,13 @@ PENALTY = 1.0
 @dataclass(eq=False)
 class Gateway:
     """
-    What a visitor may do who comes to a proxy of the client's.
+    What visitors of a client's proxy may do.
 
     @ivar reactor: Connects and tells time.
     @ivar spec: The forward, for messages.
     @ivar destinations: Where visitors may go.
     @ivar login: The user and the password that they must give, or C{None}.
-    @ivar isOpen: Whether the user has said that anybody may come.
+    @ivar isOpen: Whether the user has said that anybody may use it.
     """
 
     reactor: Any
@@ -63,19 +63,19 @@ class Gateway:
         return BoundedLog(self.reactor.seconds, self.reactor.callLater)
 
     def admits(self, user: bytes, password: bytes) -> bool:
-        """Whether that is the login that is wanted."""
+        """Whether a login is right."""
         if self.login is None:
             return True
         name, secret = self.login
-        # Both, so that the time tells nothing.
+        # Both are compared in any case, so that the time tells nothing.
         good = [hmac.compare_digest(user, name), hmac.compare_digest(password, secret)]
         return all(good)
 
     def checkPublic(self, policy: VisitorPolicy | None) -> None:
         """
-        Have no public port lead into a network by oversight.
+        Make sure that no public port leads into a network by oversight.
 
-        @param policy: What is asked of visitors.
+        @param policy: The limits on visitors.
         @raise TunnelError: C{bad-option}.
         """
         if self.login is None and not self.isOpen and not (policy and policy.allow):
@@ -93,7 +93,7 @@ def gatewayFrom(
     Read what follows C{socks:} or C{proxy:}.
 
     @param spec: The forward, for messages.
-    @param words: Its parts that are no keyword's.
+    @param words: Its parts without a keyword.
     @param keywords: The others.
     @raise TunnelError: C{bad-option}.
     """
@@ -133,7 +133,7 @@ def _loginFrom(
     if not (user and place):
         raise badOption(f"{option}: user= and password= go together")
     if not place.startswith("@"):
-        # Not repeated: it may be the password.
+        # The text is not repeated, since it may be the password.
         raise badOption(
             f"{option.partition('password=')[0]}...: the password is read from a file;"
             " write password=@FILE"
@@ -171,22 +171,22 @@ class Onward(EarlyProtocol):
     @abstractmethod
     def heard(self, data: bytes) -> None:
         """
-        Take what the visitor says before it has asked.
+        Take what the visitor sends until it has said where to go.
 
-        @raise TunnelError: To be told by L{refused}.
+        @raise TunnelError: To be passed to L{refused}.
         """
 
     @abstractmethod
     def reached(self) -> bytes:
         """
-        Say that the connection is there.
+        Tell the visitor that the connection has been made.
 
-        @return: What the other side is told first, before what comes.
+        @return: What is sent to the other side first.
         """
 
     @abstractmethod
     def refused(self, error: TunnelError) -> None:
-        """Say that there is none, and why."""
+        """Tell the visitor that there is none, and why."""
 
     def connectionMade(self) -> None:
         self._timer = self.gateway.reactor.callLater(PATIENCE, self._late)
@@ -206,7 +206,7 @@ class Onward(EarlyProtocol):
         self.keep(b"")
 
     def punished(self) -> None:
-        """Say no to a wrong password, after a while."""
+        """Refuse a wrong password, after a while."""
         self._stopTimer()
         self._hasAsked = True
         self.early = b""

@@ -1,4 +1,4 @@
-"""What a forward says behind its target: C{localhost:25565,proxy=v2}."""
+"""The options after a forward's target: C{localhost:25565,proxy=v2}."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tristunnel.wire.proxy_header import PROXY_HEADERS
 __all__ = ["ForwardOptions", "splitOptions"]
 
 _ALONE = {"share": LEAST_BUSY, "knock": "8h"}
-"""What is meant by options that stand without a value."""
+"""The values of options that stand without one."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,17 @@ class ForwardOptions:
 
     @ivar proxy: The version of the PROXY protocol that the service expects, or
         empty.
-    @ivar host: What a web service reads in C{Host}, or empty for what visitors send.
+    @ivar host: What C{Host} says to a web service, or empty for what visitors send.
     @ivar request: What is changed in the heads of its requests: C{Name: value} sets a
         header, C{-Name} leaves one out.
     @ivar response: The same of its responses.
-    @ivar raw: Whether connections of its name pass as they are behind the first
-        request.
+    @ivar raw: Whether connections of its name pass unchanged after the first request.
     @ivar share: How visitors are divided among clients at the same place: a key of
         L{BALANCES}; empty to have the place alone.
-    @ivar health: What is asked of the service to know that it is well, as
-        L{parseHealth<tristunnel.forwards.health.parseHealth>} reads it; empty for
-        what the client asks of all, C{none} for nothing.
-    @ivar allow: Networks that visitors may come from, beside what the client asks.
+    @ivar health: How the service's health is checked, as
+        L{parseHealth<tristunnel.forwards.health.parseHealth>} reads it; empty for what
+        the client's own option says, C{none} for no checks.
+    @ivar allow: Networks that visitors may come from, besides the client's own limits.
     @ivar deny: Networks that they may not come from.
     @ivar countries: Countries that they may come from.
     @ivar pin: The file of a PIN that visitors of an HTTP name have to know, or empty.
@@ -114,7 +113,7 @@ class ForwardOptions:
 
     @property
     def policy(self) -> dict[str, list[str]]:
-        """What is asked of where visitors come from, by the names of options."""
+        """The limits on where visitors come from, by the names of options."""
         told = {"allow": self.allow, "deny": self.deny, "countries": self.countries}
         return {name: list(value) for name, value in told.items() if value}
 
@@ -153,7 +152,7 @@ def _checkKind(name: str, kind: type, value: object) -> None:
         form = name if kind is bool else f"{name}=VALUE"
         raise badOption(f"the option {name} of a forward is written {form}")
     if "" in several:
-        # Of a variable that is not set, perhaps: what it asks for must not be left out.
+        # Perhaps a variable was not set: its limit must not be left out silently.
         raise badOption(
             f"the option {name} of a forward is empty; give it a value, or leave it out"
         )
@@ -165,11 +164,11 @@ def _escaped(value: str) -> str:
 
 def splitOptions(text: str) -> tuple[str, ForwardOptions]:
     """
-    Part a target from the options behind it.
+    Split a target from the options after it.
 
     @param text: C{TARGET[,OPTION[=VALUE]]...}; a comma of the target's own has a
         backslash before it.
-    @raise TunnelError: C{bad-option}, for an option that is none.
+    @raise TunnelError: C{bad-option}, for an unknown option.
     """
     target, *said = re.split(r"(?<!\\),", text)
     values: dict[str, Any] = {}

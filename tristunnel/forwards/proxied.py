@@ -37,9 +37,9 @@ def visitOf(info: Mapping[str, object]) -> Visit:
     """
     Read what the server said of a visitor.
 
-    @param info: C{visitor} and C{destination} as C{HOST:PORT}, and C{host}; as in
-        the frame that opens a stream. What is missing or is something else is not
-        known.
+    @param info: C{visitor} and C{destination} as C{HOST:PORT}, and C{host}; as in the
+        frame that opens a stream. What is missing or is something else counts as
+        unknown.
     """
     host = info.get("host")
     return Visit(
@@ -53,12 +53,12 @@ def visitOf(info: Mapping[str, object]) -> Visit:
 @dataclass(frozen=True)
 class ProxiedEndpoint:
     """
-    A service that expects the PROXY protocol's header first. L{connect} itself is
-    for checks, and says that it is nobody's connection.
+    A service that expects the PROXY protocol's header first. L{connect} itself is for
+    checks, and its header says that there is no visitor.
 
     @ivar version: A key of L{PROXY_HEADERS}.
     @ivar below: Where to connect.
-    @ivar over: Puts on the connection what comes behind the header, such as TLS.
+    @ivar over: Adds to the connection what comes after the header, such as TLS.
     """
 
     version: str
@@ -67,7 +67,7 @@ class ProxiedEndpoint:
 
     def forVisitor(self, info: Mapping[str, object]) -> IStreamClientEndpoint:
         """
-        The service, for one visitor.
+        Make the endpoint of one visit.
 
         @param info: What the server said of the visitor.
         """
@@ -98,7 +98,7 @@ class _Beginning:
         made = dial()
         if made is not None:
             try:
-                # A new connection has room for so little.
+                # A new connection has room for these few bytes.
                 made.sendall(self.header)
             except OSError:
                 made.close()
@@ -128,11 +128,11 @@ class _Factory(Factory[Protocol]):
         made = protocol.makeConnection
 
         def makeConnection(transport: Any) -> None:
-            # Whoever dials may have put its own in this one's place.
+            # Whoever dials may have replaced it by its own.
             vars(protocol).pop("makeConnection", None)
             transport.write(self._header)
             if isinstance(transport, SocketTransport):
-                # TLS on the socket would take what still waits for its own.
+                # TLS on the socket would take bytes that are still waiting.
                 transport.flush()
             made(transport)
 

@@ -1,4 +1,4 @@
-"""From a stream to the service that it is for."""
+"""Connecting streams to the services that they are for."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class VisitorStream(End, Protocol):
         """Whether the visitor has left."""
 
     def abandon(self) -> None:
-        """Be over without a word to the peer: another end takes its place."""
+        """End without a word to the peer, because another end takes its place."""
 
 
 def _refusal(target: str, failure: Failure) -> TunnelError:
@@ -92,7 +92,7 @@ class ServiceConnector:
     speeches: dict[str, Speech] = field(default_factory=dict)
 
     def speechOf(self, target: str) -> Speech | None:
-        """What is known of how a service speaks; C{None} if nobody listens."""
+        """Find what is known of how a service speaks; C{None} if nobody listens."""
         tell = self.observer.serviceSpeaks
         if getattr(tell, "__func__", None) is ClientObserver.serviceSpeaks:
             return None
@@ -175,7 +175,7 @@ class _Attempt:
         log = self.connector.log
         factory = EndFactory(reactor, self._arrived)
         connecting: Deferred[Any] = endpoint.connect(factory)
-        # One that waits for a name takes its descriptor later.
+        # A connection that waits for a name look-up takes its descriptor later.
         RESERVE.expected += 1
         connecting.addBoth(_settled)
         if not getattr(endpoint, "limitsTime", False):
@@ -237,7 +237,7 @@ class _Attempt:
         if end is None or end is self.shown:
             return
         if end.over:
-            # What is no TLS may have been there before we had asked.
+            # Bytes that are not TLS may have come before we sent anything.
             self._notShown(end.reason)
         else:
             end.whileWaiting(self._notShown)

@@ -26,7 +26,7 @@ class Socks(Onward):
     """
     A visitor who speaks SOCKS 5.
 
-    @param associations: Whose datagrams are taken; nobody's by default.
+    @param associations: Knows whose datagrams are taken; nobody's by default.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Socks(Onward):
 
     def heard(self, data: bytes) -> None:
         if self._isAssociated:
-            # The connection only says that its visitor is still there.
+            # The connection only shows that its visitor is still there.
             return
         handshake = self._handshake
         try:

@@ -1,5 +1,5 @@
 """
-SOCKS 5's datagrams (RFC 1928, 7): those that come to the UDP port beside a C{socks}
+SOCKS 5's datagrams (RFC 1928, section 7), which come to a UDP port beside a C{socks}
 forward, from visitors who have a connection there.
 """
 
@@ -34,7 +34,7 @@ _ANYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 
 def _hostOf(visitor: object) -> str:
-    """The address in what a server calls a visitor; empty if there is none."""
+    """Find the address in a server's name for a visitor; empty if there is none."""
     text = visitor if isinstance(visitor, str) else ""
     address = addressOf(text.rpartition(":")[0].strip("[]"))
     return "" if address is None else str(address)
@@ -43,10 +43,11 @@ def _hostOf(visitor: object) -> str:
 class Associations:
     """
     Who may send datagrams: the addresses of those who have asked for it on a
-    connection, for as long as that is there. SOCKS has no other mark on a datagram.
+    connection, for as long as that is there. A datagram of SOCKS can be recognized by
+    nothing else.
 
-    @ivar host: The address of the UDP port, if it is known as one: without it SOCKS's
-        clients take that of the connection.
+    @ivar host: The address of the UDP port, if it is known: without it, SOCKS's clients
+        use that of the connection.
     @ivar port: The UDP port beside; 0 if there is none.
     """
 
@@ -57,7 +58,7 @@ class Associations:
 
     def opened(self, address: str) -> None:
         """
-        Learn where the UDP port is.
+        Note where the UDP port is.
 
         @param address: The tunnel's, C{udp://HOST:PORT}.
         """
@@ -71,11 +72,14 @@ class Associations:
             self.host = str(known) if usable else "0.0.0.0"
 
     def enter(self, visitor: str) -> None:
-        """A visitor has asked."""
+        """Enter a visitor who has asked."""
         self._here[_hostOf(visitor)] += 1
 
     def leave(self, visitor: str) -> None:
-        """Its connection is over; with the last one of an address its flows are."""
+        """
+        Remove a visitor whose connection is over; with the last one of an address, its
+        flows end.
+        """
         host = _hostOf(visitor)
         self._here[host] -= 1
         if self._here[host] <= 0:
@@ -105,11 +109,11 @@ class Associations:
 
 class SocksRelay(UDPService):
     """
-    Takes datagrams to wherever each of them says.
+    Sends datagrams to wherever each of them says.
 
     @param reactor: Has the sockets.
     @param associations: Who may send.
-    @param destinations: Whereto.
+    @param destinations: Where to.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class SocksRelay(UDPService):
         self._destinations = destinations
 
     def tunnelOpened(self, address: str) -> None:
-        """Its tunnel is open."""
+        """Note the address of the tunnel."""
         self._associations.opened(address)
 
     async def beginFlow(
@@ -135,8 +139,8 @@ class SocksRelay(UDPService):
 class RelayFlow(FlowEnd):
     """
     The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} of one visitor's port: a
-    socket for each kind of address, unconnected, which hears those alone whom the
-    visitor has spoken to.
+    socket for each kind of address, unconnected, which receives only from those to whom
+    the visitor has sent something.
 
     @param host: The visitor's address.
 
@@ -171,7 +175,7 @@ class RelayFlow(FlowEnd):
         self._associations = associations
         self._destinations = destinations
         self._host = host
-        # Those whom it has spoken to, the first one first.
+        # Those to whom it has sent something, the oldest first.
         self._peers: dict[tuple[str, int], None] = {}
         self._sockets: dict[int, DatagramSocket] = {}
         self._waiting = 0

@@ -28,7 +28,7 @@ class Inner:
 
     @ivar endpoint: The service.
     @ivar scheme: As for L{Forward<tristunnel.forwards.forward.Forward>}.
-    @ivar gateway: Where it leads, if it is a proxy; C{None} otherwise.
+    @ivar gateway: What its visitors may do, if it is a proxy; C{None} otherwise.
     @ivar datagrams: What takes datagrams at the UDP port beside, or C{None}.
     """
 

@@ -1,4 +1,4 @@
-"""From a flow to the UDP service that it is for."""
+"""Connecting flows to the UDP services that they are for."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 MOST_FLOWS = 10_000
-"""Flows to services at once, where descriptors allow: as many as the server has
-of a tunnel."""
+"""Flows to services at once, if descriptors allow: as many as a tunnel may have at the
+server."""
 
 _REPEATED = 4
 
@@ -81,7 +81,7 @@ class UDPService:
         self.reactor = reactor
         self._host = hostName(host)
         self._port = port
-        # The last one at which nobody listens.
+        # The last address at which nobody listened.
         self._last: Place | None = None
 
     def whereIs(self) -> Deferred[list[Place]]:
@@ -93,7 +93,7 @@ class UDPService:
         return resolveWith(self.reactor)(self._host).addCallback(self._found)
 
     def _found(self, addresses: list[str]) -> list[Place]:
-        """Put the one at which nobody listened behind the others."""
+        """Put the address at which nobody listened after the others."""
         places: list[Place] = [
             (
                 socket.AF_INET6 if ":" in address else socket.AF_INET,
@@ -117,7 +117,9 @@ class UDPService:
         return lambda: ServiceFlow(self, target, places)
 
     def moveOn(self, place: Place) -> None:
-        """Nobody listens at C{place}: let the others come first from now on."""
+        """
+        Try the other addresses first from now on, since nobody listens at C{place}.
+        """
         self._last = place
 
 
@@ -125,8 +127,8 @@ class BoundedFlow(Protocol):
     """
     A flow that L{ServiceFlows} counts.
 
-    @ivar talking: Whether the visitor spoke after it was answered, as somebody
-        with a false address has no reason to.
+    @ivar talking: Whether the visitor sent something after it was answered, as somebody
+        with a forged address would not.
     """
 
     talking: bool
@@ -179,7 +181,7 @@ class ServiceFlow(FlowEnd):
         self._target = target
         self._places = list(places)
         self._answered = False
-        # What to say again if nobody listens at the first of several addresses.
+        # What to send again if nobody listens at the first of several addresses.
         self._repeat: list[bytes] = []
         self._socket: DatagramSocket | None = None
         self._flows.enter(self)
@@ -223,7 +225,7 @@ class ServiceFlow(FlowEnd):
         if skt is None:
             self.dropped += 1
         elif not skt.send(datagram) and (self._over or skt is self._socket):
-            # Otherwise it was said again, to the next address.
+            # Otherwise it was sent again, to the next address.
             self.dropped += 1
 
     def _arrived(self, datagram: bytes, address: Any, local: Any) -> None:
@@ -232,9 +234,9 @@ class ServiceFlow(FlowEnd):
         self.passOn(datagram)
 
     def _failed(self, error: OSError) -> None:
-        """The kernel says that a datagram did not arrive."""
+        """Handle that the kernel reports a datagram as not delivered."""
         if error.errno in (errno.EMSGSIZE, errno.ENOBUFS, errno.EPERM) or self._over:
-            # Of this one datagram only.
+            # This concerns this one datagram only.
             return
         if not self._answered and self._nextPlace():
             self._again()
@@ -250,7 +252,7 @@ class ServiceFlow(FlowEnd):
             self.worldOver(notReached(self._target, error))
 
     def _again(self) -> None:
-        """Say to the next address what the last one did not hear."""
+        """Send to the next address what the last one did not get."""
         if self._socket is not None:
             self._socket.close()
         try:
@@ -272,10 +274,11 @@ class ServiceFlow(FlowEnd):
 
 class ServiceFlows:
     """
-    The flows of a process. Each has a descriptor, and costs who makes addresses
-    up a datagram; so they have half of what there is for visitors, and a new one
-    has another make room: the one silent for longest of those whose visitors did
-    not speak again when they were answered, or else of all.
+    The flows of a process. Each has a descriptor, and an attacker with forged addresses
+    can begin one with a single datagram; so they get half of the descriptors for
+    visitors, and a new one replaces another: the one that was silent for longest among
+    those whose visitors did not send anything after they were answered, or else among
+    all.
 
     @param reserve: Knows how many descriptors there are.
     @param most: How many flows there may be at once in any case.
@@ -309,9 +312,9 @@ class ServiceFlows:
 
     def used(self, flow: BoundedFlow, again: bool = False) -> None:
         """
-        A datagram passed.
+        Note that a datagram has passed.
 
-        @param again: Whether it is one of a visitor who was answered before.
+        @param again: Whether its visitor has been answered before.
         """
         table = self._talking if flow.talking else self._unsure
         if flow in table:
@@ -320,7 +323,7 @@ class ServiceFlows:
             (self._talking if flow.talking else self._unsure)[flow] = None
 
     def leave(self, flow: BoundedFlow) -> None:
-        """A flow is over; doing it twice is no error."""
+        """Remove a flow that is over. It may be called twice."""
         self._unsure.pop(flow, None)
         self._talking.pop(flow, None)
 
@@ -382,7 +385,7 @@ class UDPConnector:
 
 
 class _Visit(Visit):
-    """A visit of which it may turn out in the end that nobody was there."""
+    """A visit of which it may turn out at the end that nobody was there."""
 
     __slots__ = ()
 

@@ -1,5 +1,5 @@
 """
-Whose requests a service takes: C{verify=github:FILE}. The secrets stand in the file,
+Whose requests a service accepts: C{verify=github:FILE}. The secrets are in the file,
 and stay in the client.
 """
 
@@ -51,8 +51,8 @@ class Verification:
 
 def readVerification(text: str) -> Verification:
     """
-    Read C{SCHEME:FILE} or C{hmac:HEADER:FILE}, and the file: one secret on a line, of
-    which any may have signed, so that they can be changed without a gap.
+    Read C{SCHEME:FILE} or C{hmac:HEADER:FILE}, and the file: one secret on a line, any
+    of which may have signed a request, so that they can be changed without a gap.
 
     @raise TunnelError: C{bad-option}, with the cause and no secret.
     """

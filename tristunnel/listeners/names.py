@@ -1,6 +1,6 @@
 """
-Names as public sides: a tunnel has no port of its own, but a host, of the ports that
-all names share.
+Names as public sides: a tunnel has no port of its own, but a host at the ports that all
+names share.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class NameListener:
         return self._names.address(scheme, route.host, route.path)
 
     def changed(self, options: TunnelOptions) -> None:
-        """The tunnel's owner asks something else of visitors."""
+        """Take what the tunnel's owner asks visitors for now."""
         self.route.gate = options.gate or None
 
     def close(self) -> Awaitable[object]:
@@ -114,7 +114,7 @@ class NameListeners:
         reserve: Reserve,
     ) -> NameListener:
         """
-        Have visitors of a name.
+        Listen for visitors of a name.
 
         @param options: All that was asked of the tunnel; here its C{name}, in full,
             and its C{path} count.

@@ -82,7 +82,8 @@ LISTENERS: dict[str, Callable[[ListenerSettings], Any]] = {
 }
 
 EITHER = {"web": ("http",)}
-"""What stands for the first that a server has of several, or else for its default."""
+"""Stands for the first of several listeners that a server has, or else for its
+default."""
 
 """What opens tunnels' public sides, by what C{openTunnel} calls it; C{None} where
 this server has none."""

@@ -41,7 +41,7 @@ from tristunnel.util.hosts import addressText, hostAndPort
 __all__ = ["TCPListener", "TCPListeners"]
 
 _WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
-"""What a machine says that has no IPv6."""
+"""The errors of a machine without IPv6."""
 
 Arrived = Callable[[End, str], None]
 
@@ -56,11 +56,11 @@ class Handshake(Structure):
     leave: Callable[[], object] | None
 
     def known(self) -> None:
-        """It is over."""
+        """Count it no longer, because it is over."""
 
 
 class Handshakes(Structure):
-    """Whoever counts TLS handshakes under way."""
+    """Counts TLS handshakes under way."""
 
     def enter(self, address: IAddress | None) -> Handshake:
         """
@@ -90,12 +90,12 @@ class _Visitors:
         self._arrived = arrived
         self._creator = creator
         self._handshakes = handshakes
-        # What a creator of Twisted's kind asks its protocol for.
+        # What Twisted's creators of TLS ask a protocol for.
         self.factory: Any = self
         self.wrappedFactory = None
 
     def accepted(self, connection: socket.socket, peer: Any) -> None:
-        """A visitor has connected."""
+        """Take a visitor's connection."""
         try:
             RESERVE.checkSession()
             if self._creator is None:
@@ -106,8 +106,8 @@ class _Visitors:
             else:
                 self._shake(self._creator, connection, peer)
         except (TunnelError, OSError):
-            # Those who wait for TLS, and raw clients, are not asked at a tunnel's
-            # door. The listening socket's options make this a reset.
+            # Visitors who wait for TLS, and raw clients, do not pass a tunnel's
+            # filters. The listening socket's options make this a reset.
             self._poller.close(connection)
 
     def _shake(
@@ -144,7 +144,7 @@ class _Visitors:
 
 
 class _RejectedConnection(Protocol):
-    """A connection that nobody has a descriptor for."""
+    """A connection for which there is no descriptor."""
 
     transport: Any
 
@@ -220,7 +220,7 @@ class TCPListener:
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """Where visitors come; nothing where there is no epoll."""
+        """The listening sockets; none where there is no epoll."""
         return [port.connection for port in self._ports if isinstance(port, Acceptor)]
 
     def close(self) -> Awaitable[object]:
@@ -238,7 +238,7 @@ class TCPListeners:
     @param interface: The address to listen on; empty for all, IPv4 and IPv6.
     @param ports: Which ones may be given out.
     @param creator: Makes the visitors' TLS, or C{None} for plain TCP.
-    @param kind: As what its ports are reserved.
+    @param kind: The kind under which its ports are reserved.
 
     @ivar ports: Which ones may be given out now.
     @ivar own: Those of them that the server has for itself.
@@ -322,7 +322,7 @@ class TCPListeners:
                 if error.errno not in _WITHOUT_IPV6:
                     ports[0].stopListening()
                     if not port and error.errno == errno.EADDRINUSE:
-                        # What the kernel found is free for IPv4 only.
+                        # The kernel has only found a port that is free for IPv4.
                         return self._listen(listen, port)
                     raise self._refusal(int(here.port), error) from None
         scheme = "tcp" if self._creator is None else "tls"
@@ -348,12 +348,12 @@ class TCPListeners:
 
     def _haveListened(self, factory: Any, interface: str, port: int) -> Any:
         """
-        Let the reactor listen.
+        Listen in the reactor.
 
         @raise OSError: If the port cannot be had.
         """
         if interface == "::":
-            # The reactor would take IPv4 along.
+            # The reactor would listen for IPv4, too.
             with self.bind(interface, port) as bound:
                 return self._reactor.adoptStreamPort(
                     bound.fileno(), socket.AF_INET6, factory

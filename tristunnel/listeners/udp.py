@@ -1,6 +1,4 @@
-"""
-Visitors over UDP: a flow for each of their addresses.
-"""
+"""Visitors over UDP: each of their addresses is a flow."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ class UDPListener(FlowTable):
     @param reactor: Tells time.
     @param arrived: Called with each visitor's end and address.
     @param idle: Seconds after which a silent flow is over.
-    @param most: Flows at once; the ones of longest silence make room.
+    @param most: Flows at once; those that have been silent for longest make room.
     @param bind: Makes the socket, of an interface and a port.
     """
 
@@ -63,7 +61,7 @@ class UDPListener(FlowTable):
                 )
                 break
             except OSError as error:
-                # "::" takes IPv4 too; without IPv6 there is the other.
+                # "::" is for IPv4, too; without IPv6, the other one is used.
                 if error.errno == errno.EADDRINUSE or each != "::":
                     raise
         assert self._socket is not None
@@ -76,7 +74,7 @@ class UDPListener(FlowTable):
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """Where datagrams come."""
+        """The sockets that datagrams come to."""
         bound = None if self._socket is None else self._socket.socket
         return [] if bound is None else [bound]
 
@@ -91,9 +89,10 @@ class UDPListener(FlowTable):
     # Datagrams
 
     def datagramArrived(self, datagram: bytes, address: Any, local: Any) -> None:
-        """A visitor sent something."""
+        """Take a visitor's datagram."""
         if len(datagram) > MAX_DATAGRAM:
-            # Over IPv6 they may be 20 bytes longer. Whole or not at all.
+            # Over IPv6, they may be 20 bytes longer. They are passed whole or not at
+            # all.
             self.dropped += 1
         else:
             super().datagramArrived(datagram, address, local)

@@ -34,9 +34,10 @@ _LONGEST_PATH = 107
 
 def checkDirectory(path: str) -> None:
     """
-    Make sure that sockets in a directory stay what they are.
+    Make sure that nobody can replace the sockets in a directory.
 
-    @raise TunnelError: C{bad-option}, if it is none, or anybody may write there.
+    @raise TunnelError: C{bad-option}, if it is not a directory, or anybody may write
+        there.
     """
     try:
         mode = os.stat(path).st_mode
@@ -95,7 +96,7 @@ class _Visitors(EndFactory):
         try:
             RESERVE.checkSession()
         except TunnelError:
-            # With no protocol the connection is closed.
+            # Without a protocol, the connection is closed.
             return None  # type: ignore[return-value]
         return super().buildProtocol(addr)
 
@@ -108,7 +109,7 @@ class UNIXListeners:
     @param directory: Where the sockets are, and nothing else.
     @param mode: Who may connect.
 
-    @cvar portless: Whether visitors come to no port of a tunnel's own.
+    @cvar portless: Whether its tunnels have no ports of their own.
     """
 
     portless = True
@@ -160,7 +161,7 @@ class UNIXListeners:
                 " unix/app.sock"
             )
         path = os.path.join(self._directory, name)
-        # Its lock has five characters more.
+        # The name of its lock is five characters longer.
         if len(os.fsencode(path)) + 5 > _LONGEST_PATH:
             raise badOption(f"the name {name!r} is too long for a UNIX socket here")
         return path

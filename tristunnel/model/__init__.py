@@ -1,1 +1,1 @@
-"""What a tunnel is: its streams, who may visit it, what is asked of visitors."""
+"""The model: tunnels, their streams, who may visit them, and the limits on visitors."""

@@ -1,8 +1,8 @@
 """
 The book: which member of a server has which tunnels, leases, ports and names.
 
-It says who owns what, and is never asked on the path of a visitor or a byte. What is
-in it is only as long-lived as the sessions that it tells of.
+It says who owns what, and is never asked on the path of a visitor or a byte. Its
+contents live only as long as the sessions that they are about.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class IBook(Interface):
     The book, as one member of a server uses it.
 
     All answers are Deferreds and all refusals L{TunnelError
-    <tristunnel.errors.TunnelError>}s. Whatever is written says by whom, as a
-    L{Place<tristunnel.model.record.Place>}; who has been taken over from is refused
-    (C{displaced}) or changes nothing. To say something twice does what saying it once
-    does, since an answer that did not come may have been a yes.
+    <tristunnel.errors.TunnelError>}s. Whatever is written says who writes it, as a
+    L{Place<tristunnel.model.record.Place>}; a member whose tunnel or lease was taken
+    over is refused (C{displaced}) or changes nothing. Each call may be repeated with
+    the same effect, since it may have succeeded even if its answer was lost.
     """
 
     member = Attribute("The name of this process among the others, or empty.")
@@ -41,7 +41,7 @@ class IBook(Interface):
 
     def grant(lease: str, secretHash: str, owner: str) -> Deferred[Place]:
         """
-        Write a new lease down, which this member has.
+        Enter a new lease, which this member has.
 
         @param lease: Its id.
         @param secretHash: SHA-256 of the secret that only the client has, in
@@ -62,15 +62,15 @@ class IBook(Interface):
 
     def away(lease: str, place: Place, seconds: float) -> Deferred[None]:
         """
-        Nobody has a lease any more: after a while it expires, with its tunnels. One
-        that keeps no tunnel is over at once.
+        Note that nobody has a lease any more: after a while it expires, with its
+        tunnels. One that keeps no tunnel ends at once.
 
         @param place: Who had it.
         """
 
     def open(record: TunnelRecord, limits: TunnelLimits) -> Deferred[None]:
         """
-        Write a new tunnel down, with what it has L{reserved<TunnelRecord.reserved>}.
+        Enter a new tunnel, with what it has L{reserved<TunnelRecord.reserved>}.
 
         @raise TunnelError: C{name-taken}, C{port-taken}, C{limit-reached}; or
             C{displaced}, if somebody else has its lease.
@@ -93,8 +93,8 @@ class IBook(Interface):
 
     def close(tunnel: str, place: Place) -> Deferred[None]:
         """
-        A tunnel is over; one that is not in the book is no error. With the last
-        tunnel of a lease that nobody has, the lease is over.
+        Remove a tunnel, if it is in the book. With the last tunnel of a lease that
+        nobody has, the lease ends, too.
         """
 
     def find(tunnel: str) -> Deferred[TunnelRecord]:
@@ -116,8 +116,8 @@ class IBook(Interface):
 
     def putAccess(record: AccessRecord, most: int) -> Deferred[AccessRecord]:
         """
-        Write access down. If it is in the book, the higher number of uses counts,
-        and what was taken back stays so.
+        Enter access. If it is in the book already, the higher number of uses counts,
+        and if it was revoked it stays so.
 
         @param most: How much access may be counted with this one.
         @return: What is in the book now.
@@ -136,15 +136,15 @@ class IBook(Interface):
         """Look some access up, by its id."""
 
     def dropAccess(access: str) -> Deferred[None]:
-        """Take access back; what is not in the book is no error."""
+        """Revoke access, if it is in the book."""
 
     def listAccess() -> Deferred[list[AccessRecord]]:
-        """All access, also what was taken back."""
+        """All access, including what was revoked."""
 
     def putToken(record: TokenRecord) -> Deferred[TokenRecord]:
         """
-        Write a token down, unless the book has that version of it already, or a
-        higher one.
+        Enter a token, unless the book has the same version of it already, or a higher
+        one.
 
         @return: What is in the book now.
         """
@@ -153,14 +153,14 @@ class IBook(Interface):
         """Look a token up."""
 
     def tokens() -> Deferred[list[TokenRecord]]:
-        """All tokens, also revoked ones."""
+        """All tokens, including revoked ones."""
 
     def watch(changed: Watcher) -> Deferred[Callable[[], None]]:
         """
-        Be told what happens, also of what this member does.
+        Be told of all changes, including those that this member makes.
 
         @return: Ends that.
         """
 
     def stop() -> Deferred[None]:
-        """This member stops. What it has stays in the book of the others."""
+        """Stop this member. What it has stays in the other members' book."""

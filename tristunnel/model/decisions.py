@@ -1,4 +1,4 @@
-"""Somebody else who has a say in what may happen."""
+"""Others who have a say in what may happen."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Decisions"]
 
 class Decisions(Protocol):
     """
-    Asked when everybody else has agreed. Each answer is a Deferred: it fails with a
+    Asked when everything else has agreed. Each answer is a Deferred: it fails with a
     L{TunnelError<tristunnel.errors.TunnelError>} to refuse; it may be cancelled.
     """
 
     def login(self, identity: Identity, peer: IAddress | None) -> Deferred[None]:
-        """May this client log in?"""
+        """Decide whether a client may log in."""
 
     def tunnel(self, identity: Identity, wanted: TunnelOptions) -> Deferred[None]:
-        """May it open this?"""
+        """Decide whether a client may open a tunnel."""
 
     def visitor(self, stream: Stream) -> Deferred[None]:
-        """May this visitor come in?"""
+        """Decide whether a visitor may come in."""

@@ -1,6 +1,6 @@
 """
-What is asked of visitors before the service sees them: of those of an HTTP name a PIN,
-a login, an account at an OpenID provider, or a link; of those of a port that they
+What visitors are asked for before the service sees them: visitors of an HTTP name for a
+PIN, a login, an account at an OpenID provider, or a link; visitors of a port for a
 knock.
 """
 
@@ -27,19 +27,19 @@ __all__ = [
 ]
 
 GATE_PATH = "/.tristunnel"
-"""Below which path of a tunnel its gate has its own pages."""
+"""The path of a tunnel below which its gate has its own pages."""
 
 STAY = 12 * 3600.0
-"""Seconds after which a visitor signs in again, if nothing is said."""
+"""Seconds after which a visitor has to sign in again, by default."""
 
 STAY_AT_PROVIDER = 3600.0
-"""The same for who has an account at a provider, which may have taken it away."""
+"""The same for visitors with an account at a provider, which may have removed that."""
 
 MOST = 1000
 """Users of one tunnel, or e-mail addresses, domains and groups."""
 
 _HASH = re.compile(r"\$2[aby]\$(?:0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}")
-"""What bcrypt makes, at a cost that a server can be asked to bear."""
+"""A hash of bcrypt's, at a cost that is bearable for a server."""
 
 _TEXTS = ("scopes", "emails", "domains", "groups")
 _SCOPES = ("openid", "email", "profile")
@@ -53,10 +53,11 @@ class ProviderRules:
     @ivar issuer: Its URL, as its tokens name it.
     @ivar clientID: What it calls this tunnel.
     @ivar clientSecret: What proves that to it; empty for a public client.
-    @ivar scopes: What it is asked to tell.
+    @ivar scopes: What it is asked for.
     @ivar emails: E-mail addresses that are let in.
-    @ivar domains: Domains all of whose addresses are. Without either, all accounts are.
-    @ivar groups: Groups of which an account must be in one, besides; empty for any.
+    @ivar domains: Domains all of whose addresses are let in. Without either, all
+        accounts are.
+    @ivar groups: Groups, in one of which an account must be, too; empty for any.
     @ivar groupsClaim: Where its tokens have groups.
     """
 
@@ -72,7 +73,7 @@ class ProviderRules:
     @classmethod
     def of(cls, values: Mapping[str, object]) -> ProviderRules:
         """
-        Check what somebody gave.
+        Check a caller's rules.
 
         @raise TunnelError: C{bad-option}.
         """
@@ -137,13 +138,13 @@ class ProviderRules:
 @dataclass(frozen=True)
 class GateRules:
     """
-    The ways in which visitors may say who they are, of which any will do; nothing is
-    asked where there is none.
+    The ways in which visitors may sign in, of which any will do; without any, nothing
+    is asked.
 
     @ivar pin: The hash of a number or a word, as bcrypt makes it; empty for none.
     @ivar login: C{NAME:HASH} of each user, likewise.
     @ivar oidc: The provider, or C{None}.
-    @ivar link: Whether whoever has a link of C{grantAccess} comes in.
+    @ivar link: Whether links of C{grantAccess} let visitors in.
     @ivar stay: Seconds after which they are asked again; 0 for the default.
     @ivar knock: Seconds for which an address is let in that has knocked; 0 where
         nobody needs to. C{pin} or C{login} are asked of whoever knocks then.
@@ -161,7 +162,7 @@ class GateRules:
 
     @property
     def ways(self) -> tuple[str, ...]:
-        """Those that there are."""
+        """The ways that there are."""
         return tuple(name for name in _WAYS if getattr(self, name))
 
     @property
@@ -176,12 +177,13 @@ class GateRules:
         return next(found, mark).removeprefix(mark)
 
     def stayFor(self, way: str) -> float:
-        """Seconds after which a visitor is asked again who came in that way."""
+        """Seconds after which a visitor who came in that way is asked again."""
         return self.stay or (STAY_AT_PROVIDER if way == "oidc" else STAY)
 
     def version(self, way: str, user: str = "") -> str:
         """
-        What is another whenever somebody who came in that way has to do so again.
+        A text that changes whenever visitors who came in that way have to sign in
+        again.
 
         @param user: Who, of a C{login}.
         """
@@ -197,7 +199,7 @@ class GateRules:
         return sha256(json.dumps([way, user, what]).encode()).hexdigest()[:16]
 
     def describe(self) -> dict[str, object]:
-        """Say what is asked, without what is secret."""
+        """Describe what is asked, without secrets."""
         told: dict[str, object] = {}
         if self.pin:
             told["pin"] = True
@@ -230,7 +232,7 @@ GATE_OPTIONS: dict[str, type[object]] = {
 
 def gateFrom(values: Mapping[str, Any]) -> GateRules:
     """
-    Check what an owner asks of visitors.
+    Check what an owner asks visitors for.
 
     @param values: By the names of L{GATE_OPTIONS}, each of its kind.
     @raise TunnelError: C{bad-option}.

@@ -3,7 +3,7 @@ Several tunnels that share their public side: one place, and a client behind it 
 each of them.
 
 Each is a tunnel like any other, with an owner, a lease, limits and counts of its own;
-only their visitors are divided among them.
+they only share their visitors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEAST_BUSY = "least-busy"
 
 
 def _leastBusy(group: Group, ready: Sequence[Tunnel], address: str) -> Tunnel:
-    # Of those that are equally busy, the one whose turn it is.
+    # Among those that are equally busy, they take turns.
     first = _inTurn(group, ready, address)
     return min((first, *ready), key=lambda tunnel: len(tunnel.streams))
 
@@ -51,7 +51,7 @@ BALANCES: Mapping[str, Balance] = {
     "round-robin": _inTurn,
     "sticky": _sticky,
 }
-"""How visitors are divided, by what C{share} calls it: to the tunnel with the fewest
+"""How visitors are divided, by the values of C{share}: to the tunnel with the fewest
 visitors, to each in turn, or by the visitor's address."""
 
 
@@ -71,7 +71,7 @@ class Group:
     Tunnels that share a public side.
 
     @ivar balance: How visitors are divided: a key of L{BALANCES}.
-    @ivar tunnels: Who is in it, the oldest first.
+    @ivar tunnels: Its tunnels, the oldest first.
     @ivar turn: Counts visitors.
     @ivar listener: What is shared; C{None} where visitors come by name only.
     """
@@ -83,8 +83,8 @@ class Group:
 
     def chosen(self, address: str) -> Tunnel | None:
         """
-        Find the tunnel for a visitor: one whose client is there, and its service
-        well; if there is none, any, which will say what is wrong.
+        Find the tunnel for a visitor: one whose client is there and whose service is
+        well; if there is none, any of them, which will say what is wrong.
 
         @param address: Where the visitor comes from.
         @return: C{None} if all are closed.
@@ -96,25 +96,25 @@ class Group:
 
     def enter(self, tunnel: Tunnel, balance: str) -> None:
         """
-        Take a tunnel in.
+        Add a tunnel.
 
-        @param balance: How it would have visitors divided; the youngest says.
+        @param balance: How visitors are to be divided; what the newest tunnel says
+            counts.
         """
         self.tunnels.append(tunnel)
         self.balance = balance
         tunnel.group = self
 
     def leave(self, tunnel: Tunnel) -> None:
-        """A tunnel is over; doing it twice is no error."""
+        """Remove a tunnel that is over. It may be called twice."""
         if tunnel in self.tunnels:
             self.tunnels.remove(tunnel)
 
 
 class SharedListener:
     """
-    The L{IListener<tristunnel.model.tunnel.IListener>} of one tunnel of a group. It
-    says of itself what the listener does that is shared, which is closed with the
-    last of them.
+    The L{IListener<tristunnel.model.tunnel.IListener>} of one tunnel of a group. Its
+    attributes are those of the shared listener, which is closed with the last of these.
     """
 
     def __init__(self, group: Group, tunnel: Tunnel) -> None:
@@ -131,7 +131,7 @@ class SharedListener:
         return address
 
     def close(self) -> Awaitable[object]:
-        """Let no visitors of this tunnel in any more."""
+        """Let visitors in for this tunnel no longer."""
         group = self._group
         group.leave(self._tunnel)
         if group.tunnels or group.listener is None:

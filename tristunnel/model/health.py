@@ -12,7 +12,7 @@ __all__ = ["Health"]
 @dataclass
 class Health:
     """
-    What a client has said of its service; before it has, that is not known to be
+    What a client has reported of its service; until then, the service does not count as
     well.
 
     @ivar isWell: Whether visitors are let in.
@@ -27,7 +27,7 @@ class Health:
 
     def told(self, isWell: bool, reason: str, now: float) -> None:
         """
-        Take the client's word.
+        Take the client's report.
 
         @param reason: Why the service is not well.
         @param now: By the tunnel's clock.

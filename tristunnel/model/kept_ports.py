@@ -11,15 +11,15 @@ __all__ = ["PortsKept"]
 
 
 class PortsKept:
-    """They end with it: there is nobody who would keep them."""
+    """Visitors' ports that end with this process, since nobody would keep them."""
 
     def keep(self, tunnel: str, lease: str, listener: Any) -> None:
         """
-        Have a port outlive this process.
+        Make a port outlive this process.
 
         @param tunnel: The id of its tunnel.
         @param lease: What keeps that open.
-        @param listener: What visitors come to; C{None} without a public side.
+        @param listener: The tunnel's public side, or C{None}.
         """
 
     def isShown(self, record: TunnelRecord) -> bool:
@@ -31,22 +31,26 @@ class PortsKept:
         return False
 
     def keeps(self, listener: Any) -> bool:
-        """Whether those who come to a port can wait for another process."""
+        """Whether connections to a port can wait for another process."""
         return False
 
     def drop(self, tunnel: str) -> None:
-        """A tunnel needs its port no more; doing it twice is no error."""
+        """
+        Give up the port of a tunnel that needs it no more. It may be called twice.
+        """
 
     def moved(self, record: TunnelRecord) -> None:
         """
-        A tunnel's client has come to another member, whose it is from now on.
+        Note that a tunnel's client has gone to another member, which has the tunnel
+        from now on.
 
         @param record: What the book says of it since then.
         """
 
     def leaves(self, record: TunnelRecord) -> None:
         """
-        This member stops, and a tunnel's client is about to go to another one.
+        Note that a tunnel's client is about to go to another member, since this one
+        stops.
 
         @param record: What the book says of it.
         """
@@ -69,17 +73,18 @@ class PortsKept:
 
     def handOver(self, tunnel: str, listener: Any) -> None:
         """
-        Another member has a tunnel now, and its port here is about to be closed.
+        Take over the port of a tunnel that another member has now, before it is closed
+        here.
 
-        @param listener: What visitors came to.
+        @param listener: The tunnel's public side.
         """
 
     async def recall(self, tunnel: str) -> None:
         """
-        Have the port of a tunnel at hand that another process had.
+        Get the port of a tunnel that another process had.
 
-        @raise TunnelError: If that cannot be had.
+        @raise TunnelError: If that is impossible.
         """
 
     def forget(self, tunnel: str) -> None:
-        """Close what was recalled for a tunnel and nobody has asked for."""
+        """Close the ports that were recalled for a tunnel and were not used."""

@@ -35,7 +35,7 @@ _FIXED = {"id", "place", "lease", "countedAs", "token"}
 
 
 def taken(reserved: str) -> TunnelError:
-    """Say that what somebody wants to reserve is another one's."""
+    """Make the refusal of something that is reserved already."""
     kind, _, what = reserved.partition(":")
     if kind == "name":
         return TunnelError(
@@ -54,7 +54,7 @@ def taken(reserved: str) -> TunnelError:
 
 def limitReached(kind: str, most: int) -> TunnelError:
     """
-    Say that there are as many as there may be.
+    Make the refusal of something of which there is the maximum already.
 
     @param kind: C{caller}, C{token}, C{total} or C{access}.
     """
@@ -103,7 +103,7 @@ class _Lease:
 
 @dataclass(eq=False)
 class _Pages:
-    """What the members of a machine have in common."""
+    """The contents of the book, which the members of a machine share."""
 
     leases: dict[str, _Lease] = field(default_factory=dict)
     tunnels: dict[str, TunnelRecord] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class MemoryBook:
 
     @param reactor: Tells time.
     @param member: The name of the member that uses it.
-    @param pages: What it shares with the books of other members.
+    @param pages: The contents, shared with the books of other members.
     """
 
     def __init__(
@@ -226,10 +226,10 @@ class MemoryBook:
 
     def _reserve(self, record: TunnelRecord) -> None:
         """
-        Write a tunnel down.
+        Enter a tunnel.
 
-        @raise TunnelError: If another one has something that it wants; then
-            nothing has changed.
+        @raise TunnelError: If another tunnel has something that it wants; then nothing
+            has changed.
         """
         pages, mine = self._pages, (None, record.id)
         for each in record.reserved:
@@ -395,8 +395,8 @@ class MemoryBook:
 
     def memberLost(self, member: str, seconds: float) -> None:
         """
-        A member is gone without a word: its leases wait for their clients, and its
-        other tunnels are over.
+        Clean up after a member that has died: its leases wait for their clients, and
+        its other tunnels are over.
 
         @param seconds: For how long.
         """

@@ -32,11 +32,11 @@ HOSTS = {
     "postgres": "postgres",
     "unix": "unix",
 }
-"""What is in front of the slash where visitors ask for a name, and the listener that
-C{openTunnel} is asked for."""
+"""The kinds of names, as they stand before the slash, and the listener of each, as
+C{openTunnel} takes it."""
 
 _FILES = frozenset(("unix",))
-"""Those whose names are no hosts'."""
+"""The kinds whose names are not hosts."""
 
 LONGEST_PATH = 255
 """Characters of the path of a tunnel."""
@@ -65,7 +65,7 @@ def hostWanted(text: str, wildcard: bool = False) -> str:
     except ValueError:
         name = ""
     labels = name.split(".")
-    # What ends in a number is an address to browsers, in one way or another.
+    # To browsers, a host that ends in a number is an address of some form.
     if not all(map(_LABEL.fullmatch, labels)) or (
         len(labels) > 1 and labels[-1].isdecimal()
     ):
@@ -89,9 +89,9 @@ def pathWanted(text: str) -> str:
     Read the path below which a tunnel's requests are.
 
     @param text: For example C{/api} or C{api/v1/}.
-    @return: With a slash in front and none behind; empty for all paths.
-    @raise TunnelError: C{bad-option}, also for what a browser would send in
-        another way: percent signs, C{..} and the like.
+    @return: With a slash at the beginning and none at the end; empty for all paths.
+    @raise TunnelError: C{bad-option}, also for what a browser would send differently:
+        percent signs, C{..} and the like.
     """
     path = f"/{text.strip('/')}" if text.strip("/") else ""
     parts = path.split("/")
@@ -105,9 +105,9 @@ def pathWanted(text: str) -> str:
 
 def nameWanted(kind: str, name: str, path: str) -> tuple[str, str]:
     """
-    Read what stands behind a kind of L{HOSTS}.
+    Read the name after one of the L{HOSTS}.
 
-    @param name: A host, or empty for one that is made up.
+    @param name: A host, or empty to have one made up.
     @return: The name and the path.
     @raise TunnelError: C{bad-option}.
     """
@@ -126,8 +126,8 @@ class HostNames:
     """
     A set of hosts.
 
-    @ivar patterns: Hosts; C{*.example.org} is everything below one. What has no
-        dot lies below a domain of the server.
+    @ivar patterns: Hosts; C{*.example.org} stands for everything below a host. One
+        without a dot is below a domain of the server.
     """
 
     patterns: tuple[str, ...]

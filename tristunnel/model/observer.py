@@ -36,7 +36,7 @@ class ServerObserver(VisitorObserver):
         """
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
-        """A client was let in."""
+        """A client has been let in."""
 
     def clientGone(
         self, peer: IAddress, identity: Identity, reason: TunnelError
@@ -60,16 +60,16 @@ class ServerObserver(VisitorObserver):
 
     def requestNoted(self, identity: Identity, text: str, refused: bool) -> None:
         """
-        A client has changed something, or a dialect that hardly can tell it so
-        has refused it something, of which no other method here tells.
+        A client has changed something, or was refused something in a dialect that can
+        hardly tell it so, and no other method here is about that.
 
-        @param text: What, in one line.
+        @param text: What has happened, in one line.
         """
 
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
         """
-        A connection was closed before anybody was known: wrong first bytes, a
-        broken handshake, too long a silence.
+        A connection was closed before its peer was known: because of wrong first bytes,
+        a broken handshake, or silence.
         """
 
 
@@ -77,7 +77,7 @@ class ClientObserver:
     """Told what happens at a client."""
 
     def connected(self, peer: IAddress) -> None:
-        """The connection to the server is there."""
+        """The connection to the server has been made."""
 
     def credentialsSent(self, peer: IAddress) -> None:
         """The handshake is under way."""
@@ -110,7 +110,7 @@ class ClientObserver:
         """
 
     def tunnelClosed(self, uri: str) -> None:
-        """A tunnel that was open is no more."""
+        """A tunnel that was open is closed."""
 
     def forwardWithdrawn(self, spec: str) -> None:
         """
@@ -127,7 +127,7 @@ class ClientObserver:
         """The next attempt comes after C{delay} seconds."""
 
     def gaveUp(self, reason: TunnelError) -> None:
-        """No attempt follows: trying again would change nothing."""
+        """No attempt follows, since trying again would be of no use."""
 
     def serviceConnected(self, target: str) -> None:
         """A stream has reached its service."""
@@ -143,11 +143,11 @@ class ClientObserver:
         """A tunnel is open, but nothing listens at its service's address yet."""
 
     def serviceFound(self, target: str) -> None:
-        """A service that was missing is there."""
+        """A service that was missing has appeared."""
 
     def serviceHealth(self, target: str, isWell: bool, reason: str) -> None:
         """
-        A service is well, or is not any more, as a check has found out.
+        A check has found out that a service is well, or that it is not.
 
         @param reason: Why it is not.
         """
@@ -157,7 +157,7 @@ class ClientObserver:
         A service that is started for its visitors has changed.
 
         @param state: C{"starting"}, C{"up"}, C{"asleep"} or C{"failed"}.
-        @param said: The same in words, behind its name.
+        @param said: The same in words, to follow its name.
         """
 
     def serviceProven(self, target: str) -> None:
@@ -186,7 +186,7 @@ class ClientObserver:
         """The way to the server and back took C{seconds}."""
 
     def stopped(self) -> None:
-        """The client was told to stop, and has."""
+        """The client has stopped, as it was told to."""
 
     def visitorConnected(self, visit: Visit) -> None:
         """
@@ -210,7 +210,8 @@ def severalObservers(kind: type[_Observer], *observers: _Observer) -> _Observer:
     """
 
     def passOn(name: str) -> Any:
-        # Most do not care for most, and there are some for every visitor.
+        # Most observers ignore most methods, some of which are called for every
+        # visitor.
         methods = [
             getattr(observer, name)
             for observer in observers
@@ -234,7 +235,7 @@ def severalObservers(kind: type[_Observer], *observers: _Observer) -> _Observer:
 
 
 class Counted(Protocol):
-    """An end that counts."""
+    """An end that counts bytes."""
 
     @property
     def received(self) -> int:
@@ -252,7 +253,7 @@ class Visit:
     @param info: What the server said of the visitor.
     @param observer: Told of it.
 
-    @ivar number: What tells it from others, where somebody counts them.
+    @ivar number: Tells it from others, where they are numbered.
     @ivar visitor: The visitor's address, or empty if the server did not say.
     @ivar tunnel: The tunnel's URI, or empty likewise.
     """
@@ -302,13 +303,13 @@ class Visit:
         return self._service.received
 
     def ended(self, reason: TunnelError | None) -> None:
-        """One end is over."""
+        """Note that one end is over."""
         self._reason = self._reason or reason
         self._open -= 1
         if not self._open:
             self.over(self._reason)
 
     def over(self, reason: TunnelError | None) -> None:
-        """Both ends are."""
+        """Whether both ends are over."""
         self._observer.serviceGone(self.target, self.bytesOut, self.bytesIn, reason)
         self._observer.visitorGone(self, reason)

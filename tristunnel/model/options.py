@@ -24,22 +24,22 @@ __all__ = ["TunnelOptions", "policyFrom"]
 @dataclass(frozen=True)
 class TunnelOptions:
     """
-    What a caller may say of the tunnel it wants.
+    What a caller may ask for when it opens a tunnel.
 
-    @ivar via: How the client's end connects; empty for a session's own, and
-        for C{"tcp"} at other doors.
+    @ivar via: How the client's end connects; empty for the default, which is the
+        session that asks, or C{"tcp"} without one.
     @ivar listener: How visitors connect; empty for the server's default.
     @ivar port: Where visitors connect; 0 for any port.
     @ivar prefer: With C{port} 0, the one to take if it is free: what a
         returning client had before.
     @ivar name: A name to find the tunnel by; with a C{listener} of names, the one
         that visitors ask for, which may be a label below a domain of the server.
-    @ivar path: With such a listener, below which paths of that the tunnel's are.
+    @ivar path: With such a listener, the path below which the tunnel's paths are.
     @ivar preferName: With such a listener and no C{name}, the one to take if it is
         free: what a returning client had before.
     @ivar visitors: How many visitors it is for; 0 for the default, which is
         one for raw connections and any number for sessions.
-    @ivar ttl: Seconds after which it is over; 0 for never.
+    @ivar ttl: Seconds after which it ends; 0 for never.
     @ivar private: Whether there is no public side.
     @ivar resume: The URI of a tunnel of the caller's lease, to go on with.
     @ivar lookup: Who else may ask for the address of a tunnel whose URI could be
@@ -48,22 +48,22 @@ class TunnelOptions:
     @ivar target: The service, for its owner and the operator to see.
     @ivar openerOnly: Whether connections to the URI must come from where the
         tunnel was opened.
-    @ivar firstLine: Whether a connection to the URI must begin with a line that
-        only the URI says.
+    @ivar firstLine: Whether a connection to the URI must begin with a line that is only
+        known from the URI.
     @ivar destination: Whether the client is to learn at which address of the
         server each visitor came.
     @ivar hostHeader: What a web service reads in C{Host}; empty for what visitors send.
     @ivar ownHost: C{HOST:PORT} where its client reaches it, and where it might redirect
         visitors to; empty if that is not known.
-    @ivar requestHeaders: C{Name: value} for headers that requests to it have, and
-        C{-Name} for those that they have not.
+    @ivar requestHeaders: C{Name: value} for headers that its requests get, and C{-Name}
+        for those that they lose.
     @ivar responseHeaders: The same of its responses.
-    @ivar raw: Whether a name's connections pass as they are behind the first request.
+    @ivar raw: Whether a name's connections pass unchanged after the first request.
     @ivar share: How visitors are divided among this tunnel and others at the same
         place, a key of L{BALANCES}; empty to have the place alone.
     @ivar health: Whether its client tells by C{reportHealth} whether the service is
         well; no visitor comes before it has.
-    @ivar policy: What is asked of visitors.
+    @ivar policy: The limits on visitors.
     @ivar gate: How visitors of an HTTP name say who they are.
     """
 
@@ -97,7 +97,7 @@ class TunnelOptions:
     @classmethod
     def fromMapping(cls, options: Mapping[str, object]) -> TunnelOptions:
         """
-        Check what a caller gave.
+        Check a caller's options.
 
         @param options: By name; those of the policy and of the gate are among them.
         @raise TunnelError: C{bad-option}, naming the option.
@@ -132,8 +132,8 @@ _KNOWN = {part.name: type(part.default) for part in _OWN} | _POLICY | GATE_OPTIO
 
 def policyFrom(options: Mapping[str, object]) -> VisitorPolicy:
     """
-    Check what a caller wants to ask of a tunnel's visitors: the options of
-    C{openTunnel} that are about them.
+    Check a caller's limits on a tunnel's visitors: the options of C{openTunnel} that
+    are about them.
 
     @raise TunnelError: C{bad-option}, naming the one that is wrong.
     """
@@ -177,7 +177,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "knock": _STAY,
     "ttl": (0, 10 * 365 * 86400, "seconds, up to 10 years"),
 }
-"""Numbers that an option may have besides 0: the least, the greatest, and both in
+"""The range of an option's values besides 0: the least, the greatest, and both in
 words."""
 
 

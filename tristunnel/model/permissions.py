@@ -1,6 +1,5 @@
 """
-What an identity may do, now: its permissions can change, and end, while it is
-connected.
+What an identity may do now: its permissions can change, and end, while it is connected.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ connect to what they allow; have tunnels at the same place as other tokens that 
 and end everything."""
 
 Ended = Callable[[TunnelError], None]
-"""Told once that a grant is over."""
+"""Called once when a grant has ended."""
 
 Changed = Callable[[], None]
-"""Told that a grant permits something else now."""
+"""Called when a grant's permissions have changed."""
 
 
 def protocolOf(listener: str) -> str:
-    """What a kind of listener speaks, below TLS."""
+    """Find what a kind of listener speaks, inside of TLS."""
     names = {"tls": "tcp", "loopback": "tcp", "wss": "ws", "https": "http"}
     return names.get(listener, listener)
 
@@ -72,7 +71,7 @@ class Permissions:
         reach, with C{*} for any letters; C{None} for all.
     @ivar servicesOf: With C{"access"}, the only owner whose services it may
         reach; empty for all.
-    @ivar policy: What is asked of the visitors of each of its tunnels.
+    @ivar policy: The limits on the visitors of each of its tunnels.
     @ivar names: Hosts that its visitors may ask for, which are nobody else's;
         C{None} for all that the server gives out.
     """
@@ -114,7 +113,7 @@ class Permissions:
         )
 
     def reaches(self, service: str, owner: str) -> bool:
-        """Whether the named service of an owner is among those to be reached."""
+        """Whether the named service of an owner is among those that it may reach."""
         if "access" not in self.may or (self.servicesOf and owner != self.servicesOf):
             return False
         return self.services is None or any(
@@ -124,7 +123,7 @@ class Permissions:
 
 class Grant:
     """
-    L{Permissions} in force, and word of their end.
+    L{Permissions} in force, until they end.
 
     @param permissions: What is permitted.
     @param over: The code of the reason when time is up.
@@ -136,7 +135,7 @@ class Grant:
 
     @ivar permissions: What is permitted now.
     @ivar ended: Why it is over, or C{None}.
-    @ivar throttle: Slows the streams down that run on this grant; made when
+    @ivar throttle: Limits the rate of the streams that depend on this grant; made when
         it is needed.
     """
 
@@ -197,29 +196,29 @@ class Grant:
             )
 
     def expire(self) -> None:
-        """End it, if its time is over."""
+        """End it, if it has expired."""
         expires = self.permissions.expires
         if expires is not None and expires <= self._now():
             self.end(TunnelError(self._over))
 
     def change(self, permissions: Permissions) -> None:
-        """Permit something else from now on, and tell everybody who follows."""
+        """Change the permissions, and tell everybody who follows them."""
         self.permissions = permissions
         for changed in list(self._followers):
             changed()
 
     def follow(self, changed: Changed) -> None:
-        """Have C{changed} called whenever something else is permitted."""
+        """Have C{changed} called whenever the permissions change."""
         self._followers[changed] = None
 
     def unfollow(self, changed: Changed) -> None:
-        """Follow no longer; doing it twice is no error."""
+        """Stop following. It may be called twice."""
         self._followers.pop(changed, None)
 
     def end(self, reason: TunnelError) -> None:
         """
-        Permit nothing any more, and tell everybody who waits: the last one
-        first, so that tunnels are closed before the session that has them.
+        End all permissions, and tell everybody who waits for that: the last one first,
+        so that tunnels are closed before the session that has them.
         """
         if self.ended is not None:
             return
@@ -238,7 +237,7 @@ class Grant:
         self._whenWatched()
 
     def unwatch(self, ended: Ended) -> None:
-        """Wait no longer; doing it twice is no error."""
+        """Stop waiting. It may be called twice."""
         if ended in self._watchers:
             del self._watchers[ended]
             if not self._watchers:
@@ -268,8 +267,8 @@ class GrantedName(bytes):
 
 class RefusedWithReason(LoginDenied):
     """
-    A login was refused for a reason that its owner may know, since the
-    secret itself was right.
+    A login was refused for a reason that its owner may be told, since the secret itself
+    was right.
 
     @ivar reason: The reason.
     """
@@ -297,11 +296,11 @@ class Identity:
         that it can be logged as it is.
     @ivar anonymous: Whether nobody checked who it is. All anonymous clients
         share one name, so it must not decide who owns something.
-    @ivar grant: What it may do, where that is limited. Who has the same name
-        is the same, so it does not count in comparisons.
+    @ivar grant: What it may do, where that is limited. Identities of the same name are
+        the same, so it does not count in comparisons.
     @ivar claimed: The name that it gave where nobody checks it, for people to read.
-    @ivar issued: Whether this server made the name, for whoever has a
-        capability: it is nobody's who logs in.
+    @ivar issued: Whether this server made the name, for whoever has a capability:
+        nobody who logs in has it.
     """
 
     name: str
@@ -312,7 +311,7 @@ class Identity:
 
     @property
     def shown(self) -> str:
-        """What to call it, which is not for telling who owns something."""
+        """What to call it in messages; it does not decide who owns something."""
         return f"{self.claimed} (unproven)" if self.claimed else self.name
 
 

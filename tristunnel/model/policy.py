@@ -1,4 +1,4 @@
-"""What is asked of visitors: who may come in, how often, and for how long."""
+"""The limits on visitors: who may come in, how often, and for how long."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def _ask(default: Any, words: str, inTokens: str = "") -> Any:
 @dataclass(frozen=True)
 class VisitorPolicy:
     """
-    What a tunnel asks of its visitors. 0 is no limit, everywhere.
+    The limits on a tunnel's visitors. 0 is always no limit.
 
-    Each part is declared here alone: by its name in remote methods, the words in
-    which people read it, and its name in a token file where that is another,
-    since a token's own limits are of all its tunnels together.
+    Each part is declared only here: with its name in remote methods, the words in which
+    people read it, and its name in a token file where that is different, since a
+    token's own limits are for all of its tunnels together.
 
     @ivar allow: Networks that visitors may come from; empty for all.
     @ivar deny: Networks that they may not come from, whatever C{allow} says.
@@ -105,7 +105,7 @@ class VisitorPolicy:
 
     def combined(self, other: VisitorPolicy, strict: bool = True) -> VisitorPolicy:
         """
-        Ask what this policy asks, and what another one asks.
+        Combine this policy with another one: the stricter limits hold.
 
         @param strict: Whether a policy that keeps everybody out is an error;
             else that is what it does.
@@ -160,8 +160,8 @@ class VisitorPolicy:
 
     def describe(self) -> dict[str, object]:
         """
-        Say what is asked, in the words of remote methods; nothing where that
-        is nothing.
+        Describe the limits, in the words of remote methods; parts without a limit are
+        left out.
         """
         asked = {name: getattr(self, name) for name in POLICY_OPTIONS}
         return {
@@ -172,7 +172,7 @@ class VisitorPolicy:
 
     @property
     def endsStreams(self) -> bool:
-        """Whether a stream can be over because of its age or its silence."""
+        """Whether a stream can end because of its age or its silence."""
         return bool(self.idle or self.maxAge)
 
 

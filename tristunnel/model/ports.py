@@ -12,12 +12,12 @@ from tristunnel.errors import TunnelError, badOption
 __all__ = ["UNPRIVILEGED", "PortRange", "Reserve", "parsePorts"]
 
 Reserve = Callable[[str, int | str], Awaitable[object]]
-"""Has a port of a kind, such as C{"tcp"}, or a name of one, for one tunnel alone, in
-place of what it had reserved before; or raises L{TunnelError}."""
+"""Reserves a port of a kind, such as C{"tcp"}, or a name of a kind, for one tunnel
+alone, in place of what it had reserved before; or raises L{TunnelError}."""
 
 
 class _Listener(Protocol):
-    """What listens on a port."""
+    """A listener on a port."""
 
     @property
     def address(self) -> tuple[str, str, int]: ...
@@ -29,8 +29,8 @@ _L = TypeVar("_L", bound=_Listener)
 
 
 _TRIES = 8
-"""Ports of the kernel's choice that are tried: what is free here may be reserved by
-a tunnel elsewhere."""
+"""How many ports of the kernel's choice are tried: one that is free here may be
+reserved by a tunnel elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ class PortRange:
 
     def shuffled(self) -> Iterator[int]:
         """
-        Every port once, from a random one on: two servers with one range
-        seldom try the same, and a closed port is not given out again at once.
+        Yield every port once, beginning at a random one: two servers with the same
+        range seldom try the same port, and a port that was closed is not given out
+        again at once.
         """
         ports = [port for first, last in self.spans for port in range(first, last + 1)]
         start = random.randrange(len(ports))
@@ -87,7 +88,7 @@ class PortRange:
         own: Container[int] = (),
     ) -> _L:
         """
-        Listen on a port of the range. It is reserved before, unless the kernel
+        Listen on a port of the range. The port is reserved first, unless the kernel
         chooses it.
 
         @param port: The one to take; 0 for any.
@@ -137,7 +138,7 @@ class PortRange:
 
 
 UNPRIVILEGED = PortRange(((1024, 65535),))
-"""What is given out unless the operator says otherwise."""
+"""The ports that are given out unless the operator says otherwise."""
 
 
 def parsePorts(text: str) -> PortRange:

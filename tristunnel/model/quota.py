@@ -22,8 +22,8 @@ _MOST = 20_000
 
 def defaultTotal() -> int:
     """
-    As many tunnels as leave half of the process's descriptors to visitors and
-    clients, where each tunnel has two listening ports.
+    The number of tunnels that leaves half of the process's descriptors to visitors and
+    clients, if each tunnel has two listening ports.
     """
     descriptors = descriptorLimit()
     if not descriptors:
@@ -34,7 +34,7 @@ def defaultTotal() -> int:
 @dataclass
 class TunnelQuota:
     """
-    The limits that hold for tunnels that come from now on; 0 is none.
+    The limits for tunnels that are opened from now on; 0 is no limit.
 
     @ivar perCaller: Tunnels that one caller may have, wherever they are.
     @ivar total: Tunnels that this process may have.
@@ -52,9 +52,9 @@ class TunnelQuota:
     @classmethod
     def of(cls, perCaller: int, total: int) -> TunnelQuota:
         """
-        Make the limits that somebody has asked for.
+        Make limits from options.
 
-        @param total: As asked for; 0 for what this process can bear.
+        @param total: The option's value; 0 for what this process can bear.
         """
         return cls(perCaller, total or _MOST, 0 if total else defaultTotal(), total)
 

@@ -1,4 +1,4 @@
-"""Raw ends meet: a visitor and a client's connection, one to one."""
+"""Joining visitors and raw connections of a client, one to one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class WaitingRoom:
     """
     How many ends may wait in several meeting places together.
 
-    An end that has finished sending cannot be told from one that has left, so
-    whoever waits costs a descriptor, and the other side perhaps nothing.
+    An end that has finished sending cannot be told from one that has left, so each one
+    that waits costs a descriptor here, and perhaps nothing at the other side.
 
     @param total: Ends that may wait at once; 0 for any number.
 
@@ -111,9 +111,9 @@ class Rendezvous:
     # The client's connections
 
     def clientArrived(self, client: End) -> None:
-        """A client's connection came."""
+        """Take a client's connection."""
         while self._streams and self._streams[0].over:
-            # Sent away while it waited.
+            # It was sent away while it waited.
             self._stopTimer(self._streams.popleft())
             self._count()
         if self._closed is not None:

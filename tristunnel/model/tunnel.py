@@ -37,12 +37,12 @@ _log = Logger()
 
 
 def isGuessable(uri: str) -> bool:
-    """Whether a URI says no more than a port, see L{Tunnel.isGuessable}."""
+    """Whether a URI has nothing in it but a port, see L{Tunnel.isGuessable}."""
     return uri.startswith(("tcp:", "tls:"))
 
 
 class VisitorFilter(Protocol):
-    """Who decides on a tunnel's visitors. A tunnel asks all of its filters."""
+    """Decides on a tunnel's visitors. A tunnel asks all of its filters."""
 
     def enter(self, stream: Stream) -> None:
         """
@@ -53,8 +53,8 @@ class VisitorFilter(Protocol):
 
     def leave(self, stream: Stream) -> None:
         """
-        A visitor that this filter has let in is gone, or was turned away by
-        another one.
+        Remove a visitor that this filter had let in, and that has left or was turned
+        away by another one.
         """
 
 
@@ -75,7 +75,9 @@ class IClientSide(Protocol):
         """
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """C{tunnel} is over, and not because this side said so."""
+        """
+        Note that C{tunnel} is over, for another reason than that this side said so.
+        """
 
 
 class IListener(Protocol):
@@ -97,8 +99,7 @@ class VisitorObserver:
 
     def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
         """
-        A visitor was turned away at the door. It was not told to have
-        connected, and will not be told to have gone.
+        A visitor was turned away. Neither its coming nor its leaving is told otherwise.
         """
 
     def visitorGone(self, stream: Stream) -> None:
@@ -128,10 +129,9 @@ class Tunnel:
 
     @ivar id: Short, unique and public.
     @ivar owner: Who opened it.
-    @ivar clientSide: Where visitors are served now, or C{None} while the
-        client is away.
-    @ivar meanwhile: Where visitors wait for the client while it is away; C{None}
-        where they are turned away.
+    @ivar clientSide: Serves visitors now; C{None} while the client is away.
+    @ivar meanwhile: Has visitors wait for the client while it is away; C{None} if they
+        are turned away.
     @ivar observer: Told of visitors.
     @ivar seconds: The clock.
     @ivar uri: Where the client's end connects.
@@ -149,12 +149,10 @@ class Tunnel:
     @ivar exhausted: Called when the last visitor has left.
     @ivar filters: Who decides on visitors; all must agree.
     @ivar ask: Decides on visitors when all others have agreed, or C{None}.
-    @ivar policy: What is asked of visitors; L{filters} apply it.
-    @ivar refusals: How many visitors were turned away at the door, by the
-        code of the reason.
-    @ivar throttle: Slows its streams down and others of its owner's, or
-        C{None}.
-    @ivar ownThrottle: Slows its own streams down, or C{None}.
+    @ivar policy: The limits on visitors; L{filters} apply it.
+    @ivar refusals: How many visitors were turned away, by the code of the reason.
+    @ivar throttle: Limits the rate of all streams of its owner's, or C{None}.
+    @ivar ownThrottle: Limits the rate of its own streams, or C{None}.
     @ivar opened: When, in seconds of its clock.
     @ivar health: Whether its service is well; C{None} where nobody looks.
     @ivar group: Who shares its public side with it, or C{None}.
@@ -162,8 +160,8 @@ class Tunnel:
     @ivar gate: How visitors say who they are; the listener asks them.
     @ivar knockLink: Where visitors knock, which is for its owner to give away; empty
         where they need not.
-    @ivar isLeft: Whether another member has it now, so that here it is over with the
-        last of its visitors.
+    @ivar isLeft: Whether another member has it now, so that here it ends with the last
+        of its visitors.
     @ivar protocol: What visitors speak: C{"tcp"}, for bytes, or C{"udp"}, for
         datagrams.
     @ivar scheme: C{"http"} or C{"https"}, if the owner says that it is a web site.
@@ -229,8 +227,7 @@ class Tunnel:
     @property
     def isGuessable(self) -> bool:
         """
-        Whether its URI says no more than a port, so that knowing it proves
-        nothing.
+        Whether its URI has nothing in it but a port, so that knowing it proves nothing.
         """
         return isGuessable(self.uri)
 
@@ -266,7 +263,7 @@ class Tunnel:
 
     def datagramCounts(self) -> dict[str, int]:
         """
-        What did not go through; nothing for a tunnel of bytes.
+        Count what did not get through; nothing for a tunnel of bytes.
 
         @return: C{dropped} datagrams, and flows C{evicted} to make room.
         """
@@ -279,7 +276,7 @@ class Tunnel:
         }
 
     def setChecked(self, isChecked: bool) -> None:
-        """Say whether its client looks whether the service is well."""
+        """Set whether its client checks the service's health."""
         if not isChecked:
             self.health = None
         elif self.health is None:

@@ -1,6 +1,6 @@
 """
-Where requests wait that a tunnel's owner does not let everybody make: what a gate
-answers, and what becomes of a request until it has.
+Requests to tunnels whose owners do not let in everybody: what a gate answers, and what
+becomes of a request until then.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tristunnel.wire.http_answer import wholeResponse
 __all__ = ["Answer", "Asked", "AtGate", "Closed", "Form", "Gate"]
 
 FORM_TIME = 30.0
-"""Seconds in which a form must have come."""
+"""Seconds in which a form must arrive."""
 
 _log = Logger()
 
@@ -30,7 +30,7 @@ _log = Logger()
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    What the visitor is told in the service's place.
+    What the visitor is answered in the service's place.
 
     @ivar status: For the log.
     @ivar data: The whole response.
@@ -43,10 +43,10 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Form:
     """
-    The gate has to read the request's body.
+    The gate has to read the request's body first.
 
     @ivar most: Bytes that it may have.
-    @ivar otherwise: What is answered to more, and to one that does not come.
+    @ivar otherwise: The answer if there are more, or if they do not arrive.
     @ivar then: Takes it.
     """
 
@@ -60,14 +60,14 @@ Asked = Guest | Answer | Form | Deferred[Guest | Answer]
 
 
 class Gate(Protocol):
-    """Who decides on the requests for tunnels whose owners ask visitors for more."""
+    """Decides on requests to tunnels whose owners ask visitors to sign in."""
 
     def ask(self, exchange: Exchange) -> Asked | Deferred[Answer]:
         """Decide on a request, of which only the head is there."""
 
 
 class Closed:
-    """The gate of a program that has none: nobody comes in."""
+    """The gate of a program without one: nobody comes in."""
 
     def ask(self, exchange: Exchange) -> Asked:
         body = b"503 Service Unavailable: this server has no sign-in for visitors\n"
@@ -79,7 +79,7 @@ class AtGate:
     A L{Reception<tristunnel.names.exchange.Reception>}: a request at a gate.
 
     @param reactor: Tells time.
-    @param done: Called with what the gate says in the end; with C{None} if it failed.
+    @param done: Called with the gate's decision; with C{None} if it failed.
     """
 
     __slots__ = ("_asking", "_body", "_deadline", "_done", "_form", "_reactor", "_size")
@@ -145,7 +145,7 @@ class AtGate:
             self._deadline = None
 
     def cancel(self) -> None:
-        """The visitor has left, or was answered."""
+        """Give up: the visitor has left, or was answered."""
         self._stop()
         asking, self._asking = self._asking, None
         if asking is not None:

@@ -1,10 +1,10 @@
 """
-Heads as they go on: written anew from what was read, never passed on as they came.
+Heads as they are passed on: they are always written anew from what was read.
 
-So nothing of a visitor's that has to do with where a message ends, or with where it
-comes from, reaches a service: hop-by-hop headers (RFC 9110, section 7.6.1) are left
-out, and C{X-Forwarded-For}, C{-Proto}, C{-Host} and C{Forwarded} (RFC 7239) say what
-this server knows.
+So nothing that a visitor says about where a message ends, or about where it comes from,
+reaches a service: hop-by-hop headers (RFC 9110, section 7.6.1) are left out, and
+C{X-Forwarded-For}, C{-Proto}, C{-Host} and C{Forwarded} (RFC 7239) say what this server
+knows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 COOKIES = b"tristunnel-"
-"""What is in the names of the cookies of gates, none of which a service sees."""
+"""What the names of gates' cookies contain, which no service gets to see."""
 
 _HOP = frozenset(
     (
@@ -44,9 +44,9 @@ _ORIGIN = frozenset((b"forwarded", b"x-real-ip", b"x-url-scheme"))
 _FORWARDED = b"x-forwarded-"
 _KNOWN = _HOP | _ORIGIN
 _ALIKE = bytes(x if bytes((x,)).isalnum() else ord("-") for x in range(256))
-"""Letters and digits as they are, and hyphens for all others."""
+"""Maps letters and digits to themselves, and all other bytes to hyphens."""
 _USUAL = frozenset((b"close", b"keep-alive", b"upgrade"))
-"""What C{Connection} says mostly: these are left out anyway."""
+"""What C{Connection} usually says: these are left out anyway."""
 _PLAIN = frozenset(
     b"accept accept-charset accept-encoding accept-language authorization cache-control"
     b" content-encoding content-language content-type cookie dnt expect if-match"
@@ -55,7 +55,7 @@ _PLAIN = frozenset(
     b" sec-fetch-site sec-fetch-user sec-websocket-extensions sec-websocket-key"
     b" sec-websocket-version upgrade-insecure-requests user-agent".split()
 )
-"""What most requests have, which need not be looked at any closer."""
+"""Headers that most requests have, and which need no closer look."""
 _LOOKED_AT = frozenset((b"location", b"set-cookie"))
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -74,7 +74,7 @@ class _Changes:
     What is changed in heads of one direction.
 
     @ivar dropped: Names of headers that are left out, in lower case.
-    @ivar added: Lines that are there in any case.
+    @ivar added: Lines that are always added.
     @ivar ofRequest: All that are left out of requests.
     @ivar ofResponse: All that are left out of responses.
     """
@@ -90,7 +90,7 @@ class _Changes:
 
     def gone(self, connection: frozenset[bytes], isRequest: bool) -> frozenset[bytes]:
         """
-        What is left out of a message.
+        Find what is left out of a message.
 
         @param connection: What its C{Connection} says.
         """
@@ -128,8 +128,8 @@ class HeadRules:
     """
     What the owner of a tunnel has changed in its heads.
 
-    @ivar host: What the service reads in C{Host}; empty for what the visitor sent.
-    @ivar own: What it may call itself in a redirect, in lower case.
+    @ivar host: What C{Host} says to the service; empty for what the visitor sent.
+    @ivar own: The host that the service may call itself in a redirect, in lower case.
     @ivar port: Its port with a colon in front; empty if that is not known.
     @ivar request: What is changed in requests.
     @ivar response: What is changed in responses.
@@ -201,11 +201,11 @@ class Guest:
 
 
 ANYBODY = Guest()
-"""Of whom nothing is known."""
+"""A guest of whom nothing is known."""
 
 
 UNCHANGED = HeadRules()
-"""What holds where an owner has said nothing."""
+"""The rules where an owner has set none."""
 
 
 def _kept(
@@ -226,16 +226,16 @@ def _kept(
 
 def _isOurs(name: bytes, gone: frozenset[bytes]) -> bool:
     """
-    Whether only we, or the owner, say what a header says: also if it has an underscore,
-    a dot or the like in the place of a hyphen, since to CGI, WSGI and some servers all
-    these names are one.
+    Whether a header's value may only come from us or the owner. This includes names
+    with an underscore, a dot or the like in place of a hyphen, since to CGI, WSGI and
+    some servers all of these are the same.
     """
     name = name.translate(_ALIKE)
     return name in gone or name.startswith(_FORWARDED)
 
 
 def _forService(headers: Headers, guest: Guest) -> Headers:
-    """The headers that are a service's, who must not have a cookie of ours."""
+    """Find the headers for a service, which must not get our cookies."""
     kept: Headers = []
     for lower, name, value in headers:
         if lower in guest.without:
@@ -299,7 +299,7 @@ def responseBytes(
     Write the head of a response for a visitor.
 
     @param request: What it answers.
-    @param scheme: By which the visitor came.
+    @param scheme: The scheme that the visitor uses.
     @param framing: The lines that say how long it is, and what is next.
     """
     reason = head.reason
@@ -327,9 +327,8 @@ def responseBytes(
 
 def _location(value: bytes, rules: HeadRules, public: bytes, scheme: bytes) -> bytes:
     """
-    Lead a redirect to where the visitor is: an application may know only the host that
-    it was told, the one where it is itself, or its own port, and that it is reached in
-    clear text.
+    Make a redirect lead to where the visitor is: an application may only know the host
+    that it was told, its own host or port, and that it is reached in clear text.
     """
     found = _LOCATION.fullmatch(value)
     if found is None:
@@ -344,7 +343,10 @@ def _location(value: bytes, rules: HeadRules, public: bytes, scheme: bytes) -> b
 
 
 def _cookie(value: bytes, own: frozenset[bytes]) -> bytes:
-    """Give a cookie of what a service calls itself to the host that visitors ask."""
+    """
+    Give a cookie that a service has set for its own host to the host that visitors ask
+    for.
+    """
     found = _DOMAIN.search(value)
     if found is None:
         return value
@@ -355,7 +357,7 @@ def _cookie(value: bytes, own: frozenset[bytes]) -> bytes:
 
 
 def trailerBytes(trailers: Headers, isRequest: bool) -> bytes:
-    """Write what is behind the last chunk, and the end."""
+    """Write what follows the last chunk, and the end."""
     changes = _Changes(frozenset((b"authorization", b"cookie", b"set-cookie")))
     lines = _kept(trailers, frozenset(), changes, isRequest)
     return b"0\r\n" + b"".join(lines) + b"\r\n"

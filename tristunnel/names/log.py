@@ -21,8 +21,8 @@ _LONGEST = 2000
 
 def _quoted(text: bytes) -> str:
     """
-    Write what a visitor has sent between quotation marks, so that nothing of it can
-    end them or begin another line.
+    Write what a visitor has sent between quotation marks, so that it can neither end
+    them nor begin another line.
     """
     return "".join(
         letter
@@ -56,7 +56,7 @@ class AccessLog:
         """
         Write about a request.
 
-        @param status: How it was answered; 0 if nobody looked.
+        @param status: How it was answered; 0 if that is not known.
         @param seconds: How long it took.
         """
         self._file.write(self._write(exchange, status, seconds) + "\n")

@@ -1,6 +1,4 @@
-"""
-Where requests come from: what their services and the limits on visitors are told.
-"""
+"""Where requests come from, for services and for the limits on visitors."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ __all__ = ["NO_PROXIES", "Origin", "Origins", "Proxies"]
 
 
 class Proxies(Protocol):
-    """Who may say for others where they come from."""
+    """Knows which proxies may say where their visitors come from."""
 
     def speaksFor(self, host: str) -> bool:
         """Whether an address is that of a trusted proxy."""
@@ -38,7 +36,7 @@ class _NoProxies:
 
 
 NO_PROXIES = _NoProxies()
-"""Nobody may say for others where they come from."""
+"""No proxy is trusted."""
 
 
 class Origin:
@@ -88,7 +86,7 @@ class Origins:
     """
     Finds out where the requests of a connection come from.
 
-    @param proxies: Who may say that for others.
+    @param proxies: Knows which proxies may say that.
     @param peer: The far side of the connection.
     @param secure: Whether it has TLS.
     """
@@ -97,7 +95,7 @@ class Origins:
 
     def __init__(self, proxies: Proxies, peer: IAddress, secure: bool) -> None:
         host = getattr(peer, "host", None) or "unknown"
-        # Of a port that has both families, an address of IPv4 is still one.
+        # At a port for both families, an IPv4 address is mapped to IPv6.
         self._host = str(addressOf(host) or host)
         scheme = b"https" if secure else b"http"
         self._own = Origin(self._host, scheme, addressText(peer), b"")
@@ -105,11 +103,11 @@ class Origins:
 
     def of(self, head: RequestHead) -> Origin:
         """
-        Say where a request comes from: for most connections, always the same.
+        Find where a request comes from; for most connections this is always the same.
         """
         if self._proxies is None:
             return self._own
-        # A proxy may add a line of its own behind what it was sent.
+        # A proxy may add a line of its own after those that it was sent.
         said = b", ".join(head.all(b"x-forwarded-for"))
         address = self._proxies.clientOf(self._host, said.decode("latin-1"))
         scheme = (head.all(b"x-forwarded-proto") or [b""])[-1].lower()

@@ -1,5 +1,5 @@
 """
-What visitors are told who cannot be served: a page for browsers, a line for programs.
+Answers to visitors who cannot be served: a page for browsers, a line for programs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tristunnel.wire.http_answer import HTML, htmlPage, phraseOf, wholeResponse
 __all__ = ["FORMS", "Pages", "loadPages", "statusOf", "textOf"]
 
 STATUSES = (400, 403, 404, 405, 408, 414, 429, 431, 500, 501, 502, 503, 504, 505)
-"""Those that have a page."""
+"""The statuses that have a page."""
 
 _LONGEST = 256 * 1024
 
@@ -37,14 +37,14 @@ _TEXTS = {
     503: "The machine behind this name is not connected now; try again later.",
     504: "The service behind this name took too long to answer.",
 }
-"""What is said in the place of what an owner is told, who knows more than visitors may:
-where the service is."""
+"""What visitors are told in place of what the owner is told, who may know more: where
+the service is."""
 
 _NOT_HTTP = "The service behind this name answers in something that is not proper HTTP."
 
 
 def textOf(refusal: TunnelError) -> str:
-    """What a visitor is told of a refusal."""
+    """Find what a visitor is told of a refusal."""
     if refusal.code.name == "protocol-error":
         return _NOT_HTTP
     isFull = refusal.code.name == "limit-reached"
@@ -52,10 +52,10 @@ def textOf(refusal: TunnelError) -> str:
 
 
 def statusOf(refusal: TunnelError) -> int:
-    """The status that tells of a refusal; 502 for what is wrong with a service."""
+    """Find the status for a refusal; 502 for a problem of a service."""
     name = refusal.code.name
     if name == "limit-reached" and refusal.retryAfter is not None:
-        # Of what a visitor has done, and not of what the tunnel can do.
+        # This is about what a visitor has done, and not about what the tunnel can do.
         return 429
     return _STATUS.get(name, 502)
 
@@ -64,8 +64,8 @@ def statusOf(refusal: TunnelError) -> int:
 class Pages:
     """
     @ivar own: The operator's pages, by their status.
-    @ivar signIn: The operator's page for visitors who are to say who they are, which
-        has L{FORMS} in it; empty for ours.
+    @ivar signIn: The operator's page for visitors who are to sign in, which has
+        L{FORMS} in it; empty for ours.
     """
 
     own: Mapping[int, bytes] = field(default_factory=dict)

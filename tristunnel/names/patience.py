@@ -1,6 +1,4 @@
-"""
-How long a visitor's connection may have nothing to do, send nothing, or take nothing.
-"""
+"""How long a visitor's connection may be idle, send nothing, or take nothing."""
 
 from __future__ import annotations
 
@@ -14,24 +12,24 @@ from tristunnel.names.site import NameSite
 __all__ = ["BODY", "HALF_OPEN", "IDLE", "Patience"]
 
 BODY = 60.0
-"""Seconds in which the next bytes of a request's body must have come."""
+"""Seconds in which the next bytes of a request's body must arrive."""
 
 IDLE = 60.0
-"""Seconds in which the next request's head must have come."""
+"""Seconds in which the next request's head must arrive."""
 
 HALF_OPEN = 30.0
-"""Seconds without a byte of the response after which a visitor has left who has ended
-its direction."""
+"""Seconds without a byte of the response after which a visitor who has ended its
+direction is taken to have left."""
 
 
 class Patience:
     """
     Waits for heads of requests, and for visitors who may have left.
 
-    One look lasts for all requests that come until then, so that none of them costs a
-    deadline of its own.
+    One timer serves all requests that come until it is due, so that none of them costs
+    a timer of its own.
 
-    @param site: Knows who has nothing to do.
+    @param site: Knows which connections are idle.
     @param late: Called when a head, or the rest of a body, has not come in time.
     @param leave: Ends the connection, to make room for another.
     """
@@ -51,7 +49,7 @@ class Patience:
         self._until = 0.0
 
     def begin(self, seconds: float = IDLE) -> None:
-        """A head is to come in so many seconds."""
+        """Wait so many seconds for a head."""
         site = self._site
         self._until = site.seconds() + seconds
         site.idle[self] = None
@@ -61,11 +59,11 @@ class Patience:
             self._deadline = deadlinesOf(site.reactor).add(seconds, self._look)
 
     def came(self) -> None:
-        """It has come."""
+        """Note that the head has come."""
         self._site.idle.pop(self, None)
 
     def stop(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting."""
         self._site.idle.pop(self, None)
         if self._deadline is not None:
             deadlinesOf(self._site.reactor).cancel(self._deadline)
@@ -74,7 +72,7 @@ class Patience:
     def _look(self) -> None:
         self._deadline = None
         if self not in self._site.idle:
-            # It is being answered; then its next head is awaited anew.
+            # It is being answered; then the next head is awaited anew.
             return
         left = self._until - self._site.seconds()
         if left > 0:
@@ -84,7 +82,8 @@ class Patience:
 
     def body(self, exchange: Exchange, isHeld: Callable[[], object]) -> None:
         """
-        The rest of a request's body is to come, the next bytes of it in time.
+        Wait for the rest of a request's body, of which the next bytes must come in
+        time.
 
         @param isHeld: Whether it cannot come now, since nobody takes it.
         """
@@ -107,11 +106,11 @@ class Patience:
         seconds: float = HALF_OPEN,
     ) -> None:
         """
-        Look now and then whether something goes on, until L{stop} is called.
+        Look now and then whether something makes progress, until L{stop} is called.
 
-        @param taken: Changes while it does.
-        @param stuck: Called once when it does not.
-        @param seconds: How long it may rest.
+        @param taken: Returns what changes with each progress.
+        @param stuck: Called once if there is none.
+        @param seconds: How long there may be none.
         """
         self.stop()
         before = taken()

@@ -1,6 +1,4 @@
-"""
-What visitors see of names: by which ports and schemes they are reached.
-"""
+"""What visitors see of names: the ports and schemes by which they are reached."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ from tristunnel.util.hosts import hostAndPort
 __all__ = ["CHALLENGES", "CertificateState", "PublicNames"]
 
 CHALLENGES = b"/.well-known/acme-challenge/"
-"""Below which path an authority looks for proof that a name is ours (RFC 8555, section
-8.3)."""
+"""The path below which an authority looks for proof that a name is ours (RFC 8555,
+section 8.3)."""
 
 _USUAL = {"http": 80, "https": 443, "tls": 443, "minecraft": 25565, "postgresql": 5432}
 
@@ -23,13 +21,13 @@ _USUAL = {"http": 80, "https": 443, "tls": 443, "minecraft": 25565, "postgresql"
 @dataclass(frozen=True)
 class CertificateState:
     """
-    How a name's certificate is. Times are seconds since the epoch; 0 is never.
+    The state of a name's certificate. Times are seconds since the epoch; 0 is never.
 
-    @ivar names: What it is for.
+    @ivar names: The names that it is for.
     @ivar since: Since when it is valid; 0 if there is none yet.
     @ivar until: Until when.
     @ivar next: When the next attempt is due.
-    @ivar error: Why the last one came to nothing; empty if it did not.
+    @ivar error: Why the last attempt failed; empty if it did not.
     """
 
     names: tuple[str, ...]
@@ -47,17 +45,17 @@ class PublicNames:
     @ivar table: The routes.
     @ivar ports: The number of the port that visitors of each scheme come to:
         C{http}, C{https}, C{tls}. Those that are missing do not listen.
-    @ivar isCovered: Whether there is a certificate for a host that browsers believe.
+    @ivar isCovered: Whether there is a certificate for a host that browsers trust.
     @ivar offered: The schemes that are going to be among these.
     @ivar held: Told of each host that a tunnel has, whose TLS ends here.
-    @ivar left: Told when it has it no more.
-    @ivar liesBelow: Told which domains have names from now on.
-    @ivar challenge: Answers an authority that looks, by the path of its request;
-        gives C{None} if nothing waits for that. It is asked before any tunnel is.
+    @ivar left: Told when a tunnel no longer has a host.
+    @ivar liesBelow: Told below which domains there are names from now on.
+    @ivar challenge: Answers an authority that looks, by the path of its request; gives
+        C{None} if no answer is prepared. It is asked before any tunnel.
     @ivar redirects: Whether requests in clear text are sent on to TLS where a host is
         covered.
-    @ivar pages: What is answered where nobody can be asked.
-    @ivar isLeaving: Whether the server stops, so that visitors had better connect anew.
+    @ivar pages: The answers where no service answers.
+    @ivar isLeaving: Whether the server stops, so that visitors should reconnect.
     """
 
     table: NameTable = field(default_factory=NameTable)
@@ -73,20 +71,20 @@ class PublicNames:
     challenge: Callable[[bytes], bytes | None] = lambda path: None
 
     def opened(self, scheme: str, number: int) -> None:
-        """A port listens; the first one of a scheme is in addresses."""
+        """Note that a port listens; addresses have the first port of a scheme."""
         self.ports.setdefault(scheme, number)
 
     def schemeFor(self, host: str) -> str:
         """
-        Choose what an HTTP host's address begins with: C{https} if its certificate
-        will be believed, or if there is nothing else.
+        Choose what an HTTP host's address begins with: C{https} if its certificate will
+        be trusted, or if there is nothing else.
         """
         if "https" in self.ports and ("http" not in self.ports or self.isCovered(host)):
             return "https"
         return "http"
 
     def address(self, scheme: str, host: str, path: str = "") -> str:
-        """Write an address as visitors open it, without a port that goes without."""
+        """Write an address as visitors open it, without the scheme's usual port."""
         port = self.ports.get(scheme, _USUAL[scheme])
         usual = port == _USUAL[scheme] and scheme != "tls"
         return f"{scheme}://{host if usual else hostAndPort(host, port)}{path}"

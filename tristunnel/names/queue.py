@@ -1,6 +1,4 @@
-"""
-What a visitor has sent and nobody has looked at yet.
-"""
+"""What a visitor has sent and has not been handled yet."""
 
 from __future__ import annotations
 
@@ -11,17 +9,17 @@ from tristunnel.wire.http import Event, RequestReader
 __all__ = ["RequestQueue"]
 
 SLICE = 8 * 1024
-"""Bytes that are read at once while they are heads, so that a crowd of small requests
-waits as the bytes that it came as, and not as objects."""
+"""Bytes of heads that are parsed at once, so that many small requests wait as bytes,
+and not as objects."""
 
 
 class RequestQueue:
     """
-    The bytes of a connection, and what of its requests was read of them.
+    The bytes of a connection, and the requests that were read from them.
 
-    @ivar first: All that has come, until somebody has forgotten it by C{None}: a
-        connection may turn out to be for somebody who reads it differently.
-    @ivar events: What was read of them; the first one is next.
+    @ivar first: All that has come so far, until it is dropped by setting it to C{None}:
+        a connection may turn out to be for somebody who reads it differently.
+    @ivar events: What was read from them; the first one is next.
     """
 
     __slots__ = ("_input", "_reader", "events", "first")
@@ -62,21 +60,23 @@ class RequestQueue:
 
     @property
     def isBetween(self) -> bool:
-        """Whether no request has begun that is not whole."""
+        """Whether no request is incomplete."""
         return self._reader.isBetween
 
     def declined(self) -> None:
-        """There was no upgrade: what came behind the request is another one."""
+        """
+        Note that there was no upgrade: what came after the request is another one.
+        """
         if self._reader.rest is not None:
             self.events.extend(self._reader.goOn())
 
     def rest(self) -> bytes:
-        """What came behind a request that was upgraded; nothing is left of it."""
+        """Take what came after a request that was upgraded."""
         rest = (self._reader.rest or b"") + self._input
         self._reader.rest, self._input = None, b""
         return rest
 
     def clear(self) -> None:
-        """Nothing more is to be looked at."""
+        """Drop everything."""
         self.events.clear()
         self._input = b""

@@ -1,11 +1,10 @@
 """
-A run of requests: what one visitor's connection asks of one tunnel, as one end of a
-stream.
+A run of requests from one visitor's connection to one tunnel, as one end of a stream.
 
 To the tunnel it is a visitor like any other; to the connection it is the way to the
-service, kept open while the connection has more requests for it, and never used by
-anybody else. So what a service remembers of a connection, and what it is made to
-believe of where a request ends, stays with one visitor and one tunnel.
+service, which is kept open while there are more requests for it, and never used by
+anybody else. So whatever a service remembers of a connection, or wrongly believes about
+where a request ends, concerns only one visitor and one tunnel.
 """
 
 from __future__ import annotations
@@ -35,30 +34,30 @@ class Asker(Protocol):
     """The visitor's connection."""
 
     def answered(self, run: Run, data: bytes) -> None:
-        """The service has sent bytes."""
+        """Take bytes from the service."""
 
     def answersEnded(self, run: Run) -> None:
-        """The service sends no more."""
+        """Note that the service sends no more."""
 
     def runBroke(self, run: Run, reason: TunnelError) -> None:
-        """The way to the service is broken, or was refused."""
+        """Note that the way to the service is broken, or was refused."""
 
     def runLeaves(self, run: Run) -> None:
-        """No more requests are to be sent by it."""
+        """Note that no more requests may be sent this way."""
 
     def runFull(self, run: Run, isFull: bool) -> None:
-        """The service takes no more bytes for now, or takes them again."""
+        """Note whether the service takes no more bytes for now."""
 
 
 class Run:
     """
-    An L{End<tristunnel.interfaces.End>} that is some requests.
+    An L{End<tristunnel.interfaces.End>} that is a run of requests.
 
     @param asker: The visitor's connection.
     @param route: Where the requests go.
     @param reactor: Tells time.
     @param visitor: Where the requests come from, without a port.
-    @param hostAddress: Where the visitor came to, for the PROXY protocol.
+    @param hostAddress: Where the visitor connected to, for the PROXY protocol.
 
     @ivar route: The same.
     @ivar reader: Reads the responses.
@@ -95,7 +94,7 @@ class Run:
     )
 
     guessable = False
-    """Nobody finds a name by trying ports, and its visitors speak first."""
+    """Scanners of ports do not find names, whose visitors speak first."""
 
     def __init__(
         self,
@@ -129,19 +128,19 @@ class Run:
     @property
     def isUsable(self) -> bool:
         """
-        Whether another request is to be sent by it: not if its client is about to
-        leave, or another one stands beside whose service is well.
+        Whether another request may be sent this way: not if its client is about to
+        leave, nor if another client has the same name and its service is well instead.
         """
         if self.over or self.ended or self._finished or self._leaves:
             return False
         return self._tunnel is None or self._tunnel.isReady
 
     def servedBy(self, tunnel: Tunnel) -> None:
-        """It has come to a tunnel."""
+        """Note which tunnel serves it."""
         self._tunnel = tunnel
 
     def leaveSoon(self) -> None:
-        """That tunnel takes no more requests."""
+        """Note that the tunnel takes no more requests."""
         self._leaves = True
         if self._asker is not None:
             self._asker.runLeaves(self)
@@ -161,7 +160,7 @@ class Run:
             self._asker.runFull(self, True)
 
     def endRequests(self) -> None:
-        """Send no more; what the service still sends is passed on."""
+        """Send no more requests; what the service still sends is passed on."""
         if not (self.over or self._finished):
             self._finished = True
             if self._peer is not None:
@@ -184,8 +183,7 @@ class Run:
 
     def leave(self) -> None:
         """
-        Nothing more is wanted of the service, whose last response is whole: close the
-        connection to it in good order.
+        Close the connection to the service in good order, after its last response.
         """
         self._asker = None
         if self._peer is None:
@@ -202,7 +200,7 @@ class Run:
         self.abandon(TunnelError("closed", "the service did not close the connection"))
 
     def abandon(self, reason: TunnelError) -> None:
-        """Break the connection to the service, in the midst of whatever it does."""
+        """Break the connection to the service, whatever it is doing."""
         self._asker = None
         peer = self._peer
         self._end(reason)
@@ -213,7 +211,7 @@ class Run:
 
     def join(self, peer: End, closed: Closed) -> None:
         if self.over:
-            # While the service was dialled.
+            # This came while the service was dialled.
             peer.reset(self._reason or TunnelError("reset", "the visitor has left"))
             closed(self._reason)
             return

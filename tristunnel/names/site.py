@@ -1,6 +1,4 @@
-"""
-What all connections of the ports that names share have in common.
-"""
+"""What all connections to the ports of names share."""
 
 from __future__ import annotations
 
@@ -24,13 +22,12 @@ from tristunnel.wire.http_answer import wholeResponse
 __all__ = ["MOST_IDLE", "NameSite", "Waiting", "hostOf"]
 
 MOST_IDLE = 4096
-"""Connections that have nothing to do; the one that has waited longest leaves for
-another."""
+"""Idle connections; the one that has waited longest makes room for another."""
 
 
 class Waiting(Structure):
     """
-    A connection of which nobody knows what it wants.
+    A connection of which it is not known yet what it wants.
 
     @ivar leave: Ends it, to make room for another; to be set.
     """
@@ -38,7 +35,7 @@ class Waiting(Structure):
     leave: Callable[[], object] | None
 
     def known(self) -> None:
-        """It is known, or is gone; doing it twice is no error."""
+        """Count it no longer: it is known, or is gone. It may be called twice."""
 
 
 @lru_cache(4096)
@@ -64,12 +61,12 @@ class NameSite:
     @ivar names: The same.
     @ivar log: Where requests are noted, or C{None}.
     @ivar tally: Counts them.
-    @ivar proxies: Who may say for others where they come from.
-    @ivar gate: Decides on requests for tunnels whose owners ask visitors for more.
-    @ivar idle: Connections that have nothing to do, the oldest first.
+    @ivar proxies: Knows which proxies may say where visitors come from.
+    @ivar gate: Decides on requests to tunnels whose owners ask visitors to sign in.
+    @ivar idle: Idle connections, the oldest first.
     @ivar mostIdle: How many of those there may be.
-    @ivar passOn: Lets another process have a connection, with what was read of it, and
-        says whether it has.
+    @ivar passOn: Passes a connection on to another process, with what was read from it,
+        and returns whether it could.
     """
 
     def __init__(self, reactor: Any, names: PublicNames) -> None:
@@ -86,10 +83,11 @@ class NameSite:
 
     def passes(self, exchange: Exchange, transport: Any, first: bytes | None) -> bool:
         """
-        Let another process that has a tunnel have the whole connection, which logs it.
+        Pass the whole connection on to the process that has the tunnel, which also logs
+        it.
 
         @param first: All that has come; C{None} if a service has some of it.
-        @return: Whether it has.
+        @return: Whether it was passed on.
         """
         route = exchange.route
         return (
@@ -129,7 +127,10 @@ class NameSite:
         return 200, wholeResponse(200, answer, kind=b"application/octet-stream")
 
     def _redirect(self, exchange: Exchange) -> tuple[int, bytes] | None:
-        """Send a visitor in clear text on to TLS, if its browser will believe it."""
+        """
+        Redirect a visitor in clear text to TLS, if its browser will trust the
+        certificate.
+        """
         names, host = self.names, exchange.host
         if (
             exchange.origin.scheme == b"https"
@@ -139,7 +140,7 @@ class NameSite:
         ):
             return None
         head = exchange.head
-        # Others than these would be sent again as a GET.
+        # With a 301, other methods would be repeated as a GET.
         status = 301 if head.method in (b"GET", b"HEAD") else 308
         where = names.address("https", host).encode("ascii")
         return status, (
@@ -156,8 +157,7 @@ class NameSite:
         retryAfter: float | None = None,
     ) -> bytes:
         """
-        Write what answers a request in a service's place; behind it the connection is
-        closed.
+        Write an answer in a service's place, after which the connection is closed.
 
         @param head: The request's, if there is one.
         @param text: What is the matter, in a sentence.
@@ -172,9 +172,9 @@ class NameSite:
 
     def ended(self, exchange: Exchange, status: int) -> None:
         """
-        A request has its answer, or will have none.
+        Count and log a request that has its answer, or will have none.
 
-        @param status: What counts if the service has not answered.
+        @param status: The status to log if the service has not answered.
         """
         if exchange.response is not None and status != 499:
             status = exchange.response.status

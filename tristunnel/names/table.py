@@ -1,6 +1,4 @@
-"""
-Which tunnel is behind a name: the routes of all listeners that share ports.
-"""
+"""Which tunnel a name leads to: the routes of all listeners that share ports."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ _SLASHES = re.compile(r"/{2,}")
 
 
 def _readings(path: str) -> Iterator[str]:
-    """What services take a path for, each of them in its own way."""
+    """Find as what different services may read a path."""
     text = unquote(path, "latin-1").replace("\\", "/")
     for each in (text, _PARAMETERS.sub("", text)):
         for spelled in (each, _SLASHES.sub("/", each)):
@@ -41,15 +39,16 @@ class Route:
     """
     A name that leads to a tunnel.
 
-    @ivar kind: The listener's, which is one space of names: C{"http"} and others.
+    @ivar kind: The listener's, C{"http"} or others, each of which has its own names.
     @ivar host: In lower case and in ASCII; C{*.example.org} is every host below
         one that has no route of its own.
-    @ivar path: Below which paths it holds, without a slash behind; empty for all.
+    @ivar path: The path below which it holds, without a slash at the end; empty for all
+        paths.
     @ivar options: All that was asked of the tunnel.
     @ivar arrived: Takes each visitor's end and address.
     @ivar rules: What is changed in the heads of its requests.
-    @ivar gate: What is asked of those who make them, which its owner may change;
-        C{None} for nothing.
+    @ivar gate: What visitors are asked for, which its owner may change; C{None} for
+        nothing.
     @ivar member: Which other process of this machine has the tunnel, so that whole
         connections may be passed to it; C{None} for none.
     """
@@ -86,10 +85,9 @@ class NameTable:
     """
     All routes of a server.
 
-    Looking one up takes the same time however many there are; those of one host
-    are looked through, and there are no more of them than L{MOST_PATHS}. Who may
-    have a name is decided before, by
-    L{HostRules<tristunnel.service.host_rules.HostRules>}.
+    A look-up takes the same time however many there are; the routes of one host, which
+    are at most L{MOST_PATHS}, are searched one by one. Who may have a name is decided
+    before, by L{HostRules<tristunnel.service.host_rules.HostRules>}.
     """
 
     MOST_PATHS = 64
@@ -107,8 +105,8 @@ class NameTable:
 
     def enter(self, route: Route) -> None:
         """
-        Add a route. The book has said whose the name is, so this one takes the place
-        of the one that there may be: its tunnel has come to another member.
+        Add a route. The book has decided whose the name is, so this one replaces one
+        that may be there: its tunnel has moved to another member.
 
         @raise TunnelError: C{limit-reached}.
         """
@@ -131,7 +129,7 @@ class NameTable:
 
     def remove(self, route: Route) -> bool:
         """
-        Forget a route; doing it twice is no error.
+        Remove a route. It may be called twice.
 
         @return: Whether it was there.
         """
@@ -146,7 +144,7 @@ class NameTable:
 
     def find(self, kind: str, host: str, path: str = "/") -> Route | None:
         """
-        Find where a visitor is to go.
+        Find the route for a visitor.
 
         @param host: As L{Route.host}.
         @param path: What is asked for there; a query may follow.
@@ -166,8 +164,8 @@ class NameTable:
 
     def isUnclear(self, route: Route, path: str) -> bool:
         """
-        Whether a path leads to a route, but a service might read it as one that does
-        not: C{/api/../admin} is below C{/api}, and to many it is C{/admin}.
+        Whether a path leads to a route, but a service might read it as one that leads
+        elsewhere: C{/api/../admin} is below C{/api}, and to many it is C{/admin}.
 
         @param route: As L{find} returned it.
         @param path: What was asked for.

@@ -12,7 +12,7 @@ __all__ = ["MOST_COUNTED", "OTHERS", "REQUESTS", "NameTally"]
 
 MOST_COUNTED = 200
 """Names that are counted by themselves: each costs a monitoring system several series,
-for ever."""
+forever."""
 
 OTHERS = "others"
 """The name of all others."""
@@ -25,8 +25,8 @@ class NameTally:
     """
     Counts requests by their names and the first digit of their status.
 
-    Only names that led to a tunnel are counted by themselves, the first
-    L{MOST_COUNTED} of them; what visitors make up is among the others.
+    Only names that led to a tunnel are counted by themselves, the first L{MOST_COUNTED}
+    of them; names that visitors make up are counted as others.
 
     @ivar requests: How many there were, by name and class: C{"2xx"}.
     @ivar sent: Bytes of bodies of responses, by name.

@@ -62,11 +62,12 @@ from tristunnel.wire.http import (
 __all__ = ["VisitorConnection"]
 
 FRESH = 1.0
-"""Seconds after a response in which a request that cannot be repeated goes by the same
+"""Seconds after a response in which a request that cannot be repeated may use the same
 connection: a service may be about to close one that has been idle for longer."""
 
 QUEUE, RUN = 1, 2
-"""Why reading is held: something waits for its turn; the service takes no more."""
+"""Reasons why reading is held: something waits for its turn; the service takes no
+more."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -76,7 +77,7 @@ class VisitorConnection(Protocol):
 
     @param site: What is served.
     @param secure: Whether it has TLS.
-    @param waiting: Counts it as long as nobody knows what it wants.
+    @param waiting: Counts it until it is known what it wants.
     @param remaining: Seconds in which the first head must come.
     """
 
@@ -102,7 +103,7 @@ class VisitorConnection(Protocol):
 
     def makeConnection(self, transport: ITransport) -> None:
         if isinstance(transport, SocketTransport):
-            # No calls in between, and half-closes are ours to see.
+            # This avoids a call in between, and half-closes get here.
             transport.protocol = self
         super().makeConnection(transport)
 
@@ -125,7 +126,7 @@ class VisitorConnection(Protocol):
         self._advance()
 
     def readConnectionLost(self) -> None:
-        """The visitor sends no more, but may still listen."""
+        """Note that the visitor sends no more; it may still listen."""
         exchange = self._exchange
         if self._through:
             if self._run is not None:
@@ -137,7 +138,7 @@ class VisitorConnection(Protocol):
             self._patience.watch(lambda: exchange.sent, self.transport.abortConnection)
 
     def writeConnectionLost(self) -> None:
-        """Our end is on its way."""
+        """Our own end has been sent."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._over = self._closing = True
@@ -154,14 +155,14 @@ class VisitorConnection(Protocol):
         self._logged(0 if self._through else 499)
 
     def _late(self) -> None:
-        """A request, or the rest of it, has not come in time."""
+        """Handle that a request, or the rest of it, has not come in time."""
         if self._requests.isBetween:
             self._close()
         else:
             self._refuse(408, "the request did not come in time")
 
     def _breakOff(self) -> None:
-        """Leave at once, perhaps for somebody else."""
+        """Close at once, perhaps to make room."""
         self._closing = True
         self._patience.stop()
         self.transport.abortConnection()
@@ -169,7 +170,7 @@ class VisitorConnection(Protocol):
     # What the visitor sends
 
     def _advance(self) -> None:
-        """Go as far as what has come allows."""
+        """Handle what has come, as far as possible."""
         if self._advancing:
             return
         self._advancing = True
@@ -195,7 +196,7 @@ class VisitorConnection(Protocol):
 
     def _take(self, event: Any) -> bool:
         """
-        Do what an event asks for.
+        Handle an event.
 
         @return: Whether it was its turn.
         """
@@ -242,11 +243,11 @@ class VisitorConnection(Protocol):
             exchange.reception = waiting = AtGate(site.reactor, self._gateSaid)
             waiting.begin(site.gate.ask(exchange))
             if exchange.reception is not None:
-                # What its service sends meanwhile is no answer to this.
+                # What its service sends meanwhile does not answer this request.
                 self._leaveRun()
 
     def _gateSaid(self, said: Guest | Answer | None) -> None:
-        """A tunnel's gate has decided on the request."""
+        """Go on as a tunnel's gate has decided on the request."""
         exchange = self._exchange
         assert exchange is not None
         exchange.reception = None
@@ -259,7 +260,7 @@ class VisitorConnection(Protocol):
             self._refuse(500, "The sign-in of this name does not work.")
 
     def _goOn(self, exchange: Exchange, route: Route, guest: Guest = ANYBODY) -> None:
-        """A request is let in."""
+        """Pass on a request that was let in."""
         head, origin = exchange.head, exchange.origin
         exchange.written = requestBytes(head, route.rules, origin, guest)
         first, self._requests.first = self._requests.first, None
@@ -271,8 +272,8 @@ class VisitorConnection(Protocol):
 
     def _runFor(self, exchange: Exchange, route: Route) -> Run | None:
         """
-        Find the way to a service: the one that this connection has, if it leads there
-        and may be used again, or another.
+        Find the run for a request: the one that this connection has, if it leads there
+        and may be used again, or a new one.
 
         @return: C{None} if the request was refused.
         """
@@ -324,7 +325,7 @@ class VisitorConnection(Protocol):
                 self._logged(0)
             self.transport.write(data)
             return
-        # The next request waits until it is known that nothing is behind this response.
+        # The next request waits until it is known that nothing follows this response.
         advancing, self._advancing = self._advancing, True
         try:
             self._takeAnswers(run, run.reader.feed(data))
@@ -339,7 +340,7 @@ class VisitorConnection(Protocol):
             if run is not self._run or self._through:
                 return
             if exchange is None or exchange.responseDone:
-                # More than was asked for: nobody knows what to make of this service.
+                # It is more than was asked for, so this service cannot be relied on.
                 self._leaveRun(TunnelError("protocol-error", "an answer too many"))
                 if exchange is not None:
                     self._close()
@@ -378,7 +379,7 @@ class VisitorConnection(Protocol):
         if head.isInterim:
             exchange.isInterim = True
             if asked.version == "1.0":
-                # It knows of no such thing.
+                # HTTP/1.0 does not have that.
                 return
         elif upgrades:
             exchange.response = head
@@ -434,14 +435,14 @@ class VisitorConnection(Protocol):
             self._hold(RUN, isFull)
 
     def _broken(self, exchange: Exchange, reason: TunnelError) -> None:
-        """There is no more of a response, or never was any."""
+        """Handle that a response breaks off, or never came."""
         self._leaveRun(reason)
         self._out = []
         if exchange.response is not None:
             if exchange.responseDone:
                 self._close()
             else:
-                # Whoever has half of it must not take that for the whole.
+                # A visitor who has half of it must not take that for the whole.
                 self._logged(502)
                 self._breakOff()
         elif exchange.mayRepeat and exchange.route is not None:
@@ -472,7 +473,7 @@ class VisitorConnection(Protocol):
     # Beyond requests
 
     def _upgraded(self) -> None:
-        """The service agrees: bytes from now on, both ways."""
+        """Pass bytes both ways from now on, since the service has agreed."""
         run = self._run
         assert run is not None
         self._through = True
@@ -487,9 +488,9 @@ class VisitorConnection(Protocol):
             run.send(early)
 
     def _goThrough(self, exchange: Exchange, route: Route, first: bytes | None) -> None:
-        """Join the connection as bytes, behind its first head."""
+        """Join the connection to the tunnel as bytes, after its first head."""
         if first is None:
-            # Another tunnel's requests came before, and what follows was read.
+            # Requests for another tunnel came before, and what follows has been read.
             self._refuse(421, "connect again for this name")
             return
         whole = first.lstrip(b"\r\n")
@@ -511,7 +512,7 @@ class VisitorConnection(Protocol):
         """
         Note how a request has ended, once.
 
-        @param status: What counts if there was no response.
+        @param status: The status if there was no response.
         """
         exchange = self._exchange
         if exchange is not None:
@@ -528,7 +529,7 @@ class VisitorConnection(Protocol):
             self._breakOff()
             return
         if exchange is not None and not exchange.requestDone:
-            # What the service has of it must not be taken for the whole.
+            # The service must not take what it has of the request for the whole.
             self._leaveRun(TunnelError("protocol-error", text))
         self._answer(status, self._site.page(head, status, text, retryAfter))
 
@@ -539,7 +540,7 @@ class VisitorConnection(Protocol):
         self._close()
 
     def _close(self) -> None:
-        """Close the connection behind what was sent."""
+        """Close the connection after what was sent."""
         if self._over:
             return
         self._closing = True
@@ -555,7 +556,7 @@ class VisitorConnection(Protocol):
         self.transport.loseConnection()
 
     def _leaveRun(self, reason: TunnelError | None = None) -> None:
-        """Have no more to do with a service: in good order, or at once."""
+        """Leave a service: in good order, or at once."""
         run, self._run = self._run, None
         if run is not None:
             run.leave() if reason is None else run.abandon(reason)
@@ -564,7 +565,10 @@ class VisitorConnection(Protocol):
     # Backpressure
 
     def _hold(self, why: int, yes: bool) -> None:
-        """Read no more for now, or again if nothing else speaks against it."""
+        """
+        Hold reading for a reason, or release it; reading goes on when there is no other
+        reason.
+        """
         before = self._held
         self._held = before | why if yes else before & ~why
         if self._over or self._closing:
@@ -592,6 +596,6 @@ class VisitorConnection(Protocol):
         """The transport is gone; L{connectionLost} follows."""
 
     def _shed(self, reason: TunnelError) -> None:
-        """The memory is needed that is kept for this visitor."""
+        """Give up this visitor, whose memory is needed."""
         self._leaveRun(reason)
         self._breakOff()

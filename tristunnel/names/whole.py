@@ -1,6 +1,4 @@
-"""
-A connection that passes as it is behind its first request.
-"""
+"""A connection that passes unchanged after its first request."""
 
 from __future__ import annotations
 
@@ -29,8 +27,8 @@ def handOver(
     Make a connection a tunnel's.
 
     @param exchange: Its first request.
-    @param early: All that has come, with a head of ours.
-    @param ended: Told how the request was answered; 0 if nobody looks.
+    @param early: All that has come, with our own head.
+    @param ended: Told how the request was answered; 0 if that is not known.
     """
 
     def lastWords(reason: TunnelError) -> bytes:
