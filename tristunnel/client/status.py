@@ -205,9 +205,11 @@ class ClientStatus(ClientObserver):
     # Visitors
 
     def _offerOf(self, target: str, tunnel: str = "") -> Offer:
-        offers = self._offers.values()
-        mine = [offer for offer in offers if tunnel and offer.uri == tunnel]
-        return (mine or self._offersAt(target) or [self._stray])[0]
+        if tunnel:
+            for offer in self._offers.values():
+                if offer.uri == tunnel:
+                    return offer
+        return (self._offersAt(target) or [self._stray])[0]
 
     def visitorConnected(self, visit: Visit) -> None:
         offer = self._offerOf(visit.target, visit.tunnel)

@@ -128,7 +128,9 @@ class Answers:
                 self._holds.hold("answers")
             self._watch()
         else:
-            self._count(size)
+            self._written += size + OVERHEAD
+            if self._written > UNWATCHED and self._timer is None:
+                self._lookSoon()
 
     def latest(self, send: Callable[[], object]) -> None:
         """
@@ -140,7 +142,8 @@ class Answers:
             self._watch()
         else:
             send()
-            self._count(0)
+            if not self.full:
+                self.wrote(0)
 
     def passTo(self, inner: Any) -> None:
         """Hand on what the transport says to another producer, or to none."""
@@ -160,13 +163,11 @@ class Answers:
             self.taken = lambda: None
             self._goOn()
 
-    def _count(self, size: int) -> None:
-        """The transport took an answer; so may the kernel have, and nobody else."""
-        self._written += size + OVERHEAD
-        if self._written > UNWATCHED and self._timer is None:
-            self._written = 0
-            if self._transport is not None and bytesTaken(self._transport) is not None:
-                self._watch()
+    def _lookSoon(self) -> None:
+        """The transport took answers; so may the kernel have, and nobody else."""
+        self._written = 0
+        if self._transport is not None and bytesTaken(self._transport) is not None:
+            self._watch()
 
     def _watch(self) -> None:
         """See to it that the peer takes something in time."""

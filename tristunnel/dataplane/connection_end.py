@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.memory import HELD
@@ -224,14 +225,20 @@ class ConnectionEnd(ABC):
         @param reason: C{ConnectionDone}, or C{None}, after an orderly end.
         """
         why = None
-        if reason is not None and not isinstance(reason.value, ConnectionDone):
+        # First what most end with: this one object.
+        if not (
+            reason is connectionDone
+            or reason is None
+            or isinstance(reason.value, ConnectionDone)
+        ):
             why = TunnelError("reset", reason.getErrorMessage())
         self._goneBecause(why)
 
     def _goneBecause(self, why: TunnelError | None) -> None:
         """The connection is no more; C{None} after an orderly end."""
         self._stopTimers()
-        self.memory.letGo(self)
+        if self._full or self._early is not None:
+            self.memory.letGo(self)
         if self._over:
             return
         self._over = True
@@ -248,6 +255,10 @@ class ConnectionEnd(ABC):
         elif not self._eof:
             self._eof = True
             peer.finish()
+        if self._finished:
+            # It has said its last, too. Whoever knows it no more leaves no circle of
+            # objects behind, which only the garbage collector would find.
+            self._peer = None
         self._tellClosed()
 
     def _tellClosed(self) -> None:
@@ -307,7 +318,7 @@ class ConnectionEnd(ABC):
             peer.finish()
         if self._over:
             self._tellPeer(peer)
-        else:
+        elif self._held:
             self.release(self.UNJOINED)
 
     def passTo(self, peer: End) -> tuple[End | None, bool]:
@@ -421,4 +432,5 @@ class ConnectionEnd(ABC):
 
     def _stopTimers(self) -> None:
         """Wait for nothing any more."""
-        self._stopRuleTimer()
+        if self._ruleTimer is not None:
+            self._stopRuleTimer()

@@ -41,6 +41,7 @@ from zope.interface import implementer
 from tristunnel.dataplane.lookups import isAddress, known, lookUp
 from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.util.hosts import hostName
+from tristunnel.util.platform import NON_BLOCKING
 
 __all__ = ["TIMEOUT", "HostEndpoint", "ServiceEndpoint", "adopted", "dial"]
 
@@ -63,8 +64,9 @@ def _connected(host: str, port: int) -> socket | None:
 
     @return: The connection, which is there at once, or C{None} if it is not.
     """
-    made = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM)
-    made.setblocking(False)
+    made = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM | NON_BLOCKING)
+    if not NON_BLOCKING:
+        made.setblocking(False)
     where = (host, port)
     # The first call connects; the second one tells how it went.
     if made.connect_ex(where) == 0 or made.connect_ex(where) == 0:

@@ -125,8 +125,10 @@ def glimpsed(
     @param toVisitor: Likewise for the visitor.
     @return: What is to be joined in the place of these two.
     """
-    bothSockets = isinstance(service, SocketEnd) and isinstance(visitor, SocketEnd)
-    if speech.kind or not speech.looks or bothSockets:
+    # Most often it is known: to ask whether these are sockets costs more.
+    if speech.kind or not speech.looks:
+        return toService, toVisitor
+    if isinstance(service, SocketEnd) and isinstance(visitor, SocketEnd):
         return toService, toVisitor
     speech.looks -= 1
     glimpse = _Glimpse(speech, service, visitor, toService, toVisitor)

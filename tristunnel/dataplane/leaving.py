@@ -44,12 +44,13 @@ class LeavableSocket(PolledSocket):
         """
         if self._number < 0:
             return
+        tls = self._tls
         if (
             self._readDone
             and not self._out
-            and (self._writeDone or self._saysGoodbye())
+            and (self._writeDone or tls is None or self._saysGoodbye(tls))
         ):
-            super()._finishBoth()
+            self._fail(connectionDone)
         else:
             self.leave()
             self.lost(connectionDone)

@@ -126,6 +126,12 @@ class PolledSocket:
     def filled(self) -> None:
         """The kernel takes no more for now."""
 
+    def waits(self) -> None:
+        """Bytes were written that wait to be sent."""
+
+    def notTaken(self) -> None:
+        """Bytes were written to a connection that is gone."""
+
     def handshakeDone(self) -> None:
         """TLS is up."""
 
@@ -307,9 +313,12 @@ class PolledSocket:
     def write(self, data: bytes) -> None:
         """Send bytes: at once, if nothing waits and the kernel has room."""
         if self._number < 0 or self._writeEnding or not data:
+            if self._number < 0:
+                self.notTaken()
             return
         if self._out or self._tls is not None:
-            self._append(data)
+            self.gather((data,))
+            self.waits()
             return
         try:
             sent = self._send(data)
@@ -324,6 +333,7 @@ class PolledSocket:
             self.unsent = len(rest)
             self._kernelFull = True
             self._ask()
+            self.waits()
 
     def gather(self, pieces: Sequence[bytes]) -> None:
         """Send pieces together with all others of this turn."""
@@ -341,10 +351,6 @@ class PolledSocket:
         if not (self._kernelFull or self._queued):
             self._queued = True
             self.poller.flushLater(self)
-
-    def _append(self, data: bytes) -> None:
-        """Send bytes after what waits, when the turn ends."""
-        self.gather((data,))
 
     def _drain(self) -> None:
         """Hand the kernel what waits."""
@@ -442,7 +448,7 @@ class PolledSocket:
         """Tell the other side that no more comes."""
         if self._writeDone:
             return
-        if not self._saysGoodbye():
+        if self._tls is not None and not self._saysGoodbye(self._tls):
             self._kernelFull = True
             self._ask()
             return
@@ -458,15 +464,15 @@ class PolledSocket:
                 return
         self.writeEnded()
 
-    def _saysGoodbye(self) -> bool:
+    def _saysGoodbye(self, tls: SSL.Connection) -> bool:
         """
-        Say TLS's goodbye, if there is TLS.
+        Say TLS's goodbye, if TLS is up.
 
         @return: Whether it is said, or never can be: not if the kernel is full.
         """
-        if self._tls is not None and self._shaken:
+        if self._shaken:
             try:
-                self._tls.shutdown()
+                tls.shutdown()
             except SSL.WantWriteError:
                 return False
             except SSL.Error:

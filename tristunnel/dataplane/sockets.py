@@ -41,6 +41,10 @@ BUSY = 256 * 1024
 """Bytes, in large reads in a row, after which a direction is spliced."""
 
 
+def _nobody(end: object) -> None:
+    """Nobody waits: without TLS, bytes may pass as soon as it has started."""
+
+
 class SocketEnd(ConnectionEnd, LeavableSocket):
     """
     The L{End<tristunnel.interfaces.End>} of a stream that is a socket.
@@ -50,7 +54,8 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
     @param arrived: Called once with this end when bytes may pass: from L{begin},
         or after the TLS handshake where there is one. It may join the end then or
         later; what comes meanwhile is kept, up to
-        L{EARLY<tristunnel.dataplane.connection_end.EARLY>} bytes.
+        L{EARLY<tristunnel.dataplane.connection_end.EARLY>} bytes. Without it, whoever
+        calls L{start} knows that they may, unless there is TLS.
     @param tls: TLS over the socket, before its handshake.
 
     @ivar lastWords: Gives what the far side is told before the connection is closed, by
@@ -74,7 +79,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         self,
         poller: Poller,
         connection: socket,
-        arrived: Callable[[SocketEnd], None],
+        arrived: Callable[[SocketEnd], None] = _nobody,
         tls: SSL.Connection | None = None,
     ) -> None:
         LeavableSocket.__init__(self, poller, connection, tls)
@@ -141,7 +146,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         and says nothing, it is cut off; without TLS it may be silent for ever as
         long as it has not ended its own direction.
         """
-        if self.isOpen and self._finished and (self._eof or self._tls is not None):
+        if self._finished and (self._eof or self._tls is not None):
             self._mark = self._progress
             self._within(CLOSE_TIMEOUT, self._closesTooSlowly)
 
@@ -231,7 +236,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
             # Over TLS hardly anybody says goodbye who still listens: who does it
             # before there is a peer has left.
             self._finishBoth()
-        elif not self._writeDone:
+        elif self._finished and self._number >= 0 and not self._writeDone:
             self._closeInTime()
 
     def drained(self) -> None:
@@ -240,7 +245,8 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
 
     def lost(self, reason: Failure) -> None:
         """The connection is gone."""
-        self._inTime()
+        if self._deadline is not None:
+            self._inTime()
         if self.splice is not None or self.spliceToUs is not None:
             self._endSplices()
         self._gone(reason)
@@ -296,25 +302,24 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         """Read no more."""
         ConnectionEnd.hold(self, why)
 
-    def _transmit(self, data: bytes) -> None:
-        """Send bytes."""
-        PolledSocket.write(self, data)
+    # The socket is asked itself: this is for each piece of each stream.
+    write = _transmit = PolledSocket.write
+
+    def waits(self) -> None:
+        """Bytes wait to be sent."""
         if self.unsent > SENDING:
             self._fills(self.unsent)
 
-    def write(self, data: bytes) -> None:
-        """Send bytes; to a connection that is gone, a reset comes back."""
+    def notTaken(self) -> None:
+        """From a connection that is gone, a reset comes back."""
         if self._over:
-            ConnectionEnd.write(self, data)
-        else:
-            PolledSocket.write(self, data)
-            if self.unsent > SENDING:
-                self._fills(self.unsent)
+            ConnectionEnd.write(self, b"")
 
     def _endTransmission(self) -> None:
         """Send no more."""
         self.endWriting()
-        self._closeInTime()
+        if self._number >= 0:
+            self._closeInTime()
 
     def _cutOff(self) -> None:
         """

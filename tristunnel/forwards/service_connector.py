@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.glimpse import Speech, glimpsed
 from tristunnel.dataplane.join import join
-from tristunnel.dataplane.poller import pollerOf
+from tristunnel.dataplane.poller import Poller, pollerOf
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.transport_end import Arriving, EndFactory, TransportEnd
 from tristunnel.errors import TunnelError
@@ -83,6 +83,7 @@ class ServiceConnector:
     @ivar reactor: Tells time.
     @ivar observer: Told how it went.
     @ivar speeches: What services speak, by their names.
+    @ivar poller: Where sockets wait; C{None} without epoll.
     """
 
     log: ClassVar[Logger] = Logger()
@@ -90,6 +91,10 @@ class ServiceConnector:
     reactor: IReactorTime
     observer: ClientObserver
     speeches: dict[str, Speech] = field(default_factory=dict)
+    poller: Poller | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.poller = pollerOf(self.reactor)
 
     def speechOf(self, target: str) -> Speech | None:
         """Find what is known of how a service speaks; C{None} if nobody listens."""
@@ -161,19 +166,22 @@ class _Attempt:
         forVisitor = getattr(endpoint, "forVisitor", None)
         if forVisitor is not None:
             endpoint = forVisitor(self.info)
-        poller = pollerOf(reactor)
+        poller = self.connector.poller
         connectNow = getattr(endpoint, "connectNow", None)
         if poller is not None and connectNow is not None:
             made = connectNow()
             if made is not None:
+                end = SocketEnd(poller, made)
                 try:
-                    SocketEnd(poller, made, self._arrived).begin()
+                    end.start()
                 except OSError as problem:
                     made.close()
                     self._failed(Failure(problem))
+                else:
+                    self._arrived(end)
                 return
         log = self.connector.log
-        factory = EndFactory(reactor, self._arrived)
+        factory = EndFactory(reactor, self._shown)
         connecting: Deferred[Any] = endpoint.connect(factory)
         # A connection that waits for a name look-up takes its descriptor later.
         RESERVE.expected += 1
@@ -186,8 +194,11 @@ class _Attempt:
             # A visitor that leaves now must not leave an attempt behind.
             stream.whileWaiting(lambda reason: connecting.cancel())
 
-    def _arrived(self, end: _AnyEnd) -> None:
+    def _shown(self, end: _AnyEnd) -> None:
         self.shown = end
+        self._arrived(end)
+
+    def _arrived(self, end: _AnyEnd) -> None:
         if self.stream.over:
             end.reset(_left())
         elif self.elsewhere is None:
@@ -198,11 +209,12 @@ class _Attempt:
     def _passBytes(self, remote: VisitorStream | SocketEnd, end: _AnyEnd) -> None:
         if remote is self.stream:
             self.accept(remote)
-        visit = Visit(self.target, end, remote, self.info, self.connector.observer)
-        speech = self.connector.speechOf(self.target)
+        connector = self.connector
+        visit = Visit(self.target, end, remote, self.info, connector.observer)
+        speech = connector.speeches.get(self.target) or connector.speechOf(self.target)
         service: Any = end
         visitor: Any = remote
-        if speech is not None:
+        if speech is not None and not speech.kind:
             service, visitor = glimpsed(speech, end, remote, end, remote)
         if self.between is not None:
             service, visitor = self.between(end, remote, service, visitor)

@@ -99,10 +99,9 @@ class _Visitors:
         try:
             RESERVE.checkSession()
             if self._creator is None:
-                text = hostAndPort(peer[0], peer[1])
-                SocketEnd(
-                    self._poller, connection, lambda end: self._arrived(end, text)
-                ).begin()
+                end = SocketEnd(self._poller, connection)
+                end.start()
+                self._arrived(end, hostAndPort(peer[0], peer[1]))
             else:
                 self._shake(self._creator, connection, peer)
         except (TunnelError, OSError):

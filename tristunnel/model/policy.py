@@ -171,6 +171,18 @@ class VisitorPolicy:
         }
 
     @property
+    def asksVisitors(self) -> bool:
+        """Whether a visitor may be turned away by it."""
+        return bool(
+            self.allow
+            or self.deny
+            or self.maxVisitors
+            or self.visitorsPerAddress
+            or self.visitorRate
+            or self.countries
+        )
+
+    @property
     def endsStreams(self) -> bool:
         """Whether a stream can end because of its age or its silence."""
         return bool(self.idle or self.maxAge)

@@ -330,7 +330,7 @@ class Tunnel:
     def _visited(
         self, visitor: EitherEnd, address: str, filters: tuple[VisitorFilter, ...]
     ) -> None:
-        stream = Stream(self, visitor, address, self.seconds())
+        stream = Stream(self, visitor, printable(address), self.seconds())
         self.streams.add(stream)
         servedBy = getattr(visitor, "servedBy", None)
         if servedBy is not None:
@@ -391,9 +391,10 @@ class Tunnel:
         """
         if self.closed is not None:
             raise self.closed
+        entered = stream.filters
         for each in (*self.filters, *filters):
             each.enter(stream)
-            stream.filters.append(each)
+            entered.append(each)
         if self.visitorLimit and self._expected() > self.visitorLimit:
             raise TunnelError("limit-reached", "the tunnel has had all of its visitors")
         side = self.clientSide or self.meanwhile
@@ -418,13 +419,14 @@ class Tunnel:
         """Count a stream that is over."""
         self.streams.discard(stream)
         stream.leaveFilters()
-        self.bytesIn += stream.bytesIn
-        self.bytesOut += stream.bytesOut
+        bytesIn, bytesOut = stream.bytesIn, stream.bytesOut
+        self.bytesIn += bytesIn
+        self.bytesOut += bytesOut
         self.dropped += stream.dropped
-        if self.isGuessable and stream.client is not None:
+        if not (bytesIn or bytesOut) and stream.client is not None and self.isGuessable:
             # Ports are scanned: who came and said nothing uses up no visit, if
             # nobody said anything either.
-            self.served -= not (stream.bytesIn or stream.bytesOut)
+            self.served -= 1
         self.observer.visitorGone(stream)
         isOver = self.visitorLimit and self.served >= self.visitorLimit
         if (isOver or self.isLeft) and not self.streams:
@@ -469,9 +471,6 @@ class Stream:
     _slowed: tuple[Callable[[], None], ...] = field(default=(), init=False)
     # Ends that are not over; one while it is not connected.
     _open: int = field(default=1, init=False)
-
-    def __post_init__(self) -> None:
-        self.visitorAddress = printable(self.visitorAddress)
 
     @property
     def over(self) -> bool:
@@ -520,7 +519,7 @@ class Stream:
         Join the visitor's end to the client's, unless the visitor was disconnected
         while that was found.
         """
-        if self.over:
+        if not self._open:
             client.reset(self.reason or TunnelError("reset", "the visitor has left"))
             return
         self.client = client

@@ -194,7 +194,9 @@ class VisitorPolicies:
         return policy.combined(operator, strict).combined(owner, strict)
 
     def _enforce(self, tunnel: Tunnel, asked: _Asked, policy: VisitorPolicy) -> None:
-        tunnel.policy = asked.door.policy = policy
+        tunnel.policy = policy
+        door = asked.door
+        door.apply(policy, [each for each in tunnel.streams if door in each.filters])
         self._haveKnocked(tunnel, asked)
         watched = self._sweep in tunnel.filters
         if policy.endsStreams and not watched:

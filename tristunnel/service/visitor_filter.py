@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -31,11 +31,11 @@ _REMEMBERED = 10_000
 
 class PolicyFilter:
     """
-    Applies a L{VisitorPolicy} to a tunnel, and remembers who is there: a
+    Applies a L{VisitorPolicy} to a tunnel; remembers who is there if that matters: a
     L{VisitorFilter<tristunnel.model.tunnel.VisitorFilter>}.
 
-    @param policy: What to apply; it may be replaced at any time, and then
-        holds for those who come later.
+    @param policy: What to apply; L{apply} replaces it at any time, for those who come
+        later.
     @param seconds: The clock.
     @param countryOf: Finds the country of an address; empty for one that is not known.
     """
@@ -46,26 +46,41 @@ class PolicyFilter:
         seconds: Callable[[], float],
         countryOf: Callable[[str], str] = lambda host: "",
     ) -> None:
-        self.policy = policy
         self._seconds = seconds
         self._countryOf = countryOf
-        self._inside: Counter[str] = Counter()
-        self._count = 0
         # The visits that each address has left.
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self.apply(policy, ())
+
+    def apply(self, policy: VisitorPolicy, inside: Iterable[Stream]) -> None:
+        """
+        Ask something else of those who come from now on.
+
+        @param inside: Those whom this filter has let in and who are still there.
+        """
+        self.policy = policy
+        self._asks = policy.asksVisitors
+        self._inside: Counter[str] = Counter()
+        if self._asks:
+            hosts = (hostOfVisitor(stream.visitorAddress) for stream in inside)
+            self._inside.update(hosts)
+        self._count = self._inside.total()
 
     def enter(self, stream: Stream) -> None:
-        host = hostOfVisitor(stream.visitorAddress)
-        self._check(host)
-        self._count += 1
-        self._inside[host] += 1
+        # Of a tunnel that asks nothing nobody is counted: it would be for each visitor.
+        if self._asks:
+            host = hostOfVisitor(stream.visitorAddress)
+            self._check(host)
+            self._count += 1
+            self._inside[host] += 1
 
     def leave(self, stream: Stream) -> None:
-        host = hostOfVisitor(stream.visitorAddress)
-        self._count -= 1
-        self._inside[host] -= 1
-        if not self._inside[host]:
-            del self._inside[host]
+        if self._asks:
+            host = hostOfVisitor(stream.visitorAddress)
+            self._count -= 1
+            self._inside[host] -= 1
+            if not self._inside[host]:
+                del self._inside[host]
 
     def _check(self, host: str) -> None:
         policy = self.policy

@@ -64,6 +64,8 @@ class LogRateLimiter:
         self._callLater = callLater
         self._interval = interval
         self._kinds: dict[tuple[str, ...], _Kind] = {}
+        # When the oldest kind's interval is over.
+        self._due = float("inf")
         self._flushing: object | None = None
 
     def __len__(self) -> int:
@@ -86,19 +88,26 @@ class LogRateLimiter:
         @param freely: How many are told in an interval.
         """
         now = self._seconds()
-        self._expire(now)
-        if kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
-            kind = _OTHERS
-        known = self._kinds.get(kind)
-        if known is None:
-            known = self._kinds[kind] = _Kind(now, 0, 0, summary)
+        if now >= self._due:
+            self._expire(now)
+        known = self._kinds.get(kind) or self._enter(kind, now, summary)
         if known.told < freely:
             known.told += 1
             event()
         else:
             known.kept += 1
             known.summary = summary
-            self._flushLater()
+            if self._flushing is None:
+                self._flushLater()
+
+    def _enter(
+        self, kind: tuple[str, ...], now: float, summary: Callable[[int, float], None]
+    ) -> _Kind:
+        if len(self._kinds) >= MOST_KINDS:
+            kind = _OTHERS
+        known = self._kinds.setdefault(kind, _Kind(now, 0, 0, summary))
+        self._due = min(self._due, known.since + self._interval)
+        return known
 
     def _expire(self, now: float) -> None:
         """
@@ -109,6 +118,7 @@ class LogRateLimiter:
         while self._kinds:
             kind, known = next(iter(self._kinds.items()))
             passed = now - known.since
+            self._due = known.since + self._interval
             if passed < self._interval:
                 return
             del self._kinds[kind]

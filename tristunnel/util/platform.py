@@ -10,6 +10,7 @@ __all__ = [
     "AF_UNIX",
     "HANG_UP",
     "JOB_CONTROL",
+    "NON_BLOCKING",
     "NOT_INHERITED",
     "NO_FOLLOW",
     "NO_WAIT",
@@ -33,6 +34,9 @@ AF_UNIX: int = getattr(socket, "AF_UNIX", -1)
 
 NO_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 """Flag for a call that is not to wait, whatever the socket does."""
+
+NON_BLOCKING: int = getattr(socket, "SOCK_NONBLOCK", 0)
+"""Flag of a socket's type that saves the call by which it is told not to wait."""
 
 NOT_INHERITED: int = getattr(os, "O_CLOEXEC", 0)
 """Flag to open a file that child processes do not get."""

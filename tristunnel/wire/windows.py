@@ -8,7 +8,7 @@ announcement then does no harm, and either side can be audited at any moment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["UNLIMITED", "ReceiveWindow", "SendWindow", "WindowBudget"]
 
@@ -66,7 +66,6 @@ class WindowBudget:
         self.free += amount
 
 
-@dataclass(slots=True, eq=False)
 class ReceiveWindow:
     """
     The credit that we have given the peer.
@@ -75,10 +74,10 @@ class ReceiveWindow:
     peer uses it up faster than the round trip allows: then the window is what
     holds the stream back. A reader that stands still never makes it grow.
 
-    @ivar size: Bytes that may be under way or waiting at once.
-    @ivar largest: What C{size} may grow to.
-    @ivar budget: Where growth is taken from.
-    @ivar share: Credit is renewed when one part in C{share} of the window
+    @param size: Bytes that may be under way or waiting at once.
+    @param largest: What C{size} may grow to.
+    @param budget: Where growth is taken from.
+    @param share: Credit is renewed when one part in C{share} of the window
         can be given anew.
 
     @ivar limit: Total bytes that the peer may send.
@@ -87,20 +86,35 @@ class ReceiveWindow:
     @ivar drained: Total bytes that the reader took.
     """
 
-    size: int
-    largest: int = 0
-    budget: WindowBudget | None = None
-    share: int = 2
-    limit: int = field(init=False)
-    low: int = field(init=False)
-    received: int = field(default=0, init=False)
-    drained: int = field(default=0, init=False)
-    _grown: int = field(default=0, init=False)
-    _renewed: float = field(default=0.0, init=False)
+    __slots__ = (
+        "_grown",
+        "_renewed",
+        "budget",
+        "drained",
+        "largest",
+        "limit",
+        "low",
+        "received",
+        "share",
+        "size",
+    )
 
-    def __post_init__(self) -> None:
-        self.limit = self.size
-        self.low = self._lowest()
+    def __init__(
+        self,
+        size: int,
+        largest: int = 0,
+        budget: WindowBudget | None = None,
+        share: int = 2,
+    ) -> None:
+        # By hand, as there is one for each stream: what dataclasses make needs two
+        # calls more.
+        self.size = self.limit = size
+        self.largest = largest
+        self.budget = budget
+        self.share = share
+        self.low = size - -(-size // share)
+        self.received = self.drained = self._grown = 0
+        self._renewed = 0.0
 
     @property
     def waiting(self) -> int:
@@ -136,15 +150,12 @@ class ReceiveWindow:
             self._grow()
         self._renewed = now
         self.limit = self.drained + self.size
-        self.low = self._lowest()
+        self.low = self.size - -(-self.size // self.share)
         return self.limit
 
     def drain(self, amount: int, now: float, roundTrip: float) -> int | None:
         """L{take}, and L{renew} if that is due; C{None} if it is not."""
         return self.renew(now, roundTrip) if self.take(amount) else None
-
-    def _lowest(self) -> int:
-        return self.size - -(-self.size // self.share)
 
     def _grow(self) -> None:
         more = min(self.size, self.largest - self.size)
@@ -154,6 +165,6 @@ class ReceiveWindow:
 
     def close(self) -> None:
         """Return what growth took."""
-        if self.budget is not None:
+        if self._grown and self.budget is not None:
             self.budget.give(self._grown)
-        self._grown = 0
+            self._grown = 0

@@ -286,10 +286,10 @@ class Multiplexer(StreamCarrier[SessionStream]):
     def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
         """Send a frame ahead of all data that waits."""
         if not self._over:
-            answers = self.answers
+            answers, size = self.answers, len(payload)
             if answers is not None and kind not in _UNASKED:
-                answers.wrote(len(payload))
-            self._sink.write(packHeader(len(payload) + 5, streamId, kind) + payload)
+                answers.wrote(size)
+            self._sink.write(packHeader(size + 5, streamId, kind) + payload)
 
     @abstractmethod
     def sendEnd(self, stream: SessionStream) -> None:

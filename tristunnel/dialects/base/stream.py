@@ -160,7 +160,8 @@ class SessionStream(Guarded):
         """Begin to pass bytes to C{peer}."""
         self._peer = peer
         self._closed = closed
-        self._deliver()
+        if self._incoming or self.eof:
+            self._deliver()
 
     def write(self, data: bytes) -> None:
         """Send bytes to the far side, as credit allows."""
@@ -477,7 +478,7 @@ class SessionStream(Guarded):
                 self._peer.write(data)
             except Exception:
                 self.faulted()
-            self._multiplexer.drained(self, len(data))
+            self._multiplexer.drained(self, size)
 
     def farSideLeft(self) -> None:
         """The far side neither sends nor takes any more."""
@@ -501,7 +502,11 @@ class SessionStream(Guarded):
         if not self.eof:
             self.eof = True
             if not self._incoming and self._peer is not None:
-                self.guarded(self._peer.finish)
+                # As by C{guarded}, but for each stream once.
+                try:
+                    self._peer.finish()
+                except Exception:
+                    self.faulted()
                 self.checkOver()
 
     def broken(self, reason: TunnelError) -> None:
@@ -551,11 +556,16 @@ class SessionStream(Guarded):
             # It was to move, and is over before.
             moved.reset(reason or TunnelError("closed"))
         self._over = True
-        self.memory.letGo(self)
-        held = sum(map(len, self._incoming))
+        held = 0
+        if self._incoming or self._sourceHeld:
+            self.memory.letGo(self)
+            held = sum(map(len, self._incoming))
         self._incoming = self.outgoing = NOTHING
         self._multiplexer.streamOver(self, held)
         self.whenAnswered = None
         if self._closed is not None:
             closed, self._closed = self._closed, None
-            self.guarded(closed, reason)
+            try:
+                closed(reason)
+            except Exception:
+                self.faulted()

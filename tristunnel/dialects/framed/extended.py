@@ -45,6 +45,9 @@ no credit for them, until it came. Counted when it comes, which is rare."""
 
 _CREDIT = 8
 
+# As plain numbers, which cost nothing to look up.
+_OPEN, _OPENED, _EOF = int(FrameType.OPEN), int(FrameType.OPENED), int(FrameType.EOF)
+
 
 class ExtendedMultiplexer(Multiplexer):
     """
@@ -118,11 +121,8 @@ class ExtendedMultiplexer(Multiplexer):
         @raise TunnelError: C{limit-reached}.
         """
         stream = self._newStream(self._nextId(), self._peerStreamWindow)
-        self.sendFrame(
-            stream.id,
-            FrameType.OPEN,
-            encodeCredit(stream.receiveWindow.limit) + encodeObject(info),
-        )
+        credit = encodeCredit(stream.receiveWindow.limit)
+        self.sendFrame(stream.id, _OPEN, credit + encodeObject(info))
         return stream
 
     def openFlow(self, info: dict[str, object]) -> SessionFlow:
@@ -140,12 +140,13 @@ class ExtendedMultiplexer(Multiplexer):
 
         @raise TunnelError: C{limit-reached}.
         """
-        if self._isFull():
+        streams, flows = self.streams, self.datagrams.flows
+        if len(streams) + len(flows) >= self.limits.streams:
             raise TunnelError("limit-reached", "the session has too many streams")
         while True:
-            self._lastId = (self._lastId + 2) & 0xFFFFFFFF
-            if self._lastId and not self._isOpen(self._lastId):
-                return self._lastId
+            self._lastId = number = (self._lastId + 2) & 0xFFFFFFFF
+            if number and number not in streams and number not in flows:
+                return number
 
     def _isFull(self) -> bool:
         """Whether there are as many streams and flows as may be."""
@@ -159,9 +160,8 @@ class ExtendedMultiplexer(Multiplexer):
         """Tell the peer that the stream it opened has reached the service."""
         if not (stream.over or stream.answered):
             stream.answered = True
-            self.sendFrame(
-                stream.id, FrameType.OPENED, encodeCredit(stream.receiveWindow.limit)
-            )
+            credit = encodeCredit(stream.receiveWindow.limit)
+            self.sendFrame(stream.id, _OPENED, credit)
 
     def _newStream(self, streamId: int, credit: int) -> SessionStream:
         limits = self.limits
@@ -247,12 +247,11 @@ class ExtendedMultiplexer(Multiplexer):
         """A reader took bytes: renew credit, once enough is used up."""
         # A stream that is over has given its window back and must not grow it.
         window, session = stream.receiveWindow, self._receiveWindow
-        if not stream.over:
-            window.drained += amount
-            if window.limit - window.drained <= window.low:
-                credit = window.renew(self._seconds(), self.roundTrip)
-                if not stream.eof:
-                    self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
+        window.drained += amount
+        if window.limit - window.drained <= window.low and not stream.over:
+            credit = window.renew(self._seconds(), self.roundTrip)
+            if not stream.eof:
+                self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
         session.drained += amount
         if session.limit - session.drained <= session.low:
             self._drainSession(0)
@@ -308,8 +307,9 @@ class ExtendedMultiplexer(Multiplexer):
 
     def sendEnd(self, stream: SessionStream) -> None:
         stream.finished = True
-        self.sendFrame(stream.id, FrameType.EOF)
-        stream.checkOver()
+        self.sendFrame(stream.id, _EOF)
+        if stream.eof:
+            stream.checkOver()
 
     def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
         """Refuse a stream that the peer has opened, or break one."""
@@ -327,7 +327,7 @@ class ExtendedMultiplexer(Multiplexer):
         if self.streams.get(stream.id) is not stream:
             # It has left the session before it was over.
             return
-        super().streamOver(stream, held)
+        del self.streams[stream.id]
         stream.receiveWindow.close()
         if held:
             self._drainSession(held)

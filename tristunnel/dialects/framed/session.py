@@ -170,6 +170,8 @@ class FramedProtocol(ABC, Protocol):
         self._rest = b""
         self._deadline: IDelayedCall | None = None
         self._ticking: RepeatingCall | None = None
+        # Looked up once: this is for each read.
+        self._seconds = reactor.seconds
         self._lastHeard = 0.0
         self._lastPing = 0.0
         self._pings: dict[int, float] = {}
@@ -191,7 +193,7 @@ class FramedProtocol(ABC, Protocol):
             return
         try:
             if self.multiplexer is not None:
-                self._lastHeard = self.reactor.seconds()
+                self._lastHeard = self._seconds()
                 if self._probe.open:
                     self._probe.heard()
                 self.multiplexer.framesArrived(self._decoder.feed(data))
