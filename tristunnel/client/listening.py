@@ -168,7 +168,8 @@ class ServiceWatch(ClientObserver):
                 self._next = self._reactor.callLater(INTERVAL, self._look)
 
     def serviceConnected(self, target: str) -> None:
-        self._found(target)
+        if self._missing:
+            self._found(target)
 
     def stopped(self) -> None:
         self._missing.clear()

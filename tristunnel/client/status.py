@@ -219,7 +219,7 @@ class ClientStatus(ClientObserver):
         self._tell("visitor", partial(_came, visit.visitor, visit.target))
 
     def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
-        for offer in (*self.offers, self._whole.former):
+        for offer in (*self._offers.values(), self._stray, self._whole.former):
             since = offer.visits.pop(visit, None)
             if since is not None:
                 break

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.memory import HELD
@@ -225,12 +224,7 @@ class ConnectionEnd(ABC):
         @param reason: C{ConnectionDone}, or C{None}, after an orderly end.
         """
         why = None
-        # First what most end with: this one object.
-        if not (
-            reason is connectionDone
-            or reason is None
-            or isinstance(reason.value, ConnectionDone)
-        ):
+        if reason is not None and not isinstance(reason.value, ConnectionDone):
             why = TunnelError("reset", reason.getErrorMessage())
         self._goneBecause(why)
 

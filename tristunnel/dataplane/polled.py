@@ -32,6 +32,7 @@ import select
 from collections import deque
 from collections.abc import Sequence
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionAborted, ConnectionLost
@@ -67,7 +68,11 @@ class PolledSocket:
 
     @ivar poller: The same.
     @ivar unsent: Bytes that the kernel has not taken yet.
+    @cvar splice: Moves what would be read, once it has begun; see
+        L{tristunnel.dataplane.splice}.
     """
+
+    splice: Any = None
 
     __slots__ = (
         "_asked",
@@ -267,7 +272,11 @@ class PolledSocket:
             self.poller.again(self)
 
     def _read(self) -> None:
-        """Take what the kernel has."""
+        """Take what the kernel has, or have it move that."""
+        splice = self.splice
+        if splice is not None and splice.begun and not splice.sink.unsent:
+            splice.move()
+            return
         try:
             data = self._recv(self._most)
         except BlockingIOError:

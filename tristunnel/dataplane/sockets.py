@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.closing import SLOWEST
@@ -213,14 +214,6 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
                 if self._busy >= BUSY:
                     splice.begun = True
 
-    def _read(self) -> None:
-        """Read, or have the kernel move what is there."""
-        splice = self.splice
-        if splice is not None and splice.begun and not splice.sink.unsent:
-            splice.move()
-        else:
-            PolledSocket._read(self)
-
     def _drain(self) -> None:
         """Send what waits: here, or in a pipe."""
         splice = self.spliceToUs
@@ -249,7 +242,10 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
             self._inTime()
         if self.splice is not None or self.spliceToUs is not None:
             self._endSplices()
-        self._gone(reason)
+        if reason is connectionDone:
+            self._goneBecause(None)
+        else:
+            self._gone(reason)
 
     def _endNow(self) -> None:
         """

@@ -422,7 +422,8 @@ class Tunnel:
         bytesIn, bytesOut = stream.bytesIn, stream.bytesOut
         self.bytesIn += bytesIn
         self.bytesOut += bytesOut
-        self.dropped += stream.dropped
+        if self.protocol == "udp":
+            self.dropped += stream.dropped
         if not (bytesIn or bytesOut) and stream.client is not None and self.isGuessable:
             # Ports are scanned: who came and said nothing uses up no visit, if
             # nobody said anything either.

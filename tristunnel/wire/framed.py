@@ -16,7 +16,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import Any, NamedTuple
 
-from tristunnel.errors import protocolError
+from tristunnel.errors import TunnelError, protocolError
 
 __all__ = [
     "MAGIC",
@@ -144,8 +144,9 @@ class FrameDecoder:
                 self._keep(data, offset, _HEADER.size)
                 break
             length, stream, kind = _HEADER.unpack_from(data, offset)
-            if kind != _DATA or not 5 <= length <= self._maxFrame:
-                self._checkLength(length, kind)
+            bound = self._maxFrame if kind == _DATA else MAX_CONTROL + 5
+            if not 5 <= length <= bound:
+                raise _wrongLength(length, kind, bound)
             if kind == _DATA:
                 offset += _HEADER.size
                 self._stream, self._remaining = stream, length - 5
@@ -168,15 +169,14 @@ class FrameDecoder:
         self._partial += data[offset:]
         self._needed = needed
 
-    def _checkLength(self, length: int, kind: int) -> None:
-        if length < 5:
-            raise protocolError(f"a frame of {length} bytes is shorter than its head")
-        bound = self._maxFrame if kind == _DATA else MAX_CONTROL + 5
-        if length > bound:
-            raise protocolError(
-                f"a frame of {length} bytes (type 0x{kind:02x}) is longer than"
-                f" the {bound} accepted here"
-            )
+
+def _wrongLength(length: int, kind: int, bound: int) -> TunnelError:
+    if length < 5:
+        return protocolError(f"a frame of {length} bytes is shorter than its head")
+    return protocolError(
+        f"a frame of {length} bytes (type 0x{kind:02x}) is longer than"
+        f" the {bound} accepted here"
+    )
 
 
 class HandshakeDecoder:
@@ -290,9 +290,8 @@ def encodeFrame(stream: int, kind: int, payload: bytes = b"") -> bytes:
     return _HEADER.pack(len(payload) + 5, stream, kind) + payload
 
 
-def encodeCredit(credit: int) -> bytes:
-    """Write the payload of a window or ping frame, a u64."""
-    return _CREDIT.pack(credit)
+encodeCredit: Callable[[int], bytes] = _CREDIT.pack
+"""Writes the payload of a window or ping frame, a u64."""
 
 
 def decodeCredit(payload: bytes) -> int:

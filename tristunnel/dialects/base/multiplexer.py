@@ -135,6 +135,7 @@ class Multiplexer(StreamCarrier[SessionStream]):
         self._pumping = False
         self._largest = self.frameAlone
         self._notesSending = type(self).sending is not Multiplexer.sending
+        self._sendsFrames = type(self).sendData is Multiplexer.sendData
         self._over = False
         self._frames: dict[int, Callable[[int, bytes], None]] = {}
         # When local ends were told that the other side has left. Most of them
@@ -268,7 +269,10 @@ class Multiplexer(StreamCarrier[SessionStream]):
         session.sent += size
         if self._notesSending:
             self.sending(stream)
-        self.sendData(stream.id, data)
+        if self._sendsFrames and size <= _COPIED:
+            self._sink.write(packHeader(size + 5, stream.id, _DATA) + data)
+        else:
+            self.sendData(stream.id, data)
         return True
 
     def sending(self, stream: SessionStream) -> None:

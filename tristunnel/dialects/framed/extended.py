@@ -148,14 +148,6 @@ class ExtendedMultiplexer(Multiplexer):
             if number and number not in streams and number not in flows:
                 return number
 
-    def _isFull(self) -> bool:
-        """Whether there are as many streams and flows as may be."""
-        return len(self.streams) + len(self.datagrams.flows) >= self.limits.streams
-
-    def _isOpen(self, streamId: int) -> bool:
-        """Whether a stream or a flow has that number."""
-        return streamId in self.streams or streamId in self.datagrams.flows
-
     def accept(self, stream: SessionStream) -> None:
         """Tell the peer that the stream it opened has reached the service."""
         if not (stream.over or stream.answered):
@@ -180,13 +172,14 @@ class ExtendedMultiplexer(Multiplexer):
         return streamId != 0 and streamId % 2 != self._parity
 
     def _open(self, streamId: int, payload: bytes) -> None:
-        if not self.isPeers(streamId) or self._isOpen(streamId):
+        streams, flows = self.streams, self.datagrams.flows
+        if not self.isPeers(streamId) or streamId in streams or streamId in flows:
             raise TunnelError(
                 "protocol-error", f"stream {streamId} is not the peer's to open"
             )
         credit = decodeCredit(payload[:_CREDIT])
         info = decodeObject(payload[_CREDIT:])
-        if self._isFull():
+        if len(streams) + len(flows) >= self.limits.streams:
             reason = TunnelError("limit-reached", "the session has too many streams")
             self.sendReason(streamId, FrameType.REFUSED, reason)
         elif info.get("protocol") == "udp":
