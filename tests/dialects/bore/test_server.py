@@ -264,9 +264,10 @@ class SecretTests(BoreTestCase):
         self.say(talk, {"Hello": 0})
         self.assertIn("--secret", (await self.message(talk))["Error"])
         for _ in range(2):
-            await self.login(b"wrong")
+            await (await self.login(b"wrong")).ended()
         talk = await self.visit(self.serverPort)
         await talk.ended()
+        self.assertNotIn(b"Challenge", talk.data)
         self.assertEqual([], self.tunnels.tunnels)
 
     async def test_others(self) -> None:
