@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.task import deferLater, react
 
-from tests.cluster.server import RedisServer
+from tests.support.redis import RedisServer
 from tristunnel.cluster.engine import Engine
 from tristunnel.cluster.redis_book import RedisBook, Times
 from tristunnel.model.record import Place, TunnelLimits, TunnelRecord

@@ -10,8 +10,8 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.cluster.server import RedisServer
 from tests.support.processes import freePort
+from tests.support.redis import RedisServer
 from tristunnel.check.cluster import ClusterCheck
 from tristunnel.cluster.address import parseEngine
 from tristunnel.cluster.redis_book import Times

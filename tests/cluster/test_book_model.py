@@ -25,7 +25,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cluster.server import RedisServer
+from tests.support.redis import RedisServer
 from tristunnel.cluster.engine import Engine, scriptNamed
 from tristunnel.cluster.redis_book import RedisBook, Times
 from tristunnel.errors import TunnelError

@@ -22,9 +22,9 @@ from twisted.internet.utils import getProcessOutputAndValue
 import tristunnel
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.cluster import load
-from tests.cluster.server import RedisServer
 from tests.support.loopback import Talk
 from tests.support.processes import Program, freePort
+from tests.support.redis import RedisServer
 
 _ROOT = str(Path(tristunnel.__file__).parent.parent)
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": _ROOT}

@@ -14,8 +14,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.cluster.server import RedisServer, SentinelServer
 from tests.support.processes import freePort
+from tests.support.redis import RedisServer, SentinelServer
 from tests.tls.authority import certificateOf, makeAuthority
 from tristunnel.cluster.address import parseEngine
 from tristunnel.cluster.redis_book import RedisBook, Times

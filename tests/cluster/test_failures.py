@@ -20,9 +20,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.cluster import visitors
-from tests.cluster.server import RedisServer, SentinelServer
 from tests.support.networks import ECHO, Network, whyNoNetworks
 from tests.support.processes import Program
+from tests.support.redis import RedisServer, SentinelServer
 from tristunnel.util.words import plural
 
 PORT = 30001

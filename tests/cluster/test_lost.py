@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.cluster import load
-from tests.cluster.server import RedisServer
 from tests.support.networks import ECHO, Network, whyNoNetworks
 from tests.support.processes import Program
+from tests.support.redis import RedisServer
 from tristunnel.tls.certificates import fingerprintOfFile, selfSigned
 
 PORT = 30_000

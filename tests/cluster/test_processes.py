@@ -20,10 +20,10 @@ from twisted.internet.task import deferLater
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
 
 from tests.cli.test_taps_processes import ProcessTestCase
-from tests.cluster.server import RedisServer
 from tests.processes.test_server import children, pidOf
 from tests.support.loopback import Talk
 from tests.support.processes import Program, freePort, freePorts
+from tests.support.redis import RedisServer
 
 
 class Echo(Protocol):

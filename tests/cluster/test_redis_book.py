@@ -13,8 +13,8 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.cluster.server import RedisServer
 from tests.support.book import FIRST, NO_LIMITS, BookHelpers, BookTestsMixin
+from tests.support.redis import RedisServer
 from tristunnel.cluster import asking, redis_book
 from tristunnel.cluster.engine import Engine, engineAway
 from tristunnel.cluster.grouped import Grouped

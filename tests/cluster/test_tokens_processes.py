@@ -11,8 +11,8 @@ from typing import Any
 from twisted.internet.task import deferLater
 
 from tests.cli.test_taps_processes import ProcessTestCase
-from tests.cluster.server import RedisServer
 from tests.support.processes import Program, freePort
+from tests.support.redis import RedisServer
 from tristunnel.auth.token_store import TokenStore
 from tristunnel.auth.tokens_format import Token
 from tristunnel.cli.call import CallFailed, ask, parseCommand

@@ -25,8 +25,8 @@ from twisted.web.client import Agent, readBody
 from twisted.web.server import Site
 from twisted.web.static import File
 
-from tests.dashboard.browser import Browser, chromium
 from tests.dashboard.pictures import smallPNG
+from tests.support.browser import Browser, chromium
 from tests.support.processes import Program, startTristunnel
 from tristunnel.auth.token_store import TokenStore
 from tristunnel.model.permissions import Permissions

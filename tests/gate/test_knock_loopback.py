@@ -14,8 +14,8 @@ from unittest import skipIf
 
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 
-from tests.dashboard.browser import Browser, chromium
 from tests.integration.udp_loopback import Party, UDPTestCase
+from tests.support.browser import Browser, chromium
 from tests.support.loopback import Service, Talk
 from tristunnel.auth.realm import Authenticator
 from tristunnel.gate.attempts import Attempts

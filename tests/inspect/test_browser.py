@@ -22,9 +22,9 @@ from twisted.trial.unittest import TestCase
 from twisted.web.server import Site
 from twisted.web.static import Data
 
-from tests.dashboard.browser import Browser, chromium
 from tests.dashboard.pictures import smallPNG
 from tests.inspect.streams import INFO, STREAMS
+from tests.support.browser import Browser, chromium
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.inspect.inspector import Inspector
 from tristunnel.inspect.options import InspectSettings, parseInspect

@@ -17,7 +17,7 @@ from typing import Any
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
-from tests.dashboard.browser import Browser, chromium
+from tests.support.browser import Browser, chromium
 from tests.support.processes import (
     Program,
     freePort,

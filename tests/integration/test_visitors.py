@@ -20,7 +20,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.dashboard.browser import Browser, chromium
+from tests.support.browser import Browser, chromium
 from tests.support.processes import Program, freePort, startProgram, startTristunnel
 from tests.support.short import shortDirectory
 

@@ -19,12 +19,12 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from tests.cli.test_taps_processes import ProcessTestCase
-from tests.cluster.server import RedisServer
 from tests.processes.test_server import children, pidOf
 from tests.support.loopback import Service, Talk
 from tests.support.minecraft import handshake
 from tests.support.notes import ClientNotes
 from tests.support.processes import Program, freePort, freePorts
+from tests.support.redis import RedisServer
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import parseForward
