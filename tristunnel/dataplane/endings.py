@@ -25,7 +25,6 @@ from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import Closed, End
 from tristunnel.util.repeating import RepeatingCall
 
 __all__ = [
@@ -268,8 +267,7 @@ class StreamEnd:
         ):
             self._told = end.passed
         silent = now - self._movedAt
-        explained = self.total == end.received
-        if end.endedAt is not None and not explained and now - end.endedAt > DEADLINE:
+        if end.endedAt is not None and now - end.endedAt > DEADLINE:
             end.cut("its connection was closed without a reason")
         elif (
             self._due > end.received
@@ -277,7 +275,7 @@ class StreamEnd:
             and now - self._dueSince > SOON
         ):
             end.cut(f"nothing was received on its connection for {silent:.0f} s")
-        elif explained and silent > SOON:
+        elif self.total == end.received and silent > SOON:
             # All of it is here; only the connection's own end is not.
             end.passEnd()
         elif min(silent, alone) > ALONE:
@@ -345,16 +343,8 @@ class MovedEnd(SocketEnd):
             elif self.received > ending.total or self.endedAt is not None:
                 self.cut(f"{self.received} of {ending.total} bytes arrived")
 
-    def join(self, peer: End, closed: Closed) -> None:
-        super().join(peer, closed)
-        if self.endedAt is not None:
-            self.told()
-
     def passEnd(self) -> None:
-        """This direction is over, as it should be; once it has begun."""
-        if self._peer is None:
-            # What was sent within the session before comes first.
-            return
+        """This direction is over, as it should be."""
         self.endedAt = None
         self._noMoreComes()
         if self._lost:
