@@ -14,10 +14,10 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.acme.pebble import Pebble, needsPebble
+from tests.support.polling import until
 from tristunnel.acme.dns import CommandRecords, Records, UpdatedRecords
 from tristunnel.acme.order import Orders
 from tristunnel.acme.problems import AuthorityProblem
@@ -51,10 +51,6 @@ class PebbleTests(TestCase):
         self.addCleanup(made.stopService)
         return made
 
-    async def until(self, holds: Any) -> None:
-        while not holds():
-            await deferLater(reactor, 0.05)
-
     async def test_http(self) -> None:
         """
         A name that is wanted gets its certificate over HTTP-01, which is in force at
@@ -64,7 +60,7 @@ class PebbleTests(TestCase):
         service = self.service(self.orders("http-01"))
         self.assertIsNone(service.certificates.find("blog.test.example"))
         service.want("blog.test.example")
-        await self.until(lambda: service.certificates.find("blog.test.example"))
+        await until(lambda: service.certificates.find("blog.test.example"))
         found = service.certificates.newest("blog.test.example")
         assert found is not None
         self.assertEqual(certificateNames(found), ("blog.test.example",))
@@ -94,7 +90,7 @@ class PebbleTests(TestCase):
         service = self.service(self.orders(records=records))
         service.wantDomains(["t.test.example"])
         service.want("blog.t.test.example")
-        await self.until(lambda: service.certificates.find("blog.t.test.example"))
+        await until(lambda: service.certificates.find("blog.t.test.example"))
         (state,) = service.states()
         self.assertEqual(state.names, ("t.test.example", "*.t.test.example"))
         self.assertEqual(names.updates, 4)
@@ -115,7 +111,7 @@ class PebbleTests(TestCase):
         service = self.service(self.orders("http-01"))
         self.patch(self.pebble.answers, "get", lambda path: b"another machine's")
         service.want("blog.test.example")
-        await self.until(lambda: service.states()[0].error)
+        await until(lambda: service.states()[0].error)
         (state,) = service.states()
         self.assertIn("blog.test.example is not proved", state.error)
         self.assertEqual(state.since, 0.0)
@@ -193,7 +189,7 @@ class PebbleTests(TestCase):
             serials.add(certificate.serial_number)
             return len(serials) > 1
 
-        await self.until(renewed)
+        await until(renewed)
 
     async def test_dead(self) -> None:
         """An authority that is not there is told of in one line."""

@@ -39,16 +39,15 @@ class Load:
         self.refused: list[str] = []
         self.lost = 0.0
         self.cutOff = 0
-        self.ending = False
+        self.ending = threading.Event()
 
     def look(self) -> None:
         """Find out who is healthy."""
-        while not self.ending:
+        while not self.ending.wait(LOOK):
             well = [host for host, port in self.places if self.isWell(host, port)]
             if well != self.well:
                 print("healthy", *well, flush=True)
             self.well = well
-            time.sleep(LOOK)
 
     def isWell(self, host: str, port: int) -> bool:
         asking = http.client.HTTPConnection(host, port, timeout=1)
@@ -90,7 +89,7 @@ class Load:
         threading.Thread(target=self.wait, daemon=True).start()
         visitors: list[threading.Thread] = []
         number = 0
-        while not self.ending:
+        while not self.ending.wait(EVERY):
             well = self.well
             if well:
                 number += 1
@@ -99,7 +98,6 @@ class Load:
                 visitor.start()
                 visitors = [each for each in visitors if each.is_alive()]
                 visitors.append(visitor)
-            time.sleep(EVERY)
         for each in visitors:
             each.join()
         found = {
@@ -114,7 +112,7 @@ class Load:
         """Wait for the end of the input, or a line that is not C{lost}."""
         while sys.stdin.readline() == "lost\n":
             self.lost = time.monotonic()
-        self.ending = True
+        self.ending.set()
 
 
 def main(arguments: list[str]) -> None:

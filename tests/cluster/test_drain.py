@@ -23,6 +23,7 @@ import tristunnel
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.cluster import load
 from tests.support.loopback import Talk
+from tests.support.polling import until
 from tests.support.processes import Program, freePort
 from tests.support.redis import RedisServer
 
@@ -138,11 +139,6 @@ class DrainTests(ProcessTestCase):
         self.assertEqual((err, status), (b"", 0))
         return out.decode()
 
-    async def until(self, condition: Any) -> None:
-        """Wait for something."""
-        while not condition():
-            await deferLater(reactor, 0.05)
-
     def load(self, port: int) -> Program:
         """Begin to visit."""
         program = Program("load")
@@ -170,7 +166,7 @@ class DrainTests(ProcessTestCase):
         sink = Sink()
         began = time.monotonic()
         await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), sink)
-        await self.until(lambda: sink.count > SIZE // 20)
+        await until(lambda: sink.count > SIZE // 20)
         self.assertIn("is draining", await self.command("drain", "127.0.0.1", by=1))
         # The client is elsewhere while that goes on.
         talk = Talk()
@@ -179,7 +175,7 @@ class DrainTests(ProcessTestCase):
         talk.say(b"hello")
         await talk.has(5)
         talk.close()
-        await self.until(lambda: sink.isOver)
+        await until(lambda: sink.isOver)
         print(f"{sink.count} bytes in {time.monotonic() - began:.1f} s")
         self.assertEqual((sink.count, sink.wrong), (SIZE, 0))
         await self.command("drain", "127.0.0.1", "--wait", "60s", by=1)

@@ -14,6 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.polling import until
 from tests.support.processes import freePort
 from tests.support.redis import RedisServer, SentinelServer
 from tests.tls.authority import certificateOf, makeAuthority
@@ -56,24 +57,19 @@ class EngineTestCase(TestCase):
         self.addCleanup(book.stop)
         return book
 
-    async def soon(self, condition: Any) -> None:
-        """Wait until something holds."""
-        while not condition():
-            await deferLater(reactor, 0.02)
-
     async def works(self, book: RedisBook) -> None:
         """Make sure that something is written there, and heard of."""
         heard: list[Any] = []
         self.addCleanup(await book.watch(heard.append))
-        await self.soon(lambda: book._isSaid)
+        await until(lambda: book._isSaid)
         record = TokenRecord(token_hex(4), 1, "y")
         self.assertEqual(await book.putToken(record), record)
-        await self.soon(lambda: "token" in [each.kind for each in heard])
+        await until(lambda: "token" in [each.kind for each in heard])
 
     async def trouble(self, url: str) -> str:
         """Find out what is said about an engine."""
         self.book(url)
-        await self.soon(lambda: self.troubles)
+        await until(lambda: self.troubles)
         self.assertNotIn("\n", self.troubles[0])
         self.assertNotIn(PASSWORD, self.troubles[0])
         return self.troubles[0]
@@ -155,7 +151,7 @@ class WaysTests(EngineTestCase):
         port = await endpoint.listen(Factory.forProtocol(Mute))
         self.addCleanup(port.stopListening)
         book = self.book(f"redis://:x@127.0.0.1:{port.getHost().port}")
-        await self.soon(lambda: came > 3)
+        await until(lambda: came > 3)
         await book.stop()
         (said,) = self.troubles
         self.assertIn("without an answer", said)
@@ -170,11 +166,11 @@ class TroubleTests(EngineTestCase):
         self.server("--port", port, "--bind", "127.0.0.1")
         server = self.server("--replicaof", "127.0.0.1", port)
         book = self.book(f"redis+unix:{server.path}")
-        await self.soon(lambda: any("read-only replica" in e for e in self.troubles))
+        await until(lambda: any("read-only replica" in e for e in self.troubles))
         asking = parseEngine(f"redis+unix:{server.path}").connection(reactor, 1.0)
         self.addCleanup(asking.stop)
         asking.start()
-        await self.soon(lambda: asking.isUp)
+        await until(lambda: asking.isUp)
         await asking.command("REPLICAOF", "NO", "ONE")
         await self.works(book)
 
@@ -182,7 +178,7 @@ class TroubleTests(EngineTestCase):
         """Without memory it takes nothing; with a policy it may forget something."""
         server = self.server("--maxmemory", "1000kb")
         book = self.book(f"redis+unix:{server.path}")
-        await self.soon(lambda: any("its memory is full" in e for e in self.troubles))
+        await until(lambda: any("its memory is full" in e for e in self.troubles))
         await book._engine.command("CONFIG", "SET", "maxmemory", "100mb")
         await self.works(book)
 
@@ -283,7 +279,7 @@ class SentinelTests(EngineTestCase):
         asking = parseEngine(f"redis+unix:{second.path}").connection(reactor, 1.0)
         self.addCleanup(asking.stop)
         asking.start()
-        await self.soon(lambda: asking.isUp)
+        await until(lambda: asking.isUp)
 
         async def known() -> Any:
             return await asking.command("HKEYS", "tt:{b}:leases")
@@ -292,7 +288,7 @@ class SentinelTests(EngineTestCase):
         looking = sentinel.connection(reactor, 1.0)
         self.addCleanup(looking.stop)
         looking.start()
-        await self.soon(lambda: looking.isUp)
+        await until(lambda: looking.isUp)
         while not await looking.command("SENTINEL", "REPLICAS", "book"):
             await deferLater(reactor, 0.1)
         await book.grant("early", "hash", "ann")
@@ -305,10 +301,10 @@ class SentinelTests(EngineTestCase):
         await asking.command("REPLICAOF", "127.0.0.1", str(firstPort))
         self.assertEqual(await known(), ["early"])
         began = reactor.seconds()
-        await self.soon(lambda: not book._isSaid)
-        await self.soon(lambda: book._isSaid)
+        await until(lambda: not book._isSaid)
+        await until(lambda: book._isSaid)
         print(f"another engine had all after {reactor.seconds() - began:.1f} s")
-        await self.soon(lambda: asking.isUp)
+        await until(lambda: asking.isUp)
         self.assertEqual(sorted(await known()), ["early", "late"])
         claim = await book.claim("late", "hash", "ann")
         assert claim is not None

@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.book import FIRST, NO_LIMITS, BookHelpers, BookTestsMixin
+from tests.support.polling import until
 from tests.support.redis import RedisServer
 from tristunnel.cluster import asking, redis_book
 from tristunnel.cluster.engine import Engine, engineAway
@@ -56,16 +57,11 @@ class RedisTestCase(TestCase):
         book.start()
         self.books.append(book)
         self.addCleanup(book.stop)
-        await self.soon(lambda: engine.isUp and book._syncing.isDone)
+        await until(lambda: engine.isUp and book._syncing.isDone)
         return book
 
-    async def soon(self, condition: Any) -> None:
-        """Wait until something holds."""
-        while not condition():
-            await deferLater(reactor, 0.01)
-
     async def until(self, kind: str, changes: list[Change]) -> None:
-        await self.soon(lambda: kind in [each.kind for each in changes])
+        await until(lambda: kind in [each.kind for each in changes])
 
 
 class RedisBookTests(RedisTestCase, BookTestsMixin):
@@ -85,12 +81,10 @@ class EngineTests(RedisTestCase, BookHelpers):
         """Have an engine that knows nothing, in place of the one there is."""
         self.server.kill()
         for book in self.books:
-            await self.soon(lambda book=book: not book._engine.isUp)
+            await until(lambda book=book: not book._engine.isUp)
         self.server.start()
         for book in self.books:
-            await self.soon(
-                lambda book=book: book._engine.isUp and book._syncing.isDone
-            )
+            await until(lambda book=book: book._engine.isUp and book._syncing.isDone)
 
     async def test_away(self) -> None:
         """
@@ -100,7 +94,7 @@ class EngineTests(RedisTestCase, BookHelpers):
         place, _ = await self.leased()
         gone = await self.opened("gone", "tcp:1")
         self.server.kill()
-        await self.soon(lambda: not self.one._engine.isUp)
+        await until(lambda: not self.one._engine.isUp)
         for asked in (
             self.one.find("t"),
             self.one.holder("name:t"),
@@ -113,8 +107,8 @@ class EngineTests(RedisTestCase, BookHelpers):
         claim = await self.one.claim("lease", FIRST, "ann")
         self.assertEqual([each.id for each in claim.records], ["t"])
         self.server.start()
-        await self.soon(lambda: self.one._engine.isUp and self.one._syncing.isDone)
-        await self.soon(lambda: self.other._engine.isUp)
+        await until(lambda: self.one._engine.isUp and self.one._syncing.isDone)
+        await until(lambda: self.other._engine.isUp)
         found = await self.other.find("t")
         self.assertEqual(found.place, claim.place)
         self.assertGreater(found.place.fence, place.fence)
@@ -142,20 +136,20 @@ class EngineTests(RedisTestCase, BookHelpers):
         ask = self.one._engine._ask
         self.patch(self.one._engine, "_ask", lambda *words: fail(engineAway()))
         self.one._resync()
-        await self.soon(lambda: self.one._syncing.isDone)
+        await until(lambda: self.one._syncing.isDone)
         record = TunnelRecord("x", Place("one"))
         await self.refused("cluster-away", self.one.open(record, NO_LIMITS))
         self.patch(self.one._engine, "_ask", ask)
-        await self.soon(lambda: self.one._isSaid)
+        await until(lambda: self.one._isSaid)
         await self.one.open(record, NO_LIMITS)
         config = self.one._engine.command
         await config("CONFIG", "SET", "requirepass", "sesame")
         late = Engine(self.endpoint(), self.name, password="wrong")
         self.addCleanup(late.stop)
         late.start()
-        await self.soon(lambda: late._factory.slots[0].rejected)
+        await until(lambda: late._factory.slots[0].rejected)
         await config("CONFIG", "SET", "requirepass", "wrong")
-        await self.soon(lambda: late.isUp)
+        await until(lambda: late.isUp)
 
     async def test_grace(self) -> None:
         """While they say so, nobody opens anything."""
@@ -201,7 +195,7 @@ class EngineTests(RedisTestCase, BookHelpers):
         await self.refused("cluster-away", self.one.grant("new", FIRST, "ann"))
         await self.refused("cluster-away", self.one.claim("lease", FIRST, "ann"))
         agreed.callback(None)
-        await self.soon(lambda: self.one._isSaid)
+        await until(lambda: self.one._isSaid)
         self.assertIsNotNone(await self.one.claim("lease", FIRST, "ann"))
 
     async def test_behind(self) -> None:
@@ -221,7 +215,7 @@ class EngineTests(RedisTestCase, BookHelpers):
         await self.one._sayAll()
         self.assertEqual((await self.one.find("t")).place, place)
         await self.other._sayAll()
-        await self.soon(lambda: Change("claimed", "lease", claim.place) in changes)
+        await until(lambda: Change("claimed", "lease", claim.place) in changes)
         self.assertEqual((await self.one.find("t")).place, claim.place)
         await self.refused("displaced", self.one.change("t", place, {"name": "y"}))
 
@@ -260,12 +254,12 @@ class EngineTests(RedisTestCase, BookHelpers):
         self.troubles: list[str] = []
         engine.whenTroubled = self.troubles.append
         book.start()
-        await self.soon(lambda: engine.isUp and book._syncing.isDone)
+        await until(lambda: engine.isUp and book._syncing.isDone)
         record = TunnelRecord("x", Place("new"))
         await self.refused("cluster-away", book.open(record, NO_LIMITS))
         for _ in range(3):
             book._resync()
-            await self.soon(lambda: book._syncing.isDone)
+            await until(lambda: book._syncing.isDone)
         (said,) = self.troubles
         self.assertIn("the same version", said)
         self.assertEqual(await otherVersion(engine), said)
@@ -312,11 +306,11 @@ class EngineTests(RedisTestCase, BookHelpers):
         cut._changes._reader.drop()
         self.patch(cut._changes, "_place", lambda: fail(engineAway()))
         await self.until("expired", changes)
-        await self.soon(lambda: Change("closed", "taken", taken.place) in changes)
+        await until(lambda: Change("closed", "taken", taken.place) in changes)
         other = await self.opened("other", "tcp:2")
         vars(cut._changes).pop("_place")
         self.patch(cut, "_beatNow", say)
-        await self.soon(lambda: Change("closed", "taken", taken.place) in told)
+        await until(lambda: Change("closed", "taken", taken.place) in told)
         self.assertEqual(await self.one.holder("tcp:2"), other)
         self.assertEqual(await self.one.find("mine"), mine)
         self.assertEqual((await self.one.find("t")).place, place)

@@ -17,6 +17,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from tests.cluster.test_redis_book import RedisTestCase
 from tests.support.ends import SilentEnd
 from tests.support.loopback import Talk
+from tests.support.polling import until
 from tristunnel.cluster import entries
 from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.redis_book import RedisBook
@@ -132,7 +133,7 @@ class RelayTestCase(RedisTestCase):
             try:
                 await connectProtocol(endpoint, talk)
             except Exception:
-                await self.soon(lambda: True)
+                await until(lambda: True)
             else:
                 self.addCleanup(talk.transport.abortConnection)
                 return talk
@@ -163,7 +164,7 @@ class RelayTests(RelayTestCase):
         client = await self.connect(here.host, clients)
         visitor = await self.connect(there.host, visitors)
         visitor.say(b"x" * 300_000)
-        await self.soon(lambda: len(client.data) == 300_000)
+        await until(lambda: len(client.data) == 300_000)
         (tunnel,) = here.tunnels.tunnels
         (stream,) = tunnel.streams
         mine = visitor.transport.getHost()
@@ -174,7 +175,7 @@ class RelayTests(RelayTestCase):
         self.assertEqual(visitor.data, b"answer")
         visitor.finish()
         await client.ended()
-        await self.soon(lambda: not tunnel.streams)
+        await until(lambda: not tunnel.streams)
         self.assertEqual(there.entries.streams(), 0)
 
     async def test_closed(self) -> None:
@@ -184,7 +185,7 @@ class RelayTests(RelayTestCase):
         await self.connect(there.host, visitors)
         caller = Caller(Identity("ann"), "here", 9000)
         await here.tunnels.closeTunnel(caller, uri)
-        await self.soon(lambda: not there.entries._tunnels)
+        await until(lambda: not there.entries._tunnels)
 
     async def test_found(self) -> None:
         """A member that comes later, or has missed something, finds what there is."""
@@ -200,7 +201,7 @@ class RelayTests(RelayTestCase):
         await here.tunnels.discard(here.tunnels.tunnels, TunnelError("closed"))
         await there.book.watch(there.entries.changed)
         there.book._resync()
-        await self.soon(lambda: not there.entries._tunnels)
+        await until(lambda: not there.entries._tunnels)
 
     async def test_shown(self) -> None:
         """
@@ -227,7 +228,7 @@ class RelayTests(RelayTestCase):
         self.addCleanup(port.stopListening)
         self.patch(there.entries, "_stopped", False)
         await self.opened(here, port=port.getHost().port)
-        await self.soon(lambda: there.entries.unbound)
+        await until(lambda: there.entries.unbound)
 
     async def test_exclusive(self) -> None:
         """A port, and a name, is one tunnel's at all machines."""
@@ -250,10 +251,10 @@ class RelayTests(RelayTestCase):
         visitor = await self.connect(there.host, visitors)
         visitor.say(b"hello")
         (_, side) = next(iter(there.entries._tunnels.values()))
-        await self.soon(lambda: side._waiting)
+        await until(lambda: side._waiting)
         there.book._known["one"] = known
         client = await self.connect(here.host, clients)
-        await self.soon(lambda: client.data == b"hello")
+        await until(lambda: client.data == b"hello")
 
     async def test_away(self) -> None:
         """
@@ -270,11 +271,11 @@ class RelayTests(RelayTestCase):
             visitor = await self.connect(member.host, visitors)
             visitor.say(member.host.encode())
         (_, entry) = next(iter(there.entries._tunnels.values()))
-        await self.soon(lambda: waiting._waiting and entry._waiting)
+        await until(lambda: waiting._waiting and entry._waiting)
         tunnel.clientSide = side
         talks = [await self.connect(here.host, clients) for _ in self.members]
         hosts = {member.host.encode() for member in self.members}
-        await self.soon(lambda: {bytes(talk.data) for talk in talks} == hosts)
+        await until(lambda: {bytes(talk.data) for talk in talks} == hosts)
         tunnel.clientSide = None
         waiting._until = reactor.seconds()
         late = await self.connect(here.host, visitors)
@@ -290,7 +291,7 @@ class RelayTests(RelayTestCase):
         visitor = await self.connect(there.host, visitors)
         record = await there.book.find(uri)
         (_, side) = there.entries._tunnels[record.id]
-        await self.soon(lambda: side._making)
+        await until(lambda: side._making)
         moved = replace(record, place=Place(there.book.member, 9))
         finding = self.patch(there.book, "find", lambda tunnel: succeed(moved))
         await there.entries.lookAgain(side)
@@ -300,7 +301,7 @@ class RelayTests(RelayTestCase):
         self.assertTrue(side._waiting)
         finding.restore()
         visitor.abort()
-        await self.soon(lambda: not side._waiting)
+        await until(lambda: not side._waiting)
 
 
 class Echo(FlowEnd):
@@ -368,18 +369,18 @@ class KindsTests(RelayTestCase):
         await self.offer(Echo, listener="udp")
         (tunnel,) = here.tunnels.tunnels
         port = int(tunnel.address.rpartition(":")[2])
-        await self.soon(lambda: there.entries._tunnels)
+        await until(lambda: there.entries._tunnels)
         talk = Datagrams()
         mine = reactor.listenUDP(0, talk, "127.0.0.1", 10_000)
         self.addCleanup(mine.stopListening)
         said = [b"hello", b"", b"x" * 9000]
         for datagram in said:
             mine.write(datagram, (there.host, port))
-        await self.soon(lambda: talk.got == said)
+        await until(lambda: talk.got == said)
         (stream,) = tunnel.streams
         self.assertEqual(stream.visitorAddress, f"127.0.0.1:{mine.getHost().port}")
         await here.tunnels.discard([tunnel], TunnelError("closed"))
-        await self.soon(lambda: not there.entries.streams())
+        await until(lambda: not there.entries.streams())
 
     async def test_hosts(self) -> None:
         """
@@ -426,11 +427,11 @@ class KindsTests(RelayTestCase):
             found = await member.tunnels.findNamed(visitor, "shop")
             end = Recorded()
             found.visitorArrived(end, "192.0.2.1:5")
-            await self.soon(lambda end=end: end.peer is not None)
+            await until(lambda end=end: end.peer is not None)
             end.peer.write(b"hello")
-            await self.soon(lambda: ends[-1].taken == b"hello")
+            await until(lambda: ends[-1].taken == b"hello")
             ends[-1].peer.write(b"answer")
-            await self.soon(lambda end=end: end.taken == b"answer")
+            await until(lambda end=end: end.taken == b"answer")
             end.peer.finish()
             ends[-1].peer.finish()
 

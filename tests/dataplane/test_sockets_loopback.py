@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from tests.support.polling import until
 from tests.support.short import shortDirectory
 from tests.support.stock import StockReactor
 from tests.tls.authority import Authority, makeAuthority
@@ -217,9 +218,7 @@ class Meeting:
         ):
             endpoint = await self.listen(kind, arrived)
             await connectProtocol(endpoint, far)
-        await self.until(
-            lambda: self.stream is not None and self.serviceEnd is not None
-        )
+        await until(lambda: self.stream is not None and self.serviceEnd is not None)
 
     async def listen(
         self, kind: str, arrived: Callable[[AnyEnd], None]
@@ -257,11 +256,6 @@ class Meeting:
             optionsForClientTLS("localhost", trustRoot=trusted), client
         )
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the reactor turn until something is so; trial's timeout ends it."""
-        while not condition():
-            await deferLater(reactor, 0)
-
     async def turns(self, count: int = 100) -> None:
         """Let the reactor turn a few times."""
         for _ in range(count):
@@ -283,7 +277,7 @@ class Meeting:
 
         @return: The stream.
         """
-        await self.until(
+        await until(
             lambda: (
                 self.visitor.lost is not None
                 and self.service.lost is not None
@@ -350,7 +344,7 @@ class OrdersMixin:
         question = message(0)
         first.transport.write(question)
         meeting.end(first)
-        await meeting.until(lambda: second.ended)
+        await until(lambda: second.ended)
         case.assertEqual(bytes(second.taken), question)
         if firstKind != "tls" and second.lost is None:
             second.transport.write(answer)
@@ -388,10 +382,10 @@ class OrdersMixin:
             # A TLS program that has closed takes nothing any more, so that
             # only one that is told first can have everything.
             meeting.visitor.transport.write(b"question")
-            await meeting.until(lambda: bool(meeting.service.taken))
+            await until(lambda: bool(meeting.service.taken))
             meeting.service.transport.write(message(0))
             meeting.end(meeting.service)
-            await meeting.until(lambda: len(meeting.visitor.taken) == SIZE)
+            await until(lambda: len(meeting.visitor.taken) == SIZE)
         else:
             for far in (meeting.visitor, meeting.service):
                 far.transport.write(message(0))
@@ -418,7 +412,7 @@ class OrdersMixin:
         case.assertGreater(end.received, 0)
         case.assertLessEqual(end.received, 4 * 64 * 1024)
         meeting.join()
-        await meeting.until(lambda: meeting.service.ended)
+        await until(lambda: meeting.service.ended)
         case.assertEqual(bytes(meeting.service.taken), visitorSays)
         meeting.end(meeting.service)
         stream = await meeting.over()
@@ -437,7 +431,7 @@ class OrdersMixin:
         meeting.end(meeting.service)
         await meeting.turns()
         meeting.join()
-        await meeting.until(lambda: meeting.visitor.ended)
+        await until(lambda: meeting.visitor.ended)
         case.assertEqual(bytes(meeting.visitor.taken), b"220 hello\r\n")
         meeting.end(meeting.visitor)
         stream = await meeting.over()
@@ -463,9 +457,9 @@ class OrdersMixin:
         case.assertGreater(visitor.offered, offered // 4)
         case.assertLess(before, offered // 2)
         service.transport.resumeProducing()
-        await meeting.until(lambda: len(service.taken) == offered)
+        await until(lambda: len(service.taken) == offered)
         meeting.end(visitor)
-        await meeting.until(lambda: service.ended)
+        await until(lambda: service.ended)
         meeting.end(service)
         stream = await meeting.over()
         case.assertEqual(len(service.taken), offered)
@@ -553,7 +547,7 @@ class BreakTests(LoopbackCase):
                 if not visitorBreaks:
                     breaking, other = other, breaking
                 breaking.transport.write(b"x")
-                await meeting.until(partial(bool, other.taken))
+                await until(partial(bool, other.taken))
                 breaking.transport.abortConnection()
                 stream = await meeting.over()
                 self.assertFalse(other.orderly)
@@ -570,9 +564,9 @@ class BreakTests(LoopbackCase):
         raw.setblocking(False)
         endpoint = await meeting.listen("tcp", meeting._serviceArrived)
         await connectProtocol(endpoint, meeting.service)
-        await meeting.until(lambda: bool(meeting.tunnel.served))
+        await until(lambda: bool(meeting.tunnel.served))
         meeting.service.transport.abortConnection()
-        await meeting.until(lambda: bool(meeting.observer.gone))
+        await until(lambda: bool(meeting.observer.gone))
         with self.assertRaises(ConnectionResetError):
             while True:
                 try:
@@ -587,7 +581,7 @@ class BreakTests(LoopbackCase):
         meeting = await self.meet()
         meeting.visitor.transport.write(b"question")
         meeting.end(meeting.visitor)
-        await meeting.until(lambda: meeting.service.eof)
+        await until(lambda: meeting.service.eof)
         meeting.service.transport.abortConnection()
         stream = await meeting.over()
         self.assertFalse(meeting.visitor.orderly)
@@ -601,7 +595,7 @@ class BreakTests(LoopbackCase):
         """
         meeting = await self.meet("tls", "tcp")
         meeting.visitor.transport.write(b"half of a messa")
-        await meeting.until(lambda: bool(meeting.service.taken))
+        await until(lambda: bool(meeting.service.taken))
         # The TCP connection below the TLS.
         meeting.visitor.transport.transport.loseConnection()
         stream = await meeting.over()
@@ -615,12 +609,12 @@ class BreakTests(LoopbackCase):
         """
         meeting = await self.meet("tls", "tcp")
         meeting.visitor.transport.loseConnection()
-        await meeting.until(lambda: meeting.service.eof)
+        await until(lambda: meeting.service.eof)
         if not self.stock:
             # On the socket, TLS's goodbye is the end of one direction only.
             self.assertIsNone(meeting.visitor.lost)
             meeting.visitor.transport.abortConnection()
-        await meeting.until(lambda: meeting.visitor.lost is not None)
+        await until(lambda: meeting.visitor.lost is not None)
         meeting.service.transport.write(message(0))
         await meeting.over()
         self.assertFalse(meeting.service.orderly)
@@ -636,7 +630,7 @@ class BreakTests(LoopbackCase):
         meeting.visitor.transport.abortConnection()
         end = meeting.visitorEnd
         assert end is not None
-        await meeting.until(lambda: end._over)
+        await until(lambda: end._over)
         meeting.join()
         stream = await meeting.over()
         self.assertFalse(meeting.service.orderly)

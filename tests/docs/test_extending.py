@@ -11,7 +11,6 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -26,8 +25,6 @@ from tristunnel.listeners.table import LISTENERS, ListenerSettings
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.ports import UNPRIVILEGED
 from tristunnel.server.detector import ProtocolDetectorFactory
-from tristunnel.server.ports import ServerPort
-from tristunnel.server.service import TunnelServerService
 from tristunnel.service.tunnel_service import TunnelService
 
 _EXAMPLES = ROOT / "examples"
@@ -89,14 +86,7 @@ class ExtendingTests(LoopbackTestCase):
         detector = ProtocolDetectorFactory(
             self.reactor, portProtocols(self.sessions), self.notes
         )
-        port = ServerPort("tcp:0", TCP4ServerEndpoint(self.reactor, 0, interface=here))
-        server = TunnelServerService(
-            self.reactor, [(port, detector)], self.sessions, self.tunnels, 0.2
-        )
-        server.startService()
-        self.addCleanup(self._stop, server)
-        at: Any = server.listening[0].getHost()
-        self.serverPort = at.port
+        self.startListening(detector)
 
     async def ask(self, line: bytes) -> tuple[Talk, str]:
         """

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, TestCase
 from twisted.web.server import Site
 from twisted.web.static import Data
 
 from tests.support.loopback import Talk
+from tests.support.polling import until
 from tests.support.processes import Program, runProgram, startTristunnel
 from tests.support.short import shortDirectory
 
@@ -257,13 +257,8 @@ class ReadmeTests(ProgramsTestCase):
         self.assertEqual(between[1], 0)
         self.assertEqual(await self.call("listTunnels"), [])
         # The last caller's own connection may not have been noticed gone.
-        await self.until(lambda: count() == before)
+        await until(lambda: count() == before)
         self.assertNotEqual((await self.run_("curl", "-s", _http(address))).status, 0)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds, without a call, whose end would be waited for."""
-        while not condition():
-            await deferLater(self.reactor, 0.01)
 
     async def test_pythons(self) -> None:
         """XML-RPC with C{xmlrpc.client}, JSON-RPC with jsonrpclib."""

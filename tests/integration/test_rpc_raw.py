@@ -10,7 +10,6 @@ import json
 import os
 import random
 import socket
-from collections.abc import Callable
 from functools import partial
 from itertools import product
 from resource import RLIMIT_NOFILE, getrlimit
@@ -25,11 +24,11 @@ from twisted.internet.endpoints import (
 from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest
 
 from tests.jsonrpc.loopback import parsed
 from tests.support.loopback import LoopbackTestCase, Talk
+from tests.support.polling import until
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.realm import Authenticator
 from tristunnel.dialects.framed.dialect import FramedPortProtocol
@@ -82,7 +81,7 @@ class RPCTestCase(LoopbackTestCase):
         await self.startRPC()
         # What is made once, such as the reactor's own sockets, is made now.
         await self.call("listTunnels")
-        await self.until(lambda: not self.transports())
+        await until(lambda: not self.transports())
         self.before = openSockets()
 
     async def startRPC(self) -> None:
@@ -145,11 +144,6 @@ class RPCTestCase(LoopbackTestCase):
         """How many sockets are open that were not when the test began."""
         return len(openSockets() - self.before)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the reactor turn until something holds."""
-        while not condition():
-            await deferLater(self.reactor, 0.001)
-
     @staticmethod
     def request(body: object) -> bytes:
         """The bytes of a post."""
@@ -211,8 +205,8 @@ class RPCTestCase(LoopbackTestCase):
         Wait until no tunnel is left, and assert that its ports and
         descriptors are free.
         """
-        await self.until(lambda: len(self.tunnels.here) == 0)
-        await self.until(lambda: self.sockets() == 0)
+        await until(lambda: len(self.tunnels.here) == 0)
+        await until(lambda: self.sockets() == 0)
         for port in ports:
             await self.assertFailure(self.visiting(port), ConnectError)
 
@@ -334,7 +328,7 @@ class BytesTests(RPCTestCase):
             for leave in (Talk.finish, Talk.close, Talk.abort):
                 scanner = await self.visit(port)
                 leave(scanner)
-                await self.until(partial(self.fewWait, int(waits)))
+                await until(partial(self.fewWait, int(waits)))
             # All of them and the service are accepted in one turn.
             for _ in range(3):
                 socket.create_connection(("127.0.0.1", port)).close()
@@ -429,7 +423,7 @@ class ManyTests(RPCTestCase):
         visitors = [await self.visit(address) for _ in range(50)]
         for number, visitor in enumerate(visitors):
             visitor.say(b"%d" % number)
-        await self.until(lambda: len(self.notes.named("visitorConnected")) == 50)
+        await until(lambda: len(self.notes.named("visitorConnected")) == 50)
         clients = [await self.visit(port) for _ in range(50)]
         for client in clients:
             await client.has(1)
@@ -466,7 +460,7 @@ class ManyTests(RPCTestCase):
                 ]
             )
         ]
-        await self.until(lambda: self.sockets() == 400)
+        await until(lambda: self.sockets() == 400)
         clients = await gatherResults([self.visiting(portOf(uri)) for uri in uris])
         visitors = await gatherResults([self.visiting(portOf(a)) for a in addresses])
         for number, (client, visitor) in enumerate(zip(clients, visitors, strict=True)):
@@ -501,7 +495,7 @@ class ManyTests(RPCTestCase):
                 leave(talk)
                 await talk.ended()
                 talk.close()
-        await self.until(lambda: not self.transports())
+        await until(lambda: not self.transports())
         opened = await self.call("listTunnels")
         self.assertGreaterEqual(len(opened), 1)
         for entry in opened:
@@ -540,7 +534,7 @@ class FewPortsTests(RPCTestCase):
             self.assertEqual(
                 await self.call("openTunnel", via="w3p"), "ports-exhausted"
             )
-            await self.until(lambda: self.sockets() == 2)
+            await until(lambda: self.sockets() == 2)
             self.assertIs(await self.call("closeTunnel", uri), None)
             await self.assertNothingLeft(portOf(uri))
 
@@ -552,7 +546,7 @@ class FewPortsTests(RPCTestCase):
         capability = await self.call("openTunnel", via="w3p")
         for _ in range(3):
             self.assertEqual(await self.call("openTunnel"), "ports-exhausted")
-            await self.until(lambda: self.sockets() == 1)
+            await until(lambda: self.sockets() == 1)
         taken = portOf(await self.call("getTunnelAddress", capability))
         self.assertEqual(await self.call("openTunnel", port=taken), "port-taken")
         self.assertEqual(await self.call("openTunnel", port=1), "port-not-permitted")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import gatherResults
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.loopback import LoopbackTestCase, Service
+from tests.support.polling import until
 from tests.support.processes import freePort
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
@@ -39,12 +39,8 @@ class NodeTests(LoopbackTestCase):
         self.addCleanup(self._stop, tunnel)
         return tunnel
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            await deferLater(self.reactor, 0.005)
-
     async def become(self, tunnel: NodeTunnel, state: str) -> None:
-        await self.until(lambda: tunnel.state == state)
+        await until(lambda: tunnel.state == state)
 
     async def test_forward(self) -> None:
         """A service at A has a port at B; states and counts are right."""
@@ -62,7 +58,7 @@ class NodeTests(LoopbackTestCase):
         await visitor.ended()
         visitor.finish()
         await arrival.gone()
-        await self.until(lambda: not tunnel.describe()["visitors"])
+        await until(lambda: not tunnel.describe()["visitors"])
         told = tunnel.describe()
         del told["since"]
         self.assertEqual(
@@ -100,7 +96,7 @@ class NodeTests(LoopbackTestCase):
         visitor.finish()
         arrival.finish()
         await gatherResults([visitor.gone(), arrival.gone()])
-        await self.until(lambda: not tunnel.describe()["visitors"])
+        await until(lambda: not tunnel.describe()["visitors"])
         told = tunnel.describe()
         self.assertEqual((told["bytesIn"], told["bytesOut"]), (8, 7))
         self.assertEqual((told["offers"], told["visitorsTotal"]), (False, 1))
@@ -138,7 +134,7 @@ class NodeTests(LoopbackTestCase):
         tunnel.become = noting  # type: ignore[method-assign]
         client: Any = tunnel._client
         client.session.transport.abortConnection()
-        await self.until(lambda: CONNECTED in states)
+        await until(lambda: CONNECTED in states)
         self.assertEqual(states, [RECONNECTING, CONNECTED])
         await gatherResults([visitor.gone(), arrival.gone()])
         self.assertEqual(tunnel.describe()["connects"], 2)
@@ -181,7 +177,7 @@ class NodeTests(LoopbackTestCase):
         await self.become(tunnel, FAILED)
         self.assertIn("[auth-refused]", str(tunnel.describe()["reason"]))
         patched.restore()
-        await self.until(lambda: tunnel._retry is not None)
+        await until(lambda: tunnel._retry is not None)
         retry: Any = tunnel._retry
         self.assertTrue(retry.getTime() - self.reactor.seconds() > RETRY - 60)
         retry.reset(0)
@@ -193,7 +189,7 @@ class NodeTests(LoopbackTestCase):
         where = self.serverPort
         self.serverPort = freePort()
         tunnel = self.node(f"forward={freePort()}=127.0.0.1:1")
-        await self.until(lambda: tunnel.reason is not None)
+        await until(lambda: tunnel.reason is not None)
         self.assertEqual(tunnel.state, RECONNECTING)
         self.serverPort = where
 

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.support.notes import ServerNotes
+from tests.support.polling import until
 from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
@@ -138,7 +139,7 @@ class TLSNamesTests(TestCase, FileTestCase):
         """Leave no connection behind."""
         for end in self.ends:
             end.reset(TunnelError("closed"))
-        await self.until(lambda: not self.alive)
+        await until(lambda: not self.alive)
         # What was broken off is gone in the reactor's next turn.
         await deferLater(reactor, 0)
         await deferLater(reactor, 0)
@@ -208,15 +209,11 @@ class TLSNamesTests(TestCase, FileTestCase):
         await HostEndpoint(self.reactor, "127.0.0.1", self.port, 5.0).connect(factory)
         return made
 
-    async def until(self, holds: Any) -> None:
-        while not holds():
-            await deferLater(reactor, 0.01)
-
     async def test_plain(self) -> None:
         """What is no TLS is for others, from its first byte on."""
         client = await self.connect()
         client.transport.write(b"W")
-        await self.until(lambda: client.data == b"plainW")
+        await until(lambda: client.data == b"plainW")
         client.transport.loseConnection()
         await client.over
 
@@ -228,7 +225,7 @@ class TLSNamesTests(TestCase, FileTestCase):
             client.transport.write(whole[at : at + 30])
             await deferLater(reactor, 0.005)
         # An alert of the service's: it misses what a real hello has.
-        await self.until(lambda: client.data[:1] == b"\x15")
+        await until(lambda: client.data[:1] == b"\x15")
         await client.over
         self.assertEqual(self.notes.events, [])
 
@@ -260,7 +257,7 @@ class TLSNamesTests(TestCase, FileTestCase):
         for client in clients:
             client.transport.abortConnection()
             await client.over
-        await self.until(lambda: not self.limiter.unauthenticated)
+        await until(lambda: not self.limiter.unauthenticated)
 
     async def test_challenge(self) -> None:
         """An authority sees its answer, and nothing is made for other names."""
@@ -284,7 +281,7 @@ class TLSNamesTests(TestCase, FileTestCase):
         with self.assertRaises(OSError):
             await deferToThread(look, "e.example")
         self.assertIn("no challenge", self.notes.events[-1][2])
-        await self.until(lambda: not self.limiter.unauthenticated)
+        await until(lambda: not self.limiter.unauthenticated)
 
 
 class StockTLSNamesTests(TLSNamesTests):

@@ -34,7 +34,7 @@ from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.observer import ClientObserver
 from tristunnel.server.detector import ProtocolDetectorFactory
-from tristunnel.server.ports import TLSFiles, parsePort
+from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.tunnel_service import TunnelService
 
@@ -263,18 +263,28 @@ class LoopbackTestCase(TestCase):
             "127.0.0.1",
         )
         self.sessions = TunnelServerFactory(self.reactor, self.tunnels)
-        doors = ProtocolDetectorFactory(
+        detector = ProtocolDetectorFactory(
             self.reactor, [FramedPortProtocol(self.sessions)], self.notes
         )
-        where = parsePort(
-            self.reactor,
-            port,
-            self.files,
-            self.directory,
-            ["localhost"],
-        )
+        return self.startListening(detector, self.portAt(port), grace)
+
+    def portAt(self, port: str = "tcp:0:interface=127.0.0.1") -> ServerPort:
+        """What a server's port becomes, with this test's certificate."""
+        return parsePort(self.reactor, port, self.files, self.directory, ["localhost"])
+
+    def startListening(
+        self, factory: Any, where: ServerPort | None = None, grace: float = 0.2
+    ) -> TunnelServerService:
+        """
+        Start a server of C{self.sessions} and C{self.tunnels}.
+
+        @param factory: What serves at its port.
+        @param where: Its port; any, if none is given.
+        @return: It, listening.
+        """
+        port = where or self.portAt()
         server = TunnelServerService(
-            self.reactor, [(where, doors)], self.sessions, self.tunnels, grace
+            self.reactor, [(port, factory)], self.sessions, self.tunnels, grace
         )
         server.startService()
         at: Any = server.listening[0].getHost()

@@ -28,7 +28,6 @@ from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.detector import ProtocolDetectorFactory
-from tristunnel.server.ports import parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.preauth import PER_ADDRESS, TOTAL, PreauthLimiter
@@ -180,21 +179,8 @@ class WebSocketTestCase(LoopbackTestCase):
             self.notes,
             limiter=self.limiter,
         )
-        where = parsePort(
-            self.reactor,
-            f"tcp:{port}:interface=127.0.0.1",
-            self.files,
-            self.directory,
-            ["localhost"],
-        )
-        server = TunnelServerService(
-            self.reactor, [(where, doors)], self.sessions, self.tunnels, grace
-        )
-        server.startService()
-        at: Any = server.listening[0].getHost()
-        self.serverPort: int = at.port
-        self.addCleanup(self._stop, server)
-        return server
+        where = self.portAt(f"tcp:{port}:interface=127.0.0.1")
+        return self.startListening(doors, where, grace)
 
     async def _settle(self) -> None:
         """Wait for the connections of a stopped server to end: a WebSocket's close

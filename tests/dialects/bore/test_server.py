@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from twisted.internet.task import deferLater
-
 from tests.support.loopback import LoopbackTestCase, Talk
+from tests.support.polling import until
 from tristunnel.auth.clients_file import ClientsFile
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.bore.dialect import BoreDialect
@@ -23,8 +22,6 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.detector import ProtocolDetectorFactory
-from tristunnel.server.ports import parsePort
-from tristunnel.server.service import TunnelServerService
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
 
@@ -55,20 +52,7 @@ class BoreTestCase(LoopbackTestCase):
         factory = ProtocolDetectorFactory(
             self.reactor, spoken, self.notes, limiter=self.limiter
         )
-        where = parsePort(
-            self.reactor,
-            "tcp:0:interface=127.0.0.1",
-            self.files,
-            self.directory,
-            ["localhost"],
-        )
-        server = TunnelServerService(
-            self.reactor, [(where, factory)], self.sessions, self.tunnels, 0.2
-        )
-        server.startService()
-        at: Any = server.listening[0].getHost()
-        self.serverPort = at.port
-        self.addCleanup(self._stop, server)
+        self.startListening(factory)
 
     async def message(self, talk: Talk) -> Any:
         """Read the next message that is no heartbeat."""
@@ -93,11 +77,6 @@ class BoreTestCase(LoopbackTestCase):
     def say(talk: Talk, message: object) -> None:
         """Send a message."""
         talk.say(json.dumps(message).encode() + b"\0")
-
-    async def until(self, condition: Any) -> None:
-        """Let the reactor turn until something holds."""
-        while not condition():
-            await deferLater(self.outside, 0)
 
 
 class Passes:
@@ -160,7 +139,7 @@ class OpenTests(BoreTestCase):
         await self.visit((await self.message(client))["Hello"])
         number = (await self.message(client))["Connection"]
         self.say(await self.visit(self.serverPort), {"Accept": number})
-        await self.until(lambda: not len(self.sessions.shared(BoreVisitors)))
+        await until(lambda: not len(self.sessions.shared(BoreVisitors)))
         for other in (number, str(uuid4())):
             data = await self.visit(self.serverPort)
             self.say(data, {"Accept": other})
@@ -200,7 +179,7 @@ class OpenTests(BoreTestCase):
         await self.message(client)
         client.abort()
         await visitor.gone()
-        await self.until(lambda: not self.tunnels.tunnels)
+        await until(lambda: not self.tunnels.tunnels)
         self.assertEqual(0, len(self.sessions.shared(BoreVisitors)))
         self.assertEqual(0, self.sessions.streams())
 
@@ -217,7 +196,7 @@ class OpenTests(BoreTestCase):
         await self.message(client)
         self.say(client, {"Hello": 0})
         self.assertIn("not send anything more", (await self.message(client))["Error"])
-        await self.until(lambda: not self.tunnels.tunnels)
+        await until(lambda: not self.tunnels.tunnels)
 
     async def test_taken(self) -> None:
         """A port that is taken is refused with the reason."""
@@ -247,7 +226,7 @@ class SecretTests(BoreTestCase):
         port = (await self.message(client))["Hello"]
         self.assertIn(("clientConnected", "ann", "bore"), self.notes.events)
         client.abort()
-        await self.until(lambda: self.tunnels.tunnels[0].clientSide is None)
+        await until(lambda: self.tunnels.tunnels[0].clientSide is None)
         client = await self.login(b"right")
         self.say(client, {"Hello": 0})
         self.assertEqual(port, (await self.message(client))["Hello"])

@@ -5,7 +5,7 @@ interface.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,6 +16,7 @@ from tests.dialects.framed.memory import RecordingEnd
 from tests.docs.standins import Echoing
 from tests.support.loopback import Service
 from tests.support.notes import ClientNotes
+from tests.support.polling import until
 from tests.support.processes import freePort
 from tests.websocket.rig import WebSocketTestCase
 from tristunnel.dialects.base.client import openWebSocket
@@ -218,11 +219,6 @@ class ChiselRemotesTests(GoWireTestCase):
         assert session.multiplexer is not None
         return session.multiplexer
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the reactor turn until something holds."""
-        while not condition():
-            await deferLater(self.outside, 0)
-
     async def test_socks(self) -> None:
         """Instead of a service there is a proxy, into what the server may dial."""
         streams = await self.come()
@@ -230,7 +226,7 @@ class ChiselRemotesTests(GoWireTestCase):
         refused = streams.openChannel("chisel", b"socks")
         reasons: list[Any] = []
         refused.whileWaiting(reasons.append)
-        await self.until(lambda: bool(reasons))
+        await until(lambda: bool(reasons))
         self.assertIn("give --dial-allow", str(reasons[0]))
         self.sessions.destinations = dialDestinations([f"127.0.0.1:{at}"])
         for port, code, said in ((at, 0, b"hello"), (1, 2, b"")):
@@ -259,13 +255,13 @@ class ChiselRemotesTests(GoWireTestCase):
             flow.join(answer, lambda reason: None)
             flows.sendTo(flow, source.encode())
             answers.append((answer, source.encode()))
-        await self.until(lambda: all(each.taken == [said] for each, said in answers))
+        await until(lambda: all(each.taken == [said] for each, said in answers))
         other = ChannelFlows(
             self.reactor, streams.openChannel("chisel", b"127.0.0.1:1/udp")
         )
         for _ in range(3):
             other.sendTo(other.open("10.0.0.1:5"), b"x")
-        await self.until(lambda: bool(self.notes.named("requestNoted")))
+        await until(lambda: bool(self.notes.named("requestNoted")))
         ((_, text, isBad),) = self.notes.named("requestNoted")
         self.assertIn("asked to dial udp/127.0.0.1:1", str(text))
         self.assertTrue(isBad)
@@ -276,7 +272,7 @@ class ChiselRemotesTests(GoWireTestCase):
         await self.startClient(f"web=127.0.0.1:{self.offer(Service(b'hello'))}")
         end = RecordingEnd()
         end.meet(streams.openChannel("chisel", b"web:80"))
-        await self.until(lambda: end.taken == b"hello")
+        await until(lambda: end.taken == b"hello")
         for target, why in (
             (b"nobody:80", "--dial-allow nobody:80"),
             (b"web:http", "no port here"),

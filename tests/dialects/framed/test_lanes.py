@@ -10,6 +10,7 @@ from tests.dialects.framed import test_many as many
 from tests.dialects.framed import test_moves as beside
 from tests.dialects.framed import test_session_loopback as base
 from tests.support.loopback import Service
+from tests.support.polling import until
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.errors import TunnelError
@@ -34,7 +35,7 @@ class LaneTests(beside.CarrierTestCase):
         """Start everything."""
         service = Service(b"hello")
         port = await self.tunnel(service)
-        await self.turn(lambda: len(self.session.lanes or ()) == 2)
+        await until(lambda: len(self.session.lanes or ()) == 2)
         return port, service
 
     def loads(self) -> list[int]:
@@ -58,16 +59,16 @@ class LaneTests(beside.CarrierTestCase):
         for visitor in visitors:
             await visitor.has(5)
         self.session.lanes._lanes[0].transport.abortConnection()
-        await self.turn(lambda: sum(v.lost is not None for v in visitors) == 1)
-        await self.turn(lambda: len(self.client.session._lanes._lanes) == 1)
+        await until(lambda: sum(v.lost is not None for v in visitors) == 1)
+        await until(lambda: len(self.client.session._lanes._lanes) == 1)
         self.client.session._lanes._look()
-        await self.turn(lambda: len(self.session.lanes) == 2)
+        await until(lambda: len(self.session.lanes) == 2)
 
     async def test_endTogether(self) -> None:
         """Lanes end with their session."""
         await self.begin()
         await self.client.stopService()
-        await self.turn(lambda: not self.sessions.sessions)
+        await until(lambda: not self.sessions.sessions)
 
     async def test_noCalls(self) -> None:
         """Nobody has logged in on a lane: calls there are not answered."""
@@ -77,7 +78,7 @@ class LaneTests(beside.CarrierTestCase):
         answer.addErrback(lambda failure: failure.trap(TunnelError, RemoteError))
         pinged = lane._pings
         lane.sendPing()
-        await self.turn(lambda: lane._pings is not pinged and not lane._pings)
+        await until(lambda: lane._pings is not pinged and not lane._pings)
         self.assertFalse(answer.called)
 
     async def test_bounded(self) -> None:

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from tests.dialects.framed.test_moves import CarrierTestCase
 from tests.support.loopback import Talk
+from tests.support.polling import until
 from tests.websocket.rig import WebSocketTestCase
 from tristunnel.dataplane import join as joining
 from tristunnel.dataplane.pipes import PIPES, canSplice
@@ -235,13 +236,13 @@ class ManyTests(CarrierTestCase):
             )
             served, self.served = self.served, []
             await gatherResults(served, consumeErrors=True)
-        await self.turn(lambda: self.session.streams() == 0)
-        await self.turn(lambda: self.client.session.streams() == 0)
-        await self.turn(lambda: not self.sides)
+        await until(lambda: self.session.streams() == 0)
+        await until(lambda: self.client.session.streams() == 0)
+        await until(lambda: not self.sides)
         PIPES.clear()
         self.assertLessEqual(PIPES.opened, pipes)
         self.assertEqual(self.session.lease.tunnels[0].streams, set())
-        await self.turn(lambda: len(os.listdir("/proc/self/fd")) <= before)
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
         if self.splices and canSplice() and LONG:
             self.assertGreater(PIPES.moved, moved)
 
@@ -348,7 +349,7 @@ class ManyLaneTests(ManyTests):
 
     async def steady(self) -> None:
         """Wait for the lanes, which are descriptors too."""
-        await self.turn(lambda: len(self.session.lanes or ()) == 2)
+        await until(lambda: len(self.session.lanes or ()) == 2)
 
     @property
     def session(self) -> Any:

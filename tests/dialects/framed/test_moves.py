@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import deferLater
 
 from tests.faults.way import Leg, Link
 from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.polling import until
 from tests.tls.authority import makeAuthority
 from tristunnel.dataplane.tls import tlsOverEndpoint
 from tristunnel.dialects.base import stream as streaming
@@ -67,12 +67,7 @@ class CarrierTestCase(LoopbackTestCase):
 
     async def moved(self) -> None:
         """Wait until the newest stream has left the session."""
-        await self.turn(lambda: self.newest.hasMoved)
-
-    async def turn(self, condition: Any) -> None:
-        """Let the reactor work until C{condition} holds."""
-        while not condition():
-            await deferLater(self.reactor, 0.005)
+        await until(lambda: self.newest.hasMoved)
 
     async def exchange(self, visitor: Talk, talk: Talk, size: int = MUCH) -> None:
         """Say much in both directions, and check it."""
@@ -163,7 +158,7 @@ class MoveTests(CarrierTestCase):
         (client,) = self.tunnels.clients
         caller = Caller(client.identity, "localhost")
         await Listing(self.tunnels).closeSession(caller, client.id)
-        await self.turn(lambda: visitor.lost is not None)
+        await until(lambda: visitor.lost is not None)
 
     async def test_kicked(self) -> None:
         """A stream can be broken wherever it is."""
@@ -207,7 +202,7 @@ class MoveTests(CarrierTestCase):
         (public,) = await self.startClient(f"0=127.0.0.1:{number}")
         visitor = await self.visit(public)
         await visitor.gone()
-        await self.turn(lambda: self.client.session.streams() == 0)
+        await until(lambda: self.client.session.streams() == 0)
 
 
 class MoveTLSTests(MoveTests):
@@ -282,7 +277,7 @@ class MoveTLSTests(MoveTests):
         visitor, talk = await self.pair(port, service)
         await self.exchange(visitor, talk)
         moving = self.client.session._moves
-        await self.turn(lambda: moving._blockedUntil > 0)
+        await until(lambda: moving._blockedUntil > 0)
         await self.exchange(visitor, talk)
         self.assertEqual(bytes(heard), b"")
         self.assertFalse(self.newest.moves)
@@ -311,7 +306,7 @@ class SecondConnectionTests(CarrierTestCase):
             self.assertFalse(self.newest.hasMoved)
             visitor.close()
             talk.close()
-            await self.turn(lambda: self.session.streams() == 0)
+            await until(lambda: self.session.streams() == 0)
 
     async def test_refused(self) -> None:
         """One that is refused changes nothing, and is not tried again soon."""
@@ -378,7 +373,7 @@ class SecondConnectionTests(CarrierTestCase):
             with self.subTest(answer=answer):
                 visitor = await self.answeredBy(answer)
                 await visitor.has(5)
-                await self.turn(lambda: self.client.session._moves._blockedUntil > 0)
+                await until(lambda: self.client.session._moves._blockedUntil > 0)
                 talk = await self.service.arrivals.get()
                 await self.exchange(visitor, talk)
                 visitor.abort()
@@ -405,13 +400,13 @@ class SecondConnectionTests(CarrierTestCase):
         self.way.silent = True
         visitor, talk = await self.pair(self.port, self.service)
         moving = self.client.session._moves
-        await self.turn(lambda: moving._dialling)
+        await until(lambda: moving._dialling)
         visitor.abort()
         await talk.gone()
-        await self.turn(lambda: self.session.streams() == 0)
-        await self.turn(lambda: self.client.session.streams() == 0)
+        await until(lambda: self.session.streams() == 0)
+        await until(lambda: self.client.session.streams() == 0)
         self.way.clear()
-        await self.turn(lambda: not moving._dialling)
+        await until(lambda: not moving._dialling)
         # It tells nothing of the way, so the next one may move.
         self.way.silent = False
         visitor, talk = await self.pair(self.port, self.service)
@@ -449,7 +444,7 @@ class SecondConnectionTests(CarrierTestCase):
                     self.assertEqual(len(each.data), len(said))
             broken += not (visitor.eof and talk.eof)
             self.way.moment = None
-            await self.turn(lambda: self.session.streams() == 0)
+            await until(lambda: self.session.streams() == 0)
         self.assertGreater(broken, 0)
 
     def _cutNewest(self) -> None:
@@ -495,7 +490,7 @@ class LateMoveTests(CarrierTestCase):
         ((number, _),) = multiplexer.streams.items()
         multiplexer.sendFrame(number, FrameType.MOVED, (4).to_bytes(8, "big"))
         await visitor.gone()
-        await self.turn(lambda: self.notes.named("clientGone"))
+        await until(lambda: self.notes.named("clientGone"))
         self.assertEqual(
             self.notes.named("clientGone"), [("anonymous", "protocol-error")]
         )
@@ -540,10 +535,10 @@ class HostileMoveTests(CarrierTestCase):
             self.client.session._confirmations,
             self.session._confirmations,
         ]
-        await self.turn(lambda: self.session.streams() == 0)
-        await self.turn(lambda: self.client.session.streams() == 0)
-        await self.turn(lambda: not self.client.session._moves._dialling)
-        await self.turn(lambda: not any(map(len, ends)))
+        await until(lambda: self.session.streams() == 0)
+        await until(lambda: self.client.session.streams() == 0)
+        await until(lambda: not self.client.session._moves._dialling)
+        await until(lambda: not any(map(len, ends)))
 
     async def test_wrongTickets(self) -> None:
         """
@@ -552,7 +547,7 @@ class HostileMoveTests(CarrierTestCase):
         """
         self.patch(ClientMoves, "_show", lambda moving, ticket: self.keep(ticket))
         await self.visit(await self.tunnel(Service()))
-        await self.turn(lambda: self.tickets)
+        await until(lambda: self.tickets)
         (good,) = self.tickets
         wrong: list[object] = [good[:-1], good + "x", good.partition(".")[0], "", "."]
         wrong += [None, 7, [good], {"": good}, "\ud800.x", "x" * 5000]
@@ -618,7 +613,7 @@ class HostileMoveTests(CarrierTestCase):
         self.assertEqual(len(client._moves._dialling), moves.AT_ONCE)
         self.assertEqual(len(client._confirmations), moves.AT_ONCE)
         client.transport.abortConnection()
-        await self.turn(lambda: not client._moves._dialling)
+        await until(lambda: not client._moves._dialling)
 
     async def test_sameKey(self) -> None:
         """A key that another stream has ends the session."""
@@ -633,7 +628,7 @@ class HostileMoveTests(CarrierTestCase):
         ((number, _),) = session.multiplexer.streams.items()
         offer = encodeObject({"ticket": "a.b", "key": known.hex()})
         session.multiplexer.sendFrame(number, FrameType.MOVE, offer)
-        await self.turn(lambda: self.seen.named("disconnected"))
+        await until(lambda: self.seen.named("disconnected"))
         self.assertIn("protocol-error", str(self.seen.named("disconnected")))
 
     async def test_resetAtOnce(self) -> None:

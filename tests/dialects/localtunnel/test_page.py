@@ -7,9 +7,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.internet.task import deferLater
-
 from tests.support.loopback import LoopbackTestCase, Talk
+from tests.support.polling import until
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.localtunnel import tunnels
 from tristunnel.dialects.localtunnel.dialect import LocaltunnelDialect
@@ -22,8 +21,6 @@ from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.quota import TunnelQuota
 from tristunnel.names.public import PublicNames
 from tristunnel.server.detector import ProtocolDetectorFactory
-from tristunnel.server.ports import parsePort
-from tristunnel.server.service import TunnelServerService
 from tristunnel.service.tunnel_service import TunnelService
 
 
@@ -52,20 +49,7 @@ class LocaltunnelTestCase(LoopbackTestCase):
         factory = ProtocolDetectorFactory(
             self.reactor, [HTTPPortProtocol(site)], self.notes
         )
-        where = parsePort(
-            self.reactor,
-            "tcp:0:interface=127.0.0.1",
-            self.files,
-            self.directory,
-            ["localhost"],
-        )
-        server = TunnelServerService(
-            self.reactor, [(where, factory)], self.sessions, self.tunnels, 0.2
-        )
-        server.startService()
-        at: Any = server.listening[0].getHost()
-        self.serverPort = at.port
-        self.addCleanup(self._stop, server)
+        self.startListening(factory)
 
     async def get(
         self, path: str, header: str = "Accept: application/json, text/plain, */*"
@@ -81,11 +65,6 @@ class LocaltunnelTestCase(LoopbackTestCase):
         head, _, body = bytes(talk.data).partition(b"\r\n\r\n")
         isJSON = b"application/json" in head
         return int(head.split()[1]), json.loads(body) if isJSON else None
-
-    async def until(self, condition: Any) -> None:
-        """Let the reactor turn until something holds."""
-        while not condition():
-            await deferLater(self.outside, 0)
 
 
 class LocaltunnelTests(LocaltunnelTestCase):
@@ -138,9 +117,9 @@ class LocaltunnelTests(LocaltunnelTestCase):
         await self.begin()
         _, told = await self.get("/?new")
         talk = await self.visit(told["port"])
-        await self.until(lambda: self.tunnels.tunnels[0].clientSide.served())
+        await until(lambda: self.tunnels.tunnels[0].clientSide.served())
         talk.abort()
-        await self.until(lambda: not self.tunnels.tunnels)
+        await until(lambda: not self.tunnels.tunnels)
 
 
 class NamedLocaltunnelTests(LocaltunnelTestCase):
@@ -159,10 +138,10 @@ class NamedLocaltunnelTests(LocaltunnelTestCase):
         self.assertEqual("shop", told["id"])
         talk = await self.visit(told["port"])
         side: Any = self.tunnels.tunnels[0].clientSide
-        await self.until(side.served)
+        await until(side.served)
         _, other = await self.get("/shop")
         self.assertNotEqual("shop", other["id"])
         talk.abort()
-        await self.until(lambda: not side.served())
+        await until(lambda: not side.served())
         _, told = await self.get("/shop")
         self.assertEqual("shop", told["id"])

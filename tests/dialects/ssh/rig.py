@@ -6,13 +6,11 @@ OpenSSH's.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.task import deferLater
 
 from tests.support.loopback import LoopbackTestCase
 from tests.support.processes import Program, startProgram
@@ -29,7 +27,6 @@ from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.bare import BareOrTLSFactory
 from tristunnel.server.detector import ProtocolDetectorFactory
-from tristunnel.server.ports import parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
@@ -138,7 +135,7 @@ class SSHTestCase(LoopbackTestCase):
         factory: Any = ProtocolDetectorFactory(
             self.reactor, portProtocols(self.sessions), self.notes
         )
-        where = parsePort(self.reactor, port, self.files, self.directory, ["localhost"])
+        where = self.portAt(port)
         creator = where.creator
         if creator is not None:
             # As a server does at a port with TLS.
@@ -153,19 +150,7 @@ class SSHTestCase(LoopbackTestCase):
                 ),
                 secure=serverTLSFactory(creator, factory),
             )
-        server = TunnelServerService(
-            self.reactor, [(where, factory)], self.sessions, self.tunnels, grace
-        )
-        server.startService()
-        at: Any = server.listening[0].getHost()
-        self.serverPort = at.port
-        self.addCleanup(self._stop, server)
-        return server
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the reactor turn until something holds."""
-        while not condition():
-            await deferLater(self.outside, 0)
+        return self.startListening(factory, where, grace)
 
     async def come(
         self, credentials: Credentials | None = None, limits: Limits | None = None

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from tests.dialects.framed.memory import RecordingEnd
 from tests.dialects.ssh.rig import Peer, SSHTestCase
 from tests.support.loopback import Service
+from tests.support.polling import until
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.base.multiplexer import Limits
@@ -52,13 +55,11 @@ class EnemyTestCase(SSHTestCase):
             await self.turn()
         self.assertIn("answers", session.connection.holds)
         link.abort()
-        await self.until(lambda: not self.sessions.sessions)
+        await until(lambda: not self.sessions.sessions)
 
     async def turn(self) -> None:
         """Let the reactor turn once."""
-        turned: list[int] = []
-        self.outside.callLater(0, turned.append, 1)
-        await self.until(lambda: bool(turned))
+        await deferLater(self.outside, 0)
 
 
 class AttackTests(EnemyTestCase):
@@ -106,7 +107,7 @@ class AttackTests(EnemyTestCase):
             visitor = await self.visit(port)
             visitor.transport.pauseProducing()
             channels = peer.channels
-            await self.until(lambda opened=channels: bool(opened))  # type: ignore[misc]
+            await until(partial(bool, channels))
             channel = channels[-1][0]
             for _ in range(100):
                 peer.send(kind, channel.recipient or 0, rest=rest)
@@ -184,10 +185,10 @@ class AttackTests(EnemyTestCase):
         for number in range(ROOM // 2):
             visitor = await self.visit(port)
             visitor.transport.pauseProducing()
-            await self.until(lambda n=number: len(peer.channels) > n)  # type: ignore[misc]
+            await until(lambda n=number: len(peer.channels) > n)
             peer.channels[-1][0].write(bytes(4 * 1024 * 1024))
         busy = await self.visit(port)
-        await self.until(lambda: len(peer.channels) > ROOM // 2)
+        await until(lambda: len(peer.channels) > ROOM // 2)
         peer.channels[-1][0].write(b"y" * 1024 * 1024)
         await busy.has(1024 * 1024)
         most = self.limits.sessionWindow if self.limits else 0
@@ -267,7 +268,7 @@ class StrangerTests(EnemyTestCase):
         self.patch(client._Login, "serviceStarted", lambda it: links.append(it._link))
         await self.startServer()
         lost = Deferred.fromCoroutine(self.come())
-        await self.until(lambda: bool(links))
+        await until(lambda: bool(links))
         wants = packTexts("me", "ssh-connection", "keyboard-interactive", "", "")
         await self.deaf(links[0], 50, wants)
         with self.assertRaises(TunnelError):
@@ -303,11 +304,11 @@ class ChannelTests(SSHTestCase):
         channel = peer.streams.openChannel("direct-tcpip", place)
         end = RecordingEnd()
         end.meet(channel)
-        await self.until(lambda: end.taken == b"hello")
+        await until(lambda: end.taken == b"hello")
         channel = peer.streams.openChannel("direct-tcpip", _open(0)[28:])
         reasons: list[Any] = []
         channel.whileWaiting(reasons.append)
-        await self.until(lambda: bool(reasons))
+        await until(lambda: bool(reasons))
 
     async def test_session(self) -> None:
         """
@@ -321,13 +322,13 @@ class ChannelTests(SSHTestCase):
         channel = peer.streams.openChannel("session", b"")
         end = RecordingEnd()
         end.meet(channel)
-        await self.until(lambda: channel.answered)
+        await until(lambda: channel.answered)
         size = packText("xterm") + packNumbers(80, 50, 0, 0) + packText("")
         peer.streams.tell(channel, "pty-req", size)
         peer.streams.tell(channel, "shell", b"")
-        await self.until(lambda: b"Ctrl-C" in end.taken)
+        await until(lambda: b"Ctrl-C" in end.taken)
         self.assertIn(f":{port}".encode(), end.taken)
         self.assertIn(b"'nowhere' is not an address", end.taken)
         channel.write(b"\x03")
-        await self.until(lambda: channel.over)
+        await until(lambda: channel.over)
         peer.link.close()

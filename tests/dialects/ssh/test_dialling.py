@@ -7,6 +7,7 @@ from typing import Any
 from tests.dialects.framed.memory import RecordingEnd
 from tests.dialects.ssh.rig import Peer, SSHTestCase
 from tests.support.loopback import Service
+from tests.support.polling import until
 from tristunnel.forwards.dialling import dialDestinations
 from tristunnel.wire.ssh import packNumbers, packText
 
@@ -24,7 +25,7 @@ class DiallingTests(SSHTestCase):
         channel = peer.streams.openChannel(kind, fields)
         end = RecordingEnd()
         end.meet(channel)
-        await self.until(lambda: end.taken == b"hello")
+        await until(lambda: end.taken == b"hello")
         return end
 
     async def refused(self, peer: Peer, fields: bytes) -> str:
@@ -32,7 +33,7 @@ class DiallingTests(SSHTestCase):
         channel = peer.streams.openChannel("direct-tcpip", fields)
         reasons: list[Any] = []
         channel.whileWaiting(reasons.append)
-        await self.until(lambda: bool(reasons))
+        await until(lambda: bool(reasons))
         return str(reasons[0])
 
     async def test_server(self) -> None:

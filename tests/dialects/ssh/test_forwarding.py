@@ -9,6 +9,7 @@ from twisted.internet.defer import gatherResults
 from tests.dialects.framed.memory import RecordingEnd
 from tests.dialects.ssh.rig import SSHTestCase
 from tests.support.loopback import Service
+from tests.support.polling import until
 from tristunnel.errors import TunnelError
 from tristunnel.wire.ssh import Fields, packNumbers, packText
 
@@ -26,7 +27,7 @@ class ForwardingTests(SSHTestCase):
         port = await peer.listen("localhost")
         visitor = await self.visit(port)
         end = RecordingEnd()
-        await self.until(lambda: bool(peer.channels))
+        await until(lambda: bool(peer.channels))
         channel, kind, extra = peer.channels[0]
         fields = Fields(extra)
         self.assertEqual(
@@ -35,17 +36,17 @@ class ForwardingTests(SSHTestCase):
         )
         end.meet(channel)
         visitor.say(b"hello")
-        await self.until(lambda: end.taken == b"hello")
+        await until(lambda: end.taken == b"hello")
         end.say(b"and you")
         await visitor.has(7)
         visitor.finish()
-        await self.until(lambda: end.finishes == 1)
+        await until(lambda: end.finishes == 1)
         end.say(b"later")
         await visitor.has(12)
         end.end()
         await visitor.ended()
         self.assertEqual(b"and youlater", bytes(visitor.data))
-        await self.until(lambda: not peer.streams.channels)
+        await until(lambda: not peer.streams.channels)
 
     async def test_asked(self) -> None:
         """A port that is asked for is had, given back, and had again."""
@@ -100,10 +101,10 @@ class ForwardingTests(SSHTestCase):
         peer = await self.come()
         port = await peer.listen()
         visitor = await self.visit(port)
-        await self.until(lambda: bool(peer.channels))
+        await until(lambda: bool(peer.channels))
         peer.link.abort()
         await visitor.gone()
-        await self.until(lambda: not self.tunnels.tunnels)
+        await until(lambda: not self.tunnels.tunnels)
         self.assertEqual(0, self.sessions.streams())
 
 
@@ -117,7 +118,7 @@ class TLSPortTests(SSHTestCase):
         await self.startServer("ssl:0:interface=127.0.0.1")
         peer = await self.come()
         await self.visit(await peer.listen())
-        await self.until(lambda: bool(peer.channels))
+        await until(lambda: bool(peer.channels))
         service = Service()
         (port,) = await self.startClient(f"0=127.0.0.1:{self.offer(service)}")
         visitor, talk = await self.pair(port, service)

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from tests.dialects.ssh.rig import SSH, SSHTestCase
 from tests.support.amounts import Source
 from tests.support.loopback import Service
+from tests.support.polling import until
 from tests.support.processes import Program
 from tristunnel.dialects.conch import transport
 
@@ -80,9 +81,7 @@ class OpenSSHTests(SSHTestCase):
         visitors = await gatherResults([self._visit(port) for _ in range(CROWD)])
         for number, visitor in enumerate(visitors):
             visitor.say(b"%04d" % number)
-        await self.until(
-            lambda: sum(len(talk.data) >= 4 for talk in service.talks) == CROWD
-        )
+        await until(lambda: sum(len(talk.data) >= 4 for talk in service.talks) == CROWD)
         for talk in service.talks:
             talk.say(bytes(talk.data))
         await gatherResults([visitor.has(4) for visitor in visitors])

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 
 from tests.dialects.ssh.rig import Peer, SSHTestCase
+from tests.support.polling import until
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.conch.client import Credentials
 from tristunnel.errors import TunnelError
@@ -50,7 +51,7 @@ class ReturningTests(SSHTestCase):
     async def cut(self, peer: Peer) -> None:
         """Have the connection of a client break without a word."""
         peer.link.abort()
-        await self.until(
+        await until(
             lambda: all(each.clientSide is None for each in self.tunnels.tunnels)
         )
 
@@ -72,7 +73,7 @@ class ReturningTests(SSHTestCase):
         self.assertEqual(sorted(ports), sorted(back))
         self.assertEqual(before, {each.uri for each in self.tunnels.tunnels})
         visitor = await self.visit(ports[1])
-        await self.until(lambda: bool(again.channels))
+        await until(lambda: bool(again.channels))
         self.assertNotIn(await again.listen(), ports)
 
     async def test_elsewhere(self) -> None:
@@ -111,7 +112,7 @@ class ReturningTests(SSHTestCase):
         with self.assertRaises(TunnelError):
             await second.forward("localhost", port)
         await self.visit(port)
-        await self.until(lambda: bool(peer.channels))
+        await until(lambda: bool(peer.channels))
         self.assertFalse(second.channels)
 
     async def test_goodbye(self) -> None:
@@ -120,7 +121,7 @@ class ReturningTests(SSHTestCase):
         peer = await self.enter()
         await peer.listen()
         peer.link.close()
-        await self.until(lambda: not self.tunnels.tunnels)
+        await until(lambda: not self.tunnels.tunnels)
         self.assertEqual({}, self.tunnels.leases._leases)
 
     async def test_expires(self) -> None:
@@ -130,7 +131,7 @@ class ReturningTests(SSHTestCase):
         peer = await self.enter()
         await peer.listen()
         peer.link.abort()
-        await self.until(lambda: not self.tunnels.tunnels)
+        await until(lambda: not self.tunnels.tunnels)
         again = await self.enter()
         await again.listen()
         self.assertEqual(1, len(self.tunnels.tunnels))
