@@ -23,7 +23,7 @@ from tests.dialects.relay import adapters
 from tests.dialects.relay.test_relay import AdapterTestCase
 from tests.dialects.vtunnel.test_vtunnel import _over, startVTunnel
 from tests.support.loopback import Service, Talk
-from tests.support.processes import Program, freePort
+from tests.support.processes import Program, freePort, startProgram
 from tests.websocket.rig import WebSocketTestCase
 
 DATA = os.urandom(3_000_000)
@@ -40,10 +40,7 @@ class _ProgramTestCase(WebSocketTestCase):
 
     def start(self, name: str, *command: str) -> Program:
         """Start a program, and stop it at the end."""
-        program = Program(name)
-        self.reactor.spawnProcess(
-            program, command[0], list(command), env=dict(os.environ)
-        )
+        program = startProgram(self.reactor, name, command, self.directory)
         self.addCleanup(program.kill)
         return program
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.docs.pages import DOCS, page
 from tests.docs.test_embedding import codeBlock
 from tests.program.test_expose import serviceOfHere
+from tests.support.processes import pythonWords
 from tristunnel.program.local import localServer
 
 if not DOCS.is_dir():
@@ -47,7 +47,7 @@ class RecipeTests(SynchronousTestCase):
 
     def run_(self, *arguments: str) -> str:
         ended = subprocess.run(
-            [sys.executable, *arguments],
+            [*pythonWords(), *arguments],
             env=self.environment,
             capture_output=True,
             text=True,

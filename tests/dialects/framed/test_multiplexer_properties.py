@@ -4,6 +4,7 @@ Property tests of two multiplexers that talk to each other.
 
 from __future__ import annotations
 
+import os
 from random import Random
 from typing import ClassVar
 
@@ -23,6 +24,9 @@ from tristunnel.dialects.base import plain
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.stream import SOURCE_HIGH
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+
+MORE = 10 if os.environ.get("TRISTUNNEL_LONG") else 1
+"""How many times as many examples are tried."""
 
 STEPS = (
     "carry",
@@ -159,7 +163,9 @@ class Conversation:
 class ExtendedTests(SynchronousTestCase):
     """Tests of two L{ExtendedMultiplexer}s."""
 
-    @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+    @settings(
+        deadline=None, max_examples=40 * MORE, suppress_health_check=list(HealthCheck)
+    )
     @given(tightLimits(), tightLimits(), SCRIPTS)
     def test_conversation(self, server: Limits, client: Limits, script: Script) -> None:
         """
@@ -250,7 +256,9 @@ class PlainTests(SynchronousTestCase):
         """Have readers count as stalled early."""
         self.patch(plain, "HOLD", 6000)
 
-    @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+    @settings(
+        deadline=None, max_examples=40 * MORE, suppress_health_check=list(HealthCheck)
+    )
     @given(SCRIPTS)
     def test_conversation(self, script: Script) -> None:
         """
@@ -286,7 +294,7 @@ class PlainTests(SynchronousTestCase):
                 self.assertEqual(len(end.closings), 1)
                 self.assertLessEqual(end.finishes, 1)
 
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=25 * MORE)
     @given(
         st.lists(st.integers(1, 200_000), max_size=6),
         st.lists(st.integers(1, 200_000), min_size=1, max_size=6),
