@@ -71,7 +71,6 @@ def serveAsMember(
         limiter.told = partial(siblings.tell, name)
         siblings.publish(name, limiter.failedElsewhere)
     siblings.publish("reload", reload)
-    sessions.isAmong(siblings)
     service = sessions.service
     kept = VisitorsPorts(membership)
     ways = SiblingWays(

@@ -504,7 +504,10 @@ class Options(
         for forward in self.forwards:
             self.dialect.checkForward(forward)
             if forward.private and forward.hasHost:
-                raise badOption(f"--private tunnels have no {forward.wanted}")
+                raise badOption(
+                    f"--private is for services without a public address, and"
+                    f" {forward.wanted} is one: offer it by another client"
+                )
             if forward.private and not forward.name:
                 raise badOption(f"--private tunnels have names: {NEEDS_NAME}")
         self.dialect.checkForwards(self)

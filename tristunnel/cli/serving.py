@@ -406,11 +406,9 @@ class Serving(MultiService):
             assert owner is not None
             spoken = owner.portProtocols(sessions)
             ports.append((port, self._detector(spoken, limiter, port)))
+        if self._tunnels.siblings is not None:
+            sessions.isAmong(self._tunnels.siblings, self._sharedSecret)
         if self._membership is not None:
-            # All processes of the server have this one.
-            sessions.returning.secret = lambda: sessions.kept(
-                HostKey.inDirectory
-            ).private.private_bytes_raw()
             self._knowing = serveAsMember(
                 self._reactor,
                 self._membership,
@@ -423,6 +421,13 @@ class Serving(MultiService):
             )
             passNames(sessions, hosts, [factory for _, factory in named])
         return [*named, *ports]
+
+    def _sharedSecret(self) -> bytes:
+        """What all members of this server know, and nobody else."""
+        if self._options.cluster is not None:
+            return self._options.cluster.secret
+        key = self._sessions.kept(HostKey.inDirectory)
+        return key.private.private_bytes_raw()
 
     def _makeGate(self) -> VisitorGate:
         options = self._options

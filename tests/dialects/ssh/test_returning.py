@@ -18,7 +18,9 @@ from tristunnel.service.siblings import Gathered
 
 
 class Others:
-    """Other processes of a server, which know what this one does."""
+    """Other members of a server, which know what this one does."""
+
+    name = "0"
 
     def __init__(self) -> None:
         self._published: dict[str, Callable[..., Any]] = {}
@@ -26,6 +28,9 @@ class Others:
     def publish(self, name: str, function: Callable[..., Any]) -> None:
         """Have something that can be asked."""
         self._published[name] = function
+
+    def tell(self, name: str, *params: object) -> None:
+        """Nobody hears."""
 
     async def gather(
         self, name: str, caller: None, *params: object, patience: float
@@ -77,11 +82,11 @@ class ReturningTests(SSHTestCase):
         self.assertNotIn(await again.listen(), ports)
 
     async def test_elsewhere(self) -> None:
-        """What another process knows to be left is had back before the book tells."""
+        """What another member knows to be left is had back before the book tells."""
         await self.startServer()
         others: Any = Others()
-        self.tunnels.processes = others
-        self.sessions.isAmong(others)
+        self.tunnels.siblings = others
+        self.sessions.isAmong(others, lambda: b"secret")
         peer = await self.enter()
         port = await peer.listen()
         await self.cut(peer)

@@ -262,8 +262,8 @@ class DialSide:
         """Have a client dial that is at another process of this server."""
         refusal = TunnelError(
             "client-away",
-            f"no client {request.client!r} that dials for others is connected"
-            " (tunnel-client --dial-allow there)",
+            f"no client {request.client!r} that dials for others is connected to this"
+            " machine: start it with tunnel-client --dial-allow",
         )
         visiting = self._session.visiting
         if visiting is None:

@@ -44,7 +44,7 @@ __all__ = ["Arrival", "ServerSession", "ServerSessions", "Session"]
 Shared = TypeVar("Shared")
 
 END_DEAD = "endDead"
-"""What processes of a server ask each other when a client wants once more what it may
+"""What members of a server ask each other when a client wants once more what it may
 have."""
 
 MOST_ASKED = 8
@@ -155,20 +155,24 @@ class ServerSessions:
     async def endDead(self, session: ServerSession, tag: str) -> None:
         """
         End the sessions that do not answer any more and have what another one asks
-        for, at any process of the server.
+        for, at any member of the server.
 
         @param tag: What that is, see L{Returning.tagOf}.
         """
         await self._endDeadHere(tag, session)
-        if self.service.processes is not None:
-            others = await self.service.processes.gather(
-                END_DEAD, None, tag, patience=2 * PROBE
-            )
+        siblings = self.service.siblings
+        if siblings is not None:
+            others = await siblings.gather(END_DEAD, None, tag, patience=2 * PROBE)
             for _, left in others.answers:
                 self.returning.left(left)
 
-    def isAmong(self, siblings: Siblings) -> None:
-        """Learn of the other processes of the server."""
+    def isAmong(self, siblings: Siblings, secret: Callable[[], bytes]) -> None:
+        """
+        Learn of the other members of the server.
+
+        @param secret: What all of them know, and nobody else.
+        """
+        self.returning.secret = secret
         siblings.publish(
             END_DEAD,
             lambda caller, tag: Deferred.fromCoroutine(self._endDeadHere(tag)),
@@ -178,7 +182,7 @@ class ServerSessions:
         self, tag: str, session: ServerSession | None = None
     ) -> list[str]:
         """
-        Do that at this process.
+        Do that at this member.
 
         @param session: Which one asks, if it is here.
         @return: Leases for the same that nobody has.
