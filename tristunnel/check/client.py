@@ -1,7 +1,7 @@
 """
-C{twistd tunnel-client --check}: can this client reach its server, is it the
-right one, and does it let the client in? Asked in the way in which the client
-itself connects, layer by layer.
+C{twistd tunnel-client --check}: can this client reach its server, is it the right one,
+and does it let the client in? The check connects as the client itself does, layer by
+layer.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _LARGEST_HEAD = 16 * 1024
 
 @implementer(IHandshakeListener)
 class _Probe(Protocol):
-    """Waits until a connection is good for something, and may then ask for the time."""
+    """Waits until a connection can be used, and may then ask for the time."""
 
     transport: Any
 
     def __init__(self, request: bytes = b"") -> None:
         self.ready: Deferred[_Probe] = Deferred()
         self.head: Deferred[bytes] = Deferred()
-        # Nobody may wait for either.
+        # It may be that nobody waits for either.
         self.head.addErrback(lambda failure: b"")
         self._request = request
         self._heard = b""
@@ -100,17 +100,17 @@ class _Probe(Protocol):
 @dataclass(eq=False, repr=False)
 class ClientCheck(Inquiry):
     """
-    Looks at everything between a client and its services' visitors.
+    Checks everything between a client and its services' visitors.
 
     @ivar reactor: Connects and tells time.
     @ivar server: The server.
     @ivar forwards: The services.
     @ivar credentials: What the client says of itself.
-    @ivar dialect: How it speaks.
+    @ivar dialect: What it speaks.
     @ivar resolve: Looks names up.
     @ivar now: The time of day.
-    @ivar silence: Seconds for which to hold a silent session; C{None} for a
-        little longer than sessions ever are silent, 0 for not at all.
+    @ivar silence: Seconds for which to hold a silent session; C{None} for a little
+        longer than sessions are ever silent, 0 for no such check.
     """
 
     reactor: Any
@@ -140,7 +140,7 @@ class ClientCheck(Inquiry):
             ("credential!", self._credential),
             ("clock!", self._clock),
             ("service", self._services),
-            # Last, since it takes so long.
+            # This is last, since it takes so long.
             ("idle!", self._idle),
         ]
         if proxy is None and not self.server.route.exempt:

@@ -30,7 +30,7 @@ from tristunnel.version import VERSION
 __all__ = ["ClusterCheck"]
 
 _MOST = 50
-"""Members that are looked at, each in a line of its own."""
+"""Members that are checked, each with a line of its own."""
 
 _ABOUT = ("server", "memory", "replication")
 _PATIENCE = 5.0
@@ -41,7 +41,7 @@ _SKEW = 10.0
 @dataclass
 class ClusterCheck:
     """
-    Looks at a cluster.
+    Checks a cluster.
 
     @ivar reactor: Connects and listens.
     @ivar settings: What the server was told of it.
@@ -57,7 +57,7 @@ class ClusterCheck:
     now: Callable[[], float] = time.time
 
     async def look(self) -> Iterable[Finding]:
-        """Look at all of it."""
+        """Check all of it."""
         engine = self.settings.engine.connection(self.reactor, _PATIENCE)
         found = self._secret()
         try:
@@ -140,7 +140,7 @@ class ClusterCheck:
         return found
 
     async def _listening(self) -> list[Finding]:
-        """Listen, and come back by what others are told."""
+        """Listen, and connect to oneself at the advertised address."""
         settings = self.settings
         what = f"--cluster-listen {settings.description}"
         links = MemberLinks(self.reactor, "check", settings.secret, self._wayTo)

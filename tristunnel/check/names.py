@@ -1,6 +1,6 @@
 """
-C{twistd tunnel --check}, about names: do they lead here, who can come, and what about
-their certificates?
+C{twistd tunnel --check}, about names: do they lead here, can visitors come, and what
+about their certificates?
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from tristunnel.util.words import age
 __all__ = ["NamesCheck"]
 
 _MOST = 50
-"""Names that are looked at, each in a line of its own."""
+"""Names that are checked, each with a line of its own."""
 
 _LOOKED_AT = {"--http": 80, "--https": 443}
-"""The ports that visitors open and authorities look at."""
+"""The ports that visitors and authorities connect to."""
 
 
 @dataclass
 class NamesCheck:
     """
-    Looks at names.
+    Checks names.
 
     @ivar reactor: Tells time.
-    @ivar domains: Below which names are given out.
+    @ivar domains: The domains below which names are given out.
     @ivar ports: All ports.
     @ivar own: The operator's certificates by name, or C{None}.
-    @ivar authority: Who gives others, or C{None}.
+    @ivar authority: The authority that issues others, or C{None}.
     @ivar stateDirectory: Where those are.
     @ivar resolve: Looks a name up.
     @ivar isOurs: Whether an address is one of this machine's.
@@ -66,7 +66,7 @@ class NamesCheck:
     isOurs: Callable[[str], bool]
 
     async def look(self) -> Iterable[Finding] | Finding:
-        """Look at everything."""
+        """Check everything."""
         served = {option for option in _LOOKED_AT if self._serving(option)}
         if not served:
             return skip("tunnels have ports, and no names (--http, --https)")
@@ -88,7 +88,7 @@ class NamesCheck:
         return [port for port in self.ports if port.serving(option)]
 
     async def _leads(self, domain: str) -> Finding:
-        # Any name below it: there is none that everybody has.
+        # Any name below it will do.
         name = f"check-{secrets.token_hex(3)}.{domain}"
         cure = f"make a DNS entry *.{domain} that leads to this server"
         try:
@@ -131,7 +131,7 @@ class NamesCheck:
         return found or [warn(f"{self.own.directory} has no certificate in it")]
 
     async def _automatic(self, authority: AuthoritySettings) -> list[Finding]:
-        # Whoever does not use it does not load the library.
+        # The library is loaded only where it is used.
         from tristunnel.acme.account import reach
         from tristunnel.acme.store import Store
 

@@ -1,6 +1,6 @@
 """
-What C{--check} of both commands has in common: look at one thing after the
-other, and say of each whether it is right, and if not, what to do.
+What C{--check} of both commands shares: it checks one thing after the other, and says
+whether each is right, and if not, what to do.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 PATIENCE = 15.0
-"""Seconds that one look may take."""
+"""Seconds that one check may take."""
 
 SOON = 14.0
 """Days before its end at which a certificate should have been renewed."""
@@ -46,15 +46,14 @@ SOON = 14.0
 @dataclass(frozen=True)
 class Finding:
     """
-    What one look has found.
+    What one check has found.
 
-    @ivar verdict: C{"OK"}, C{"WARN"} (it works, and should be better),
-        C{"FAIL"}, C{"SKIP"} (it cannot be looked at) or C{"WAIT"} (it is being
-        looked at, which takes long).
+    @ivar verdict: C{"OK"}, C{"WARN"} (it works, and should be better), C{"FAIL"},
+        C{"SKIP"} (it cannot be checked) or C{"WAIT"} (it is being checked, which takes
+        long).
     @ivar message: What was seen, in one line; with the cure, if there is
         something to cure.
-    @ivar subject: What was looked at, in a word; empty for what the look is
-        called.
+    @ivar subject: What was checked, in a word; empty for the name of the check.
     """
 
     verdict: str
@@ -69,18 +68,18 @@ class Finding:
 ok, warn, fail, skip = (
     partial(Finding, verdict) for verdict in ("OK", "WARN", "FAIL", "SKIP")
 )
-"""Make a finding of a message."""
+"""Make a finding from a message."""
 
 
 Look = Callable[[], Awaitable["Iterable[Finding] | Finding"]]
-"""Looks at something; what it raises is a failure."""
+"""Checks something; an exception is a failure."""
 
 
 def inTime(reactor: Any, waiting: Deferred[Any], what: str) -> Deferred[Any]:
     """
-    Wait for something for as long as a look may take.
+    Wait for something as long as a check may take.
 
-    @param what: What did not happen, then.
+    @param what: What did not happen then.
     @return: Fires as C{waiting} does; fails with L{TunnelError} when that
         takes too long.
     """
@@ -94,11 +93,11 @@ def inTime(reactor: Any, waiting: Deferred[Any], what: str) -> Deferred[Any]:
 
 class Inquiry:
     """
-    Several looks, one after the other.
+    Several checks, one after the other.
 
-    @param looks: What to look at, by its name, in order. After a failure of
-        one that others build upon (its name ends in C{!}) those are left out.
-    @param slow: What to say before those that take long, by name.
+    @param looks: The checks, by name, in order. After a failure of one on which others
+        depend (its name ends in C{!}), those are left out.
+    @param slow: What to say before checks that take long, by name.
     """
 
     _log = Logger()
@@ -135,10 +134,10 @@ class Inquiry:
 
     async def look(self, subject: str) -> list[Finding]:
         """
-        Look at one thing.
+        Make one check.
 
         @param subject: Its name.
-        @raise Exception: Whatever the look raises.
+        @raise Exception: Whatever the check raises.
         """
         looks = {name.removesuffix("!"): look for name, look in self._looks}
         return await self._found(subject, looks[subject])
@@ -172,10 +171,10 @@ def certificateFinding(
     now: Callable[[], float] = time.time,
 ) -> Finding:
     """
-    Judge a certificate's time, which its verification has found to be good.
+    Judge how long a certificate is still valid, which has been verified.
 
     @param what: Whose it is.
-    @param pinned: Whether its time does not matter.
+    @param pinned: Whether its dates do not matter.
     @param now: The time of day.
     """
     until = certificate.not_valid_after_utc
@@ -195,11 +194,11 @@ def certificateFinding(
 @dataclass(eq=False, repr=False)
 class CheckService(Service):
     """
-    Looks at everything, writes what it has found, and ends the program: with
-    exit status 0 if nothing failed, else 1.
+    Makes all checks, writes what they have found, and ends the program: with exit
+    status 0 if nothing failed, else 1.
 
     @ivar reactor: Stopped at the end.
-    @ivar inquiry: What to look at.
+    @ivar inquiry: The checks.
     @ivar output: Where to write.
     @ivar leave: Sets the exit status.
     """
@@ -225,8 +224,8 @@ class CheckService(Service):
 
     def stopService(self) -> None:
         """
-        Stop before everything was looked at: what would be found now, with
-        connections being closed, is the stop's doing.
+        Stop before everything was checked: failures from now on would only be due to
+        closed connections.
         """
         super().stopService()
         looking, self._looking = self._looking, None
@@ -241,7 +240,7 @@ class CheckService(Service):
                 self.output.write(f"{finding}\n")
                 self.output.flush()
             except (OSError, ValueError):
-                # Nobody reads it; the status is left.
+                # Nobody reads the output; the exit status remains.
                 self.output = None
 
     def _failed(self, failure: Any) -> bool:

@@ -1,8 +1,8 @@
 """
 C{twistd tunnel --check}: can a server with these options do its work here?
 
-What only shows from outside (firewalls, NAT, what a proxy lets through) is for
-C{twistd tunnel-client --check} to find out.
+What can only be seen from outside (firewalls, NAT, what a proxy lets through) is found
+by C{twistd tunnel-client --check}.
 """
 
 from __future__ import annotations
@@ -46,28 +46,28 @@ Resolve = Callable[[str], Deferred[list[str]]]
 """Looks a name up."""
 
 FEW = 4096
-"""Descriptors with which a server is soon full: a visitor needs two."""
+"""With fewer descriptors, a server is soon full: a visitor needs two."""
 
 _BUILT = 1_760_000_000
-"""A time, in seconds since the epoch, that is over on every clock."""
+"""A time, in seconds since the epoch, that has passed on every correct clock."""
 
 
 @dataclass(eq=False, repr=False)
 class ServerCheck(Inquiry):
     """
-    Looks at everything that a server needs.
+    Checks everything that a server needs.
 
     @ivar reactor: Listens.
     @ivar ports: Where clients connect.
     @ivar listeners: What opens visitors' ports.
     @ivar certificates: What is shown, by the option that names it.
     @ivar hostname: The name that addresses say, or empty.
-    @ivar stateDirectory: Where the server keeps what it must remember.
-    @ivar checkers: How many C{--auth} there are; a C{--client-ca} is one too.
+    @ivar stateDirectory: The server's state directory.
+    @ivar checkers: How many C{--auth} there are; C{--client-ca} counts as one, too.
     @ivar memory: Bytes that may be held for slow readers; 0 for any number.
-    @ivar names: Looks at names, given how to look one up and to tell our addresses;
-        C{None} if nothing is said of them.
-    @ivar cluster: Looks at other machines; C{None} without any.
+    @ivar names: Checks names, given how to look one up and how to tell our addresses;
+        C{None} if there are none.
+    @ivar cluster: Checks other machines; C{None} without any.
     @ivar resolve: Looks names up.
     @ivar now: The time of day.
     @ivar clientCheck: The command that tests the same from a client.

@@ -1,6 +1,6 @@
 """
-How long a session may be silent before something on its way ends it: held in
-silence, and looked at afterwards.
+How long a session may be silent before something on its way ends it. A session is kept
+silent, and then checked.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ COMMON_IDLE = 60.0
 was silent, unless they are told otherwise; few others are that impatient."""
 
 MARGIN = 5.0
-"""Seconds by which a silence is longer than sessions ever are, so that it shows
-whether these survive."""
+"""Seconds by which this silence is longer than any of a session, so that it shows
+whether sessions survive."""
 
 _GONE = ("session-lost", "handshake-timeout")
-"""What becomes of a call when nobody is there any more."""
+"""The codes of a call that fails because the peer is gone."""
 
 
 async def holdSilence(reactor: Any, session: Any, interval: float) -> Finding:
     """
-    Have a session be silent, then ask it something, and judge what came of it.
+    Keep a session silent, then make a call, and judge what came of it.
 
     @param reactor: Tells time.
     @param session: A session without pings; its C{quiet} is for how many seconds.
-    @param interval: Seconds for which sessions are silent at the most.
+    @param interval: Seconds for which sessions are silent, at most.
     @raise TunnelError: If sessions would be ended.
     """
     seconds: float = session.quiet
@@ -54,7 +54,7 @@ async def holdSilence(reactor: Any, session: Any, interval: float) -> Finding:
         ended = reactor.seconds() - began
     else:
         try:
-            # Any answer is good, also a refusal.
+            # Any answer will do, even a refusal.
             with suppress(RemoteError):
                 await inTime(reactor, session.call("listTunnels"), "no answer came")
         except TunnelError as error:
@@ -66,8 +66,8 @@ def _judge(
     seconds: float, interval: float, ended: float | None, forgotten: bool
 ) -> Finding:
     """
-    @param ended: After how many seconds the session was over, or C{None}.
-    @param forgotten: Whether it was over without anybody saying so.
+    @param ended: After how many seconds the session ended, or C{None}.
+    @param forgotten: Whether it had ended without a sign.
     """
     long, enough = f"{seconds:g} s of silence", interval + MARGIN
     signs = f"sessions send something every {interval:g} s"
@@ -104,7 +104,7 @@ def _judge(
 
 def unmeasured(interval: float) -> Finding:
     """
-    Judge the signs of life of a dialect in which they cannot be left out.
+    Judge the pings of a dialect in which they cannot be left out.
 
     @param interval: Seconds between pings, 0 for none.
     """

@@ -27,13 +27,13 @@ class AccessService(VisitorService):
     @param reactor: Tells time.
     @param client: Stays connected to the server.
     @param port: The local port.
-    @param where: The server, as people call it.
+    @param where: The server, as messages name it.
     @param ttl: Seconds, from the start.
     @param ended: Called once with the reason when it ends before it was
         stopped.
     @param now: The time of day, in seconds.
 
-    @ivar id: What lists and commands call it.
+    @ivar id: Its name in lists and commands.
     @ivar methods: What can be called about it, by name; each takes the caller
         and its own parameters.
     """
@@ -82,7 +82,7 @@ class AccessService(VisitorService):
         self.end(TunnelError("expired", f"the {ttl} of access have passed"))
 
     def end(self, reason: TunnelError) -> None:
-        """End it now, mid-stream."""
+        """End it now, with its streams."""
         self._log.info("Access {id} ended: {reason}", id=self.id, reason=reason)
         self._stopTimer()
         self.port.sendAway(reason)

@@ -1,6 +1,6 @@
 """
-Where C{tristunnel status} and C{tristunnel access} ask running programs: JSON-RPC
-on a socket that only its user can open, or on the loopback interface.
+Where C{tristunnel status} and C{tristunnel access} query running programs: JSON-RPC on
+a socket that only its user can open, or on the loopback interface.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 OFF = "off"
-"""What C{--rpc} takes for nowhere."""
+"""The value of C{--rpc} for none."""
 
 _HOSTNAMES = ("localhost", "127.0.0.1", "::1")
 _MOST_VISITORS = 10_000
@@ -65,9 +65,9 @@ class ControlPort:
 
     @ivar description: As messages name it.
     @ivar endpoint: Where to listen.
-    @ivar path: A socket that nobody asked for, in a directory of its own;
-        C{None}: somebody asked for this port, and the program ends without it.
-    @ivar without: What cannot be done without that socket, and the cure.
+    @ivar path: The path of the default socket, in a directory of its own; C{None} for a
+        port that was asked for, without which the program ends.
+    @ivar without: What is impossible without that socket, and the cure.
     """
 
     description: str
@@ -77,19 +77,19 @@ class ControlPort:
 
 
 def clientSockets(stateDirectory: Path) -> Path:
-    """Where the sockets of running clients are."""
+    """Find the directory of running clients' sockets."""
     return stateDirectory / "clients"
 
 
 def accessSockets(stateDirectory: Path) -> Path:
-    """Where the sockets of on-demand access are."""
+    """Find the directory of the sockets of on-demand access."""
     return stateDirectory / "access"
 
 
 def clientSocket(reactor: Any, stateDirectory: Path) -> ControlPort:
     """
-    The socket of this process, where nobody asked for another. It has a new
-    name each time, since one that was killed leaves its own behind.
+    Make the default socket of this process. It has a new name each time, since a
+    process that was killed leaves its socket behind.
     """
     return _ownSocket(
         reactor,
@@ -101,9 +101,9 @@ def clientSocket(reactor: Any, stateDirectory: Path) -> ControlPort:
 
 def accessSocket(reactor: Any, stateDirectory: Path, id: str) -> ControlPort:
     """
-    The socket of an on-demand access.
+    Make the socket of an on-demand access.
 
-    @param id: What lists call the access.
+    @param id: The name of the access in lists.
     """
     return _ownSocket(
         reactor,
@@ -135,7 +135,7 @@ def parseControl(reactor: Any, description: str) -> ControlPort:
             f" {OFF}"
         )
     elif not _isLoopback(keywords.get("interface", "")):
-        # Whoever can connect may ask: nobody is asked for a password.
+        # Anybody who can connect may make calls: no password is needed.
         raise badOption(
             f"--rpc {description!r} would answer other machines; write"
             f" {prefix}:{parts[0] if parts else 'PORT'}:interface="
@@ -145,7 +145,7 @@ def parseControl(reactor: Any, description: str) -> ControlPort:
     try:
         endpoint = serverEndpoint(reactor, written)
     except Exception as error:
-        # Endpoint parsers raise whatever comes to hand.
+        # Endpoint parsers raise all kinds of errors.
         raise badOption(
             f"--rpc {description!r} is not a valid endpoint"
             f" ({whyNoEndpoint(prefix, error)});"
@@ -162,7 +162,7 @@ def _isLoopback(interface: str) -> bool:
 
 
 def statusMethods(status: ProcessStatus) -> dict[str, Callable[..., object]]:
-    """The calls about what a client does."""
+    """Make the calls about what a client does."""
 
     def listVisitors(caller: object, limit: int = VISITORS) -> list[dict[str, object]]:
         if type(limit) is not int or not 0 < limit <= _MOST_VISITORS:
@@ -253,8 +253,8 @@ class ClientControl(Service):
 @contextmanager
 def _forNobodyElse() -> Iterator[None]:
     """
-    Have a socket closed to others from its first moment: its mode is only set
-    once it is there.
+    Keep others out of a socket from its first moment: its mode is only set after it
+    exists.
     """
     before = os.umask(0o177)
     try:

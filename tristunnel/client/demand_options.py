@@ -1,4 +1,4 @@
-"""The options about services that are started for their visitors."""
+"""The options for starting services on demand."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def demandOf(options: Mapping[str, Any], forward: Forward) -> DemandPlan | None:
     """
     Find out how a service is started.
 
-    @param options: What holds for all of the client's.
-    @param forward: The service; what it says itself goes before.
+    @param options: The options for all of the client's services.
+    @param forward: The service, whose own options come first.
     @raise TunnelError: C{bad-option}.
     """
     own = forward.options

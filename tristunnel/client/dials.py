@@ -1,4 +1,6 @@
-"""C{--listen ENDPOINT=TARGET[@CLIENT]}: ports here, to what others can reach."""
+"""
+C{--listen ENDPOINT=TARGET[@CLIENT]}: local ports that lead to what others can reach.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from tristunnel.forwards.dialling import dialDestinations, parseDialTarget
 __all__ = ["NO_DIALS", "Dial", "DialOptionsMixin", "parseDial", "sortedListens"]
 
 NO_DIALS = "does not dial: leave out --dial-allow, and targets behind --listen"
-"""What is said of a dialect that has nothing of this."""
+"""The refusal for a dialect without this."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def parseDial(reactor: Any, spec: str) -> Dial | None:
 
 def sortedListens(reactor: Any, specs: Iterable[str]) -> tuple[str | None, list[Dial]]:
     """
-    Tell ports that reach C{--service} from those that reach what others dial.
+    Separate the ports that lead to C{--service} from those that lead to what others
+    dial.
 
     @return: The one of the first kind, if there is one; and all of the second.
     @raise TunnelError: C{bad-option}.
@@ -109,14 +112,14 @@ class DialOptionsMixin:
         self["dial-allow"].append(pattern)
 
     def noDials(self: Any) -> None:
-        """Begin with nothing."""
+        """Begin without any."""
         self["listen"] = None
         self["dial-allow"] = []
         self._listens: list[str] = []
 
     def checkDials(self: Any, reactor: Any) -> None:
         """
-        Make C{dials} and C{destinations} of what was said.
+        Make C{dials} and C{destinations} from the options.
 
         @raise TunnelError: C{bad-option}.
         """

@@ -1,4 +1,4 @@
-"""All clients of a process: one for each server."""
+"""All clients of a process, one for each server."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Member:
 
     @property
     def client(self) -> Any:
-        """What offers its forwards, without the ports that others connect."""
+        """The service that offers its forwards, without the local ports."""
         return self.service.client if self.options.dials else self.service
 
     @property
@@ -59,7 +59,7 @@ class Member:
 
 
 def _keyOf(options: ClientOptions) -> tuple[object, ...]:
-    """What makes a client this one and no other."""
+    """Find what identifies a client."""
     return (
         options["dialect"],
         options.server.where,
@@ -102,7 +102,7 @@ def makeClient(
         for each in options.dials
     ]
     for made in ports:
-        # Who is refused is so elsewhere.
+        # Visitors are refused elsewhere.
         made.logs = True
     return VisitorService(client, *ports) if ports else client
 
@@ -185,7 +185,7 @@ class Clients(MultiService):
         return DeferredList([stopping, *self._leaving.values()])
 
     def stopNow(self) -> None:
-        """Wait for visitors no longer."""
+        """Stop waiting for visitors."""
         for member in (*self.members, *self._leaving):
             member.service.stopNow()
 
@@ -224,7 +224,7 @@ class Clients(MultiService):
         old, service = member.options, member.client
         different = differing(old, options) - options.processWide
         identity = old["credentials"] != options["credentials"]
-        # What is in the files that forwards name.
+        # The contents of the files that forwards name.
         asks = [each.ofFiles for each in old.forwards] != [
             each.ofFiles for each in options.forwards
         ]
@@ -241,7 +241,7 @@ class Clients(MultiService):
         told = [f"{member.name}: {name}" for name in sorted(different & _AT_ONCE)]
         others = sorted(different - _OF_FORWARDS - _AT_ONCE)
         if identity and not _IDENTITY & set(others):
-            # The files say something else by now.
+            # The files have changed.
             others.append("credentials")
         if others or told:
             dialect.adapt(service, options)

@@ -1,4 +1,4 @@
-"""The options about the health of services."""
+"""The options about health checks of services."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RULES = HealthRules()
 
 
 class HealthOptionsMixin:
-    """For C{usage.Options}: what is asked of services."""
+    """For C{usage.Options}: how services are checked."""
 
     optParameters: ClassVar[Any] = [
         (
@@ -46,9 +46,9 @@ class HealthOptionsMixin:
 
 def healthOf(options: Mapping[str, Any], own: str) -> HealthPlan | None:
     """
-    Find out what is asked of a service.
+    Find out how a service is checked.
 
-    @param options: What holds for all of the client's.
+    @param options: The options for all of the client's services.
     @param own: What its forward says.
     @raise TunnelError: C{bad-option}.
     """

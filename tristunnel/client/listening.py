@@ -1,7 +1,7 @@
 """
-Whether a service of this machine listens, as the kernel's tables say it, or where it
-has none for us, as binding to the same port says it: to connect would be somebody's
-visit, and some services take but one.
+Whether a service of this machine listens, by the kernel's tables, or, where there are
+none, by binding to the same port: connecting would count as a visit, and some services
+accept only one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def isListening(target: str, tables: Path = _TABLES) -> bool | None:
 
     @param target: As a forward has it: C{HOST:PORT}, C{tls:HOST:PORT},
         C{unix:PATH}.
-    @param tables: Where the kernel tells of sockets, as Linux does in C{/proc/net}.
-    @return: C{None} if that is on another machine, or nobody knows. Without tables, a
+    @param tables: Where the kernel lists sockets, as Linux does in C{/proc/net}.
+    @return: C{None} if that is on another machine, or is not known. Without tables, a
         port that anybody uses counts as one where somebody listens.
     """
     try:
@@ -79,14 +79,15 @@ def _listensAt(host: str, port: int, tables: Path) -> bool | None:
 
 def _isTaken(host: str, port: int) -> bool | None:
     """
-    Whether a port cannot be bound to because somebody has it. It is let go at once.
+    Whether a port cannot be bound to because somebody has it. Otherwise, it is released
+    at once.
 
     @return: C{None} if it cannot be bound to for another reason.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # Windows shares ports with those who do not ask for them alone.
+            # On Windows, ports are shared unless they are asked for exclusively.
             if alone := getattr(socket, "SO_EXCLUSIVEADDRUSE", 0):
                 probe.setsockopt(socket.SOL_SOCKET, alone, 1)
             probe.bind((host, port))
@@ -140,7 +141,7 @@ def _listensOn(path: str, tables: Path) -> bool | None:
 
 class ServiceWatch(ClientObserver):
     """
-    Looks, when a tunnel opens, whether its service listens, and if it does not,
+    Checks whether a service listens when its tunnel opens, and if it does not, again
     until it does.
 
     @param reactor: Tells time.

@@ -29,7 +29,7 @@ __all__ = ["LocalDatagrams", "UDPPlace", "localEndpoint", "makeLocalPort"]
 @dataclass(frozen=True)
 class UDPPlace:
     """
-    Where datagrams of local visitors come.
+    A place for datagrams of local visitors.
 
     @ivar reactor: Reads them, and tells time.
     @ivar interface: An IP address.
@@ -41,7 +41,7 @@ class UDPPlace:
     port: int
 
     def listen(self, protocolFactory: object) -> Deferred[Any]:
-        """Take the port, as endpoints of streams do, for nobody."""
+        """Take the port, as endpoints of streams do, without serving anybody yet."""
         return maybeDeferred(self.open, lambda flow, address: None)
 
     def open(self, arrived: Callable[[Any, str], None]) -> _Bound:
@@ -58,7 +58,7 @@ class UDPPlace:
 
 @dataclass(frozen=True)
 class _Bound:
-    """A UDP port, as other ports are."""
+    """A UDP port, with the interface of other ports."""
 
     listener: UDPListener
 
@@ -88,7 +88,7 @@ def makeLocalPort(reactor: Any, endpoint: Any, *others: Any) -> LocalPort:
     """
     Make a port for local visitors.
 
-    @param endpoint: What L{localEndpoint} made.
+    @param endpoint: What L{localEndpoint} has made.
     @param others: The rest of what L{LocalPort<tristunnel.client.visitor.LocalPort>}
         takes.
     """
@@ -115,7 +115,7 @@ def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         full = listenInFull(description, interface="127.0.0.1")
         return serverEndpoint(reactor, full)
     except Exception as error:
-        # Endpoint parsers raise whatever comes to hand.
+        # Endpoint parsers raise all kinds of errors.
         raise badOption(
             f"--listen {description!r} is not a valid endpoint"
             f" ({whyNoEndpoint(kind, error)});"

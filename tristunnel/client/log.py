@@ -22,7 +22,7 @@ from tristunnel.util.output import Output
 __all__ = ["LoggingClientObserver"]
 
 VISITS = 50
-"""Visitors in an interval that have a line of their own."""
+"""Visitors in an interval that get a line of their own."""
 
 VISITS_INTERVAL = 10.0
 """Seconds of that interval."""
@@ -30,13 +30,13 @@ VISITS_INTERVAL = 10.0
 
 class LoggingClientObserver(ClientObserver):
     """
-    Writes to the log. What visitors, the server and retries can have it write is
+    Writes to the log. What visitors, the server and retries can cause to be written is
     bounded.
 
     @param output: Where the address of each tunnel and of each port for visitors
         goes, alone on a line; C{None} for nowhere.
     @param seconds: The clock.
-    @param callLater: Has summaries of what comes too often written in time.
+    @param callLater: Has summaries of what happens too often written in time.
     """
 
     _log = Logger(namespace="tristunnel.client")
@@ -88,7 +88,7 @@ class LoggingClientObserver(ClientObserver):
     def _write(self, address: str) -> None:
         if self._output is not None:
             try:
-                # Scripts read it: one address is one line.
+                # Scripts read it, so one address is one line.
                 self._output.write(f"{printable(address)}\n")
                 self._output.flush()
             except (OSError, ValueError):
@@ -172,7 +172,7 @@ class LoggingClientObserver(ClientObserver):
         self._visits.log(("visits",), event, self._crowd, VISITS)
 
     def _crowd(self, count: int, seconds: float) -> None:
-        """Write how many more left; a line for each would cost too much."""
+        """Write how many more have left; a line for each would cost too much."""
         self._log.debug(
             "{count} more visitors left in {seconds:.0f} s",
             count=count,

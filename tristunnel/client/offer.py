@@ -1,4 +1,4 @@
-"""One tunnel as a client sees it."""
+"""A tunnel as its client sees it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Offer:
 
     @ivar spec: The forward, as the user wrote it.
     @ivar name: The tunnel's name, or empty.
-    @ivar wanted: The visitors' port or the name, in words.
-    @ivar listens: Whether the service does, as far as is known.
+    @ivar wanted: The visitors' port or the name that was asked for, in words.
+    @ivar listens: Whether the service listens, as far as is known.
     @ivar health: Why the service is not well, as a check has found out, or empty.
     @ivar demand: Why a service that is started for visitors is not up, or empty.
     @ivar proven: When the service last passed a check; C{None} if it never has.
@@ -27,9 +27,9 @@ class Offer:
     @ivar isLocal: Whether it is a port of this machine, which stays open while
         the server is away.
     @ivar reason: Why visitors cannot come, or empty.
-    @ivar speaks: What the service speaks: C{"http"}, C{"https"}, C{"other"}, or
-        empty while nobody knows.
-    @ivar visits: Who is here, and since when.
+    @ivar speaks: What the service speaks: C{"http"}, C{"https"}, C{"other"}, or empty
+        while it is not known.
+    @ivar visits: The visits under way, and since when.
     @ivar bytesIn: Bytes from visitors who are gone.
     @ivar bytesOut: Bytes to them.
     @ivar before: All bytes at the last sample.
@@ -61,7 +61,7 @@ class Offer:
 
     def counts(self) -> tuple[int, int]:
         """
-        @return: Bytes from and to all visitors, those included who are here.
+        @return: Bytes from and to all visitors, including those who are here.
         """
         bytesIn, bytesOut = self.bytesIn, self.bytesOut
         for visit in self.visits:
@@ -70,7 +70,7 @@ class Offer:
         return bytesIn, bytesOut
 
     def take(self, other: Offer) -> None:
-        """Keep the counts of an entry that goes."""
+        """Take over the counts of an entry that is removed."""
         self.visits.update(other.visits)
         other.visits = {}
         self.visitorsTotal += other.visitorsTotal

@@ -51,8 +51,8 @@ FORWARD_FIELDS: Mapping[str, Key] = {
     },
     **keysOf(PolicyOptionsMixin),
 }
-"""What such a table may have. Of visitors it asks what the whole client asks,
-except for what it says itself."""
+"""The keys of such a table. Limits on visitors are those of the whole client, except
+for what the table says itself."""
 
 
 class ClientOptions(ConfiguredOptions):
@@ -62,14 +62,14 @@ class ClientOptions(ConfiguredOptions):
     @ivar each: One for each client of the process; the same, if there is one.
     @ivar server: Where it connects.
     @ivar forwards: What it offers.
-    @ivar policy: What is asked of the visitors of all of that.
+    @ivar policy: The limits on the visitors of all forwards.
     @ivar localEndpoint: Where it listens for local visitors, or C{None}.
-    @ivar stateDirectory: Where it keeps what it must remember.
-    @ivar dials: Local ports, whose visitors others connect.
+    @ivar stateDirectory: Its state directory.
+    @ivar dials: Local ports whose visitors are connected by others.
     @ivar destinations: What it dials for others.
     @ivar managed: What the server may ask for, or C{None} for nothing.
     @ivar exposed: Secrets on the command line, which others of this machine can read.
-    @ivar control: Where calls about it are answered; C{None}: in its directory.
+    @ivar control: Where calls about it are answered; C{None} for its state directory.
     @ivar inspection: What is kept of requests, and where it is shown, or C{None}.
     """
 
@@ -80,7 +80,7 @@ class ClientOptions(ConfiguredOptions):
             *("inspect-requests", "no-screen", "on-event", "rpc"),
         )
     )
-    """Options that are about the whole process, of which each client may be one."""
+    """Options that are about the whole process, and not about one of its clients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def forwardOf(
     Make a forward.
 
     @param wanted: C{--forward}, or a table.
-    @param options: What holds for all forwards of the client.
+    @param options: The options for all forwards of the client.
     @raise TunnelError: C{bad-option}.
     """
     if isinstance(wanted, str):
@@ -114,7 +114,7 @@ def forwardOf(
     else:
         forward, own = _fromTable(reactor, wanted), wanted
     policy = policyOf({**options, **own, **forward.options.policy})
-    # A port has no use for it, and may stand beside a name. A short command has that
+    # A port has no use for it, and may be given beside a name. A short command has it
     # as an option.
     name = forward.name or options.get("name")
     private = bool(own.get("private", options["private"] and name))

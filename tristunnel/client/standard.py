@@ -1,4 +1,6 @@
-"""A visit by this process's own standard input and output: C{tristunnel connect}."""
+"""
+A visit through this process's own standard input and output: C{tristunnel connect}.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class StandardEnd(TransportEnd):
         self._outputOver = False
 
     def writeConnectionLost(self) -> None:
-        """The output is closed: all of it was written, or its reader has left."""
+        """
+        Note that the output is closed: all of it was written, or its reader has left.
+        """
         self._endOutput()
         if not self._finished:
             self.unread = True
@@ -67,8 +71,8 @@ class StandardEnd(TransportEnd):
             os.dup2(nowhere.fileno(), self._output)
 
     def _closeBoth(self) -> None:
-        # Without a deadline: a pager may read on tomorrow. And C{StandardIO} does not
-        # tell of an end of both that came one after the other.
+        # There is no deadline, since a pager may read on tomorrow. And C{StandardIO}
+        # does not tell when both have ended one after the other.
         if self._outputOver:
             self._gone(None)
         elif not self._over:
@@ -91,19 +95,19 @@ def openStandard(reactor: Any, arrived: Callable[[Any], None]) -> None:
         made = socket.socket(fileno=os.dup(IN))
         adopted(reactor, made, EndFactory(reactor, arrived))
     else:
-        # The stubs know the class of Windows alone, which has no descriptors.
+        # The stubs only know the class for Windows, which has no descriptors.
         StandardIO(StandardEnd(reactor, arrived), IN, OUT, reactor)  # type: ignore[call-arg]
 
 
 class StandardVisit(MultiService):
     """
-    Connects to a server once, visits one service, and is over then.
+    Connects to a server once, visits one service, and ends then.
 
     @param reactor: Tells time.
     @param over: Called once: with C{None} after an orderly end of both directions,
         else with the reason; and whether it is that nobody reads the output.
-    @param open: Makes an end of standard input and output, for whoever is called
-        with it.
+    @param open: Makes an end of standard input and output, and passes it to its
+        argument.
     """
 
     _log = Logger(namespace="tristunnel.client")
@@ -128,13 +132,13 @@ class StandardVisit(MultiService):
         self, makeRoute: Callable[[ClientObserver, GaveUp], tuple[Any, Route, str]]
     ) -> None:
         """
-        Find out how to get to the service.
+        Find the way to the service.
 
         @param makeRoute: The dialect's, with its other parameters.
         """
         observer = ClientObserver()
         observer.acknowledged = (  # type: ignore[method-assign]
-            # The session is the client's when all have been told of it.
+            # The client has the session only after everybody has been told of it.
             lambda dialect: self._reactor.callLater(0, self._begin)
         )
         observer.disconnected = self._lost  # type: ignore[method-assign]
@@ -175,7 +179,10 @@ class StandardVisit(MultiService):
         self._end(error)
 
     def _lost(self, reason: TunnelError) -> None:
-        """There is no session, or no more; the visit itself tells of its end."""
+        """
+        Handle that there is no session, or no longer; the visit itself tells of its
+        end.
+        """
         if not self._begun:
             self._end(reason)
 
@@ -192,7 +199,7 @@ class StandardVisit(MultiService):
         return stopping
 
     def stopNow(self) -> None:
-        """Wait for nobody any longer."""
+        """Stop waiting."""
         if self._client is not None:
             self._client.stopNow()
 

@@ -1,7 +1,4 @@
-"""
-What the clients of this process do now, as it is shown on the screen and over
-RPC.
-"""
+"""What the clients of this process are doing, for the screen and for RPC."""
 
 from __future__ import annotations
 
@@ -77,12 +74,12 @@ class ClientStatus(ClientObserver):
         self._roundTrip = 0.0
         self._offers: dict[str, Offer] = {}
         self._opened: dict[str, Offer] = {}
-        # Of visitors whose tunnel is not known.
+        # For visitors whose tunnel is not known.
         self._stray = Offer()
 
     @property
     def offers(self) -> tuple[Offer, ...]:
-        """All tunnels, and the one of visitors whose tunnel is not known."""
+        """All tunnels, and the entry for visitors whose tunnel is not known."""
         return (*self._offers.values(), self._stray)
 
     # What the client tells
@@ -163,7 +160,7 @@ class ClientStatus(ClientObserver):
     def _known(self, address: str, target: str) -> Offer:
         offers = self._offers.values()
         known = [each for each in offers if each.address == address]
-        # Some dialects tell of a tunnel only here, also of one that was refused.
+        # Some dialects report a tunnel only here, even one that was refused.
         known += [e for e in offers if e.target == target and not e.address]
         return known[0] if known else self._offer(address, target)
 
@@ -186,10 +183,7 @@ class ClientStatus(ClientObserver):
         self._whole.changed()
 
     def forwardWithdrawn(self, spec: str) -> None:
-        """
-        A forward is no longer offered. Its visitors, who may stay for a while,
-        still count.
-        """
+        """Remove a forward. Its visitors, who may stay for a while, still count."""
         offer = self._offers.pop(spec, None)
         if offer is not None:
             self._stray.take(offer)
@@ -336,9 +330,9 @@ class ProcessStatus:
 
     @ivar events: What happened lately.
     @ivar changed: Called when there is something new to be seen.
-    @ivar more: Makes what others have to add to L{describe}.
+    @ivar more: Makes what others add to L{describe}.
     @ivar isStopping: Whether the process was told to stop.
-    @ivar former: Counts of clients that are no more.
+    @ivar former: Counts of former clients.
     """
 
     def __init__(
@@ -373,8 +367,8 @@ class ProcessStatus:
 
     def forget(self, client: ClientStatus) -> None:
         """
-        A client has ended. In the end of all of them, its last state is still
-        to be seen.
+        Remove a client that has ended. When all of them end, its last state can still
+        be seen.
         """
         if not self.isStopping and client in self._clients:
             self._clients.remove(client)
@@ -384,9 +378,9 @@ class ProcessStatus:
 
     def stopping(self, grace: float = 0.0) -> None:
         """
-        The process was told to stop, and waits for its visitors.
+        Note that the process was told to stop, and waits for its visitors.
 
-        @param grace: Seconds that it waits at the most.
+        @param grace: Seconds that it waits, at most.
         """
         self.isStopping = True
         self._stopsAt = self.seconds() + grace
@@ -394,7 +388,7 @@ class ProcessStatus:
 
     @property
     def stopsIn(self) -> float:
-        """Seconds until visitors are waited for no longer."""
+        """Seconds until the process stops waiting for visitors."""
         return round(max(0.0, self._stopsAt - self.seconds()), 3)
 
     def tell(
@@ -430,7 +424,7 @@ class ProcessStatus:
 
     def describe(self, events: int = EVENTS) -> dict[str, object]:
         """
-        All but the visitors, as plain data.
+        Everything but the visitors, as plain data.
 
         @param events: How many events.
         """
@@ -464,7 +458,7 @@ class ProcessStatus:
         """
         The visitors who are here, as plain data.
 
-        @param most: How many; those are told of who have moved the most.
+        @param most: How many; those who have moved most are included.
         """
         here = (
             (visit, since, offer.address)
@@ -492,7 +486,7 @@ class ProcessStatus:
 
 def statusTicks(reactor: Any, status: ProcessStatus) -> Service:
     """
-    Make what has a status measure its rates.
+    Make a service that has a status measure its rates.
 
     @param reactor: Tells time.
     """

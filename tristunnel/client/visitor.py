@@ -34,7 +34,7 @@ class LocalVisit(Visit):
     """
     A visitor of a local port who has reached the service.
 
-    @ivar place: Which one of the port's it is, from 1.
+    @ivar place: Its number among the port's visits, from 1.
     @ivar since: When it came, by the port's clock.
     """
 
@@ -65,16 +65,16 @@ class LocalPort(Service):
 
     @ivar reactor: Listens and tells time.
     @ivar endpoint: Where to listen.
-    @ivar description: The same as the user wrote it.
+    @ivar description: The same, as the user wrote it.
     @ivar route: Finds their far ends.
-    @ivar what: What they reach, as messages name it.
+    @ivar what: What visitors reach, as messages name it.
     @ivar grace: Seconds that they get to finish when the service stops.
     @ivar failed: Called with the reason if the port cannot be had.
     @ivar logs: Whether the log has a line for each of them, up to a number.
 
     @ivar listening: The port, once it is open.
     @ivar observer: Told of the port and its visitors.
-    @ivar visits: Who has reached the service and is here, by number.
+    @ivar visits: The visits that have reached the service, by number.
     @ivar total: How many have reached it so far.
     @ivar bytesIn: Bytes from visitors who have left.
     @ivar bytesOut: Bytes to them.
@@ -97,7 +97,7 @@ class LocalPort(Service):
         self.visits: dict[int, LocalVisit] = {}
         self.total = self.bytesIn = self.bytesOut = 0
         self._bounded = BoundedLog(self.reactor.seconds, self.reactor.callLater)
-        # Those who wait for their far end.
+        # The visitors who wait for their far end.
         self._waiting: set[Any] = set()
         self._drain: Drain | None = None
 
@@ -111,7 +111,7 @@ class LocalPort(Service):
         return self.endpoint.listen(EndFactory(self.reactor, self.arrived))
 
     def addressOf(self, visitor: Any) -> str:
-        """Write where a visitor comes from."""
+        """Find where a visitor comes from."""
         return addressText(visitor.peerAddress)
 
     def _opened(self, listening: IListeningPort) -> None:
@@ -132,7 +132,7 @@ class LocalPort(Service):
 
     def arrived(self, visitor: Any) -> None:
         """
-        A visitor came.
+        Take a visitor.
 
         @param visitor: Its end.
         """
@@ -152,7 +152,7 @@ class LocalPort(Service):
             now = self.reactor.seconds()
             visit = LocalVisit(self, self.total, now, visitor, far)
             self.visits[visit.place] = visit
-            # It is over with both ends: a WebSocket's close takes a round trip.
+            # It is over when both ends are: a WebSocket's close takes a round trip.
             join(far, visitor, visit.ended)
 
         def refused(failure: Failure) -> None:
@@ -182,7 +182,7 @@ class LocalPort(Service):
         return error
 
     def left(self, visit: LocalVisit, reason: TunnelError | None) -> None:
-        """Count a visitor who is gone; called by the visit."""
+        """Count a visitor who has left; called by the visit."""
         del self.visits[visit.place]
         self.bytesIn += visit.bytesIn
         self.bytesOut += visit.bytesOut
@@ -226,7 +226,7 @@ class LocalPort(Service):
             visitor.reset(reason)
 
     def stopNow(self) -> None:
-        """Wait for visitors no longer."""
+        """Stop waiting for visitors."""
         if self._drain is not None:
             self._drain.hurry()
 
@@ -235,7 +235,7 @@ class VisitorService(MultiService):
     """
     A client and the local ports of its visitors, who leave first.
 
-    @param client: Stays connected; C{None} where every visitor connects.
+    @param client: Stays connected; C{None} if every visitor makes a connection.
     @param port: The local port.
     @param others: More of them.
 
@@ -262,7 +262,7 @@ class VisitorService(MultiService):
             await self.client.stopService()
 
     def stopNow(self) -> None:
-        """Wait for nobody any longer."""
+        """Stop waiting for visitors."""
         for each in self._ports:
             each.stopNow()
         if self.client is not None:

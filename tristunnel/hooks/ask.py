@@ -28,8 +28,8 @@ __all__ = ["QUESTIONS", "DecidingHook", "parseAsk"]
 QUESTIONS = ("login", "open", "visitor")
 
 MOST = 256
-"""Questions of one kind under way; of those beyond, the default decides at once. A
-crowd of visitors takes nothing from clients that way."""
+"""Questions of one kind under way; beyond these, the default decides at once. So a
+crowd of visitors does not get in the way of clients."""
 
 _REASON = 1000
 """Bytes of an answer that are read."""
@@ -58,15 +58,15 @@ def parseAsk(text: str) -> tuple[frozenset[str], str, str]:
 
 class DecidingHook:
     """
-    Asks a web server what may happen. An answer of the 200s allows it, one of the
-    400s refuses it, with the first line of its body as the reason; for anything else,
-    and where there is no answer in time, the default holds.
+    Asks a web server what may happen. An answer of the 200s allows it, one of the 400s
+    refuses it, with the first line of its body as the reason; for anything else, and if
+    there is no answer in time, the default applies.
 
     @param reactor: Connects, and tells time.
     @param ask: What L{parseAsk} has read.
     @param secret: What questions are signed with, or empty.
     @param timeout: Seconds to wait.
-    @param allows: Whether what nobody decided is allowed.
+    @param allows: Whether what was not decided is allowed.
     """
 
     _log = Logger(namespace="tristunnel.hooks")
@@ -128,7 +128,7 @@ class DecidingHook:
         made = HookEvent(str(uuid.uuid4()), question, now, text, "server", fields)
         asking: Deferred[Any] = self._post.send(made, now)
         asking.addCallback(self._answered)
-        # Cancelling it is whose visitor has left.
+        # It is cancelled when the visitor has left.
         asking.addTimeout(self._timeout, self._reactor, self._late)
         asking.addBoth(self._over, question)
         return asking

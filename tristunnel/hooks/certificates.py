@@ -1,4 +1,4 @@
-"""Telling of certificates that cannot be read any more, or will expire."""
+"""Reporting certificates that cannot be read any more, or will expire."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tristunnel.util.words import age
 __all__ = ["CertificateWatch"]
 
 SOON = 14 * 86400.0
-"""Seconds before its end from which a certificate is told of: Let's Encrypt's should
-have been renewed for two weeks by then."""
+"""Seconds before its end from which a certificate is reported: Let's Encrypt's should
+have been renewed two weeks before that."""
 
 INTERVAL = 86400.0
 """Seconds between two looks."""
@@ -72,7 +72,7 @@ class CertificateWatch(Service):
             try:
                 left = loadCertificates(path)[0].not_valid_after_utc.timestamp()
             except TunnelError:
-                # Whoever uses it says so.
+                # Whoever uses it reports that.
                 continue
             left -= time.time()
             if left < SOON:

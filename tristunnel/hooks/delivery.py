@@ -1,6 +1,6 @@
 """
-Delivering events: in their order, one at a time, again while nobody takes them, and
-bounded where nobody does. Whatever a receiver does, nothing waits for it.
+Delivering events: in order, one at a time, again until they are accepted, and with
+bounded queues. Whatever a receiver does, nothing else waits for it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tristunnel.util.process import serviceThen
 __all__ = ["Hooks"]
 
 WAITING = 1000
-"""Events that wait for one receiver; of more, the oldest are lost, and the receiver is
-told how many."""
+"""Events that wait for one receiver; if there are more, the oldest are lost, and the
+receiver is told how many."""
 
 ATTEMPT = 10.0
-"""Seconds in which a receiver must have taken an event."""
+"""Seconds in which a receiver must accept an event."""
 
 OLDEST = 3600.0
 """Seconds for which an event is tried."""
@@ -70,7 +70,7 @@ class _Deliverer:
     def add(self, event: HookEvent) -> None:
         """Deliver an event when its turn comes."""
         if len(self.waiting) >= WAITING:
-            # Not the first one: that may just be on its way.
+            # The first one stays: it may just be on its way.
             del self.waiting[min(1, len(self.waiting) - 1)]
             self._lost += 1
         self.waiting.append((self._reactor.seconds(), event))
@@ -110,7 +110,7 @@ class _Deliverer:
         self._next()
 
     def _broken(self, failure: Failure) -> None:
-        """A fault of ours ends one event only."""
+        """Drop one event, because of a fault of ours."""
         self._log.failure("An event was not delivered", failure)
         self._taken(None)
 
@@ -160,7 +160,7 @@ class _Deliverer:
         return idle
 
     def stop(self) -> None:
-        """Deliver no more."""
+        """Stop delivering."""
         self.waiting.clear()
         if self._pause is not None:
             self._pause.cancel()
@@ -202,11 +202,10 @@ class Hooks:
 
     def tell(self, kind: str, text: str, **fields: object) -> None:
         """
-        Tell who wants to know.
+        Tell the receivers that want to know.
 
         @param text: What has happened, in one line.
-        @param fields: What there is to know; of those that are C{None} nobody
-            knows.
+        @param fields: What there is to know; those that are C{None} are left out.
         """
         if kind not in self._kinds:
             return
@@ -230,9 +229,7 @@ class Hooks:
         return sum(len(each.waiting) for each in self._deliverers)
 
     def around(self, service: Service) -> Service:
-        """
-        Have a service started and stopped before the last events are delivered.
-        """
+        """Make a service that stops first, before the last events are delivered."""
         return serviceThen(service, self.stop)
 
     async def stop(self) -> None:

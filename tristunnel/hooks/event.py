@@ -41,7 +41,7 @@ class HookEvent:
     @ivar id: Different for each; the same when it is delivered again.
     @ivar kind: One of L{KINDS}.
     @ivar time: Seconds since the epoch.
-    @ivar text: Says it in one line.
+    @ivar text: What has happened, in one line.
     @ivar program: C{server} or C{client}.
     @ivar fields: What there is to know, by name: text and numbers.
     """
@@ -94,7 +94,7 @@ def signature(secret: bytes, time: int, body: bytes) -> str:
     """
     Sign a body, so that its receiver knows where it comes from.
 
-    @param time: Seconds since the epoch: an old one is somebody's copy.
+    @param time: Seconds since the epoch, so that old messages cannot be sent again.
     @return: The value of the header C{Tristunnel-Signature}.
     """
     digest = hmac.new(secret, b"%d.%s" % (time, body), hashlib.sha256).hexdigest()

@@ -190,7 +190,7 @@ class HookedClient(ClientObserver):
         self._tell("client-up", f"Connected to {self._server}", dialect=dialect)
 
     def disconnected(self, reason: TunnelError) -> None:
-        # Not for each attempt to come back.
+        # Not for each attempt to reconnect.
         if reason.code.name == "bad-pin" and not self._isTrouble:
             self._isTrouble = True
             self._down("certificate-trouble", f"{self._server} is not trusted", reason)

@@ -32,14 +32,14 @@ ASK_TIMEOUT = 3.0
 HOOKS = Group(
     "Telling others what happens", "on-event=[KIND=]TARGET event-secret-file=FILE"
 )
-"""How help shows them."""
+"""How C{--help} shows these options."""
 
 
 ASK = Group(
     "Letting another program decide",
     "ask=[QUESTION,...=]URL ask-timeout=SECONDS ask-default=deny|allow",
 )
-"""The same of questions."""
+"""The same for questions."""
 
 
 @dataclass(frozen=True)

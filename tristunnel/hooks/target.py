@@ -69,7 +69,7 @@ class Target:
     """
     Where some events go.
 
-    @ivar shown: As messages name it: without what may be secret.
+    @ivar shown: Its name in messages, without what may be secret.
     @ivar kinds: Which events.
     @ivar makeReceiver: Makes what takes them, of a reactor and a secret.
     """
@@ -105,7 +105,7 @@ def webHook(option: str, text: str) -> tuple[str, str]:
     Check a URL that is to be told or asked something.
 
     @param option: Which option has it.
-    @return: The URL, and how messages name it: the paths of such URLs are secrets.
+    @return: The URL, and its name in messages: the paths of such URLs are secrets.
     @raise TunnelError: C{bad-option}.
     """
     try:
@@ -148,7 +148,7 @@ _SHAPES: dict[str, Shape] = {"slack": _slack, "ntfy": _ntfy}
 
 
 def _plainly(failure: Failure) -> Failure:
-    """What went wrong, without what C{twisted.web} wraps around it."""
+    """Find what went wrong, beneath what C{twisted.web} wraps around it."""
     cause = firstCause(failure)
     if cause.check(HTTPClientParseError):
         return Failure(ValueError("its answer is not HTTP"))
@@ -175,7 +175,7 @@ class Post:
         Post an event.
 
         @param now: The time of day.
-        @return: The answer, once its head is there.
+        @return: The response, once its head is there.
         """
         kind, body, extra = self._shape(event)
         fields = {
@@ -217,13 +217,13 @@ class _Receiving:
 # To a program
 
 LAST_WORDS = 0.5
-"""Seconds after its end for which a program's output is read."""
+"""Seconds for which a program's output is read after its end."""
 
 
 class _Running(ProcessProtocol):
     """
-    A program that takes an event on its standard input. What it has started itself
-    may hold its output for longer, and is not waited for.
+    A program that takes an event on its standard input. Its children may keep its
+    output open for longer, and are not waited for.
     """
 
     def __init__(self, reactor: Any, body: bytes) -> None:
@@ -239,7 +239,7 @@ class _Running(ProcessProtocol):
         transport.closeStdin()
 
     def outReceived(self, data: bytes) -> None:
-        """Nobody reads that."""
+        """Ignored."""
 
     def errReceived(self, data: bytes) -> None:
         self._said = (self._said + data)[:500]
@@ -251,7 +251,7 @@ class _Running(ProcessProtocol):
         transport.loseConnection()
 
     def processExited(self, reason: Failure) -> None:
-        # What it has said last may still be in the pipe.
+        # What it has written last may still be in the pipe.
         self._waiting = self._reactor.callLater(LAST_WORDS, self._finish, reason)
 
     def processEnded(self, reason: Failure) -> None:

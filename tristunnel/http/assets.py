@@ -1,6 +1,6 @@
 """
-What the pages for browsers have in common: the headers that bound what a page may do,
-and the files that belong to it.
+What pages for browsers share: the headers that limit what a page may do, and the files
+that belong to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _POLICY = (
 
 
 def protect(request: Request) -> None:
-    """Have a browser run nothing but our own files, and keep none of the answer."""
+    """Have a browser run nothing but our own files, and not store the answer."""
     for name, value in (
         (b"Content-Security-Policy", _POLICY),
         (b"X-Frame-Options", b"DENY"),
@@ -36,7 +36,7 @@ class Asset(Resource):
     """
     A file that belongs to pages; the same for everybody.
 
-    @param data: What is in it.
+    @param data: Its content.
     @param kind: Its content type.
     """
 
@@ -50,6 +50,7 @@ class Asset(Resource):
     def render_GET(self, request: Request) -> bytes:
         protect(request)
         request.setHeader(b"Content-Type", self._kind)
-        # Asked for again each time, so that a new program's page fits.
+        # It is asked for again each time, so that it fits the page of an updated
+        # program.
         request.setHeader(b"Cache-Control", b"no-cache")
         return self._data

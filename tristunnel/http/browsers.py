@@ -1,18 +1,18 @@
 """
 What web browsers may do here.
 
-A browser sends a password along with whatever a page of another site has it post,
-or any page that somebody looks at could drive a server that the browser can reach
-and the page's author cannot. Two attacks are meant. I{Cross-site posts}: the page
-posts a form to us; the browser then names the page in C{Origin}, C{Sec-Fetch-Site}
-or C{Referer}. I{DNS rebinding}: the page's own host name is made to resolve to our
-address, so that the browser takes us for the page's origin; then C{Host} is a name
-that is not ours. Programs that are no browsers send none of the first three.
+A browser sends a password along with whatever a page of another site has it post; and
+any page that somebody looks at could use a server that the browser can reach and the
+page's author cannot. There are two attacks. I{Cross-site posts}: the page posts a form
+to us; the browser then names the page in C{Origin}, C{Sec-Fetch-Site} or C{Referer}.
+I{DNS rebinding}: the page's own host name is made to resolve to our address, so that
+the browser takes us for the page's origin; then C{Host} is a name that is not ours.
+Programs other than browsers send none of the first three.
 
-A form of ours needs, besides, a token that only our own page can know, made from a
-cookie that browsers do not send for pages of other sites. Tunnels' names may lie below
-the server's own, which makes their pages pages of the same site: over TLS the cookie
-has a C{__Host-} name, so that they cannot set it either (RFC 6265bis, section 4.1.3.2).
+A form of ours also needs a token that only our own page can know, made from a cookie
+that browsers do not send for pages of other sites. Tunnels' names may lie below the
+server's own, which makes their pages pages of the same site: over TLS the cookie has a
+C{__Host-} name, so that they cannot set it either (RFC 6265bis, section 4.1.3.2).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _canonical(host: str) -> str:
     try:
         return hostName(host).removesuffix(".")
     except ValueError:
-        # Which is what nobody can be called; a name of this machine may be.
+        # Nobody can have this name, while a name of this machine may be used.
         return host.lower()
 
 
@@ -77,7 +77,7 @@ def _values(request: Request, name: str) -> list[str]:
 
 class OriginRule:
     """
-    Tells requests of browsers' pages from elsewhere from all others.
+    Tells requests that come from other sites' pages from all others.
 
     @param hostnames: The names under which this server is known. If it is C{None},
         programs may use any name, but browsers only IP addresses and C{localhost}.
@@ -94,7 +94,8 @@ class OriginRule:
 
         @return: One line, or C{None} if nothing is.
         """
-        # Whether it came over TLS is asked of those only that say where from.
+        # Only for requests that say where they come from, it matters whether they came
+        # over TLS.
         return self.objectionTo(
             partial(_values, request), lambda: bool(request.isSecure())
         )
@@ -103,9 +104,9 @@ class OriginRule:
         self, values: Callable[[str], list[str]], isSecure: Callable[[], bool]
     ) -> str | None:
         """
-        The same, of a request that may be of any kind.
+        The same for a request of any kind.
 
-        @param values: Finds what its headers of a name say.
+        @param values: Finds the values of its headers of a name.
         @param isSecure: Whether it came over TLS.
         """
         for site in values("Sec-Fetch-Site"):
@@ -119,7 +120,7 @@ class OriginRule:
             ours = _parseAuthority(hosts[0])
             if ours is None:
                 return "The Host header is not a host name with an optional port."
-        # Old browsers post forms without Origin, but with Referer.
+        # Old browsers post forms without Origin, but with a Referer.
         pages = values("Origin") or values("Referer")
         if ours is not None and (pages or self._hostnames is not None):
             host = ours[0]
@@ -144,8 +145,9 @@ class OriginRule:
         if origin is None or default is None:
             return False
         if secure and scheme != "https":
-            # Anybody on its way may have written that page. The opposite is no harm:
-            # something before us may have taken the TLS off, and not have said so.
+            # Such a page may have been changed by anybody on its way. The opposite does
+            # no harm: something in front of us may have removed the TLS without saying
+            # so.
             return False
         theirs = default if origin[1] is None else origin[1]
         return (origin[0], theirs) == (host, default if port is None else port)
@@ -157,12 +159,12 @@ def _cookieName(caller: Caller) -> bytes:
 
 class Guard:
     """
-    Judges who may look at our pages with a browser, and whose forms are taken.
+    Judges who may look at our pages with a browser, and whose forms are accepted.
 
     @param asked: Whether callers are asked who they are. If not, whoever reaches the
         server may do everything, and so might a page whose own name was made to lead
         to this server; then only addresses and C{names} are good names for it.
-    @param names: The names of this server, or C{None} if nobody said.
+    @param names: The names of this server, or C{None} if they are not known.
     @param key: Signs forms; the same in all processes of the server. Empty for one of
         its own.
     """
@@ -176,7 +178,7 @@ class Guard:
 
     def objectionToReading(self, request: Request) -> str | None:
         """
-        What is wrong with a request for a page.
+        Say what is wrong with a request for a page.
 
         @return: One line, or C{None}.
         """
@@ -191,12 +193,12 @@ class Guard:
 
     def objectionToActing(self, request: Request) -> str | None:
         """
-        What is wrong with the outside of a posted form, or of a request that
-        only our own page makes.
+        Say what is wrong with the headers of a posted form, or of a request that only
+        our own page makes.
 
         @return: One line, or C{None}.
         """
-        # With a password, another site's name is of no use to anybody.
+        # With a password, another site's name does not help an attacker.
         names = [hostOf(request)] if self._asked else self._names
         return OriginRule(names).objection(request)
 

@@ -27,7 +27,7 @@ __all__ = ["HTTPCallers", "hostOf", "uncounted"]
 
 
 def hostOf(request: Request) -> str:
-    """The name by which the sender of a request knows this server."""
+    """Find the name by which the sender of a request knows this server."""
     text = (request.getHeader(b"host") or b"").decode("utf-8", "replace")
     host = text if text.endswith("]") else text.rpartition(":")[0] or text
     return hostSaid(host) or str(getattr(request.getHost(), "host", "localhost"))
@@ -35,8 +35,8 @@ def hostOf(request: Request) -> str:
 
 def _portOf(request: Request, secure: bool) -> int:
     """
-    The port by which the sender of a request reaches this server, which a
-    proxy's may be and ours need not.
+    Find the port by which the sender of a request reaches this server, which may be a
+    proxy's.
     """
     header = (request.getHeader(b"host") or b"").decode("ascii", "replace")
     port = header.rpartition("]")[2].rpartition(":")[2] if ":" in header else ""
@@ -48,7 +48,7 @@ def _portOf(request: Request, secure: bool) -> int:
 
 
 def uncounted() -> PendingConnection:
-    """A connection where unauthenticated connections are not counted."""
+    """Make a pending connection where unauthenticated connections are not counted."""
     return PendingConnection(PreauthLimiter(lambda: 0.0), "")
 
 
@@ -58,7 +58,7 @@ class HTTPCallers:
 
     @param authenticator: Checks what the C{Authorization} header says.
     @param forwarded: Whom proxies speak for.
-    @param limiter: Makes those wait whose logins fail.
+    @param limiter: Slows down those whose logins fail.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class HTTPCallers:
 
     @returnsDeferred
     async def admit(self, request: Request) -> Caller:
-        """The same, of a request whose body has not come yet."""
+        """The same for a request whose body has not come yet."""
         caller = await self._callerOf(request)
         if isinstance(request.channel, LimitedChannel):
             request.channel.isKnown = not caller.identity.anonymous
@@ -95,7 +95,7 @@ class HTTPCallers:
 
     def withQuery(self, request: Request) -> Deferred[Caller]:
         """
-        The same, for programs that can give a URL and no header: without an
+        The same for programs that can send a URL but no header: without an
         C{Authorization} header, C{?token=} in the URL is a bearer's token.
         """
         return self(request, (request.args or {}).get(b"token", [b""])[-1])
@@ -123,13 +123,13 @@ class HTTPCallers:
             self._limiter.check(peer)
 
     def loginFailed(self, peer: IAddress | None) -> None:
-        """A login from an address failed."""
+        """Count a failed login from an address."""
         if self._limiter is not None:
             self._limiter.loginFailed(peer)
 
     def expect(self, awaited: Callable[[str], int]) -> None:
         """
-        Have connections come that somebody who is known awaits.
+        Let connections in that somebody who is known awaits.
 
         @param awaited: Tells how many may come at once from an address.
         """
@@ -138,10 +138,10 @@ class HTTPCallers:
 
     def newcomer(self, request: Request) -> PendingConnection:
         """
-        Count somebody who will say who it is, or where it belongs, in
-        messages and not with the request.
+        Count somebody who will say who it is, or where it belongs, in messages instead
+        of the request.
 
-        @return: Is told when that is done, or when it was wrong.
+        @return: To be told when that is done, or when it was wrong.
         @raise TunnelError: C{limit-reached}, if there are too many, or if the
             address has to wait since its logins failed.
         """
@@ -151,7 +151,7 @@ class HTTPCallers:
         return self._limiter.enter(self._forwarded.peer(request))
 
     def describe(self, request: Request, identity: Identity) -> Caller:
-        """Say how C{identity} reached this server."""
+        """Describe the caller with an identity, and how it reached this server."""
         secure = self._forwarded.isSecure(request)
         return Caller(
             identity,
@@ -164,8 +164,8 @@ class HTTPCallers:
 
     def _certificateOf(self, request: Request) -> str:
         """
-        The name in the certificate that the sender of a request has shown; a
-        proxy's is not the sender's.
+        Find the name in the certificate that the sender of a request has shown; a
+        proxy's does not count.
         """
         if self._forwarded.isByProxy(request):
             return ""

@@ -1,6 +1,6 @@
 """
-Whom a reverse proxy speaks for: C{X-Forwarded-For} and C{X-Forwarded-Proto},
-believed from proxies that were named and from nobody else.
+Whom a reverse proxy speaks for: C{X-Forwarded-For} and C{X-Forwarded-Proto}, which are
+accepted only from proxies that were named.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tristunnel.util.hosts import addressOf
 __all__ = ["Forwarded", "parseTrustedProxies"]
 
 UNIX = "unix"
-"""How proxies are named that connect to a UNIX socket."""
+"""The name for proxies that connect to a UNIX socket."""
 
 
 def parseTrustedProxies(
@@ -57,9 +57,9 @@ class Forwarded:
 
     def trust(self, trusted: Iterable[str]) -> None:
         """
-        Believe these proxies and no others.
+        Trust these proxies and no others.
 
-        @param trusted: As for a new one.
+        @param trusted: As for the class.
         @raise TunnelError: C{bad-option}; nothing has changed then.
         """
         self._networks, self._unix = parseTrustedProxies(trusted)
@@ -88,8 +88,8 @@ class Forwarded:
 
     def peer(self, request: Request) -> Any:
         """
-        Where C{request} comes from, as an address; its port is 0 if a proxy
-        says so.
+        Find where C{request} comes from, as an address; its port is 0 if a proxy says
+        so.
         """
         peer = request.getClientAddress()
         if not self.isByProxy(request):
@@ -109,7 +109,7 @@ class Forwarded:
         @param said: What C{X-Forwarded-For} says.
         @return: An address; C{host} if nothing is said.
         """
-        # The last entries were written by proxies nearer to us.
+        # The last entries were written by the proxies nearest to us.
         for entry in reversed(said.split(",")):
             text = entry.strip()
             if text.startswith("["):

@@ -1,8 +1,8 @@
 """
 C{POST /join}: an invitation's code for a token of one's own.
 
-The code comes in a header, so that nobody has a body read who has not said who it
-is; and all that is wrong counts as a failed login.
+The code comes in a header, so that no body is read from unauthenticated senders; and
+everything wrong counts as a failed login.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tristunnel.wire.invitation import readCode
 __all__ = ["SCHEME", "JoinPage"]
 
 SCHEME = "Invitation"
-"""What C{Authorization} says before the code."""
+"""The scheme of C{Authorization}, before the code."""
 
 _NONCE = re.compile(r"[A-Za-z0-9_-]{22,64}\Z")
 _TOLD = frozenset(
@@ -49,7 +49,7 @@ class JoinPage(Resource):
     Gives tokens for invitations.
 
     @param service: Its invitations.
-    @param callers: Makes those wait who guess.
+    @param callers: Slows down those who guess.
     @param forwarded: The proxies that may have spoken TLS for us.
     """
 

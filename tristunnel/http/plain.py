@@ -24,21 +24,21 @@ _STATUS = {
     "client-away": 503,
     "internal": 500,
 }
-"""The HTTP status of a refusal; of others it is 403."""
+"""The HTTP statuses of refusals; others have 403."""
 
 _PROGRAMS = ('Bearer realm="tristunnel"', 'Basic realm="tristunnel"')
 
 BROWSERS = ('Basic realm="tristunnel", charset="UTF-8"',)
-"""What makes a browser ask for a password."""
+"""The challenge that makes a browser ask for a password."""
 
 
 def refusalOf(
     refusal: TunnelError, challenges: Sequence[str] = _PROGRAMS
 ) -> tuple[int, list[tuple[str, str]]]:
     """
-    Say in HTTP why something was refused.
+    Put a refusal into HTTP.
 
-    @param challenges: How a sender may say who it is.
+    @param challenges: How a sender may log in.
     @return: The status, and headers.
     """
     status = _STATUS.get(refusal.code.name, 403)
@@ -56,7 +56,7 @@ def refusalText(
     """
     Answer a request with a refusal.
 
-    @param challenges: How its sender may say who it is.
+    @param challenges: How its sender may log in.
     @return: The body to write.
     """
     status, headers = refusalOf(refusal, challenges)

@@ -54,7 +54,7 @@ def formOf(request: Request) -> dict[str, str]:
     """
     Read the form that was posted.
 
-    @return: Its fields, each once; none if it is no form, or one that is too long.
+    @return: Its fields, each once; none if it is not a form, or is too long.
     """
     if request.content is None:
         return {}
@@ -71,11 +71,11 @@ def answerWith(
     request: Request, making: Coroutine[Any, Any, bytes | None], problem: str
 ) -> int:
     """
-    Answer a request with what takes a while to make, which is cancelled when the
-    sender leaves.
+    Answer a request with something that takes a while to make, which is cancelled when
+    the sender leaves.
 
     @param making: Makes the body, or C{None} if the answer goes on by itself.
-    @param problem: What the log says if that fails.
+    @param problem: What is logged if that fails.
     """
     gone: list[Failure] = []
     serving = Deferred.fromCoroutine(making)
@@ -152,8 +152,8 @@ class PostedCalls(Resource):
     """
     Takes a body by POST, from a caller who is known, and answers with a body.
 
-    Everything that HTTP has an error for is refused here: the method, a web
-    page from elsewhere, the content type, the length, the credentials.
+    Everything for which HTTP has an error is refused here: the method, a web page from
+    elsewhere, the content type, the length, the credentials.
 
     @param callerFor: Finds out who sent a request.
     @param hostnames: The names of this server, see L{OriginRule}.
@@ -233,9 +233,8 @@ class JSONRPCResource(PostedCalls):
     """
     JSON-RPC 2.0 over HTTP.
 
-    A body sent as a form is taken for JSON too, since that is what C{curl -d}
-    calls it; that a browser can send such a body for any page is why
-    L{OriginRule} is asked first.
+    A body sent as a form is read as JSON, too, since C{curl -d} labels it so; a browser
+    can send such a body for any page, and therefore L{OriginRule} is asked first.
 
     @param dispatcher: Answers the calls.
     @param callerFor: As for L{PostedCalls}, and so is C{hostnames}.
@@ -263,5 +262,5 @@ class JSONRPCResource(PostedCalls):
 
     async def answer(self, caller: object, body: bytes) -> bytes | None:
         answer = await self._dispatcher.dispatch(caller, body)
-        # The line end is for whoever reads it in a terminal.
+        # The line end is for people who read it in a terminal.
         return None if answer is None else answer + b"\n"

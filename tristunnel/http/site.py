@@ -47,8 +47,8 @@ REQUEST_TIME = 50.0
 """Seconds a whole request, body included, may take to come."""
 
 ANSWER_TIME = 30.0
-"""Seconds in which a visitor must take what it was answered: all of it if nobody
-knows who it is, and else some of it."""
+"""Seconds in which a visitor must take an answer: all of it if the visitor is unknown,
+else some of it."""
 
 LINGER = 2.0
 """Seconds for which we still read, and drop, what a refused visitor sends: to
@@ -61,11 +61,11 @@ UNKNOWN_BODIES = 16 * 2**20
 _LENGTH_DIGITS = 18
 
 _LONGEST_NAME = 256
-"""Bytes of a header's name. Twisted keeps the first 10,000 names that it meets for
-ever, twice, and takes names of up to 16 KiB: 300 MiB for whoever asks."""
+"""Bytes of a header's name. Twisted keeps the first 10,000 names that it meets forever,
+twice, and accepts names of up to 16 KiB: that is 300 MiB for anybody who wants."""
 
 _UnknownChild = type(Resource().getChild(b"", cast(Request, None)))
-"""The page of HTML that a Twisted resource answers for an unknown child."""
+"""The HTML page that a Twisted resource gives for an unknown child."""
 
 
 Admit = Callable[[Request], object]
@@ -74,16 +74,16 @@ Admit = Callable[[Request], object]
 
 class _BodyBudget(HeldBytes):
     """
-    Bounds the bodies of unauthenticated connections: when they are too many,
-    those that come no further have to go, the longest first.
+    Bounds the bodies of unauthenticated connections: when they are too much, those that
+    make no progress have to go, the longest first.
     """
 
     def tell(self, before: int, ended: int) -> None:
-        """Say nothing: a crowd could have it said with each of its bytes."""
+        """Log nothing: a crowd could cause a line with each of its bytes."""
 
 
 BODIES = _BodyBudget(UNKNOWN_BODIES)
-"""What this process keeps for whom nobody knows."""
+"""The bodies that this process keeps for unauthenticated senders."""
 
 
 class _PlainSpoken(Resource):
@@ -122,7 +122,7 @@ class LimitedRequest(Request):
         if held + len(data) > channel.site.maxBody:
             channel.refuseBody()
             return
-        # First, since it may be the one that has to go.
+        # This comes first, since it may be the one that has to go.
         channel.holdBody(len(data))
         if not channel.refused:
             super().handleContentChunk(data)
@@ -142,11 +142,10 @@ class LimitedRequest(Request):
 
 def requestKnown(request: Request, isKnown: bool = True) -> None:
     """
-    A request waits for nobody's login any more: its sender was let in, or
-    somebody else looks after the connection from now on.
+    Note that a request does not wait for a login any more: its sender was let in, or
+    somebody else takes care of the connection from now on.
 
-    @param isKnown: Whether the sender has said who it is, and is not just
-        anybody.
+    @param isKnown: Whether the sender has authenticated.
     """
     channel = request.channel
     if isinstance(channel, LimitedChannel):
@@ -162,10 +161,9 @@ class LimitedChannel(HTTPChannel):
 
     @ivar site: The site that is visited.
     @ivar refused: Whether all that still comes is dropped.
-    @ivar pending: Counts this connection while nobody knows who it is; may be
+    @ivar pending: Counts this connection while it is not known who it is; may be
         C{None}.
-    @ivar isKnown: Whether the latest request was from somebody who has said who
-        it is.
+    @ivar isKnown: Whether the sender of the latest request has authenticated.
     """
 
     requestFactory = LimitedRequest
@@ -262,8 +260,8 @@ class LimitedChannel(HTTPChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        # The next one may begin, if there is room for one more that waits, and once
-        # most of the answer was taken.
+        # The next one may begin when there is room for one more that waits, and most of
+        # the answer was taken.
         self._answering = False
         self._releaseBody()
         if self.pending is not None and (self.persistent or not self.isKnown):
@@ -356,7 +354,7 @@ class LimitedChannel(HTTPChannel):
 
     def holdBody(self, size: int) -> None:
         """Count bytes of a body until its request is answered."""
-        # Who has said who it is answers for it with --max-memory.
+        # Those of authenticated senders count for --max-memory.
         budget = HELD if self.isKnown else self.site.bodies
         budget.hold(self, size, self._evicted)
 
@@ -388,7 +386,7 @@ class LimitedChannel(HTTPChannel):
         self._stopClock()
         self._releaseBody()
         for request in self.requests:
-            # It would be kept for as long as the visitor goes on.
+            # It would be kept as long as the visitor goes on.
             request.content = None
         self.setTimeout(None)
         transport = self.transport
@@ -430,7 +428,7 @@ class LimitedSite(Site):
 
     @param resource: The root.
     @param reactor: The clock.
-    @param admit: As the attribute.
+    @param admit: See the attribute.
 
     @ivar maxBody: Bytes that a body may have.
     @ivar requestTime: Seconds that a request may take to come.

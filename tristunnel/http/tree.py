@@ -1,6 +1,4 @@
-"""
-Which page is where.
-"""
+"""The pages of a site, by their paths."""
 
 from __future__ import annotations
 
@@ -26,9 +24,9 @@ __all__ = ["Either", "HTTPPortProtocol", "Health", "rootOf", "rpcPages"]
 
 class Health(Resource):
     """
-    Says that the server lives, to whoever watches over it.
+    Tells monitoring that the server is alive.
 
-    @param isDraining: Whether it takes no clients, so that a balancer should lead
+    @param isDraining: Whether it accepts no clients, so that a balancer should send
         them, and visitors, elsewhere.
     """
 
@@ -53,10 +51,10 @@ def rpcPages(
     hostnames: Collection[str] | None = None,
 ) -> dict[bytes, IResource]:
     """
-    The service as remote calls.
+    Make the pages for remote calls of the service.
 
-    @param hostnames: Names by which web pages of this server may call, beside
-        addresses; C{None} for any, without a web page.
+    @param hostnames: Names by which this server's web pages may make calls, besides
+        addresses; C{None} for any name, but not from web pages.
     """
     methods = methodsOf(service)
     return {
@@ -67,7 +65,7 @@ def rpcPages(
 
 class Either(Resource):
     """
-    Two pages of one name.
+    Two pages with the same name.
 
     @param upgraded: For those who want a WebSocket.
     @param plain: For all others.
@@ -88,7 +86,7 @@ class Either(Resource):
 
 class _Root(Resource):
     """
-    What is above all pages.
+    The root above all pages.
 
     @param others: Asked first about each request.
     """
@@ -112,9 +110,9 @@ def rootOf(
     others: Sequence[Callable[[Request, bool], IResource | None]] = (),
 ) -> Resource:
     """
-    Put pages below a root.
+    Make a root with pages below it.
 
-    @param pages: By path; one of several parts makes what is on the way.
+    @param pages: By path; a path of several parts also makes what is on its way.
     @param others: Find pages by more than their paths.
     """
     root = _Root(others)
@@ -144,8 +142,8 @@ class HTTPPortProtocol:
     def open(
         self, address: IAddress | None, remaining: float, pending: PendingConnection
     ) -> IProtocol | None:
-        # Whoever has asked for nothing yet, or for nothing more, is unauthenticated;
-        # the site has time limits of its own.
+        # A connection without a request, or after its last one, is unauthenticated; the
+        # site has time limits of its own.
         protocol: Any = self._site.buildProtocol(address)
         if isinstance(protocol, LimitedChannel):
             protocol.pending = pending

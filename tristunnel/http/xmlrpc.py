@@ -4,10 +4,9 @@ The same calls as XML-RPC, which is what Tristero's own callers spoke.
 Parameters go by position; a single struct holds parameters by name. An error
 is a fault with the number and the message that JSON-RPC would give.
 
-This is not a C{twisted.web.xmlrpc.XMLRPC}: its reading of a call expands
-entities and quotes the parser's exceptions to the caller, its writing quotes
-those of the results, and a call goes on when its caller has left. Nothing would
-be inherited but the name.
+This is not a C{twisted.web.xmlrpc.XMLRPC}: its reading of a call expands entities and
+quotes the parser's exceptions to the caller, its writing quotes those about results,
+and a call goes on when its caller has left. Nothing but the name would be inherited.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def _parse(body: bytes) -> tuple[str, list[object]]:
     entity is ever defined, expanded or fetched.
 
     @return: The name of the method and its parameters.
-    @raise CallError: PARSE_ERROR, for everything that is wrong with it.
+    @raise CallError: PARSE_ERROR, for anything that is wrong with it.
     """
     depth = 0
     target = Unmarshaller(use_builtin_types=True)
@@ -88,7 +87,7 @@ def _parse(body: bytes) -> tuple[str, list[object]]:
     except CallError:
         raise
     except Exception:
-        # Which of a dozen exceptions it is depends on the way it is broken.
+        # A broken document can cause any of a dozen exceptions.
         raise _bad("not an XML-RPC call") from None
     if not isinstance(name, str):
         raise _bad("not an XML-RPC call")
@@ -97,8 +96,8 @@ def _parse(body: bytes) -> tuple[str, list[object]]:
 
 def _checkTypes(value: object) -> None:
     """
-    Let in what JSON could have carried too, and nothing else, so that methods
-    meet the same values from everywhere.
+    Accept only what JSON could have carried, too, so that methods get the same values
+    from everywhere.
 
     @raise CallError: INVALID_PARAMS.
     """

@@ -1,4 +1,4 @@
-"""What C{--node} says."""
+"""The specification of C{--node}."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NODE_FIELDS: Mapping[str, Key] = {
     **{name: Key(name) for name in ("token-file", "credentials-file", "ca", "proxy")},
     "pin": Key("pin", many=True),
 }
-"""What a table of a configuration file may have."""
+"""The keys of a table in a configuration file."""
 
 _SINGLE = tuple(name for name in NODE_FIELDS if name not in ("name", "connect", "pin"))
 
@@ -38,13 +38,13 @@ class NodeSpec:
     """
     A tunnel between this server and another.
 
-    @ivar name: What it is called here.
-    @ivar server: The other one.
+    @ivar name: Its name here.
+    @ivar server: The other server.
     @ivar credentials: What tells the other one who we are.
     @ivar forward: A service of this side for a port of the other one, or
         C{None}.
     @ivar listen: A port of this side, as the user wrote it, or empty.
-    @ivar endpoint: The same, to listen on.
+    @ivar endpoint: The same, as an endpoint.
     @ivar service: The named service of the other one that the port is for.
     """
 

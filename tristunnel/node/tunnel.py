@@ -29,8 +29,8 @@ CONNECTED, RECONNECTING, FAILED = "connected", "reconnecting", "failed"
 """The states of a tunnel."""
 
 RETRY = 300.0
-"""Seconds after which a tunnel that was refused for good is tried again: the
-other side's operator may have mended it, and nobody would tell us."""
+"""Seconds after which a tunnel that was refused for good is tried again: the other
+side's operator may have corrected something, and nobody would tell us."""
 
 
 @dataclass(eq=False, repr=False)
@@ -40,7 +40,7 @@ class NodeTunnel(Service, ClientObserver):
     client.
 
     @ivar reactor: Tells time.
-    @ivar spec: What it is.
+    @ivar spec: Its specification.
     @ivar lease: What is remembered of former sessions.
     @ivar grace: Seconds that streams get to finish at a stop.
     @ivar delay: Makes the delay of failures and the server's hint.
@@ -50,8 +50,8 @@ class NodeTunnel(Service, ClientObserver):
     @ivar state: L{CONNECTED}, L{RECONNECTING} or L{FAILED}.
     @ivar reason: Why it is not connected, or C{None}.
     @ivar connects: How often it was connected.
-    @ivar visitors: Who is there now; counted where the service is.
-    @ivar visitorsTotal: Who has come.
+    @ivar visitors: The visitors who are there now; counted where the service is.
+    @ivar visitorsTotal: All visitors so far.
     @ivar bytesIn: Bytes from visitors who have left.
     @ivar bytesOut: Bytes to visitors who have left.
     """
@@ -146,7 +146,7 @@ class NodeTunnel(Service, ClientObserver):
             await client.stopService()
 
     def stopNow(self) -> None:
-        """Wait for nobody any longer."""
+        """Stop waiting for visitors."""
         for each in (self._port, self._client):
             if each is not None:
                 each.stopNow()
@@ -154,7 +154,7 @@ class NodeTunnel(Service, ClientObserver):
     # How it fares
 
     def acknowledged(self, dialect: str) -> None:
-        # The session is all that a port of this side needs.
+        # A port of this side needs nothing but the session.
         if self.spec.forward is None and (
             self._port is None or self._port.listening is not None
         ):
@@ -186,9 +186,9 @@ class NodeTunnel(Service, ClientObserver):
         self.bytesOut += received
 
     def become(self, state: str, reason: TunnelError | None) -> None:
-        """Note a state, and tell of a new one."""
+        """Note a state, and log a new one."""
         if state == RECONNECTING and self.state == FAILED and self._retry is not None:
-            # The end of the session that was refused.
+            # This is the end of the session that was refused.
             return
         changed = state != self.state or (reason is None) != (self.reason is None)
         self.reason = reason

@@ -1,6 +1,6 @@
 """
-A port with TLS, some of whose clients come without it, since what they speak encrypts
-by itself: their first bytes are no hello.
+A port with TLS, some of whose clients come without it, since their protocol encrypts by
+itself: their first bytes are not a TLS hello.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class BareOrTLSFactory(SortingFactory):
     Serves such a port.
 
     @ivar beginnings: How connections without TLS begin.
-    @ivar bare: Serves those.
+    @ivar bare: Serves these.
     @ivar secure: Serves all others, and begins TLS.
     """
 

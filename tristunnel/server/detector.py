@@ -1,6 +1,4 @@
-"""
-One port for every dialect: the first bytes tell which it is.
-"""
+"""One port for every dialect: the first bytes of a connection tell which it is."""
 
 from __future__ import annotations
 
@@ -44,13 +42,13 @@ class Elsewhere(Structure):
 
     def whose(self, began: bytes) -> int | None:
         """
-        Find out whose a connection is by what was read of it.
+        Find out whose a connection is from what was read of it.
 
         @return: The index of the process, L{HERE}, or C{None} if more must be read.
         """
 
     def mayPass(self, transport: Any) -> bool:
-        """Whether a connection may be passed."""
+        """Whether a connection may be passed on."""
 
     def give(self, kind: str, transport: Any, began: bytes, member: int) -> None:
         """
@@ -62,7 +60,8 @@ class Elsewhere(Structure):
 
 class Deciding(Protocol):
     """
-    Waits for what tells whose a connection is, and hands it on with all that came.
+    Waits for the bytes that tell whose a connection is, and hands it on with all that
+    came.
 
     @param reactor: Tells time.
     @param address: Where the connection comes from, or the balancer before it.
@@ -82,12 +81,12 @@ class Deciding(Protocol):
         self._deadline: IDelayedCall | None = None
 
     def _within(self, seconds: float, late: Callable[[], object]) -> None:
-        """Have so much time."""
+        """Limit the time."""
         self._deadline = self._reactor.callLater(seconds, late)
 
     def _inTime(self) -> float:
         """
-        Wait for nothing any more.
+        End the time limit.
 
         @return: Seconds that are left.
         """
@@ -99,13 +98,13 @@ class Deciding(Protocol):
         return max(left, 0.0)
 
     def _handOver(self, protocol: PortProtocol) -> None:
-        """Let a protocol have the connection, from its first byte on."""
+        """Hand the connection to a protocol, from its first byte on."""
         inner = protocol.open(self._address, self._inTime(), self._pending)
         if inner is None:
             self.transport.abortConnection()
             return
         self._inner = inner
-        # No call in between for all that follows.
+        # This avoids a call in between for all that follows.
         self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
         inner.makeConnection(self.transport)
         began, self._began = self._began, b""
@@ -147,7 +146,7 @@ class ProtocolDetector(Deciding):
 
     def dataReceived(self, data: bytes) -> None:
         if self._proxied:
-            # The PROXY header is read now, and tells who it is.
+            # The PROXY header has been read by now, and tells who it is.
             self._proxied = False
             try:
                 self._pending.comesFrom(self.transport.getPeer())
@@ -166,7 +165,10 @@ class ProtocolDetector(Deciding):
             self._refuse(whyNotFramed(self._began))
 
     def _found(self, protocol: PortProtocol) -> None:
-        """What it speaks is known: so must be whose it is."""
+        """
+        Go on, when the protocol is known: it must also be known whose the connection
+        is.
+        """
         elsewhere = self._parent.elsewhere
         if elsewhere is None or not elsewhere.mayPass(self.transport):
             self._handOver(protocol)
@@ -206,10 +208,10 @@ class ProtocolDetector(Deciding):
 
 
 class _RejectedConnection(Protocol):
-    """A connection that nobody has time for."""
+    """A connection that is rejected."""
 
     isRejection = True
-    """No TLS is begun for it."""
+    """TLS is not begun for it."""
 
     transport: Any
 
@@ -229,7 +231,7 @@ class ProtocolDetectorFactory(ServerFactory):
     @param limiter: Counts those who have not.
     @param proxied: Whether a balancer's address is seen before the peer's own.
 
-    @ivar first: What is served to everybody, who need not begin.
+    @ivar first: The protocol for everybody, where clients need not speak first.
     @ivar elsewhere: Knows what belongs to another process of this server, if there are
         several.
     """
@@ -255,7 +257,7 @@ class ProtocolDetectorFactory(ServerFactory):
         self.timeout = timeout
 
     def acceptableProtocols(self) -> list[bytes]:
-        # There is no HTTP/2 here; who offers nothing is asked for nothing.
+        # There is no HTTP/2 here; a client that offers no protocols gets none.
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:

@@ -1,6 +1,6 @@
 """
-A member of a cluster that is to be stopped: its clients go elsewhere first, and
-nobody's stream breaks for that.
+Draining a member of a cluster that is to be stopped: its clients go elsewhere first, so
+that nobody's stream breaks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tristunnel.util.process import Drain
 __all__ = ["MOVING", "Draining"]
 
 MOVING = 5.0
-"""Seconds that a stopping member waits for its clients to be elsewhere."""
+"""Seconds that a stopping member waits for its clients to have gone elsewhere."""
 
 PATIENCE = 10.0
 """Seconds after which a client that stays, and has no visitor, is disconnected: it
@@ -60,7 +60,7 @@ class Draining:
         self._waiting: list[Deferred[None]] = []
 
     def turn(self, on: bool) -> None:
-        """Begin or end to send clients elsewhere; doing it twice is no error."""
+        """Begin or stop sending clients elsewhere. It may be called twice."""
         if on is self.isOn:
             return
         self.isOn = on
@@ -81,12 +81,15 @@ class Draining:
         reason.elsewhere = self._cluster.elsewhere()
         self._since = self._reactor.seconds()
         self._sessions.drain(reason)
-        # Not by its leave: visitors who come by way of others are served as before.
+        # The tunnels' own method is not used: visitors who come by way of other members
+        # are served as before.
         self._tunnels.leaving = reason
         self._looking.start(_LOOK, now=False)
 
     def _look(self) -> None:
-        """Disconnect those who do not go by themselves, when they have no visitor."""
+        """
+        Disconnect the clients that do not go by themselves, when they have no visitors.
+        """
         if self._reactor.seconds() - self._since < PATIENCE:
             return
         reason = TunnelError("shutting-down", retryAfter=1.0)
@@ -108,9 +111,9 @@ class Draining:
 
     def moved(self) -> Deferred[None]:
         """
-        Send clients elsewhere, if there is an elsewhere.
+        Send clients elsewhere, if there are other members.
 
-        @return: Fires when those are there that can, or L{MOVING} is over.
+        @return: Fires when all that can have gone, or after L{MOVING}.
         """
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
@@ -136,6 +139,6 @@ class Draining:
             each.callback(None)
 
     def hurry(self) -> None:
-        """Wait no longer."""
+        """Stop waiting."""
         if self._moving is not None:
             self._moving.hurry()

@@ -19,7 +19,7 @@ LONGEST_LINE = 8192
 
 class PageOwners:
     """
-    Decides by the first line of a request; all else is this process's.
+    Decides by the first line of a request; everything else belongs to this process.
 
     @param passing: Passes connections to others.
     @param index: Which process this is.
@@ -33,7 +33,7 @@ class PageOwners:
 
     def whose(self, began: bytes) -> int | None:
         """
-        Find out whose a connection is by what was read of it.
+        Find out whose a connection is from what was read of it.
 
         @return: The index of a process, L{HERE}, or C{None} if more must be read.
         """

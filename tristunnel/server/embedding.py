@@ -71,7 +71,7 @@ class TunnelWebSocketFactory(PreparedFactory):
         self._pingInterval = pingInterval
 
     def buildProtocol(self, addr: Any) -> ServerConnection:
-        # Nobody is known yet: the request tells, or the first message.
+        # It is not known yet who it is: the request tells, or the first message.
         arrival = Arrival(Caller(ANONYMOUS_IDENTITY, "localhost"), False)
         connection = _Standing(arrival, self)
         connection.factory = self
@@ -83,7 +83,7 @@ class TunnelWebSocketFactory(PreparedFactory):
 
 
 class _Standing(ServerConnection):
-    """A connection without a site, which has to look after the opening itself."""
+    """A connection without a site, which has to take care of the opening itself."""
 
     data: bytes
 

@@ -19,8 +19,7 @@ from tristunnel.util.hosts import hostSaid
 __all__ = ["SharedHTTP", "hostAsked"]
 
 _LONGEST = 16 * 1024
-"""Bytes in which a head must have said its host; whoever serves longer ones refuses
-this one."""
+"""Bytes in which a head must name its host."""
 
 _HOST = re.compile(rb"\r?\nhost:[ \t]*([^\r\n]*)[ \t]*\r?\n", re.IGNORECASE)
 _ABSOLUTE = re.compile(rb"[A-Z]+ [a-z]+://([^/ \r\n]*)", re.IGNORECASE)
@@ -29,8 +28,8 @@ _END = re.compile(rb"\r?\n\r?\n")
 
 def hostAsked(head: bytes) -> str | None:
     """
-    Find which host a request is for. Whoever serves it finds out for itself; this only
-    says who that is.
+    Find which host a request is for. This only decides who serves it, who then reads
+    the host again.
 
     @param head: Its first bytes.
     @return: The host without its port, empty if there is none; C{None} as long as
@@ -75,7 +74,7 @@ class _Waiting(Deciding):
 
     def dataReceived(self, data: bytes) -> None:
         if self._inner is not None:
-            # Who handed this one the connection may know no other method.
+            # Whoever handed on the connection may know no other method.
             self._inner.dataReceived(data)
             return
         self._began += data
@@ -108,7 +107,7 @@ class SharedHTTP:
         self._isName = isName
 
     def protocolFor(self, host: str) -> PortProtocol:
-        """Who serves a host."""
+        """Find who serves a host."""
         return self._names if host and self._isName(host) else self._own
 
     def open(

@@ -20,8 +20,8 @@ from tristunnel.util.log_limiter import LogRateLimiter
 __all__ = ["LoggingServerObserver"]
 
 FREELY = 20
-"""Refused connections in a minute, for each reason, that have a line of their
-own; of more than these a minute has one summary."""
+"""Refused connections in a minute, for each reason, that get a line of their own; the
+rest gets one summary a minute."""
 
 LINES = 200
 """Lines in a minute about one client: that it came and went, what it opened,
@@ -31,7 +31,7 @@ ALL_LINES = 2000
 """The same for all clients together."""
 
 VISITS = 50
-"""Visitors in an interval that have a line of their own."""
+"""Visitors in an interval that get a line of their own."""
 
 VISITS_INTERVAL = 10.0
 """Seconds of that interval."""
@@ -39,8 +39,8 @@ VISITS_INTERVAL = 10.0
 
 class LoggingServerObserver(ServerObserver):
     """
-    Writes to the log. What unauthenticated peers, visitors and clients can have it
-    write is bounded: what comes too often is summed up.
+    Writes to the log. What unauthenticated peers, visitors and clients can cause to be
+    written is bounded: what happens too often is summed up.
 
     @param seconds: The clock of streams.
     @param callLater: Has summaries written in time.
@@ -208,8 +208,8 @@ class LoggingServerObserver(ServerObserver):
 
     def _crowd(self, count: int, seconds: float) -> None:
         """
-        Write how many more left. A line for each would cost a server more
-        than to serve them.
+        Write how many more have left. A line for each would cost a server more than
+        serving them.
         """
         self._log.info(
             "{count} more visitors left in {seconds:.0f} s",

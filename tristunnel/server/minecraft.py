@@ -44,7 +44,7 @@ class MinecraftFactory(SortingFactory):
     """
     Serves such a port.
 
-    @ivar table: Which names are tunnels'.
+    @ivar table: The names of tunnels.
     """
 
     sorting = _Sorting

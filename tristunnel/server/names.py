@@ -1,6 +1,4 @@
-"""
-The ports that names share: what is served there.
-"""
+"""Serving names on the ports that they share."""
 
 from __future__ import annotations
 
@@ -17,13 +15,13 @@ __all__ = ["NamesPortProtocol"]
 
 class NamesPortProtocol:
     """
-    HTTP for names among what is served on a port: a L{PortProtocol
+    HTTP for names, as one of the protocols of a port: a L{PortProtocol
     <tristunnel.dialects.base.dialect.PortProtocol>}.
 
     @param site: What is served.
     @param secure: Whether it has TLS.
-    @param beginnings: How such connections begin; by default in any way, since whatever
-        is no HTTP is told so.
+    @param beginnings: How such connections begin; by default in any way, since peers
+        that do not speak HTTP are told so.
     """
 
     def __init__(

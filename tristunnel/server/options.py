@@ -38,17 +38,17 @@ class ServerOptions(ConfiguredOptions):
     Options of a server, and what their check has made of them.
 
     @ivar serverPorts: Where clients connect.
-    @ivar ownPorts: Where clients connect who know one port only, see
+    @ivar ownPorts: Where clients connect that know only one port, see
         L{Dialect.ownPort<tristunnel.dialects.base.dialect.Dialect>}.
     @ivar namePorts: Where visitors of names connect.
     @ivar unixMode: Who may connect to UNIX sockets for visitors.
-    @ivar pages: What visitors of names are told who cannot be served.
+    @ivar pages: The pages for visitors of names who cannot be served.
     @ivar namedCertificates: Certificates by name, or C{None}.
-    @ivar authority: Who is asked for others; C{None} for nobody.
+    @ivar authority: The authority that is asked for others, or C{None}.
     @ivar changesDomains: How it is proved that a domain is ours.
-    @ivar domains: Below which names are given out.
-    @ivar reservedNames: What no tunnel may have for a name.
-    @ivar rpcPort: Where calls are answered; C{None}: at all of those.
+    @ivar domains: The domains below which names are given out.
+    @ivar reservedNames: Names that no tunnel may have.
+    @ivar rpcPort: Where calls are answered; C{None} for all of those.
     @ivar portRange: Which ports visitors may get.
     @ivar certificate: The one of all ports, or C{None}.
     @ivar visitorCertificate: The one that visitors see, or C{None}.
@@ -56,15 +56,15 @@ class ServerOptions(ConfiguredOptions):
     @ivar decisions: Who else has a say in what may happen, or C{None}.
     @ivar destinations: What it dials for clients.
     @ivar forwarded: Whom proxies speak for.
-    @ivar policy: What is asked of visitors.
+    @ivar policy: The limits on visitors.
     @ivar countries: Knows the countries of addresses, or C{None}.
     @ivar nodes: The tunnels with other servers.
     @ivar webSocketPaths: Where clients connect by WebSocket.
     @ivar served: The dialects that clients may speak.
-    @ivar memory: Bytes to be held for slow readers; 0 for any number.
-    @ivar stateDirectory: Where it keeps what it must remember.
-    @ivar membership: What this process has of others of the same server, if it is one
-        of several.
+    @ivar memory: Bytes that may be held for slow readers; 0 for any number.
+    @ivar stateDirectory: Its state directory.
+    @ivar membership: This process's links to the others of the same server, if it is
+        one of several.
     @ivar cluster: What it was told of other machines; C{None} if there are none.
     @ivar invites: Shows the invitation of the first client, where there is no
         token yet; C{None} to make none.
@@ -111,16 +111,16 @@ class ServerOptions(ConfiguredOptions):
         return (os.cpu_count() or 1) if mine is None else len(mine(0))
 
     def valueShown(self, name: str) -> str:
-        """What holds for an option, for a log, without its secrets."""
+        """Write an option's value for the log, without secrets."""
         return tomlValue(redacted(name, self.inForce()[name].value))
 
     def share(self, amount: float) -> float:
-        """One process's part of something that the whole server has."""
+        """Find one process's share of something that the whole server has."""
         return amount / self.processes
 
     @property
     def allPorts(self) -> list[ServerPort]:
-        """Where clients connect, where names are, and where calls are answered."""
+        """All ports: for clients, for names, and for calls."""
         rpc = [] if self.rpcPort is None else [self.rpcPort]
         return [*self.serverPorts, *self.ownPorts, *self.namePorts, *rpc]
 

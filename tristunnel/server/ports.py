@@ -42,13 +42,13 @@ SCHEMES = {
     "--minecraft": ("minecraft",),
     "--postgres": ("postgresql",),
 }
-"""How visitors of names come, by the option that lets them."""
+"""The schemes of visitors of names, by the option of their port."""
 
 ALONE = frozenset(("--minecraft", "--postgres"))
-"""Those whose ports nothing else can be on."""
+"""Options whose ports cannot be shared."""
 
 _SORTED = ("--https", "--postgres")
-"""Those whose TLS is begun by what serves them."""
+"""Options whose TLS is begun by what serves the port."""
 
 _CWD_CERTIFICATE = Path("server.pem")
 
@@ -77,8 +77,8 @@ class ServerPort:
 
     @ivar description: As the user wrote it.
     @ivar endpoint: Where to listen.
-    @ivar fingerprint: Of a certificate that was made for it here, so that
-        clients can pin it; else empty.
+    @ivar fingerprint: The fingerprint of a certificate that was made for it here, so
+        that clients can pin it; else empty.
     @ivar certificatePath: Where that certificate is.
     @ivar option: The option that named it.
     @ivar secure: Whether it speaks TLS.
@@ -86,10 +86,10 @@ class ServerPort:
     @ivar shown: The certificate that it shows: a PEM file or a directory of them.
     @ivar below: Where to listen without TLS, if it speaks TLS.
     @ivar serves: The options that named it: several may share one port.
-    @ivar bare: Whether some of its clients encrypt by themselves, and come before TLS.
-    @ivar ownCreator: The same of those who come for the server itself, if they must
-        show certificates and visitors need none.
-    @ivar withoutTLS: Those of them whose connections may come without TLS.
+    @ivar bare: Whether some of its clients encrypt by themselves, and come without TLS.
+    @ivar ownCreator: The same for connections to the server itself, if those must show
+        certificates and visitors need not.
+    @ivar withoutTLS: Those of the options whose connections may come without TLS.
     """
 
     description: str
@@ -108,13 +108,16 @@ class ServerPort:
 
     @property
     def listening(self) -> IStreamServerEndpoint:
-        """Where to listen: without TLS where what serves it sorts that first."""
+        """Where to listen: without TLS, if what serves it begins that."""
         sorts = self.bare or any(map(self.serving, _SORTED))
         return self.below if sorts and self.below is not None else self.endpoint
 
     @property
     def schemes(self) -> list[str]:
-        """By what visitors of names come to it; none, to a port of clients."""
+        """
+        The schemes of the visitors of names who come to it; none for a port of clients
+        alone.
+        """
         return [
             s for option in SCHEMES if self.serving(option) for s in SCHEMES[option]
         ]
@@ -130,20 +133,23 @@ class ServerPort:
 
     @property
     def place(self) -> object:
-        """What two ports have in common that are one."""
+        """A value that is the same for two ports that are one."""
         prefix, parts, keywords = splitEndpoint(self.description)
         number = parts[0] if parts else keywords.get("port", "")
         if prefix not in ("tcp", "tcp6", "ssl"):
             return self.description
         everywhere = "::" if prefix == "tcp6" else ""
-        # Any free port is another one each time.
+        # A free port is a different one each time.
         return (
             self if number == "0" else (number, keywords.get("interface", everywhere))
         )
 
     @property
     def number(self) -> int:
-        """The number that its user wrote; 0 for any, or for what is no TCP port."""
+        """
+        The number that its user wrote; 0 for any port, or for something else than a TCP
+        port.
+        """
         return numberIn(self.description)
 
     @property
@@ -156,7 +162,7 @@ def numberIn(description: str) -> int:
     """
     Read the number of a port that an endpoint listens on.
 
-    @return: 0, if it is any, or none of TCP's.
+    @return: 0, if it is any port, or not a TCP port.
     """
     prefix, parts, keywords = splitEndpoint(listenInFull(description))
     text = parts[0] if parts else keywords.get("port", "")
@@ -179,7 +185,7 @@ def parsePort(
     @param stateDirectory: Where a certificate is made if there is none.
     @param hostnames: The names to make it for.
     @param option: The option that holds it, for messages.
-    @param trusts: Whose PROXY headers are believed, behind C{haproxy:}.
+    @param trusts: Whose PROXY headers are trusted, after C{haproxy:}.
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
     description = listenInFull(description)
@@ -244,7 +250,7 @@ def _plain(
     try:
         endpoint = serverEndpoint(reactor, description)
     except Exception as error:
-        # Endpoint parsers raise whatever comes to hand.
+        # Endpoint parsers raise all kinds of errors.
         raise badOption(
             f"{option} {description!r} is not a valid endpoint"
             f" ({whyNoEndpoint(prefix, error)}); write for example tcp:9000,"
@@ -303,9 +309,9 @@ def _withoutTLS(port: ServerPort) -> frozenset[str]:
 
 def joined(ports: Sequence[ServerPort], more: Sequence[ServerPort]) -> list[ServerPort]:
     """
-    Have one port where several options name the same one.
+    Merge the ports that several options name.
 
-    @param ports: Those of one option, which stay several.
+    @param ports: Those of one option, which are not merged with each other.
     @param more: Those of others.
     @return: All of them, C{ports} first.
     """
@@ -325,7 +331,7 @@ def joined(ports: Sequence[ServerPort], more: Sequence[ServerPort]) -> list[Serv
                 )
         secure = other if other.secure else port
         plain = next((each for each in (other, port) if not each.secure), None)
-        # What visitors are shown asks them for nothing.
+        # Visitors are not asked for certificates.
         shows = port if port.option == "--https" else secure
         made[at] = replace(
             secure,

@@ -47,7 +47,7 @@ POSTGRES = "postgres"
 _ALPN = b"postgresql"
 _TLS_RECORD = b"\x16"
 _QUESTIONS = 2
-"""For GSSAPI and then for TLS: nobody has more."""
+"""One for GSSAPI and then one for TLS: no client has more."""
 
 
 class _Sorting(Sorting):
@@ -78,10 +78,11 @@ class _Sorting(Sorting):
     def _answer(self, question: Opening, size: int, count: int) -> int:
         self._asked += 1
         if question is Opening.CANCEL:
-            # It names a process of one of the servers, and not the server.
+            # A cancel request names a process of one of the servers, and not the
+            # server.
             self._wrong("to end a query takes TLS with a server name")
         elif self._asked > _QUESTIONS or count > size:
-            # What follows before the answer was put there by somebody else.
+            # Bytes that come before the answer could have been inserted by an attacker.
             self._wrong("it did not wait for an answer")
         else:
             self._secure = (
@@ -107,7 +108,7 @@ class _Sorting(Sorting):
         creator = parent.certificates.creatorFor(hello.serverName)
         if route is None:
             secure = serverTLSFactory(creator, _Speaking(lambda: _Inside(self)))
-            # It is still not known whose it is.
+            # It is still not known for which server it is.
             self.handOver(secure.buildProtocol(self._address))
         else:
             arriving = self.arrivingAt(route)
@@ -135,7 +136,7 @@ class _Sorting(Sorting):
 
 
 def unknown(message: StartupMessage) -> tuple[TunnelError, bytes]:
-    """Say that nothing is known of a database: here, and to who asked for it."""
+    """Make the refusal of an unknown database, for the log and for the client."""
     words = (
         f"no tunnel is called {printable(message.database, 100)!r}: connect to its host"
         " name with TLS, or ask for a database of its name"
@@ -145,7 +146,7 @@ def unknown(message: StartupMessage) -> tuple[TunnelError, bytes]:
 
 @implementer(IProtocolNegotiationFactory)
 class _Speaking(Factory[Protocol]):
-    """Has TLS agree on PostgreSQL."""
+    """Has TLS negotiate PostgreSQL."""
 
     noisy = False
 
@@ -156,7 +157,7 @@ class _Speaking(Factory[Protocol]):
         return [_ALPN]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make who is served."""
+        """Make the protocol inside of TLS."""
         return self._make()
 
 
@@ -175,7 +176,7 @@ class _Inside(Protocol):
         self._began = b""
 
     def handshakeCompleted(self) -> None:
-        """The message comes next."""
+        """Wait for the message."""
 
     def dataReceived(self, data: bytes) -> None:
         self._began += data
@@ -211,10 +212,10 @@ class _Inside(Protocol):
         if isinstance(transport, SocketTransport):
             assert isinstance(end, SocketEnd)
             if not end.over:
-                # It has read nothing yet, so this comes first.
+                # The service has read nothing yet, so this comes first.
                 end.bytesReceived(began)
             return
-        # What lies between goes on to call this one.
+        # The layer in between goes on to call this one.
         self.dataReceived = end.dataReceived  # type: ignore[method-assign]
         self.connectionLost = end.connectionLost  # type: ignore[method-assign]
         end.handshakeCompleted()

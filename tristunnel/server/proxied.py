@@ -1,9 +1,9 @@
 """
 Ports behind a balancer that says who the client is: the PROXY protocol.
 
-Twisted parses the header; what is here waits until it is whole, since Twisted
-takes a first piece that is too short for no header at all, and says in one
-line why a connection without a good header is closed.
+Twisted parses the header; this waits until the header is complete, since Twisted takes
+a first piece that is too short as no header at all, and it says in one line why a
+connection without a good header is closed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _headerLength(data: bytes) -> int:
     Find the end of a PROXY header.
 
     @return: Its length, or 0 while that cannot be told.
-    @raise ValueError: If C{data} begins with none.
+    @raise ValueError: If C{data} does not begin with one.
     """
     if _V1.startswith(data[: len(_V1)]):
         end = data.find(b"\r\n", 0, _V1_LONGEST)
@@ -61,7 +61,7 @@ def _headerLength(data: bytes) -> int:
 
 
 class _HeaderFirst(ProtocolWrapper):
-    """Hands on what comes once the header is whole."""
+    """Hands on what comes, once the header is complete."""
 
     factory: _HeaderFirstFactory
     _began: bytes | None = b""
@@ -76,9 +76,9 @@ class _HeaderFirst(ProtocolWrapper):
             if not length:
                 return
             whole, self._began = self._began, None
-            # Alone, so that nothing but the header is to blame.
+            # The header is passed alone, so that an error can only be about that.
             header = whole[:length]
-            # Twisted wants a blank behind the word, which balancers leave out.
+            # Twisted wants a blank after the word, which balancers leave out.
             super().dataReceived(_UNKNOWN if header == _NOTHING_KNOWN else header)
             if self.disconnecting:
                 raise ValueError("an invalid one")
@@ -97,7 +97,7 @@ class _HeaderFirst(ProtocolWrapper):
 
 
 class _HeaderFirstFactory(WrappingFactory):
-    """Makes what waits for the header, for those alone who are believed."""
+    """Makes what waits for the header, only for peers that are trusted."""
 
     _log = Logger(namespace="tristunnel.server")
     protocol = _HeaderFirst
@@ -166,10 +166,9 @@ def behindProxy(
     endpoint: IStreamServerEndpoint, trusts: Callable[[str], bool] = lambda host: False
 ) -> IStreamServerEndpoint:
     """
-    Expect a PROXY header, of version 1 or 2, before everything else. Whoever
-    writes it says where a client comes from, so it is read from this machine
-    (loopback and UNIX sockets) and from proxies that were named, and everybody
-    else is turned away.
+    Expect a PROXY header, of version 1 or 2, before everything else. Since it says
+    where a client comes from, it is accepted only from this machine (loopback and UNIX
+    sockets) and from proxies that were named; everybody else is turned away.
 
     @param endpoint: Where the balancer connects to.
     @param trusts: Whether an address is that of a proxy that was named.

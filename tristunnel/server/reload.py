@@ -1,6 +1,4 @@
-"""
-Putting other options in force at a server that runs.
-"""
+"""Putting other options in force at a running server."""
 
 from __future__ import annotations
 
@@ -82,7 +80,7 @@ RESTART = frozenset(
         "websocket-path",
     )
 )
-"""Options that only a restart puts in force."""
+"""Options that only take effect after a restart."""
 
 _POLICY = frozenset(keysOf(PolicyOptionsMixin))
 _TLS = frozenset(("certificate", "private-key", "client-ca", "client-crl"))
@@ -100,11 +98,11 @@ class RunningServer:
     @ivar tunnels: The clients' tunnels.
     @ivar sessions: The clients' sessions.
     @ivar server: What listens.
-    @ivar tokenFiles: The files of tokens, for those who revoke some.
+    @ivar tokenFiles: The files of tokens.
     @ivar makeNode: Makes a tunnel with another server.
     @ivar parent: Runs those tunnels.
-    @ivar nodes: Them.
-    @ivar visitorsTLS: The certificate that visitors see, if it is their own.
+    @ivar nodes: Those tunnels.
+    @ivar visitorsTLS: The certificate that visitors see, if they have one of their own.
     @ivar clientsTLS: The one that they see if it is the clients'.
     """
 
@@ -143,7 +141,7 @@ class RunningServer:
             frozenset(("domain", "reserved-name")): self._names,
             frozenset(("error-pages", "no-https-redirect")): self._publicNames,
         }
-        # What the parts were made without.
+        # What the parts were not made with.
         for apply in (
             self._policy,
             self._maxClients,
@@ -159,8 +157,8 @@ class RunningServer:
         """
         Put other options in force.
 
-        @param old: Those that are.
-        @param new: Others, all of which are right.
+        @param old: Those that are in force.
+        @param new: Others, which have been checked.
         """
         different = differing(old, new)
         changes = Changes(restart=sorted(different & RESTART))
@@ -228,11 +226,11 @@ class RunningServer:
 
     def _auth(self, old: ServerOptions, new: ServerOptions) -> bool:
         """
-        From the next login on. A checker that stays is the same one, for it
-        knows who uses its tokens.
+        Change the checkers, from the next login on. A checker that stays is the same
+        object, since it knows who uses its tokens.
 
-        @return: C{False} if from now on everybody is asked who they are, or
-            nobody, which is more than another list.
+        @return: C{False} if this would change whether anybody has to log in at all,
+            which takes more than other checkers.
         """
         before: Sequence[str] = old.inForce()["auth"].value
         after: Sequence[str] = new.inForce()["auth"].value
@@ -271,10 +269,9 @@ class RunningServer:
 
     def _certificate(self, old: ServerOptions, new: ServerOptions) -> bool:
         """
-        For new connections.
+        Change certificates, for new connections.
 
-        @return: C{False} if a port that spoke TLS would not any more, or the
-            other way round.
+        @return: C{False} if a port that spoke TLS would not any more, or vice versa.
         """
         if bool(old["certificate"]) != bool(new["certificate"]):
             return False
@@ -304,7 +301,7 @@ class RunningServer:
 
     def _changeNodes(self, old: ServerOptions, new: ServerOptions) -> None:
         if self.options.membership is not None and self.options.membership.index:
-            # The first process has them all.
+            # The first process has all of them.
             return
         wanted = dict(zip(new["node"], new.nodes, strict=True))
         running = dict(zip(old["node"], self.nodes, strict=True))

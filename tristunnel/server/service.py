@@ -30,7 +30,7 @@ RETRY_AFTER = 1.0
 
 
 ELSEWHERE = 5.0
-"""Seconds for which a server that stops has visitors wait whose clients go to another
+"""Seconds for which a stopping server lets visitors wait whose clients go to another
 process."""
 
 
@@ -107,8 +107,8 @@ class TunnelServerService(Service):
         here: Any = listening.getHost()
         number = self.numbers[port.description] = getattr(here, "port", 0)
         for kind, listeners in self.tunnels.listeners.items():
-            # Also on addresses where the server does not listen: who comes there
-            # with its credentials means the server, and not some tunnel's owner.
+            # Also at addresses where the server does not listen: a client that connects
+            # there with its credentials means the server, and not some tunnel's owner.
             own = getattr(listeners, "own", None)
             if own is not None and (kind != "udp" or self._sessions.paths is not None):
                 own.add(number)
@@ -143,7 +143,7 @@ class TunnelServerService(Service):
         await self._drained(self._streams, self.grace)
         await self.tunnels.close(reason)
         self._sessions.close(reason)
-        # Their clients are at other processes in a moment.
+        # Their clients will be at other processes in a moment.
         kept = self.tunnels.kept
         if kept.waiting():
             await self._drained(kept.waiting, ELSEWHERE)
@@ -161,7 +161,7 @@ class TunnelServerService(Service):
         return max(self._sessions.streams(), self.tunnels.streams())
 
     def hurry(self) -> None:
-        """Wait for streams no longer."""
+        """Stop waiting for streams."""
         if self.draining is not None:
             self.draining.hurry()
         if self._drain is not None:

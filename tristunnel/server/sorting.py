@@ -1,6 +1,6 @@
 """
-Ports where the first bytes of a connection name the tunnel that it is for. Nothing of
-them is taken that belongs to the service.
+Ports where the first bytes of a connection name the tunnel that it is for. Nothing that
+belongs to the service is taken from it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Sorting", "SortingFactory"]
 
 class Sorting(ABC, Peeking):
     """
-    Waits for what names a tunnel; a subclass reads it, in L{sort}.
+    Waits for the bytes that name a tunnel, which a subclass reads in L{sort}.
 
     @param parent: What is served here.
     @param address: Where the connection comes from.
@@ -54,7 +54,7 @@ class Sorting(ABC, Peeking):
     @abstractmethod
     def sort(self, data: bytes) -> int:
         """
-        For subclasses: bytes came.
+        For subclasses: take bytes.
 
         @param data: All of them so far.
         @return: How many there must be for another call to make sense.
@@ -63,28 +63,28 @@ class Sorting(ABC, Peeking):
     # For subclasses to call
 
     def giveTo(self, route: Route) -> None:
-        """Let a tunnel have the connection."""
+        """Give the connection to a tunnel."""
         if not self.passOn(route):
             self.handOn(self.arrivingAt(route))
 
     def passOn(self, route: Route) -> bool:
         """
-        Let another process have the connection, if that one has the tunnel.
+        Pass the connection on to another process, if that has the tunnel.
 
-        @return: Whether it has.
+        @return: Whether it was passed on.
         """
         member = route.member
         return member is not None and self._parent.passOn(self.transport, member)
 
     def arrivingAt(self, route: Route) -> Arriving:
-        """Make what has a connection arrive at a tunnel, as this visitor's."""
+        """Make what lets a connection arrive at a tunnel, as this visitor's."""
         text, arrived = addressText(self.transport.getPeer()), route.arrived
         if isinstance(self.transport, SocketTransport):
             resetIfKilled(self.transport.connection)
         return Arriving(self._parent.reactor, lambda end: arrived(end, text))
 
     def handOn(self, protocol: Any) -> None:
-        """Let somebody have the connection who counts it, if need be."""
+        """Hand the connection to a protocol that counts it, if need be."""
         self.forget()
         if protocol is None:
             self.transport.abortConnection()
@@ -95,24 +95,25 @@ class Sorting(ABC, Peeking):
         """
         End the connection.
 
-        @param lastWords: What the peer is told; nothing to break the connection off.
+        @param lastWords: What the peer is told; empty to cut the connection.
         """
         self._stopDeadline()
         self.tell(reason)
         if not lastWords:
             self.transport.abortConnection()
             return
-        # What was left unread would turn the end into a reset, and undo the words.
+        # Bytes that are left unread would turn the end into a reset, and lose the
+        # words.
         self.skip()
         self.transport.write(lastWords)
         self.transport.loseConnection()
 
     def tell(self, reason: TunnelError) -> None:
-        """Say why the connection is turned away."""
+        """Log why the connection is turned away."""
         self._parent.observer.peerRefused(self.transport.getPeer(), reason)
 
     def forget(self) -> None:
-        """The connection is no longer one of whom nothing is known."""
+        """Count the connection no longer among those of which nothing is known."""
         self._stopDeadline()
         self._pending.known()
 
@@ -128,7 +129,7 @@ class Sorting(ABC, Peeking):
 
     def seen(self, data: bytes) -> int:
         if self._proxied:
-            # The PROXY header is read now, and tells who it is.
+            # The PROXY header has been read by now, and tells who it is.
             self._proxied = False
             try:
                 self._pending.comesFrom(self.transport.getPeer())
@@ -192,11 +193,11 @@ class SortingFactory(ServerFactory):
 
     def passOn(self, transport: Any, member: int) -> bool:
         """
-        Let another process have a connection of which nothing was taken; to be
-        replaced where there are others.
+        Pass on a connection to another process, if no bytes of it were taken; replaced
+        where there are other processes.
 
         @param member: Which one.
-        @return: Whether it has it.
+        @return: Whether it was passed on.
         """
         return False
 

@@ -1,7 +1,7 @@
 """
-One port for several TLS servers: the name in a client's hello, and what it wants to
-speak, say whose it is. TLS that belongs to a tunnel's name goes on to it untouched; all
-other ends here, with the certificate for its name.
+One port for several TLS servers: the name in a client's hello, and the protocols that
+it offers, decide whose the connection is. TLS for a tunnel's name goes on to the tunnel
+untouched; all other TLS ends here, with the certificate for its name.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class WithContext:
 
 class Certificates:
     """
-    Which certificate a client is shown.
+    Chooses the certificate that a client is shown.
 
-    @param default: Shows one to those for whose names there is no other.
-    @param sources: Where one for a name is looked for, in this order.
+    @param default: Has the one for names without another one.
+    @param sources: Where one for a name is looked for, in order.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Certificates:
 
     def creatorFor(self, name: str) -> IOpenSSLServerConnectionCreator:
         """
-        Choose.
+        Choose a certificate.
 
         @param name: What the client asks for; empty if it does not say.
         """
@@ -86,14 +86,14 @@ class Certificates:
     def _find(self, name: str) -> ReloadingCertificate | None:
         found = [each.find(name) for each in self._sources if name]
         there = [each for each in found if each is not None]
-        # One that has expired is better than none for that name.
+        # One that has expired is better than one for another name.
         good = [each for each in there if not isExpired(each.certificate)]
         return next(iter(good or there), None)
 
     def believed(self, name: str) -> bool:
         """
-        Whether the one for a name is for it, has not expired, and is not signed by
-        itself: browsers will believe it.
+        Whether browsers will trust the certificate for a name: it is for that name, has
+        not expired, and is not self-signed.
         """
         found = self._find(name)
         shown: Any = self._default if found is None else found
@@ -122,7 +122,7 @@ class Served:
 @implementer(IHandshakeListener)
 class _Challenged(Protocol):
     """
-    An authority has seen what it came for once TLS is up.
+    Ends a connection of an authority, which has seen what it came for once TLS is up.
 
     @param gone: Called when it has gone.
     """
@@ -178,14 +178,14 @@ class _Sorting(Sorting):
         parent, name = self._parent, hello.serverName
         route = parent.table.find(_KIND, name) if name else None
         if CHALLENGE in hello.protocols and route is None:
-            # Unknown names cost nothing: there is no answer for them.
+            # Unknown names cost nothing, since there is no answer for them.
             context = parent.challenge(name)
             if context is None:
                 self.refuse(
                     TunnelError("protocol-error", "no challenge waits for that name")
                 )
                 return
-            # It stays among those of whom nothing is known until it has gone.
+            # It is counted among those of whom nothing is known until it has gone.
             answering = Factory.forProtocol(lambda: _Challenged(self.forget))
             made = serverTLSFactory(WithContext(context), answering)
             self.handOver(made.buildProtocol(self._address))
@@ -198,7 +198,10 @@ class _Sorting(Sorting):
             self.handOn(secure.buildProtocol(self._address))
 
     def _isElsewhere(self, name: str) -> bool:
-        """Whether another process has a web site, and its visitor before TLS begins."""
+        """
+        Pass a web site's visitor on to the process that has the site, before TLS
+        begins, if there is one.
+        """
         web = self._parent.table.find("http", name) if name else None
         return web is not None and self.passOn(web)
 
@@ -208,7 +211,7 @@ class TLSNamesFactory(SortingFactory):
     """
     Serves a port with several names.
 
-    @ivar table: Which names are tunnels'.
+    @ivar table: The names of tunnels.
     @ivar own: Serves connections for the server itself. No other name leads there: it
         may ask for clients' certificates.
     @ivar visitors: Serves those for all other names.

@@ -38,11 +38,11 @@ __all__ = [
 _log = Logger(namespace="tristunnel.server")
 
 MAX_FIRST = 128 * 1024
-"""Bytes of the longest first message, which is held whole although nobody knows
-who sends it: a login, and what a client says behind it at once."""
+"""Bytes of the longest first message, which is held whole although it is not known who
+sends it: a login, and what a client sends right after it."""
 
 ROOT = b""
-"""The root's name among pages."""
+"""The name of the root page."""
 
 _TAKEN = ("health", "rpc", "RPC2", "metrics", "dashboard")
 
@@ -105,7 +105,7 @@ class FirstMessage:
         self._arrival.remaining = max(left, 0.001)
         self._late.cancel()
         connection.wholeUpTo = 0
-        # Of all, so that none takes for its own what is another's.
+        # All are asked, so that none takes what is another one's.
         known = (
             each
             for each in reversed(DIALECTS.values())
@@ -137,10 +137,10 @@ class FirstMessage:
             receiver.textReceived(text)
 
     def closeReceived(self, reason: TunnelError | None) -> None:
-        """The client leaves without a word."""
+        """Note that the client leaves without a word."""
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        # Also when the WebSocket was never open, for a bad header.
+        # This also happens when the WebSocket was never open, because of a bad header.
         self._arrival.pending.known()
         if self._late is not None and self._late.active():
             self._late.cancel()
@@ -166,7 +166,7 @@ def clientsPath(
     Make the page where clients connect.
 
     @param callers: Finds out who a request is from. Credentials in it must be good;
-        without any, the client's first message may hold them.
+        without any, the client's first message may have them.
     """
 
     async def receive(visit: Visit) -> Receiver:
@@ -180,10 +180,10 @@ def clientsPath(
             caller = callers.describe(visit.request, ANONYMOUS_IDENTITY)
             if caller.certificate:
                 with suppress(TunnelError):
-                    # It may do, or what the first message holds as well.
+                    # It may be enough, or the credentials are in the first message.
                     caller = await callers(visit.request)
                     vouched = True
-        # The last thing to do, for only its connection's end undoes it.
+        # This is last, since only the connection's end undoes it.
         arrival = Arrival(caller, vouched, callers.newcomer(visit.request))
         named = (visit.request.args or {}).get(b"id", [b""])[0]
         arrival.says = named[:MAX_NAME].decode("utf-8", "replace")
@@ -229,7 +229,7 @@ def makePage(
     forwarded: Forwarded | None,
     pingInterval: float,
 ) -> WebSocketPage:
-    """Make one page, whose connections are among the server's."""
+    """Make one page, whose connections are counted among the server's."""
     return WebSocketPage(
         sessions.reactor,
         path.receive,
@@ -242,7 +242,7 @@ def makePage(
 
 
 def warnIfSlow() -> None:
-    """Say so if WebSockets are served without what makes them fast."""
+    """Log it if WebSockets are served without what makes them fast."""
     if not USES_NVX:
         _log.warn(
             "autobahn runs without its C code: WebSockets will be slow; install its"
