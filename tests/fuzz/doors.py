@@ -93,6 +93,7 @@ class Doors:
                 forwarded,
                 Attempts(self.clock, self.limiter),
                 GatePages(PublicNames()),
+                lambda host: succeed([]),
             )
         site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
         doors = [HTTPPortProtocol(site)]

@@ -18,6 +18,7 @@ from tests.integration.udp_loopback import Party, UDPTestCase
 from tests.support.browser import Browser, chromium
 from tests.support.loopback import Service, Talk
 from tristunnel.auth.realm import Authenticator
+from tristunnel.dataplane.lookups import resolveWith
 from tristunnel.gate.attempts import Attempts
 from tristunnel.gate.knocking import KnockPage
 from tristunnel.gate.pages import GatePages
@@ -50,6 +51,7 @@ class KnockLoopbackTests(UDPTestCase):
             Forwarded(),
             Attempts(self.reactor, limiter),
             GatePages(PublicNames()),
+            resolveWith(self.reactor),
         )
         site = LimitedSite(rootOf({KNOCK_PATH: page}), reactor=self.reactor)
         self.pages: dict[str, int] = {}

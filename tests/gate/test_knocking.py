@@ -35,6 +35,7 @@ class PageTests(HouseTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.service.clientPort = (9000, False)
+        self.addresses: list[str] = []
         self.limiter = PreauthLimiter(self.clock.seconds)
         forwarded = Forwarded(["10.0.0.1"])
         callers = HTTPCallers(Authenticator(), forwarded, self.limiter)
@@ -47,6 +48,7 @@ class PageTests(HouseTestCase):
             forwarded,
             attempts,
             GatePages(PublicNames()),
+            lambda host: succeed(self.addresses),
         )
         self.site = LimitedSite(
             rootOf({KNOCK_PATH: page}), reactor=self.clock, admit=callers.admit
@@ -123,6 +125,22 @@ class PageTests(HouseTestCase):
         self.assertIn("connects over IPv4", answer)
         self.assertIn(f"[2606:4700::1]:{self.tunnel.address[-4:]}", answer)
         self.assertNotIn("have it connect", self.ask(lines=HTML, ours="10.0.0.9")[1])
+
+    def test_otherAddress(self) -> None:
+        """A page that knows the server's other address leads there."""
+        self.addresses = ["10.0.0.9", "8.8.8.8", "2606:4700::1"]
+        _, path = self.tunnel.knockLink.split(":9000")
+        port = self.tunnel.address[-4:]
+        for host, ours, connect, link in (
+            ("192.0.2.7", "10.0.0.9", f"8.8.8.8:{port}", "http://[2606:4700::1]:9000"),
+            ("2001:db8::7", "fd00::1", f"[2606:4700::1]:{port}", "http://8.8.8.8:9000"),
+        ):
+            _, answer = self.ask(lines=HTML, host=host, ours=ours)
+            self.assertIn(f"have it connect to {connect}.", answer)
+            self.assertIn(f'<a href="{link}{path}">', answer)
+        told = HTML + "X-Forwarded-For: 198.51.100.1\r\n"
+        self.assertNotIn("<a ", self.ask(lines=told, host="10.0.0.1")[1])
+        self.assertNotIn("<a ", self.ask()[1])
 
     def test_guesses(self) -> None:
         """Who guesses links has to wait, also with the right one then."""

@@ -22,6 +22,7 @@ from tristunnel.cluster.service import ClusterService
 from tristunnel.config.reload import Reload
 from tristunnel.dashboard.pages import Watch
 from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dataplane.lookups import resolveWith
 from tristunnel.dialects.base.dialect import OtherPage
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.conch.hostkey import HostKey
@@ -366,7 +367,12 @@ class Serving(MultiService):
         pages[CHALLENGES.strip(b"/")] = ChallengePage(self._names)
         gate, knocks = self._makeGate(), self._tunnels.knocks
         pages[KNOCK_PATH] = KnockPage(
-            knocks, callers, options.forwarded, gate.attempts, gate.pages
+            knocks,
+            callers,
+            options.forwarded,
+            gate.attempts,
+            gate.pages,
+            resolveWith(self._reactor),
         )
         found = [each.otherPage(sessions, callers) for each in options.served.values()]
         site = self._site(pages, callers, [each for each in found if each is not None])

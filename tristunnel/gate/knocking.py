@@ -9,9 +9,12 @@ from.
 from __future__ import annotations
 
 import html
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -20,7 +23,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.gate.attempts import Attempts
 from tristunnel.gate.pages import LOGIN_FIELDS, PIN_FIELD, SECURITY, GatePages
 from tristunnel.http.browsers import OriginRule
-from tristunnel.http.callers import HTTPCallers, hostOf
+from tristunnel.http.callers import HTTPCallers, hostOf, portOf
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.plain import refusalOf
 from tristunnel.http.resource import answerWith, formOf
@@ -46,6 +49,7 @@ class KnockPage(Resource):
     @param forwarded: The proxies that are trusted to say for whom they speak.
     @param attempts: Checks PINs and passwords.
     @param pages: Writes the page.
+    @param find: Finds a host's addresses; fails with C{DNSLookupError}.
     """
 
     isLeaf = True
@@ -57,11 +61,13 @@ class KnockPage(Resource):
         forwarded: Forwarded,
         attempts: Attempts,
         pages: GatePages,
+        find: Callable[[str], Deferred[list[str]]],
     ) -> None:
         super().__init__()
         self._knocks, self._callers = knocks, callers
         self._forwarded = forwarded
         self._attempts, self._pages = attempts, pages
+        self._find = find
 
     def render_GET(self, request: Request) -> int:
         return answerWith(request, self._answer(request), "A knock page failed")
@@ -98,7 +104,19 @@ class KnockPage(Resource):
         except TunnelError as refusal:
             return self._refused(request, door, peer, refusal)
         _log.info("{host} has knocked at {address}", host=host, address=door.address)
-        return self._page(request, 200, door, said.done, said.hint(request))
+        hint = said.hint(request, await self._addresses(request, door))
+        return self._page(request, 200, door, said.done, hint)
+
+    async def _addresses(self, request: Request, door: Door) -> list[str]:
+        """All addresses of the host that visitors connect to, if a person asks."""
+        place = door.address.partition("://")[2]
+        if not _wantsPage(request) or self._forwarded.isByProxy(request):
+            # A proxy may know its pages by their names alone.
+            return []
+        try:
+            return await self._find(place.rpartition(":")[0].strip("[]"))
+        except DNSLookupError:
+            return []
 
     async def _problem(
         self, request: Request, door: Door, host: str, identifier: str
@@ -156,7 +174,7 @@ class KnockPage(Resource):
         request.setHeader("Cache-Control", "no-store")
         request.setHeader("X-Content-Type-Options", "nosniff")
         request.setHeader("X-Robots-Tag", "noindex")
-        if b"text/html" not in (request.getHeader(b"accept") or b""):
+        if not _wantsPage(request):
             request.setHeader("Content-Type", "text/plain; charset=utf-8")
             how = " A program knocks with a POST to this address." if more else ""
             return f"{told}{how if request.method != b'POST' else ''}\n".encode()
@@ -202,10 +220,12 @@ class _Said:
         asked += [LOGIN_FIELDS] * bool(self._door.login)
         return "\n".join(_form(each) for each in asked or [""])
 
-    def hint(self, request: Request) -> str:
+    def hint(self, request: Request, addresses: list[str]) -> str:
         """
         What helps if the visitor's program connects over the other version of IP than
         the browser.
+
+        @param addresses: All of the server's, as far as they are known.
         """
         isSix = ":" in self._network
         ours, other = ("IPv6", "IPv4") if isSix else ("IPv4", "IPv6")
@@ -213,11 +233,28 @@ class _Said:
             f"This page was opened over {ours}. A program that connects over {other}"
             f" has another address, and is not let in."
         )
-        here = _addressHere(request, isSix)
+        own = str(getattr(request.getHost(), "host", ""))
+        here = _public([own, *addresses], isSix)
         port = self._place.rpartition(":")[2]
         if here and port.isdecimal():
             text += f" If it cannot connect, have it connect to {here}:{port}."
-        return f"<p>{html.escape(text)}</p>"
+        told = f"<p>{html.escape(text)}</p>"
+        if there := _public(addresses, not isSix):
+            secure = bool(request.isSecure())
+            link = (
+                f"{'https' if secure else 'http'}://{there}:{portOf(request, secure)}"
+            )
+            link += request.path.decode("ascii", "replace")
+            more = "; your browser will warn of its certificate" * secure
+            told += (
+                f'\n<p><a href="{html.escape(link)}">Open this page over {other}</a>'
+                f" to let that address in, too{more}.</p>"
+            )
+        return told
+
+
+def _wantsPage(request: Request) -> bool:
+    return b"text/html" in (request.getHeader(b"accept") or b"")
 
 
 def _form(fields: str) -> str:
@@ -225,17 +262,18 @@ def _form(fields: str) -> str:
     return f'<form method="post">\n{fields}\n<button>Let me in</button>\n</form>'
 
 
-def _addressHere(request: Request, isSix: bool) -> str:
+def _public(addresses: Iterable[str], isSix: bool) -> str:
     """
-    The address of this server that somebody has come to, if it is a public one.
+    Find a public address of one kind.
 
     @return: The address, with brackets for IPv6; else an empty text.
     """
-    try:
-        found = ip_address(str(getattr(request.getHost(), "host", "")))
-    except ValueError:
-        return ""
-    found = getattr(found, "ipv4_mapped", None) or found
-    if not found.is_global or isinstance(found, IPv6Address) != isSix:
-        return ""
-    return f"[{found}]" if isSix else str(found)
+    for each in addresses:
+        try:
+            found = ip_address(each)
+        except ValueError:
+            continue
+        found = getattr(found, "ipv4_mapped", None) or found
+        if found.is_global and isinstance(found, IPv6Address) == isSix:
+            return f"[{found}]" if isSix else str(found)
+    return ""

@@ -23,7 +23,7 @@ from tristunnel.service.preauth import PendingConnection, PreauthLimiter, source
 from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import hostSaid
 
-__all__ = ["HTTPCallers", "hostOf", "uncounted"]
+__all__ = ["HTTPCallers", "hostOf", "portOf", "uncounted"]
 
 
 def hostOf(request: Request) -> str:
@@ -33,7 +33,7 @@ def hostOf(request: Request) -> str:
     return hostSaid(host) or str(getattr(request.getHost(), "host", "localhost"))
 
 
-def _portOf(request: Request, secure: bool) -> int:
+def portOf(request: Request, secure: bool) -> int:
     """
     Find the port by which the sender of a request reaches this server, which may be a
     proxy's.
@@ -156,7 +156,7 @@ class HTTPCallers:
         return Caller(
             identity,
             hostOf(request),
-            _portOf(request, secure),
+            portOf(request, secure),
             address=sourceOf(self._forwarded.peer(request)),
             secure=secure,
             certificate=self._certificateOf(request),
