@@ -6,12 +6,11 @@ here, too, and are led to the one member that has the client.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from socket import socket
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakSet
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tristunnel.cluster.grouped import Grouped
-from tristunnel.dataplane.carried import CarriedFlow
+from tristunnel.cluster.leading import AGAIN, HOLD, MemberSide, Ways
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
 from tristunnel.model.kept_ports import PortsKept
@@ -32,154 +31,14 @@ from tristunnel.service.entries import ownerOf
 from tristunnel.service.here import Here
 from tristunnel.service.host_rules import HostRules
 from tristunnel.util.deferreds import returnsDeferred
-from tristunnel.util.hosts import addressText
 
-__all__ = ["HOLD", "Entries", "MemberSide", "Ways"]
-
-HOLD = 5.0
-"""Seconds that a visitor waits for a tunnel whose client is moving."""
-
-WAITING = 256
-"""Visitors of a tunnel who wait for their way to be found."""
-
-MOVING = ("client-away", "session-lost", "unknown-tunnel")
-"""How a member refuses that no longer has a tunnel, or does not have it yet."""
-
-LEAVING = "shutting-down"
-"""How a member refuses that is stopping: then its clients go to others."""
+__all__ = ["Entries"]
 
 RETOLD = 3.0
 """Seconds in which members tell a book that was lost again what they have."""
 
-_AGAIN = 0.25
 _ATTEMPTS = 12
 _TURN = 0.02
-
-
-class Ways(Protocol):
-    """How visitors get to other members."""
-
-    async def wayTo(self, record: TunnelRecord, visitor: str, host: str) -> Any:
-        """
-        Lead a visitor to the member that has a tunnel's client.
-
-        @param visitor: Where it comes from.
-        @param host: Where it came to; empty if that is not known.
-        @return: The end of the way, once the visitor is served there.
-        @raise TunnelError: Why it is not. None of its bytes were sent then.
-        """
-
-
-class MemberSide:
-    """
-    The L{IClientSide<tristunnel.model.tunnel.IClientSide>} of a tunnel whose client is
-    at another member.
-
-    @param entries: All of them.
-    @param record: What the book says of the tunnel.
-    @param until: When its client will not come back any more, in seconds of the
-        clock, if that is known.
-
-    @ivar record: What the book has said last, see L{learn}.
-    """
-
-    def __init__(
-        self, entries: Entries, record: TunnelRecord, until: float = math.inf
-    ) -> None:
-        self.record = record
-        self._entries = entries
-        self._until = until
-        self._waiting = 0
-        # Ways that are being made, and those who wait for them.
-        self._making: dict[Deferred[Any], Deferred[Any]] = {}
-
-    def moved(self) -> None:
-        """Give up the ways to a member that the client has left."""
-        making, self._making = self._making, {}
-        for way, waiting in making.items():
-            way.cancel()
-            waiting.errback(TunnelError("client-away", "the tunnel's client has moved"))
-
-    def learn(self, record: TunnelRecord) -> None:
-        """Take what the book says of the tunnel now."""
-        before, self.record = self.record, record
-        if before.place != record.place:
-            self.moved()
-
-    def _way(self, visitor: str, host: str) -> Deferred[Any]:
-        """
-        Make a way to the client's member; it is given up if the client moves.
-
-        @raise TunnelError: If that is this member, and the client is not here yet.
-        """
-        entries = self._entries
-        entries.checkIsHere(self.record)
-        way = Deferred.fromCoroutine(entries.ways.wayTo(self.record, visitor, host))
-        waiting: Deferred[Any] = Deferred(lambda cancelled: way.cancel())
-        self._making[way] = waiting
-
-        def made(result: object) -> None:
-            if self._making.pop(way, None) is not None and not waiting.called:
-                waiting.callback(result)
-
-        way.addBoth(made)
-        return waiting
-
-    def serve(self, stream: Stream) -> None:
-        """Lead a visitor to that member."""
-        if self._waiting >= WAITING:
-            stream.refuse(TunnelError("limit-reached", "too many visitors wait"))
-            return
-        self._waiting += 1
-        leading = Deferred.fromCoroutine(self._lead(stream))
-        stream.visitor.whileWaiting(lambda reason: leading.cancel())
-        leading.addErrback(
-            lambda failure: stream.refuse(
-                failure.value
-                if isinstance(failure.value, TunnelError)
-                else TunnelError("internal")
-            )
-        )
-
-    async def _lead(self, stream: Stream) -> None:
-        """
-        Find the way, while it may be found: the tunnel's client may be on its way from
-        one member to another. No byte of the visitor was sent before, so another
-        attempt does no harm.
-        """
-        entries = self._entries
-        end = min(entries.reactor.seconds() + entries.holdTime, self._until)
-        place = getattr(stream.visitor, "hostAddress", None)
-        host = "" if place is None else addressText(place)
-        try:
-            while True:
-                back = stream.tunnel.clientSide
-                if back is not None and back is not self:
-                    back.serve(stream)
-                    return
-                try:
-                    way = await self._way(stream.visitorAddress, host)
-                except TunnelError as refusal:
-                    code, before = refusal.code.name, self.record.place
-                    # It may have moved without this member having heard of it.
-                    await entries.lookAgain(self)
-                    isLate = code in MOVING and entries.reactor.seconds() >= end
-                    if (
-                        stream.over
-                        or (isLate and self.record.place == before)
-                        or code not in (*MOVING, LEAVING)
-                    ):
-                        raise
-                else:
-                    isUDP = self.record.protocol == "udp"
-                    stream.connect(CarriedFlow(way) if isUDP else way)
-                    return
-                await deferLater(entries.reactor, _AGAIN)
-        finally:
-            self._waiting -= 1
-
-    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """The member that has the client tells it."""
 
 
 class Entries(RecalledPorts):
@@ -443,7 +302,7 @@ class Entries(RecalledPorts):
                         refusal=refusal,
                     )
                     return
-                await deferLater(self.reactor, _AGAIN)
+                await deferLater(self.reactor, AGAIN)
             else:
                 break
         tunnel.listener = listener
@@ -539,8 +398,13 @@ class Entries(RecalledPorts):
 
     async def lookAgain(self, side: MemberSide) -> None:
         """
-        Find out where a tunnel's client is now; without the book, nothing changes.
+        Find out where a tunnel's client is now; without the book, nothing changes. All
+        who wait for it ask together.
         """
+        now = self.reactor.seconds()
+        if now - side.asked < AGAIN / 2:
+            return
+        side.asked = now
         try:
             record = await self._book.find(side.record.id)
         except TunnelError:

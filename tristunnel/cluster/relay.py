@@ -400,7 +400,7 @@ async def _ask(
 
 class RelayWays:
     """
-    The L{Ways<tristunnel.cluster.entries.Ways>} to other machines.
+    The L{Ways<tristunnel.cluster.leading.Ways>} to other machines.
 
     @param reactor: Connects.
     @param about: Says what a member tells of itself, by its name.

@@ -19,7 +19,8 @@ from twisted.python.failure import Failure
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.cluster.address import EngineAddress
 from tristunnel.cluster.changes import BLOCK
-from tristunnel.cluster.entries import Entries, Ways
+from tristunnel.cluster.entries import Entries
+from tristunnel.cluster.leading import Ways
 from tristunnel.cluster.links import MemberLinks
 from tristunnel.cluster.members import Members
 from tristunnel.cluster.redis_book import RedisBook, Times

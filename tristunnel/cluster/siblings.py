@@ -22,7 +22,7 @@ __all__ = ["SiblingWays"]
 
 class SiblingWays:
     """
-    The L{Ways<tristunnel.cluster.entries.Ways>} to the other processes, and from them.
+    The L{Ways<tristunnel.cluster.leading.Ways>} to the other processes, and from them.
 
     @param poller: Where sockets wait.
     @param membership: The links to the others.
