@@ -125,7 +125,6 @@ def glimpsed(
     @param toVisitor: Likewise for the visitor.
     @return: What is to be joined in the place of these two.
     """
-    # Most often it is known: to ask whether these are sockets costs more.
     if speech.kind or not speech.looks:
         return toService, toVisitor
     if isinstance(service, SocketEnd) and isinstance(visitor, SocketEnd):

@@ -82,7 +82,9 @@ def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:
     @param one: The end that is told first of its peer.
     @param closed: Called for each end when it is entirely over.
     """
-    spliceIfPlain(one, other)
+    # Most are not, of which an abstract class would be asked by way of Python.
+    if getattr(one, "isPlain", False) and getattr(other, "isPlain", False):
+        spliceIfPlain(one, other)
     one.join(other, closed)
     other.join(one, closed)
 
@@ -92,12 +94,11 @@ def spliceIfPlain(one: object, other: object) -> None:
     Have the kernel move the bytes between two ends, if both are plain sockets, and none
     of theirs is in a pipe already.
     """
-    # Most are none, of which an abstract class would be asked by way of Python.
-    if not (getattr(one, "isPlain", False) and getattr(other, "isPlain", False)):
-        return
     if (
         isinstance(one, SocketEnd)
         and isinstance(other, SocketEnd)
+        and one.isPlain
+        and other.isPlain
         and canSplice()
         and not (one.splice or one.spliceToUs or other.splice or other.spliceToUs)
     ):

@@ -497,7 +497,8 @@ class Stream:
     def info(self) -> dict[str, object]:
         """What the client is told of the visitor, as C{docs/protocol.rst} has it."""
         told: dict[str, object] = {
-            "tunnel": self.tunnel.publicURI,
+            # As C{publicURI} has it, but for each visitor.
+            "tunnel": self.tunnel.uri.partition("#")[0],
             "visitor": self.visitorAddress,
         }
         if self.tunnel.tellsDestination:
@@ -532,9 +533,10 @@ class Stream:
                 datagrams = tunnel.protocol == "udp"
                 client, visitor = throttle.between(client, visitor, datagrams)
                 self._throttles += (throttle,)
-        if tunnel.speech is not None and tunnel.protocol != "udp":
+        speech = tunnel.speech
+        if speech is not None and not speech.kind and tunnel.protocol != "udp":
             client, visitor = glimpsed(
-                tunnel.speech, self.client, self.visitor, client, visitor
+                speech, self.client, self.visitor, client, visitor
             )
         join(client, visitor, self._endClosed)
 

@@ -261,8 +261,10 @@ def encodeObject(message: Mapping[str, object]) -> bytes:
     """Write a JSON object as compactly as W3P does."""
     try:
         # One of strings alone goes out with every visitor.
-        items = [f"{_QUOTE(name)}:{_QUOTE(text)}" for name, text in message.items()]
-        text = "{" + ",".join(items) + "}"
+        text = ""
+        for name, value in message.items():
+            text += f",{_QUOTE(name)}:{_QUOTE(value)}"
+        text = "{" + text[1:] + "}"
     except TypeError:
         text = _ENCODE(message)
     # A lone surrogate, which a peer's escape can bring in, stays an escape.

@@ -84,13 +84,14 @@ class ReceiveWindow:
     @ivar low: Credit that is left when L{renew} is due.
     @ivar received: Total bytes that came.
     @ivar drained: Total bytes that the reader took.
+    @ivar grown: Bytes by which it has grown.
     """
 
     __slots__ = (
-        "_grown",
         "_renewed",
         "budget",
         "drained",
+        "grown",
         "largest",
         "limit",
         "low",
@@ -113,7 +114,7 @@ class ReceiveWindow:
         self.budget = budget
         self.share = share
         self.low = size - -(-size // share)
-        self.received = self.drained = self._grown = 0
+        self.received = self.drained = self.grown = 0
         self._renewed = 0.0
 
     @property
@@ -161,10 +162,10 @@ class ReceiveWindow:
         more = min(self.size, self.largest - self.size)
         if more > 0 and self.budget is not None and self.budget.take(more):
             self.size += more
-            self._grown += more
+            self.grown += more
 
     def close(self) -> None:
         """Return what growth took."""
-        if self._grown and self.budget is not None:
-            self.budget.give(self._grown)
-            self._grown = 0
+        if self.grown and self.budget is not None:
+            self.budget.give(self.grown)
+            self.grown = 0

@@ -321,7 +321,8 @@ class ExtendedMultiplexer(Multiplexer):
             # It has left the session before it was over.
             return
         del self.streams[stream.id]
-        stream.receiveWindow.close()
+        if stream.receiveWindow.grown:
+            stream.receiveWindow.close()
         if held:
             self._drainSession(held)
 

@@ -97,7 +97,10 @@ class TunnelServerProtocol(Admission):
         end: EitherEnd
         try:
             if stream.tunnel.protocol != "udp":
-                opened = self.streamsOf(self.multiplexer).open(info)
+                carrier = self.multiplexer
+                if self.lanes is not None:
+                    carrier = self.streamsOf(carrier)
+                opened = carrier.open(info)
                 stream.connect(opened)
                 if self.moves is not None and self.moves.atOnce:
                     self.moves.offer(opened)
