@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ class VisitorTests(TestCase):
         path = self.directory / "web.py"
         path.write_text(_WEB)
         self.web = web
-        flask = self._program("web", "python3", str(path), str(web))
+        flask = self._program("web", sys.executable, str(path), str(web))
         here = "interface=127.0.0.1"
         ours = startTristunnel(
             self.reactor,
@@ -395,7 +396,8 @@ class VisitorTests(TestCase):
         await self._begin("blog,link")
         call = self._program(
             "call",
-            "python3",
+            # With the packages of the test's own.
+            sys.executable,
             *("-m", "tristunnel.rpc", f"http://127.0.0.1:{self.port}", "grantAccess"),
             *("service=blog", "ttl=600", "uses=1"),
         )
