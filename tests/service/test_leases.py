@@ -158,9 +158,12 @@ class LeasesTests(SynchronousTestCase):
         self.assertEqual(self.holder.displacements, 0)
 
     def test_comesBack(self) -> None:
-        """A lease outlives its session for a while."""
+        """A lease outlives its session for a while; its visitors may wait."""
+        waiting = Holder()
+        self.leases.meanwhile = lambda tunnel: waiting
         self.leases.holderLost(self.lease, self.holder)
         self.assertIsNone(self.tunnel.clientSide)
+        self.assertIs(self.tunnel.meanwhile, waiting)
         self.clock.advance(59)
         newer = Holder()
         self.assertIs(self.claim(self.lease.id, self.secret, ANN, newer), self.lease)
