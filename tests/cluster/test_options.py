@@ -14,6 +14,7 @@ from tristunnel.cli.server_tap import Options
 from tristunnel.cluster.address import EngineAddress, parseEngine
 from tristunnel.cluster.sentinel import SentinelEndpoint
 from tristunnel.errors import TunnelError
+from tristunnel.util.endpoints import BACKLOG
 
 PASSWORD = "very secret"
 
@@ -136,6 +137,8 @@ class OptionsTests(FileTestCase):
         cluster = self.whole("--member-ttl", "8", "--hold", "3", "--lease", "9").cluster
         self.assertEqual(cluster.advertise, "tcp:10.0.0.1:9001")
         self.assertEqual(cluster.description, "tcp:9001:interface=10.0.0.1")
+        # All who have waited for a client that has moved come at once.
+        self.assertEqual(vars(cluster.listen)["_backlog"], BACKLOG)
         self.assertEqual(cluster.secret, b"a secret of the cluster")
         times = cluster.times
         self.assertEqual((times.beat, times.memberTTL, times.lease), (2.0, 8.0, 9.0))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import clientFromString
 
 from tristunnel.auth.files import readSecret
 from tristunnel.cluster.address import parseEngine
@@ -15,6 +15,7 @@ from tristunnel.cluster.service import ClusterSettings
 from tristunnel.config.help import Group
 from tristunnel.config.numbers import readOption, seconds
 from tristunnel.errors import badOption
+from tristunnel.util.endpoints import serverEndpoint
 from tristunnel.util.hosts import parsePlace
 from tristunnel.util.words import checkChoice
 
@@ -132,7 +133,7 @@ class ClusterOptionsMixin:
         if self["advertise"]:
             readOption("advertise", parsePlace, self["advertise"])
         try:
-            serverEndpoint = serverFromString(reactor, listen)
+            endpoint = serverEndpoint(reactor, listen)
         except Exception as error:
             raise badOption(f"--cluster-listen {listen}: {error}") from None
         try:
@@ -142,7 +143,7 @@ class ClusterOptionsMixin:
         ttl = self["member-ttl"]
         self.cluster = ClusterSettings(
             readOption("cluster", parseEngine, self["cluster"]),
-            serverEndpoint,
+            endpoint,
             listen,
             advertise,
             _secretIn(self["cluster-token-file"]),

@@ -258,7 +258,7 @@ def serverEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     number = parts[0] if parts else keywords.get("port", "")
     if prefix in ("tcp", "tcp6") and number.isdecimal() and int(number[:6]) > 65535:
         raise ValueError(f"{number!r} is not a port")
-    if prefix in ("tcp", "tcp6", "unix") and "backlog" not in keywords:
+    if prefix in ("tcp", "tcp6", "ssl", "unix") and "backlog" not in keywords:
         written += f":backlog={BACKLOG}"
     endpoint: IStreamServerEndpoint = serverFromString(reactor, written)
     path = parts[0] if parts else keywords.get("address", "")
