@@ -14,7 +14,7 @@ from twisted.cred.strcred import InvalidAuthArgumentString, makeChecker
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dialects.framed.network import RawPeer
-from tests.dialects.framed.test_server import ServerTestCase, call, hello
+from tests.dialects.framed.server_rig import ServerTestCase, call, hello
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.certificate import CertificateChecker, certificateName, nameIn
 from tristunnel.auth.checkers import checkingCallable

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.dialects.framed.network import RawPeer
-from tests.dialects.framed.test_server import OFFER, ServerTestCase, call
+from tests.dialects.framed.server_rig import OFFER, ServerTestCase, call
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.auth.token_store import TokenStore
 from tristunnel.auth.tokens import TokenFile

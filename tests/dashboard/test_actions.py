@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tests.dashboard.test_dashboard import HERE, DashboardTestCase
-from tests.service.test_tunnel_service import Session
+from tests.dashboard.rig import HERE, DashboardTestCase
+from tests.service.rig import Session
 from tristunnel.auth.token_store import TokenStore
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.errors import TunnelError

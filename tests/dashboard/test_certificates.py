@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dashboard.test_dashboard import DashboardTestCase
+from tests.dashboard.rig import DashboardTestCase
 from tristunnel.dashboard.certificates import (
     certificateCounts,
     certificateWords,

@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest import skipIf
 
 from tests.dashboard.watched import PEER, WatchedTestCase
-from tests.service.test_tunnel_service import Session
+from tests.service.rig import Session
 from tristunnel.dataplane.pipes import PIPES
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity

@@ -11,7 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from tests.jsonrpc.loopback import parsed
-from tests.service.test_tunnel_service import ServiceTestCase
+from tests.service.rig import ServiceTestCase
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dashboard.pages import Watch

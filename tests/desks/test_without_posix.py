@@ -18,7 +18,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import tristunnel
 from tests.desks.without_posix import REFUSED
-from tests.program.test_expose import serviceOfHere
+from tests.program.rig import serviceOfHere
 from tristunnel.program.local import localServer
 
 REACTORS = ("select", "asyncio")

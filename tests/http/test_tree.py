@@ -13,7 +13,7 @@ from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
 from twisted.internet.testing import StringTransport
 
 from tests.jsonrpc.loopback import parsed
-from tests.service.test_tunnel_service import ServiceTestCase
+from tests.service.rig import ServiceTestCase
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.http.callers import HTTPCallers

@@ -19,7 +19,7 @@ from uuid import UUID
 from twisted.internet.defer import succeed
 
 from tests.dialects.framed.network import RawPeer
-from tests.dialects.framed.test_server import OFFER
+from tests.dialects.framed.server_rig import OFFER
 from tests.service.test_access import AccessTestCase
 from tests.support.waiting import WaitingEnd
 from tests.websocket.frames import frame, readFrames, upgrade

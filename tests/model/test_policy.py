@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.service.test_tunnel_service import ALICE, ServiceTestCase, Session
+from tests.service.rig import ALICE, ServiceTestCase, Session
 from tests.support.notes import ServerNotes
 from tests.support.waiting import WaitingEnd
 from tristunnel.dataplane.descriptors import Reserve

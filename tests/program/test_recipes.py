@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.docs.pages import DOCS, page
 from tests.docs.test_embedding import codeBlock
-from tests.program.test_expose import serviceOfHere
+from tests.program.rig import serviceOfHere
 from tests.support.processes import pythonWords
 from tristunnel.program.local import localServer
 

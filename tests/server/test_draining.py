@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.web.test.requesthelper import DummyRequest
 
-from tests.dialects.framed.test_server import ServerTestCase, call, hello
+from tests.dialects.framed.server_rig import ServerTestCase, call, hello
 from tristunnel.errors import TunnelError
 from tristunnel.http.tree import Health
 from tristunnel.model.memory_book import MemoryBook

@@ -13,7 +13,7 @@ from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
 from tests.dialects.framed.network import NetworkTestCase
-from tests.dialects.framed.test_server import call, hello
+from tests.dialects.framed.server_rig import call, hello
 from tests.support.waiting import reserved
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.auth.token_server import TokenServerTestCase
 from tests.dialects.framed.network import CLIENT, RawPeer
-from tests.dialects.framed.test_server import OFFER
+from tests.dialects.framed.server_rig import OFFER
 from tests.support.notes import ClientNotes
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.refusals import STEADY

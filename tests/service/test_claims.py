@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.auth.token_server import TokenServerTestCase
 from tests.dialects.framed.network import MemoryListeners, RawPeer
-from tests.dialects.framed.test_server import ServerTestCase, call
+from tests.dialects.framed.server_rig import ServerTestCase, call
 from tests.dialects.vtunnel.test_vtunnel import FakeConnection as TextConnection
 from tests.dialects.zlayer.rig import CLIENT_ID
 from tests.dialects.zlayer.rig import FakeConnection as BinaryConnection

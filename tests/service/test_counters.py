@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.service.test_tunnel_service import ServiceTestCase
+from tests.service.rig import ServiceTestCase
 from tristunnel.service.counters import INTERVAL, OTHER, Buckets, Counters, ReactorLag
 
 

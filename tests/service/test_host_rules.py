@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
-from tests.service.test_tunnel_service import ALICE, BOB, ServiceTestCase
+from tests.service.rig import ALICE, BOB, ServiceTestCase
 from tristunnel.listeners.names import NameListeners
 from tristunnel.model.names import parseNames
 from tristunnel.model.permissions import (

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.service.rig import ALICE, BOB, Session
 from tests.service.test_policies import HouseTestCase, SpeakingEnd
 from tests.service.test_siblings import Member
-from tests.service.test_tunnel_service import ALICE, BOB, Session
 from tests.support.waiting import Ports
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError

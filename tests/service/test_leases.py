@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dialects.framed.network import NetworkTestCase
-from tests.dialects.framed.test_server import call, hello
+from tests.dialects.framed.server_rig import call, hello
 from tests.support.book import LateBook
 from tristunnel.errors import TunnelError
 from tristunnel.model.memory_book import MemoryBook

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.auth.token_server import TokenServerTestCase
-from tests.service.test_tunnel_service import ALICE, BOB, ServiceTestCase, Session
+from tests.service.rig import ALICE, BOB, ServiceTestCase, Session
 from tests.support.waiting import WaitingEnd
 from tristunnel.interfaces import Closed
 from tristunnel.model.permissions import Grant, Identity, Permissions

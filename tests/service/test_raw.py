@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.dialects.framed.network import NetworkTestCase
-from tests.service.test_tunnel_service import ALICE, ServiceTestCase
+from tests.service.rig import ALICE, ServiceTestCase
 from tests.support.waiting import WaitingEnd
 from tristunnel.errors import TunnelError
 from tristunnel.model.rendezvous import PATIENCE

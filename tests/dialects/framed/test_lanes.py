@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.dialects.framed import test_many as many
-from tests.dialects.framed import test_moves as beside
 from tests.dialects.framed import test_session_loopback as base
+from tests.dialects.framed.moves_rig import CarrierTestCase
 from tests.support.loopback import Service
 from tests.support.polling import until
 from tristunnel.dialects.framed.lanes import MOST_LANES
@@ -19,13 +19,13 @@ from tristunnel.jsonrpc.pending import RemoteError
 THREE = Carrier("session", sessions=3)
 
 
-class LaneStreamTests(beside.CarrierTestCase, base.StreamTests):
+class LaneStreamTests(CarrierTestCase, base.StreamTests):
     """Whatever a stream within a session does, one on a lane does too."""
 
     carrier = THREE
 
 
-class LaneTests(beside.CarrierTestCase):
+class LaneTests(CarrierTestCase):
     """How lanes come and go."""
 
     carrier = THREE

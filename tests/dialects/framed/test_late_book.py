@@ -10,7 +10,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from tests.dialects.framed.network import NetworkTestCase
-from tests.dialects.framed.test_server import call, hello
+from tests.dialects.framed.server_rig import call, hello
 from tests.dialects.vtunnel.test_vtunnel import FakeConnection as TextConnection
 from tests.dialects.zlayer.rig import CLIENT_ID
 from tests.dialects.zlayer.rig import FakeConnection as BinaryConnection

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
-from tests.dialects.framed.test_moves import CarrierTestCase
+from tests.dialects.framed.moves_rig import CarrierTestCase
 from tests.support.loopback import Talk
 from tests.support.polling import until
 from tests.websocket.rig import WebSocketTestCase

@@ -17,7 +17,7 @@ from tests.dialects.framed.network import (
     MemoryService,
     NetworkTestCase,
 )
-from tests.dialects.framed.test_server import ServerTestCase, call, hello
+from tests.dialects.framed.server_rig import ServerTestCase, call, hello
 from tests.support.notes import ClientNotes
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
 from tristunnel.dataplane.endings import EndAcknowledgements
