@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.cli.client_tap import Options
 from tristunnel.client.options import checkForwards, forwardOf
+from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed.wanted import wantedFor
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.changes import matched
 from tristunnel.forwards.forward import Forward, parseForward
@@ -26,6 +30,8 @@ class NameForwardTests(SynchronousTestCase):
             ("http/Blog/api/=:3", "blog", "/api", "localhost:3", ""),
             ("http/www.a.org/x/y=a:1,proxy=v2", "www.a.org", "/x/y", "a:1", ""),
             ("http/b=http://a:1", "b", "", "a:1", "http/b=http://a:1"),
+            ("http/b=https://a:1", "b", "", "tls:a:1", "http/b=tls:a:1"),
+            ("http/b=https://[::1]", "b", "", "tls:::1:443", "http/b=tls:::1:443"),
         ):
             made = self.parse(spec)
             self.assertEqual((made.listener, made.port), ("http", 0), spec)
@@ -65,6 +71,21 @@ class NameForwardTests(SynchronousTestCase):
         for wrong in (",request", ",raw=1", ",host", ",host=a,host=b"):
             with self.assertRaises(TunnelError, msg=wrong):
                 self.parse(f"http/b=a:1{wrong}")
+
+    def test_ownHost(self) -> None:
+        """The server is told what the service may call itself, behind TLS, too."""
+        for spec, own in (
+            ("http/b=a:1", "a:1"),
+            ("http/b=https://a:1", "a:1"),
+            ("http/b=tls:[::1]:1", "[::1]:1"),
+            ("http/b=unix:/a", None),
+            ("tls/b=a:1", None),
+            ("8080=a:1", None),
+        ):
+            wanted = wantedFor(self.parse(spec), ClientLease(), {})
+            self.assertEqual(wanted.get("ownHost"), own, spec)
+        web = replace(self.parse("a:1"), listener="web")
+        self.assertEqual(wantedFor(web, ClientLease(), {})["ownHost"], "a:1")
 
     def test_twice(self) -> None:
         """A host is asked for once with each path."""

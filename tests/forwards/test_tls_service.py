@@ -17,13 +17,14 @@ from twisted.trial.unittest import TestCase
 from tests.dialects.framed.memory import RecordingEnd
 from tests.support.short import shortDirectory
 from tests.support.stock import StockReactor
-from tests.tls.authority import makeAuthority
+from tests.tls.authority import certificateOf, makeAuthority
 from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.model.observer import ClientObserver
+from tristunnel.tls.certificates import fingerprint
 
 reactor: Any = _reactor
 
@@ -87,6 +88,7 @@ class TLSServiceTests(TestCase):
         kind: Callable[[], Protocol] = Talk,
         name: str = "localhost",
         tls: bool = True,
+        pin: str = "",
     ) -> None:
         """Have a visitor come to a service, and wait for how that goes."""
         endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
@@ -97,7 +99,12 @@ class TLSServiceTests(TestCase):
         port = await endpoint.listen(Factory.forProtocol(kind))
         self.addCleanup(port.stopListening)
         number = port.getHost().port
-        target = f"tls:localhost:{number}:trustRoots={self.trusted}"
+        trusted = f"trustRoots={self.trusted}"
+        if pin:
+            trusted = (
+                f"pin={pin.replace('its', fingerprint(certificateOf(certificate)))}"
+            )
+        target = f"tls:localhost:{number}:{trusted}"
         endpoint = parseForward(self.below, f"0={target}").endpoint
         connector = ServiceConnector(self.below, ClientObserver())
         visitor: Any = self.visitor
@@ -126,6 +133,21 @@ class TLSServiceTests(TestCase):
         (refusal,) = self.refusals
         self.assertEqual("service-unreachable", refusal.code.name)
         self.assertIn("it was not reached over TLS", refusal.message)
+
+    async def test_pinned(self) -> None:
+        """A certificate that is pinned is right, whatever name it is for."""
+        await self.visit(name="example.com", pin="its")
+        self.assertEqual(self.refusals, [])
+        end: Any = self.visitor.met
+        end.finish()
+        while not end.over:
+            await deferLater(reactor, 0)
+
+    async def test_anotherPinned(self) -> None:
+        """No other one is, and the cure is one for services."""
+        await self.visit(pin="00" * 32)
+        self.assertIn("add to its target :pin=", self.refusals[0].message)
+        self.assertNotIn("--pin", self.refusals[0].message)
 
     async def test_noTLS(self) -> None:
         """So is a service without TLS, also if it speaks first."""

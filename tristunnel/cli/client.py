@@ -177,7 +177,9 @@ class _Offer(Options):
         scheme = forward.scheme or self.scheme
         name = self["name"] or forward.name
         asked = replace(forward, scheme=scheme).asked(forward.port, name)
-        free = not (forward.port or forward.listener or forward.private)
+        # TLS of the service's own reaches visitors by a port, and by no HTTP name.
+        isTLS = forward.scheme == "https"
+        free = not (forward.port or forward.listener or forward.private or isTLS)
         return replace(asked, listener=self.listener) if free else asked
 
 

@@ -27,6 +27,7 @@ from tristunnel.connect.route import ConnectOptions
 from tristunnel.connect.websocket import WebSocketEndpoint, WebSocketURL, shownURL
 from tristunnel.dataplane.tls import tlsOverClientEndpoint
 from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.hosts import hostAndPort, hostName, parsePlace, portNumber
@@ -83,12 +84,15 @@ class Trust:
         @param said: What its endpoint string says, by keyword; we have the last
             word.
         """
+        pins = self.pins
+        if not pins and "pin" in said:
+            pins = (parseFingerprint(said["pin"]),)
         # A key goes with its certificate.
         key = self.privateKey if self.certificate else said.get("privateKey")
         return ServerVerification(
             host,
             trustRoots=self.ca or said.get("trustRoots") or None,
-            pins=self.pins,
+            pins=pins,
             insecure=self.insecure,
             certificate=self.certificate or said.get("certificate") or None,
             privateKey=key or None,

@@ -26,7 +26,7 @@ _KIND = re.compile(r"([a-z]+):(/*)(.*)", re.IGNORECASE | re.DOTALL)
 _OUR_OWN = ("tcp", "tls")
 _WAY = {"bindAddress", "endpoint", "timeout"}
 _TCP = {"bindAddress", "host", "port", "timeout"}
-_TLS = _TCP | {"certificate", "endpoint", "privateKey", "trustRoots"}
+_TLS = _TCP | {"certificate", "endpoint", "pin", "privateKey", "trustRoots"}
 
 
 @cache

@@ -218,6 +218,10 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         scheme = inner.scheme
     elif target.lower().startswith(("http:", "https:")):
         scheme, target = _fromURL(spec, target)
+        if (kind, scheme) == ("http", "https"):
+            # Visitors' TLS ends at the server: the client's own goes on from here.
+            host, _, number = target.rpartition(":")
+            scheme, target = "", f"tls:{host.strip('[]')}:{number}"
     if target.startswith(":") and target[1:].isdecimal():
         target = target[1:]
     if target.isascii() and target.isdecimal():

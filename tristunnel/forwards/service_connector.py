@@ -72,7 +72,14 @@ def _refusal(target: str, failure: Failure) -> TunnelError:
             code,
             f"nothing listens at {target}; start the service, or correct its address",
         )
-    return TunnelError(code, f"{target} was not reached: {failure.getErrorMessage()}")
+    why = _ofService(failure.getErrorMessage())
+    return TunnelError(code, f"{target} was not reached: {why}")
+
+
+def _ofService(cure: str) -> str:
+    """What is said of a server's certificate, in words that go for a service's."""
+    cure = cure.replace("write --pin ", "add to its target :pin=")
+    return cure.replace("--ca FILE", ":trustRoots=FILE")
 
 
 @dataclass(eq=False, repr=False)
@@ -255,7 +262,9 @@ class _Attempt:
             end.whileWaiting(self._notShown)
 
     def _notShown(self, reason: TunnelError | None) -> None:
-        why = "it closed the connection" if reason is None else reason.message
+        why = "it closed the connection"
+        if reason is not None:
+            why = _ofService(reason.message)
         if not self.stream.over:
             self._fail(
                 TunnelError(

@@ -169,7 +169,7 @@ class Wanted:
         if target.isdecimal():
             target = f"localhost:{target}"
         made = parseForward(reactor, f"{wanted}={target}")
-        if made.scheme:
+        if made.scheme == "http":
             made = self._byName(made)
         if made.inner is not None and made.inner.gateway is not None:
             made.inner.gateway.checkPublic(None)

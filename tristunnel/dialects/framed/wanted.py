@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tristunnel.connect.endpoints import EndpointParts, isKind
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
@@ -12,6 +13,9 @@ from tristunnel.model.observer import ClientObserver
 from tristunnel.util.hosts import hostAndPort, parsePlace
 
 __all__ = ["beyondW3P", "servePlain", "wantedFor"]
+
+_WEB = ("http", "web")
+"""Listeners whose visitors may be sent to what a service takes for its own address."""
 
 
 def wantedFor(
@@ -45,8 +49,8 @@ def wantedFor(
         options["listener"] = forward.listener
         options["path"] = forward.path
         options["preferName"] = lease.names.get(forward.spec, "")
-    if forward.listener == "http" and _isPlace(forward.target):
-        options["ownHost"] = forward.target
+    if forward.listener in _WEB and (own := _placeOf(forward.target)):
+        options["ownHost"] = own
     if forward.private:
         options["private"] = True
     if forward.spec in lease.uris:
@@ -54,13 +58,16 @@ def wantedFor(
     return options
 
 
-def _isPlace(target: str) -> bool:
-    """Whether a service is at a host and a port."""
+def _placeOf(target: str) -> str:
+    """The host and the port that a service is at; empty for one that has none."""
     try:
+        if isKind(target):
+            parts = EndpointParts(target)
+            return hostAndPort(parts.host, parts.port) if parts.host else ""
         parsePlace(target)
     except ValueError:
-        return False
-    return True
+        return ""
+    return target
 
 
 def beyondW3P(forward: Forward, rules: Mapping[str, object]) -> str:
