@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS, Contestant
+from benchmarks.contestant import Contestant
+from benchmarks.contestants import CONTESTANTS
 from benchmarks.loads import LOADS, Figures, Load, Run
 from benchmarks.meter import TOOLS, Meter, Profiler
 from benchmarks.processes import Failed, Room, which

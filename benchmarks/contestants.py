@@ -11,169 +11,29 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from benchmarks.processes import Failed, Room, freePort, which
+from benchmarks.contestant import (
+    HAPROXY,
+    HERE,
+    THERE,
+    Contestant,
+    Plan,
+    Route,
+    certificateOf,
+    direct,
+    needs,
+    programOf,
+)
+from benchmarks.processes import Room, freePort
 
-__all__ = ["CONTESTANTS", "HAPROXY", "Contestant", "Plan", "Route", "Started", "direct"]
+__all__ = ["CONTESTANTS"]
 
-HAPROXY = "haproxy x2, 1 thread each"
-"""The reference for two hops, as the tables name it."""
 
 _ROOT = Path(__file__).parent.parent
 _BORE = 7835
-_HERE = "127.0.0.1"
-_THERE = "127.0.0.2"
-
-
-class Route(Protocol):
-    """Gives the port to connect to instead of the server's: the way may be long."""
-
-    def __call__(self, port: int, host: str = _HERE) -> int:
-        """
-        @param port: The server's.
-        @param host: Where the way begins. Anywhere but here it begins at the
-            server's own port number, for those who cannot choose that.
-        """
-
-
-def direct(port: int, host: str = _HERE) -> int:
-    """The short way."""
-    return port
-
-
-@dataclass
-class Plan:
-    """
-    How a contestant runs.
-
-    @ivar server: The command at the public side, or empty for none.
-    @ivar control: The port where the server waits for clients.
-    @ivar client: The command beside the service, or empty for none.
-    @ivar public: Where visitors connect; or what tells it once the client
-        runs, of what the client has said since.
-    @ivar clients: Gives the command for so many more clients at once, or for
-        the next one only; C{None} where there is no such thing.
-    @ivar together: Whether C{clients} gives one command for all.
-    """
-
-    server: Sequence[str]
-    control: int
-    client: Sequence[str]
-    public: int | Callable[[Room], int]
-    clients: Callable[[int], Sequence[str]] | None = None
-    together: bool = False
-
-
-@dataclass
-class Started:
-    """
-    A tunnel that runs.
-
-    @ivar room: Where.
-    @ivar plan: What.
-    @ivar servers: Process ids at the public side.
-    @ivar clients: Process ids beside the service.
-    @ivar port: Where visitors connect.
-    """
-
-    room: Room
-    plan: Plan
-    servers: list[int] = field(default_factory=list)
-    clients: list[int] = field(default_factory=list)
-    port: int = 0
-
-    def startServer(self) -> None:
-        """Start the public side, once more if it was stopped."""
-        if self.plan.server:
-            self.servers = [self.room.start("server", self.plan.server)]
-
-    def startClient(self) -> None:
-        """Start what is beside the service."""
-        if self.plan.client:
-            self.clients = [self.room.start("client", self.plan.client)]
-
-    def look(self) -> int:
-        """Say where visitors connect now."""
-        public = self.plan.public
-        return public if isinstance(public, int) else public(self.room)
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """
-    One that takes part.
-
-    @ivar name: In the table.
-    @ivar plan: Called with a room, the service's port, and a route.
-    @ivar missing: Why it cannot take part, or empty.
-    @ivar encrypts: Whether bytes travel encrypted.
-    @ivar multiplexes: Whether visitors share a connection.
-    @ivar kind: C{"ours"}, C{"peer"}, or C{"limit"} for what is no tunnel.
-    """
-
-    name: str
-    plan: Callable[[Room, int, Route], Plan]
-    missing: Callable[[], str] = lambda: ""
-    encrypts: bool = False
-    multiplexes: bool = False
-    kind: str = "peer"
-
-    def start(self, room: Room, service: int, route: Route = direct) -> Started:
-        """
-        Start both sides, and wait until a visitor is let in.
-
-        @param service: The service's port.
-        """
-        plan = self.plan(room, service, route)
-        started = Started(room, plan)
-        started.startServer()
-        if plan.server:
-            room.waitForPort(plan.control)
-        started.startClient()
-        started.port = started.look()
-        room.waitForPort(started.port)
-        return started
-
-
-def _needs(variable: str, *names: str) -> Callable[[], str]:
-    """Make the check for a program."""
-    return lambda: (
-        "" if which(variable, *names) else f"no {names[0]} on PATH; set {variable}"
-    )
-
-
-def _program(variable: str, *names: str) -> str:
-    """Find a program that is known to be there."""
-    found = which(variable, *names)
-    if found is None:
-        raise Failed(f"no {names[0]}")
-    return found
-
-
-def _certificate(room: Room) -> tuple[str, str]:
-    """
-    Make a certificate for this machine, for those who do not make their own.
-
-    @return: The files of the certificate and of its key.
-    """
-    certificate = str(room.directory / "certificate.pem")
-    key = str(room.directory / "key.pem")
-    if not Path(certificate).exists():
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"),
-                *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost"),
-                *("-addext", f"subjectAltName=DNS:localhost,IP:{_HERE}"),
-                *("-keyout", key, "-out", certificate),
-            ],
-            check=True,
-            capture_output=True,
-        )
-    return certificate, key
 
 
 # The limits
@@ -196,9 +56,9 @@ def _haproxy(room: Room, service: int, route: Route) -> Plan:
             "global\n maxconn 6000\n nbthread 1\n"
             "defaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n"
             " timeout server 1h\n option splice-auto\n"
-            f"listen all\n bind {_HERE}:{port}\n server next {_HERE}:{to}\n",
+            f"listen all\n bind {HERE}:{port}\n server next {HERE}:{to}\n",
         )
-    haproxy = _program("BENCH_HAPROXY", "haproxy")
+    haproxy = programOf("BENCH_HAPROXY", "haproxy")
 
     def whenReady(room: Room) -> int:
         # The first one listens whether the second one is there or not, and
@@ -235,13 +95,13 @@ def _tristunnel(
         return Plan(
             [
                 *(*twistd, "tunnel", "--port", port.format(control)),
-                *("--interface", _HERE),
+                *("--interface", HERE),
                 *("--state-dir", str(room.directory / "server-state")),
             ],
             control,
             [
                 *(*twistd, "tunnel-client", "--connect", way),
-                *("--forward", f"{public}={_HERE}:{service}"),
+                *("--forward", f"{public}={HERE}:{service}"),
                 *("--state-dir", str(room.directory / "client-state")),
                 *clientOptions,
             ],
@@ -274,7 +134,7 @@ def _w3p(
         control = freePort()
         ofServer, ofClient = settings(room)
         toServer = {
-            "host": "localhost" if ofClient else _HERE,
+            "host": "localhost" if ofClient else HERE,
             "port": route(control),
             "service": service,
             "credentials": {"id": "b"},
@@ -307,7 +167,7 @@ def _w3pPort(room: Room) -> int:
 
 def _w3pTLS(room: Room) -> tuple[dict[str, str], dict[str, str]]:
     """The settings for TLS between server and client."""
-    certificate, key = _certificate(room)
+    certificate, key = certificateOf(room)
     return {"cert": certificate, "key": key}, {"ca": certificate}
 
 
@@ -325,12 +185,12 @@ def _vtunnel(room: Room, service: int, route: Route) -> Plan:
     def client(port: int) -> list[str]:
         return [
             *(os.environ["BENCH_VTUNNEL_CLIENT"], "-server"),
-            *(f"ws://{_HERE}:{route(control)}/", "-forward"),
-            f"{port}={_HERE}:{service}",
+            *(f"ws://{HERE}:{route(control)}/", "-forward"),
+            f"{port}={HERE}:{service}",
         ]
 
     return Plan(
-        [os.environ["BENCH_VTUNNEL_SERVER"], "-listen", f"{_HERE}:{control}"],
+        [os.environ["BENCH_VTUNNEL_SERVER"], "-listen", f"{HERE}:{control}"],
         control,
         client(public),
         public,
@@ -340,9 +200,9 @@ def _vtunnel(room: Room, service: int, route: Route) -> Plan:
 
 def _vtunnelSSH(room: Room, service: int, route: Route) -> Plan:
     """vtunnel's own program, from version 0.1.0 on."""
-    vtunnel, control, public = _program("BENCH_VTUNNEL", "vtunnel"), *_two()
-    forward = f"{public}={_HERE}:{service}"
-    url = f"ws://{_HERE}:{route(control)}/"
+    vtunnel, control, public = programOf("BENCH_VTUNNEL", "vtunnel"), *_two()
+    forward = f"{public}={HERE}:{service}"
+    url = f"ws://{HERE}:{route(control)}/"
     return Plan(
         [vtunnel, "server", "-port", str(control)],
         control,
@@ -372,7 +232,7 @@ def _ssh(room: Room, service: int, route: Route) -> Plan:
     room.write("authorized", (room.directory / "user_key.pub").read_text())
     room.write(
         "sshd_config",
-        f"ListenAddress {_HERE}\nPort {control}\nUsePAM no\nStrictModes no\n"
+        f"ListenAddress {HERE}\nPort {control}\nUsePAM no\nStrictModes no\n"
         f"HostKey {room.directory}/host_key\nPidFile none\n"
         f"AuthorizedKeysFile {room.directory}/authorized\nMaxStartups 1000\n"
         "PasswordAuthentication no\nPermitRootLogin yes\n",
@@ -385,12 +245,12 @@ def _ssh(room: Room, service: int, route: Route) -> Plan:
             *("-i", str(room.directory / "user_key")),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
             *("-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"),
-            *("-R", f"{_HERE}:{port}:{_HERE}:{service}", _HERE),
+            *("-R", f"{HERE}:{port}:{HERE}:{service}", HERE),
         ]
 
     return Plan(
         [
-            *(_program("BENCH_SSHD", "sshd"), "-D", "-e"),
+            *(programOf("BENCH_SSHD", "sshd"), "-D", "-e"),
             *("-f", str(room.directory / "sshd_config")),
         ],
         control,
@@ -402,12 +262,12 @@ def _ssh(room: Room, service: int, route: Route) -> Plan:
 
 def _bore(room: Room, service: int, route: Route) -> Plan:
     """Bore; its control port cannot be chosen."""
-    bore, public = _program("BENCH_BORE", "bore"), freePort()
-    host = _HERE if route is direct else _THERE
+    bore, public = programOf("BENCH_BORE", "bore"), freePort()
+    host = HERE if route is direct else THERE
     control = route(_BORE, host)
-    local = [bore, "local", str(service), "--to", host, "--local-host", _HERE]
+    local = [bore, "local", str(service), "--to", host, "--local-host", HERE]
     return Plan(
-        [bore, "server", "--bind-addr", _HERE, "--min-port", "1024"],
+        [bore, "server", "--bind-addr", HERE, "--min-port", "1024"],
         control,
         [*local, "--port", str(public)],
         public,
@@ -430,16 +290,16 @@ def _rathole(
         ofServer, ofClient = transport(room)
         room.write(
             "server.toml",
-            f'[server]\nbind_addr = "{_HERE}:{control}"\ndefault_token = "b"\n'
-            f'{ofServer}[server.services.s]\nbind_addr = "{_HERE}:{public}"\n',
+            f'[server]\nbind_addr = "{HERE}:{control}"\ndefault_token = "b"\n'
+            f'{ofServer}[server.services.s]\nbind_addr = "{HERE}:{public}"\n',
         )
         room.write(
             "client.toml",
-            f'[client]\nremote_addr = "{_HERE}:{route(control)}"\n'
+            f'[client]\nremote_addr = "{HERE}:{route(control)}"\n'
             f'default_token = "b"\n{ofClient}'
-            f'[client.services.s]\nlocal_addr = "{_HERE}:{service}"\n',
+            f'[client.services.s]\nlocal_addr = "{HERE}:{service}"\n',
         )
-        rathole = _program("BENCH_RATHOLE", "rathole")
+        rathole = programOf("BENCH_RATHOLE", "rathole")
         return Plan(
             [rathole, "--server", "server.toml"],
             control,
@@ -452,7 +312,7 @@ def _rathole(
 
 def _ratholeTLS(room: Room) -> tuple[str, str]:
     """The transport tables for TLS."""
-    certificate, key = _certificate(room)
+    certificate, key = certificateOf(room)
     identity = str(room.directory / "identity.pfx")
     subprocess.run(
         [
@@ -483,14 +343,14 @@ def _frpPlan(tls: bool, room: Room, service: int, route: Route) -> Plan:
     """One of them."""
     control, public = _two()
     way = route(control)
-    frpc = _program("BENCH_FRPC", "frpc")
+    frpc = programOf("BENCH_FRPC", "frpc")
 
     def client(name: str, port: int) -> list[str]:
         room.write(
             f"{name}.toml",
-            f'serverAddr = "{_HERE}"\nserverPort = {way}\n'
+            f'serverAddr = "{HERE}"\nserverPort = {way}\n'
             f"transport.tls.enable = {str(tls).lower()}\n"
-            f'[[proxies]]\nname = "{name}"\ntype = "tcp"\nlocalIP = "{_HERE}"\n'
+            f'[[proxies]]\nname = "{name}"\ntype = "tcp"\nlocalIP = "{HERE}"\n'
             f"localPort = {service}\nremotePort = {port}\n",
         )
         return [frpc, "-c", f"{name}.toml"]
@@ -499,9 +359,9 @@ def _frpPlan(tls: bool, room: Room, service: int, route: Route) -> Plan:
         port = freePort()
         return client(f"client{port}", port)
 
-    room.write("frps.toml", f'bindAddr = "{_HERE}"\nbindPort = {control}\n')
+    room.write("frps.toml", f'bindAddr = "{HERE}"\nbindPort = {control}\n')
     return Plan(
-        [_program("BENCH_FRPS", "frps"), "-c", "frps.toml"],
+        [programOf("BENCH_FRPS", "frps"), "-c", "frps.toml"],
         control,
         client("client", public),
         public,
@@ -511,17 +371,17 @@ def _frpPlan(tls: bool, room: Room, service: int, route: Route) -> Plan:
 
 def _chisel(room: Room, service: int, route: Route) -> Plan:
     """Chisel: SSH within a WebSocket."""
-    chisel, control, public = _program("BENCH_CHISEL", "chisel"), *_two()
+    chisel, control, public = programOf("BENCH_CHISEL", "chisel"), *_two()
     way = route(control)
 
     def client(port: int) -> list[str]:
         return [
-            *(chisel, "client", f"http://{_HERE}:{way}"),
-            f"R:{_HERE}:{port}:{_HERE}:{service}",
+            *(chisel, "client", f"http://{HERE}:{way}"),
+            f"R:{HERE}:{port}:{HERE}:{service}",
         ]
 
     return Plan(
-        [chisel, "server", "--host", _HERE, "--port", str(control), "--reverse"],
+        [chisel, "server", "--host", HERE, "--port", str(control), "--reverse"],
         control,
         client(public),
         public,
@@ -537,15 +397,15 @@ def _wstunnel(scheme: str) -> Callable[[Room, int, Route], Plan]:
     """
 
     def plan(room: Room, service: int, route: Route) -> Plan:
-        wstunnel, control, public = _program("BENCH_WSTUNNEL", "wstunnel"), *_two()
+        wstunnel, control, public = programOf("BENCH_WSTUNNEL", "wstunnel"), *_two()
         way = route(control)
 
         def client(port: int) -> list[str]:
-            forward = f"tcp://{_HERE}:{port}:{_HERE}:{service}"
-            return [wstunnel, "client", "-R", forward, f"{scheme}://{_HERE}:{way}"]
+            forward = f"tcp://{HERE}:{port}:{HERE}:{service}"
+            return [wstunnel, "client", "-R", forward, f"{scheme}://{HERE}:{way}"]
 
         return Plan(
-            [wstunnel, "server", f"{scheme}://{_HERE}:{control}"],
+            [wstunnel, "server", f"{scheme}://{HERE}:{control}"],
             control,
             client(public),
             public,
@@ -566,15 +426,15 @@ def _visiting(
 
     def here(room: Room, service: int, route: Route) -> Plan:
         made = plan(room, service, route)
-        ports = [f"tcp:{made.control}:interface={_HERE}"]
+        ports = [f"tcp:{made.control}:interface={HERE}"]
         if made.control == _BORE:
             # Its port is for nobody else, and there must be one for others.
-            ports.append(f"tcp:0:interface={_HERE}")
+            ports.append(f"tcp:0:interface={HERE}")
         server = ["env", f"PYTHONPATH={_ROOT}", _TWISTD, "-n", "--pidfile=", "tunnel"]
         for port in ports:
             server += ["--port", port]
         state = str(room.directory / "server-state")
-        server += ["--interface", _HERE, "--state-dir", state]
+        server += ["--interface", HERE, "--state-dir", state]
         return replace(made, server=server, clients=None)
 
     return here
@@ -589,12 +449,12 @@ _TWISTD = str(Path(sys.executable).parent / "twistd")
 _TCP = ("tcp:{}:interface=127.0.0.1", "tcp:127.0.0.1:{}")
 _TLS = ("ssl:{}:interface=127.0.0.1", "tls:127.0.0.1:{}")
 
-_rathole_ = _needs("BENCH_RATHOLE", "rathole")
-_wstunnel_ = _needs("BENCH_WSTUNNEL", "wstunnel")
+_rathole_ = needs("BENCH_RATHOLE", "rathole")
+_wstunnel_ = needs("BENCH_WSTUNNEL", "wstunnel")
 
 CONTESTANTS = [
     Contestant("direct path", _nothing, kind="limit"),
-    Contestant(HAPROXY, _haproxy, _needs("BENCH_HAPROXY", "haproxy"), kind="limit"),
+    Contestant(HAPROXY, _haproxy, needs("BENCH_HAPROXY", "haproxy"), kind="limit"),
     Contestant("tristunnel tcp", _tristunnel(*_TCP), kind="ours"),
     Contestant(
         "tristunnel direct", _tristunnel(*_TCP, ("--carrier", "direct")), kind="ours"
@@ -623,37 +483,37 @@ CONTESTANTS = [
     Contestant("w3p tls", _w3p(_w3pTLS), _missingW3P, encrypts=True, multiplexes=True),
     Contestant("vtunnel", _vtunnel, _missingVtunnel, multiplexes=True),
     Contestant(
-        "ssh -R", _ssh, _needs("BENCH_SSHD", "sshd"), encrypts=True, multiplexes=True
+        "ssh -R", _ssh, needs("BENCH_SSHD", "sshd"), encrypts=True, multiplexes=True
     ),
-    Contestant("bore", _bore, _needs("BENCH_BORE", "bore")),
+    Contestant("bore", _bore, needs("BENCH_BORE", "bore")),
     Contestant("rathole", _rathole(lambda room: ("", "")), _rathole_),
     Contestant("rathole tls", _rathole(_ratholeTLS), _rathole_, encrypts=True),
-    Contestant("frp", _frp(False), _needs("BENCH_FRPS", "frps"), multiplexes=True),
+    Contestant("frp", _frp(False), needs("BENCH_FRPS", "frps"), multiplexes=True),
     Contestant(
         "frp tls",
         _frp(True),
-        _needs("BENCH_FRPS", "frps"),
+        needs("BENCH_FRPS", "frps"),
         encrypts=True,
         multiplexes=True,
     ),
     Contestant(
         "chisel",
         _chisel,
-        _needs("BENCH_CHISEL", "chisel"),
+        needs("BENCH_CHISEL", "chisel"),
         encrypts=True,
         multiplexes=True,
     ),
     Contestant(
         "vtunnel ssh",
         _vtunnelSSH,
-        _needs("BENCH_VTUNNEL", "vtunnel"),
+        needs("BENCH_VTUNNEL", "vtunnel"),
         encrypts=True,
         multiplexes=True,
     ),
     Contestant(
         "ssh -R at ours",
         _visiting(_ssh),
-        _needs("BENCH_SSHD", "sshd"),
+        needs("BENCH_SSHD", "sshd"),
         encrypts=True,
         multiplexes=True,
         kind="ours",
@@ -661,7 +521,7 @@ CONTESTANTS = [
     Contestant(
         "chisel at ours",
         _visiting(_chisel),
-        _needs("BENCH_CHISEL", "chisel"),
+        needs("BENCH_CHISEL", "chisel"),
         encrypts=True,
         multiplexes=True,
         kind="ours",
@@ -669,13 +529,13 @@ CONTESTANTS = [
     Contestant(
         "vtunnel ssh at ours",
         _visiting(_vtunnelSSH),
-        _needs("BENCH_VTUNNEL", "vtunnel"),
+        needs("BENCH_VTUNNEL", "vtunnel"),
         encrypts=True,
         multiplexes=True,
         kind="ours",
     ),
     Contestant(
-        "bore at ours", _visiting(_bore), _needs("BENCH_BORE", "bore"), kind="ours"
+        "bore at ours", _visiting(_bore), needs("BENCH_BORE", "bore"), kind="ours"
     ),
     Contestant("wstunnel", _wstunnel("ws"), _wstunnel_),
     Contestant("wstunnel wss", _wstunnel("wss"), _wstunnel_, encrypts=True),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contestants import Contestant, Route, Started
+from benchmarks.contestant import Contestant, Route, Started
 from benchmarks.meter import Meter
 from benchmarks.outputs import (
     establishedAt,

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.contestants import HAPROXY
+from benchmarks.contestant import HAPROXY
 from benchmarks.loads import NGINX
 from benchmarks.meter import TOOLS, Meter, Profiler
 from benchmarks.outputs import parseWrk

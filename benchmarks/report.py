@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS, HAPROXY, Contestant
+from benchmarks.contestant import HAPROXY, Contestant
+from benchmarks.contestants import CONTESTANTS
 
 __all__ = [
     "Check",

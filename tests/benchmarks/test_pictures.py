@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.contestants import HAPROXY
+from benchmarks.contestant import HAPROXY
 from benchmarks.pictures import PICTURES, draw, main
 
 _MEDIANS = {

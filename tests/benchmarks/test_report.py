@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.contestants import HAPROXY
+from benchmarks.contestant import HAPROXY
 from benchmarks.report import (
     Check,
     bestPeer,

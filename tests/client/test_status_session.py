@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.dialects.base.test_client_service import ClientServiceTestCase
+from tests.dialects.base.client_rig import ClientServiceTestCase
 from tests.dialects.framed.network import MemoryService
 from tristunnel.client.status import ProcessStatus
 from tristunnel.dialects.framed.client_service import TunnelClientService

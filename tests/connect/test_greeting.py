@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dialects.base.test_client_service import ClientServiceTestCase
+from tests.dialects.base.client_rig import ClientServiceTestCase
 from tests.dialects.framed.network import SERVER, MemoryServer
 from tristunnel.check.client import ClientCheck
 from tristunnel.connect.address import ServerAddress

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dialects.base.test_client_service import ClientServiceTestCase
+from tests.dialects.base.client_rig import ClientServiceTestCase
 from tests.dialects.framed.network import MemoryService
 from tests.tls.files import FileTestCase
 from tristunnel.dialects.base.lease import ClientLease

@@ -5,21 +5,18 @@ server.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dialects.framed.network import MemoryServer, MemoryService, NetworkTestCase
-from tests.support.notes import ClientNotes
-from tristunnel.connect.address import ServerAddress
+from tests.dialects.base.client_rig import ClientServiceTestCase
+from tests.dialects.framed.network import MemoryService
 from tristunnel.dialects.base.client import FIRST_DELAY, LONGEST_DELAY, backoff
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.base.refusals import STEADY
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
-from tristunnel.forwards.forward import Forward
 from tristunnel.tls.client_context import ServerVerification
 
 
@@ -51,72 +48,6 @@ class BackoffTests(SynchronousTestCase):
         """The longest interval is long."""
         for _ in range(50):
             self.assertTrue(LONGEST_DELAY / 2 <= backoff(STEADY) <= LONGEST_DELAY)
-
-
-class ClientServiceTestCase(NetworkTestCase):
-    """A test of a client with a server in memory."""
-
-    def setUp(self) -> None:
-        """Make a server, a service and a client's surroundings."""
-        super().setUp()
-        self.web = MemoryService()
-        self.seen = ClientNotes()
-        self.way = self.endpoint()
-        self.gaveUp: list[TunnelError] = []
-        self.delays: list[tuple[int, float | None]] = []
-
-    def forward(
-        self, port: int = 0, name: str = "", service: MemoryService | None = None
-    ) -> Forward:
-        """Offer a service in memory."""
-        target = name or "web"
-        spec = f"{name or port}={target}"
-        return Forward(spec, port, name, target, service or self.web)
-
-    def makeClient(
-        self,
-        *forwards: Forward,
-        lease: ClientLease | None = None,
-        credentials: dict[str, object] | None = None,
-        way: MemoryServer | None = None,
-    ) -> TunnelClientService:
-        """Make a client; it waits for 3 s after each failure."""
-
-        def delay(failures: int, retryAfter: float | None) -> float:
-            self.delays.append((failures, retryAfter))
-            return (retryAfter or 0.0) + 3.0
-
-        return TunnelClientService(
-            self.clock,
-            ServerAddress("tcp:server.example:9000", "server.example", way or self.way),
-            forwards or [self.forward()],
-            credentials,
-            self.seen,
-            lease,
-            2.0,
-            self.gaveUp.append,
-            delay,
-        )
-
-    def client(self, *forwards: Forward, **options: Any) -> TunnelClientService:
-        """Start a client."""
-        client = self.makeClient(*forwards, **options)
-        client.startService()
-        self.settle()
-        return client
-
-    def settle(self) -> None:
-        """Carry everything everywhere, services included."""
-        for _ in range(3):
-            super().settle()
-            self.web.settle()
-
-    def stop(self, client: TunnelClientService) -> None:
-        """Stop a client that nobody uses."""
-        stopping = client.stopService()
-        self.clock.advance(0)
-        self.settle()
-        self.successResultOf(stopping)
 
 
 class ClientServiceTests(ClientServiceTestCase):
@@ -553,108 +484,6 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(
             [code for _, code in self.seen.named("tunnelFailed")], ["closed"]
         )
-
-    def test_drain(self) -> None:
-        """A client that stops lets its streams finish, and takes no new ones."""
-        client = self.client()
-        visitor = self.listeners.only().visit()
-        visitor.say(b"?")
-        self.settle()
-        stopping = client.stopService()
-        self.clock.advance(0)
-        self.settle()
-        late = self.listeners.only().visit()
-        self.settle()
-        self.assertIsNotNone(late.broken)
-        self.advance(1)
-        self.assertNoResult(stopping)
-        self.web.visits[0].transport.write(b"!")
-        self.settle()
-        self.assertEqual(visitor.taken, b"!")
-        visitor.end()
-        self.settle()
-        self.web.visits[0].transport.loseConnection()
-        self.settle()
-        self.advance(0.2)
-        self.successResultOf(stopping)
-        self.assertIsNone(visitor.broken)
-
-    def test_drainEnds(self) -> None:
-        """Streams get no more than the grace; then they break."""
-        client = self.client()
-        visitor = self.listeners.only().visit()
-        self.settle()
-        stopping = client.stopService()
-        self.advance(2.2, 0.1)
-        self.successResultOf(stopping)
-        self.assertIsNotNone(visitor.broken)
-
-    def test_stopNow(self) -> None:
-        """Somebody in a hurry waits for no stream."""
-        client = self.client()
-        self.listeners.only().visit()
-        self.settle()
-        stopping = client.stopService()
-        self.clock.advance(0)
-        client.stopNow()
-        self.advance(0.2, 0.1)
-        self.successResultOf(stopping)
-
-    def test_stopWhileWaiting(self) -> None:
-        """A client that waits for its next attempt stops at once."""
-        self.way.away = True
-        client = self.client()
-        self.stop(client)
-        self.advance(100, 10)
-        self.assertEqual(self.way.attempts, 1)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_stopDuringHandshake(self) -> None:
-        """A client whose server has not answered yet stops at once."""
-        from twisted.internet.defer import Deferred
-
-        self.makeServer(lambda fields: Deferred())
-        client = self.client()
-        self.stop(client)
-        self.assertEqual(self.sessions.sessions, set())
-
-    def test_stopInObserver(self) -> None:
-        """An observer may stop the client, whatever it is just told."""
-        for event in ("connected", "acknowledged", "tunnelReady", "disconnected"):
-            self.seen.events.clear()
-            self.seen.listeners.clear()
-            self.way.away = event == "disconnected"
-            stopped: list[Any] = []
-            client = self.makeClient()
-            self.seen.listeners.append(self.stopperAt(event, client, stopped))
-            client.startService()
-            self.settle()
-            self.clock.advance(0)
-            self.settle()
-            self.assertEqual(len(stopped), 1, event)
-            self.successResultOf(stopped[0])
-            attempts = self.way.attempts
-            self.advance(20, 5)
-            self.assertEqual(self.way.attempts, attempts, event)
-
-    def stopperAt(
-        self, event: str, client: TunnelClientService, stopped: list[Any]
-    ) -> Callable[[tuple[Any, ...]], None]:
-        """Make what stops a client when it tells of an event."""
-
-        def told(told: tuple[Any, ...]) -> None:
-            if told[0] == event and not stopped:
-                stopped.append(client.stopService())
-
-        return told
-
-    def test_startAgain(self) -> None:
-        """A client that was stopped can be started again."""
-        client = self.client()
-        self.stop(client)
-        client.startService()
-        self.settle()
-        self.assertEqual(len(self.seen.named("tunnelReady")), 2)
 
 
 class ClientServiceTLSTests(ClientServiceTests):
