@@ -20,9 +20,9 @@ from tristunnel.connect.address import Trust
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.ports import PortRange
 from tristunnel.server.ports import TLSFiles
-from tristunnel.tls import watch
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.util import watch
 
 
 class EndpointTests(LoopbackTestCase):

@@ -471,7 +471,7 @@ class ClientOptionsTests(OptionsTestCase):
             ("[::]:80=h:1", "an address before its port", "write 80=h:1"),
             ("udp/::1:53=h:1", "an address before its port", "write 53=h:1"),
             ("0.0.0.0:80:h:1", "an address before its port", "write 80=h:1"),
-            ("a/b=h:1", "a name has at most"),
+            ("a/b=h:1", "in front of a slash"),
             ("x" * 65 + "=h:1", "a name has"),
             ("8=h:1-2", "several tunnels cannot all be '8'"),
             ("db=h:1-2", "several tunnels cannot all be 'db'"),

@@ -122,9 +122,13 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual(database.countryOf("192.0.2.7"), "DE")
         self.clock.advance(LOOKS)
         self.assertEqual(database.countryOf("192.0.2.7"), "AT")
-        Path(self.path).write_bytes(b"damaged")
-        self.clock.advance(LOOKS)
-        self.assertEqual(database.countryOf("192.0.2.7"), "AT")
+        for spoil in (
+            lambda: Path(self.path).write_bytes(b"damaged"),
+            lambda: self.write("Test-ASN", DE="192.0.2.0/24"),
+        ):
+            spoil()
+            self.clock.advance(LOOKS)
+            self.assertEqual(database.countryOf("192.0.2.7"), "AT")
 
     def test_wrong(self) -> None:
         """What is no such file is refused in one line."""

@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.tls.server_context}, L{tristunnel.tls.watch} and
+"""Tests for L{tristunnel.tls.server_context}, L{tristunnel.util.watch} and
 L{tristunnel.tls.contexts}."""
 
 from __future__ import annotations

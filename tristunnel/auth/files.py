@@ -19,41 +19,24 @@ from twisted.logger import Logger
 from tristunnel.errors import badOption
 from tristunnel.util.descriptor_calls import lockFile
 from tristunnel.util.files import warnIfOpen, withoutMark
+from tristunnel.util.watch import Signature, signatureOf
 
 __all__ = [
     "MAX_FILE_SIZE",
     "FollowedFile",
     "Lines",
     "Problem",
-    "Signature",
     "onlyWriter",
     "readAtOnce",
     "readSecret",
     "reasonOf",
     "replaceFile",
-    "signatureOf",
 ]
 
 MAX_FILE_SIZE = 16 * 1024 * 1024
 """The largest file that is read, in bytes."""
 
 _MAX_PROBLEMS = 20
-
-Signature = tuple[int, int, int, int, int]
-
-
-def signatureOf(status: os.stat_result) -> Signature:
-    """
-    What is different after every change of a file, a replaced one and new
-    permissions included.
-    """
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
 
 
 def _refuseUnusual(mode: int, size: int) -> None:
@@ -250,7 +233,7 @@ class FollowedFile:
         self._cure = cure
         self._log = log
         self._load = load
-        self._signature: Signature | None = None
+        self._signature: Signature = None
         self._trouble: str | None = None
 
     def begin(self) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import maxminddb
-from twisted.logger import Logger
 
 from tristunnel.errors import badOption
+from tristunnel.util.watch import Reloading
 
 __all__ = ["CountryDatabase"]
 
 LOOKS = 60.0
-"""Seconds between two looks whether there is another file."""
+"""The seconds between two checks whether there is another file, which can be large."""
 
 
 class CountryDatabase:
@@ -29,35 +29,27 @@ class CountryDatabase:
     @raise TunnelError: C{bad-option}, if it is not such a file, or has no countries.
     """
 
-    _log = Logger(namespace="tristunnel.server")
-
     def __init__(self, path: str, seconds: Callable[[], float]) -> None:
         self._path = os.path.abspath(path)
-        self._seconds = seconds
-        self._lookedAt = seconds()
+        self._reader = Reloading([self._path], self._opened, seconds, LOOKS)
+
+    def _opened(self) -> maxminddb.Reader:
         try:
-            self._signature = self._signed()
-            self._reader = self._opened()
-            metadata = self._reader.metadata()
+            # In memory, so that a file that is written over while it is read does
+            # no harm.
+            reader = maxminddb.open_database(self._path, maxminddb.MODE_MEMORY)
+            kind = reader.metadata().database_type
         except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
             why = getattr(error, "strerror", None) or error
             raise badOption(
-                f"--country-database {path} cannot be used: {why}; it takes a file such"
-                " as GeoLite2-Country.mmdb"
+                f"--country-database {self._path} cannot be used: {why}; it takes a"
+                " file such as GeoLite2-Country.mmdb"
             ) from None
-        if not any(each in metadata.database_type for each in ("Country", "City")):
+        if not any(each in kind for each in ("Country", "City")):
             raise badOption(
-                f"--country-database {path} has no countries: it is a"
-                f" {metadata.database_type}"
+                f"--country-database {self._path} has no countries: it is a {kind}"
             )
-
-    def _signed(self) -> tuple[int, int]:
-        status = os.stat(self._path)
-        return status.st_ino, status.st_mtime_ns
-
-    def _opened(self) -> maxminddb.Reader:
-        # In memory, so that a file that is written over while it is read does no harm.
-        return maxminddb.open_database(self._path, maxminddb.MODE_MEMORY)
+        return reader
 
     def countryOf(self, host: str) -> str:
         """
@@ -65,10 +57,8 @@ class CountryDatabase:
 
         @return: Two letters; empty if it is not known, as for private addresses.
         """
-        if self._seconds() - self._lookedAt >= LOOKS:
-            self._follow()
         try:
-            found: Any = self._reader.get(host)
+            found: Any = self._reader.get().get(host)
         except (ValueError, maxminddb.InvalidDatabaseError):
             return ""
         if not isinstance(found, dict):
@@ -76,19 +66,3 @@ class CountryDatabase:
         country = found.get("country") or found.get("registered_country")
         code = country.get("iso_code") if isinstance(country, dict) else ""
         return code if isinstance(code, str) else ""
-
-    def _follow(self) -> None:
-        self._lookedAt = self._seconds()
-        try:
-            signature = self._signed()
-            if signature == self._signature:
-                return
-            self._signature = signature
-            self._reader = self._opened()
-        except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
-            self._log.error(
-                "{path} cannot be read any more, and its last content stays in use:"
-                " {error}",
-                path=self._path,
-                error=error,
-            )

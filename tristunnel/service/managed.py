@@ -27,10 +27,10 @@ from tristunnel.service.caller import Caller
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.rights import isAdmin
 from tristunnel.service.siblings import Siblings
-from tristunnel.tls.watch import signature
 from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import parsePlace
 from tristunnel.util.port_ranges import pairedPorts
+from tristunnel.util.watch import signature
 from tristunnel.util.words import isName
 
 __all__ = ["ManagedForward", "ManagedForwards"]

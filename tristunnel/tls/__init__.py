@@ -6,7 +6,6 @@ Certificates, keys and the TLS connections made with them.
     - L{tristunnel.tls.certificates} makes a self-signed certificate and knows
       fingerprints.
     - L{tristunnel.tls.contexts} holds the one TLS policy of the project.
-    - L{tristunnel.tls.watch} notices that files changed.
     - L{tristunnel.tls.server_context} serves one certificate from files.
     - L{tristunnel.tls.directory} serves the certificates of a directory, chosen
       by the name that the client asks for.

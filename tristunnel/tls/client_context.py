@@ -33,9 +33,9 @@ from tristunnel.tls.pem import (
     loadAuthorities,
     loadIdentity,
 )
-from tristunnel.tls.watch import Reloading
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
+from tristunnel.util.watch import Reloading
 from tristunnel.wire.invitation import PIN_BYTES
 
 __all__ = ["CertificateRefused", "ServerVerification"]

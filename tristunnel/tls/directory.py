@@ -38,8 +38,8 @@ from tristunnel.tls.pem import (
     readFile,
     samePublicKey,
 )
-from tristunnel.tls.watch import CHECK_INTERVAL, Reloading, Signature, signature
 from tristunnel.util.files import PathLike, pathText, warnIfOpen
+from tristunnel.util.watch import CHECK_INTERVAL, Reloading, Signature, signature
 
 __all__ = ["CertificateDirectory"]
 

@@ -21,9 +21,9 @@ from twisted.logger import Logger
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.pem import certificateNames
 from tristunnel.tls.server_context import ReloadingCertificate
-from tristunnel.tls.watch import Signature, signature
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
+from tristunnel.util.watch import Signature, signature
 
 __all__ = ["NamedCertificates", "covers"]
 

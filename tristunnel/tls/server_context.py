@@ -17,8 +17,8 @@ from tristunnel.errors import badOption
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.contexts import loadClientTrust, serverContext
 from tristunnel.tls.pem import isExpired, loadIdentity
-from tristunnel.tls.watch import Reloading
 from tristunnel.util.files import PathLike, pathText
+from tristunnel.util.watch import Reloading
 
 __all__ = ["CreatorInForce", "ReloadingCertificate"]
 

@@ -11,15 +11,29 @@ from twisted.logger import Logger
 from tristunnel.errors import TunnelError
 from tristunnel.util.files import PathLike, pathText
 
-__all__ = ["CHECK_INTERVAL", "Reloading", "Signature", "signature"]
+__all__ = ["CHECK_INTERVAL", "Reloading", "Signature", "signature", "signatureOf"]
 
 CHECK_INTERVAL = 1.0
-"""The seconds that must pass between two checks of the disk."""
+"""The usual seconds between two checks of the disk."""
 
-Signature = tuple[int, int, int, int] | None
+Signature = tuple[int, int, int, int, int] | None
 """What changes when a file does; C{None} for a file that is not there."""
 
 _T = TypeVar("_T")
+
+
+def signatureOf(status: os.stat_result) -> Signature:
+    """
+    Take from a file's status what is different after every change of the file,
+    its replacement and new permissions included.
+    """
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 def signature(path: str) -> Signature:
@@ -28,15 +42,11 @@ def signature(path: str) -> Signature:
 
     @param path: The file; a symbolic link is followed, so that one that is
         pointed elsewhere (as certbot does) counts as a change.
-    @return: Its times of change in nanoseconds, its size and its inode. The
-        time of a change of permissions is among them, because a file that
-        becomes readable has not been modified.
     """
     try:
-        found = os.stat(path)
+        return signatureOf(os.stat(path))
     except (OSError, ValueError):
         return None
-    return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
 
 
 def _below(path: str) -> list[str]:
@@ -61,6 +71,7 @@ class Reloading(Generic[_T]):
         paths: Sequence[PathLike],
         load: Callable[[], _T],
         seconds: Callable[[], float],
+        interval: float | None = None,
     ) -> None:
         """
         Load for the first time.
@@ -68,11 +79,14 @@ class Reloading(Generic[_T]):
         @param paths: The files to watch, or directories of files.
         @param load: Makes the thing out of the files.
         @param seconds: A clock that counts seconds.
+        @param interval: The seconds that must pass between two checks of the disk;
+            L{CHECK_INTERVAL} if it is not given.
         @raise TunnelError: Whatever C{load} raises.
         """
         self._paths = tuple(dict.fromkeys(pathText(path) for path in paths))
         self._load = load
         self._seconds = seconds
+        self._interval = CHECK_INTERVAL if interval is None else interval
         # Check first, load later: a change in between is then seen next time.
         self._signatures = self._check()
         self.current = load()
@@ -85,12 +99,12 @@ class Reloading(Generic[_T]):
         """
         Give what the files hold now, as far as they can be used.
 
-        The disk is asked at most once per L{CHECK_INTERVAL}. A file that became
+        The disk is asked at most once per interval. A file that became
         unusable is logged once, and what was there before stays.
 
         @return: The newest thing that could be loaded.
         """
-        if self._seconds() - self._lastCheck < CHECK_INTERVAL:
+        if self._seconds() - self._lastCheck < self._interval:
             return self.current
         signatures = self._check()
         if signatures == self._signatures:
@@ -100,7 +114,7 @@ class Reloading(Generic[_T]):
             self.current = self._load()
         except TunnelError as error:
             self._log.error(
-                "The previous certificate stays in use: {reason}", reason=error.message
+                "What was loaded before stays in use: {reason}", reason=error.message
             )
         else:
             self._log.info("Loaded again: {paths}", paths=", ".join(self._paths))
