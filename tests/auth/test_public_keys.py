@@ -18,9 +18,12 @@ from hypothesis import strategies as st
 from twisted.cred.strcred import InvalidAuthArgumentString
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.auth.public_keys import (
+    LOOK_INTERVAL,
+    MAX_FILE,
     AuthorizedKeys,
     KeysCheckerFactory,
     formatKey,
@@ -139,6 +142,51 @@ class LoginTests(SynchronousTestCase):
             identity.grant.check()
         self.refused(authenticator, "laptop", b"")
         self.assertEqual([], authenticator.keysOf())
+
+    def test_inUse(self) -> None:
+        """
+        A file that changes while somebody is there counts at once, except while it is
+        written, or cannot be read.
+        """
+        path, clock = self.directory / "laptop", Clock()
+        path.write_text(self.key)
+        authenticator = Authenticator(portalFor([AuthorizedKeys(path.parent, clock)]))
+        grant = self.login(authenticator, "laptop", self.blob).grant
+        assert grant is not None
+        ends: list[TunnelError] = []
+        grant.watch(ends.append)
+        path.write_text(f'permitlisten="8080" {self.key}')
+        clock.advance(LOOK_INTERVAL)
+        with self.assertRaises(TunnelError):
+            grant.permissions.checkPort(8081)
+        path.write_text("")
+        clock.advance(LOOK_INTERVAL)
+        path.write_text(self.key)
+        clock.advance(LOOK_INTERVAL)
+        path.write_bytes(b"\xff\xfe\0")
+        clock.pump([LOOK_INTERVAL] * 3)
+        grant.check()
+        path.unlink()
+        clock.pump([LOOK_INTERVAL] * 2)
+        self.assertEqual(["token-revoked"], [each.code.name for each in ends])
+        self.assertEqual([], clock.getDelayedCalls())
+
+    def test_unread(self) -> None:
+        """Why a file is of no use is told, however often somebody asks."""
+        path = self.directory / "laptop"
+        keys = AuthorizedKeys(self.directory)
+        for content, why in (
+            (b"\xff\xfe\0", "nobody can log in by them"),
+            (f'from="x" {self.key}'.encode(), "line 1 is left out"),
+            (b"#" * MAX_FILE + b"\n" + self.key.encode(), "only its first 256 KiB"),
+        ):
+            path.write_bytes(content)
+            with capturedLogs() as logged:
+                for _ in range(30):
+                    self.assertFalse(keys.knowsKey("laptop", self.blob))
+            lines = [formatEvent(each) for each in logged]
+            self.assertIn(why, lines[0])
+            self.assertLess(len(lines), 30)
 
     def test_directory(self) -> None:
         """The directory must be one."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from base64 import b64decode, b64encode
 from binascii import Error
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -18,15 +20,17 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import ICheckerFactory, InvalidAuthArgumentString
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from tristunnel.auth.credentials import ITunnelCredentials, nameProblem
-from tristunnel.auth.files import readAtOnce
+from tristunnel.auth.files import Signature, readAtOnce, reasonOf, signatureOf
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import Grant, GrantedName, Permissions
 from tristunnel.model.ports import parsePorts
+from tristunnel.util.log_limiter import BoundedLog
 from tristunnel.wire.ssh import Fields
 from tristunnel.wire.vtunnel_ssh import keyBlob, parsePublicKey
 
@@ -41,6 +45,9 @@ __all__ = [
 
 LEAST_RSA = 2048
 """Bits of an RSA key that is taken."""
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at the files of those who have logged in."""
 
 MAX_FILE = 256 * 1024
 """Bytes of a file of keys that are read."""
@@ -131,54 +138,98 @@ def parseLine(line: str) -> KeyLine:
     return KeyLine(parseKey(line[at:]), permissions)
 
 
+@dataclass(eq=False)
+class _Held:
+    """
+    A key that somebody has logged in by.
+
+    @ivar user: The id.
+    @ivar blob: The key as SSH has it on the wire.
+    @ivar grant: What came of it.
+    @ivar seen: What the file was when it was last looked at.
+    @ivar isMissing: Whether the key was not there then.
+    """
+
+    user: str
+    blob: bytes
+    grant: Grant = field(init=False)
+    seen: Signature | None = None
+    isMissing: bool = False
+
+
 @implementer(ICredentialsChecker)
 class AuthorizedKeys:
     """
-    Admits whoever has a key that is in the file of its id.
+    Admits whoever has a key that is in the file of its id, for as long as it is there.
 
     @param directory: Holds a file for each id. A relative path counts from the
         directory that is current now.
+    @param clock: Says when to look; the reactor, if it is left out.
     """
 
     credentialInterfaces = (ITunnelCredentials,)
     takesKeys = True
     _log = Logger()
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], clock: IReactorTime | None = None
+    ) -> None:
         self._directory = os.path.abspath(directory) if directory else ""
         if not os.path.isdir(self._directory):
             raise badOption(
                 f"{self._directory!r} is not a directory of files with keys"
             )
+        self._clock = clock
+        self._inUse: dict[_Held, None] = {}
+        self._looking: IDelayedCall | None = None
+        # Whoever offers keys has these lines written.
+        self._bounded = BoundedLog(time.monotonic)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._directory!r}>"
 
-    def _find(self, user: str, key: bytes) -> KeyLine | None:
+    def _search(self, user: str, key: bytes) -> KeyLine | None:
+        """
+        Look for a key in the file of an id.
+
+        @raise OSError: If there is a file that cannot be read, or L{ValueError}.
+        """
         if nameProblem(user) is not None or "/" in user or user.startswith("."):
             return None
         path = os.path.join(self._directory, user)
         try:
             _, data = readAtOnce(path)
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return None
+        if len(data) > MAX_FILE:
+            self._warn(path, f"only its first {MAX_FILE // 1024} KiB are read")
+        # Other lines cost whoever may ask nothing but a glance.
+        written = (b64encode(key), b64encode(key[-32:]).rstrip(b"="))
         for number, raw in enumerate(data[:MAX_FILE].splitlines(), 1):
             line = raw.decode("utf-8", "replace").strip()
-            if not line or line.startswith("#"):
+            if line.startswith("#") or not any(each in raw for each in written):
                 continue
             try:
                 read = parseLine(line)
             except TunnelError as problem:
-                self._log.warn(
-                    "{path}, line {number} is left out: {problem}",
-                    path=path,
-                    number=number,
-                    problem=problem.message,
-                )
+                self._warn(path, f"line {number} is left out: {problem.message}")
                 continue
             if read.blob == key:
                 return read
         return None
+
+    def _warn(self, path: str, what: str) -> None:
+        text = "The keys in {path}: {what}"
+        self._bounded(self._log.warn, text, path, what, path=path, what=what)
+
+    def _find(self, user: str, key: bytes) -> KeyLine | None:
+        """The same, where a file that cannot be read has no keys."""
+        try:
+            return self._search(user, key)
+        except (OSError, ValueError) as problem:
+            why = f"nobody can log in by them: {reasonOf(problem)}"
+            self._warn(os.path.join(self._directory, user), why)
+            return None
 
     def knowsKey(self, user: str, key: bytes) -> bool:
         """Whether a key is in the file of an id."""
@@ -202,13 +253,71 @@ class AuthorizedKeys:
         found = self._find(user, credentials.key)
         if found is None:
             return fail(UnauthorizedLogin())
+        held = _Held(user, found.blob)
+        held.grant = Grant(
+            found.permissions,
+            look=partial(self._check, held),
+            watched=partial(self._watched, held),
+        )
+        return succeed(GrantedName(user.encode(), held.grant))
 
-        def look() -> None:
-            if grant.ended is None and self._find(user, found.blob) is None:
-                grant.end(TunnelError("token-revoked", "the key has been removed"))
+    # Keys in use
 
-        grant = Grant(found.permissions, look=look)
-        return succeed(GrantedName(user.encode(), grant))
+    def _check(self, held: _Held) -> None:
+        """Have a grant be what the file says."""
+        grant = held.grant
+        if grant.ended is not None:
+            return
+        try:
+            found = self._search(held.user, held.blob)
+        except (OSError, ValueError):
+            # What cannot be read leaves in force what was read.
+            return
+        if found is None:
+            grant.end(TunnelError("token-revoked", "the key has been removed"))
+        elif found.permissions != grant.permissions:
+            grant.change(found.permissions)
+
+    def _watched(self, held: _Held) -> None:
+        if held.grant.inUse:
+            self._inUse[held] = None
+        else:
+            self._inUse.pop(held, None)
+        if self._inUse and self._looking is None:
+            if self._clock is None:
+                # See TokenFile.
+                from twisted.internet import reactor
+
+                self._clock = IReactorTime(reactor)
+            self._looking = self._clock.callLater(LOOK_INTERVAL, self._look)
+        elif not self._inUse and self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    def _look(self) -> None:
+        """Look at the files of all keys in use."""
+        self._looking = None
+        files: dict[str, Signature | None] = {}
+        for held in list(self._inUse):
+            if held.user not in files:
+                try:
+                    path = os.path.join(self._directory, held.user)
+                    files[held.user] = signatureOf(os.stat(path))
+                except OSError:
+                    files[held.user] = None
+            if files[held.user] != held.seen or held.seen is None:
+                self._lookAt(held, files[held.user])
+        for held in list(self._inUse)[:1]:
+            self._watched(held)
+
+    def _lookAt(self, held: _Held, seen: Signature | None) -> None:
+        isMissing = self._find(held.user, held.blob) is None
+        if isMissing and not held.isMissing:
+            # Perhaps the file is being written.
+            held.isMissing = True
+            return
+        held.seen, held.isMissing = seen, False
+        self._check(held)
 
 
 @implementer(ICheckerFactory, IPlugin)
