@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.cli import cluster as module
+from tristunnel.cli import question
 from tristunnel.cli.call import CallFailed, CallRequest
 from tristunnel.cli.main import parser
 from tristunnel.errors import TunnelError
@@ -41,7 +42,7 @@ class ClusterCommandTests(SynchronousTestCase):
         self.clock = Clock()
         self.answers: list[Any] = []
         self.asked: list[CallRequest] = []
-        self.patch(module, "ask", self.ask)
+        self.patch(question, "ask", self.ask)
         self.out = io.StringIO()
         self.patch(sys, "stdout", self.out)
 

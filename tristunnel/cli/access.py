@@ -1,4 +1,7 @@
-"""C{tristunnel access}: list what C{twistd tunnel-access} has open, and end it."""
+"""
+C{tristunnel access}: list what C{twistd tunnel-access} has open, and end it; and grant
+access to services.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tristunnel.cli.call import CallFailed, CallRequest, ask, parseTarget
+from tristunnel.cli.grants import addGrantCommands
 from tristunnel.cli.question import liveSockets
 from tristunnel.client.control import accessSockets
 from tristunnel.connect.route import NONE
@@ -28,7 +32,7 @@ def addAccessCommands(commands: Any) -> None:
 
     @param commands: What C{add_subparsers} returned.
     """
-    access = commands.add_parser("access", help="list and end on-demand access")
+    access = commands.add_parser("access", help="grant, list and end on-demand access")
     actions = access.add_subparsers(metavar="ACTION", required=True)
     list_ = actions.add_parser("list", help="show what is open, and who is connected")
     list_.add_argument(
@@ -45,6 +49,7 @@ def addAccessCommands(commands: Any) -> None:
             default="",
             help="tunnel-access's state directory",
         )
+    addGrantCommands(actions)
 
 
 async def _call(reactor: Any, path: Path, method: str, **parameters: str) -> Any:

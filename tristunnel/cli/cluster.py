@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from twisted.internet.task import deferLater
 
-from tristunnel.cli.call import CallFailed, addTLSOptions, ask
-from tristunnel.cli.question import DEFAULT_SERVER, Question, notAnswered
+from tristunnel.cli.question import DEFAULT_SERVER, addServerOptions, askServer
 from tristunnel.cli.token import asType
-from tristunnel.connect.credentials import TOKEN_VARIABLE
-from tristunnel.errors import TunnelError, badOption, printable
-from tristunnel.jsonrpc.pending import RemoteError
+from tristunnel.errors import TunnelError
 from tristunnel.util.quantities import formatDuration, parseDuration
-from tristunnel.util.words import plural, printableIn
+from tristunnel.util.words import plural
 
 __all__ = ["addClusterCommands"]
 
@@ -65,7 +61,12 @@ def addClusterCommands(commands: Any) -> None:
     undrain.add_argument("member", metavar="MEMBER", help=_MEMBER)
     undrain.set_defaults(run=_undrain)
     for each in (status, drain, undrain):
-        _addServer(each)
+        addServerOptions(
+            each,
+            "any member: http://HOST:PORT, https://HOST or unix:/PATH (default: this"
+            f" user's server on this machine, or {DEFAULT_SERVER})",
+            "a token that may admin",
+        )
 
 
 _MEMBER = (
@@ -73,52 +74,8 @@ _MEMBER = (
 )
 
 
-def _addServer(parser: Any) -> None:
-    add = parser.add_argument
-    add(
-        "--server",
-        metavar="URL",
-        default="",
-        dest="where",
-        help="any member: http://HOST:PORT, https://HOST or unix:/PATH (default: this"
-        f" user's server on this machine, or {DEFAULT_SERVER})",
-    )
-    add(
-        "--token-file",
-        metavar="FILE",
-        default="",
-        help="file with a token that may admin; - prompts for it (default: the variable"
-        f" {TOKEN_VARIABLE})",
-    )
-    addTLSOptions(parser)
-    add(
-        "--state-dir",
-        metavar="DIRECTORY",
-        default="",
-        help="the server's state directory",
-    )
-
-
-async def _call(
-    reactor: Any, options: Namespace, method: str, **parameters: object
-) -> Any:
-    try:
-        question = Question(options)
-    except ValueError as error:
-        shown = printable(options.where, 60)
-        raise badOption(f"--server {shown!r}: {error}") from None
-    where, target = question.server
-    request = replace(question.request(target, method), params=parameters)
-    try:
-        return printableIn(await ask(reactor, request))
-    except CallFailed as error:
-        raise notAnswered(question, where, error.status, str(error)) from None
-    except RemoteError as error:
-        raise TunnelError("session-lost", f"{where}: {error}") from None
-
-
 async def _status(reactor: Any, options: Namespace) -> None:
-    members = await _call(reactor, options, "listMembers")
+    members = await askServer(reactor, options, "listMembers")
     if options.json:
         for each in members:
             print(json.dumps(each))
@@ -144,7 +101,7 @@ def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 async def _drain(reactor: Any, options: Namespace) -> None:
-    members = await _call(reactor, options, "drainMember", member=options.member)
+    members = await askServer(reactor, options, "drainMember", member=options.member)
     names = {each["member"] for each in members}
     for each in members:
         print(_told(each))
@@ -156,13 +113,15 @@ async def _drain(reactor: Any, options: Namespace) -> None:
             told = "; ".join(map(_told, left))
             raise TunnelError("limit-reached", f"not drained in time: {told}")
         await deferLater(reactor, INTERVAL)
-        listed = await _call(reactor, options, "listMembers")
+        listed = await askServer(reactor, options, "listMembers")
         members = [each for each in listed if each["member"] in names]
     print("drained: the server can be stopped")
 
 
 async def _undrain(reactor: Any, options: Namespace) -> None:
-    for each in await _call(reactor, options, "undrainMember", member=options.member):
+    for each in await askServer(
+        reactor, options, "undrainMember", member=options.member
+    ):
         print(_told(each))
 
 

@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tristunnel.auth.files import reasonOf
-from tristunnel.cli.call import TLS_ONLY, CallRequest, Target, givesTLS, parseTarget
-from tristunnel.connect.credentials import givenToken
+from tristunnel.cli.call import (
+    TLS_ONLY,
+    CallFailed,
+    CallRequest,
+    Target,
+    addTLSOptions,
+    ask,
+    givesTLS,
+    parseTarget,
+)
+from tristunnel.connect.credentials import TOKEN_VARIABLE, givenToken
 from tristunnel.connect.route import NONE
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.util.endpoints import clearStaleSocket
 from tristunnel.util.files import defaultStateDirectory
+from tristunnel.util.words import printableIn
 
 if TYPE_CHECKING:
     from tristunnel.screen.model import Page
@@ -24,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_SERVER",
     "Question",
+    "addServerOptions",
+    "askServer",
     "liveSockets",
     "lookAt",
     "notAnswered",
@@ -171,9 +184,6 @@ async def lookAt(reactor: Any, question: Question) -> list[dict[str, Any]]:
 async def _ask(
     reactor: Any, question: Question, where: str, target: Target
 ) -> dict[str, Any]:
-    from tristunnel.cli.call import CallFailed, ask
-    from tristunnel.jsonrpc.pending import RemoteError
-
     try:
         try:
             found = await ask(reactor, question.request(target, "status"))
@@ -197,6 +207,68 @@ async def _ask(
         raise TunnelError(
             "session-lost", f"{where} answers, but it is not a tunnel server or client"
         ) from None
+
+
+def addServerOptions(parser: Any, server: str, token: str) -> None:
+    """
+    Add the options of L{askServer}.
+
+    @param server: What is said of C{--server}.
+    @param token: What the token must be that C{--token-file} names.
+    """
+    add = parser.add_argument
+    add("--server", metavar="URL", default="", dest="where", help=server)
+    add(
+        "--token-file",
+        metavar="FILE",
+        default="",
+        help=f"file with {token}; - prompts for it (default: the variable"
+        f" {TOKEN_VARIABLE})",
+    )
+    addTLSOptions(parser)
+    add(
+        "--state-dir",
+        metavar="DIRECTORY",
+        default="",
+        help="the server's state directory",
+    )
+
+
+async def askServer(
+    reactor: Any,
+    options: Namespace,
+    method: str,
+    otherwise: str = "",
+    **parameters: object,
+) -> Any:
+    """
+    Call a method of a server.
+
+    @param options: Those of L{addServerOptions}.
+    @param otherwise: The token, if the options and the environment name none.
+    @return: The answer, whose texts can be shown.
+    @raise TunnelError: If there is none, with one line that says why.
+    """
+    try:
+        question = Question(options)
+    except ValueError as error:
+        shown = printable(options.where, 60)
+        raise badOption(f"--server {shown!r}: {error}") from None
+    where, target = question.server
+    request = replace(question.request(target, method), params=parameters)
+    if otherwise and request.authorization is None:
+        request = replace(request, authorization=f"Bearer {otherwise}")
+    try:
+        return printableIn(await ask(reactor, request))
+    except CallFailed as error:
+        if not (question.isKnown or error.status):
+            raise TunnelError(
+                "session-lost",
+                f"no server answers at {where}; name one with --server URL",
+            ) from None
+        raise notAnswered(question, where, error.status, str(error)) from None
+    except RemoteError as error:
+        raise TunnelError("session-lost", f"{where}: {error}") from None
 
 
 def notAnswered(
