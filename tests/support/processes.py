@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -48,17 +49,22 @@ _ROOT = Path(tristunnel.__file__).parent.parent
 _PATH = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
+_PORTS = range(12_000, 19_000)
+"""Where no system chooses ports by itself, for outgoing connections above all: those
+would take what was free a moment ago."""
+
+_given: set[int] = set()
+
+
 def freePort() -> int:
     """
-    Find a TCP port that is free on the loopback interface at this moment.
+    Find a TCP port that is free on the loopback interface, and that this process has
+    not been given before.
 
     For programs that must be told a port; whatever can report its own port is
     given port 0 instead.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return freePorts(1)
 
 
 def freePorts(count: int, host: str = "127.0.0.1") -> int:
@@ -68,15 +74,20 @@ def freePorts(count: int, host: str = "127.0.0.1") -> int:
     @return: The first of them.
     """
     while True:
-        first = freePort()
-        with ExitStack() as probes:
-            try:
-                for port in range(first, first + count):
-                    probe = probes.enter_context(socket.socket())
-                    probe.bind((host, port))
-            except (OSError, OverflowError):
-                continue
-        return first
+        first = _PORTS.start + secrets.randbelow(len(_PORTS) - count)
+        found = range(first, first + count)
+        if _given.isdisjoint(found) and all(_isFree(host, port) for port in found):
+            _given.update(found)
+            return first
+
+
+def _isFree(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 _TWISTD = "from twisted.scripts.twistd import run; run()"
