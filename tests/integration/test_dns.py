@@ -4,9 +4,7 @@ A real resolver and a real client of DNS.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -16,6 +14,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
 from tests.integration.udp_loopback import UDPTestCase
+from tests.support.processes import freePort
 
 _DIG = shutil.which("dig")
 _DNSMASQ = shutil.which("dnsmasq")
@@ -55,17 +54,6 @@ class Resolver(ProcessProtocol):
         return self.ended
 
 
-def _freePort() -> int:
-    """Find a port of 127.0.0.1 that is free for UDP and TCP at this moment."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            tcp.bind(("127.0.0.1", 0))
-            number: int = tcp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                datagram.bind(("127.0.0.1", number))
-                return number
-
-
 class DNSTests(UDPTestCase):
     """C{dig} asks C{dnsmasq} through a tunnel."""
 
@@ -79,7 +67,7 @@ class DNSTests(UDPTestCase):
         @return: Its port.
         """
         while True:
-            number = _freePort()
+            number = freePort()
             resolver = self._start(number)
             try:
                 await resolver.ready

@@ -58,8 +58,8 @@ _given: set[int] = set()
 
 def freePort() -> int:
     """
-    Find a TCP port that is free on the loopback interface, and that this process has
-    not been given before.
+    Find a port that is free for TCP and UDP on the loopback interface, and that this
+    process has not been given before.
 
     For programs that must be told a port; whatever can report its own port is
     given port 0 instead.
@@ -69,7 +69,7 @@ def freePort() -> int:
 
 def freePorts(count: int, host: str = "127.0.0.1") -> int:
     """
-    Find TCP ports that are free one after the other, for members of a server.
+    Find ports that are free one after the other, for members of a server.
 
     @return: The first of them.
     """
@@ -82,11 +82,12 @@ def freePorts(count: int, host: str = "127.0.0.1") -> int:
 
 
 def _isFree(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(type=kind) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                return False
     return True
 
 
