@@ -10,7 +10,8 @@ from typing import Any
 
 from tristunnel.client.local import localEndpoint
 from tristunnel.errors import badOption
-from tristunnel.forwards.dialling import dialDestinations, parseDialTarget
+from tristunnel.forwards.destinations import UNIX
+from tristunnel.forwards.dialling import SOCKS, dialDestinations, parseDialTarget
 
 __all__ = ["NO_DIALS", "Dial", "DialOptionsMixin", "parseDial", "sortedListens"]
 
@@ -64,6 +65,10 @@ def parseDial(reactor: Any, spec: str) -> Dial | None:
             f"--listen {spec!r}: {text!r} is nothing to dial ({error}); write for"
             " example --listen 5432=db.internal:5432, or ...@CLIENT behind it"
         ) from None
+    if listen.startswith("udp:") and (target == SOCKS or target.startswith(UNIX)):
+        raise badOption(
+            f"--listen {spec!r}: there are no datagrams at {target}; name a HOST:PORT"
+        )
     return Dial(spec, listen, localEndpoint(reactor, listen), target, client)
 
 

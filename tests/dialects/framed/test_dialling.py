@@ -53,6 +53,8 @@ class OptionTests(SynchronousTestCase):
             ("tcp:1:interface=127.0.0.1=[::1]:2", "[::1]:2", ""),
             ("unix:/run/x=h:1", "h:1", ""),
             ("1=unix:/run/x@office", "unix:/run/x", "office"),
+            ("1080=socks:", "socks:", ""),
+            ("tcp:1080:interface=127.0.0.1=socks:@office", "socks:", "office"),
             ("udp:53:interface=127.0.0.1=h:53", "h:53", ""),
         ):
             dial = parseDial(reactor, text)
@@ -67,6 +69,8 @@ class OptionTests(SynchronousTestCase):
             ("--listen 1=h", "nothing to dial"),
             ("--listen 1=h:1@a/b", "a client's name"),
             ("--listen 1=unix:x", "whole path"),
+            ("--listen udp:1=unix:/x", "no datagrams"),
+            ("--listen udp:1=socks:@office", "no datagrams"),
             ("--listen 1 --listen 2", "has no target"),
             ("--listen 1=h:1 --service x", "leave out --service"),
             ("--listen 1=h:1 --dialect vtunnel", "does not dial"),
