@@ -116,7 +116,10 @@ class _Changes:
                 )
             lower = name.lower().encode("ascii")
             if lower in _HOP or lower == b"trailer":
-                raise badOption(f"option {option} cannot change the header {name}")
+                cure = "write host=NAME" if lower == b"host" else "leave it out"
+                raise badOption(
+                    f"option {option} cannot change the header {name}; {cure}"
+                )
             dropped.add(lower)
             if colon:
                 added.append(f"{name}: {value}\r\n".encode("ascii"))
