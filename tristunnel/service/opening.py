@@ -114,8 +114,8 @@ async def build(
         )
     if wanted.share and service.processes is not None:
         raise badOption(
-            "the tunnels of a group are in one process of the server: its operator has"
-            " to leave --processes out, or you share"
+            "the tunnels of a group are in one process, and this server has several:"
+            " leave out share, or have its operator leave out --processes"
         )
     group = service.sharing.find(caller.identity, wanted) if wanted.share else None
     if group is not None:
