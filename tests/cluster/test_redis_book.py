@@ -28,7 +28,7 @@ class RedisTestCase(TestCase):
 
     if not RedisServer.isThere():
         skip = "redis-server is not installed"
-    timeout = 30
+    timeout = 60
 
     def setUp(self) -> Any:
         return Deferred.fromCoroutine(self.begin())

@@ -292,7 +292,7 @@ class LoopbackCase(TestCase):
     @cvar stock: Whether the ends are on transports of Twisted's.
     """
 
-    timeout = 30
+    timeout = 60
     stock = False
 
     async def meet(self, visitor: str = "tcp", service: str = "tcp") -> Meeting:

@@ -107,7 +107,7 @@ class _Full(Protocol):
 class KernelTests(TestCase):
     """Peers that do not read, over real connections."""
 
-    timeout = 30
+    timeout = 60
 
     async def full(self, creator: Any = None) -> tuple[_Full, socket.socket]:
         """

@@ -16,7 +16,7 @@ from tests.support.loopback import LoopbackTestCase, Service
 class ExhaustedTests(LoopbackTestCase):
     """A server without descriptors sheds visitors and recovers."""
 
-    timeout = 10
+    timeout = 60
 
     async def test_recovers(self) -> None:
         """

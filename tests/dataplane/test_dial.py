@@ -27,7 +27,7 @@ reactor: Any = _reactor
 class ServiceEndpointTests(TestCase):
     """Services of this machine and of others."""
 
-    timeout = 8
+    timeout = 60
 
     def listen(self) -> int:
         """

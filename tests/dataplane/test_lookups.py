@@ -224,7 +224,7 @@ class RaceTests(SynchronousTestCase):
 class StuckTests(TestCase):
     """A C library that does not come back."""
 
-    timeout = 10
+    timeout = 60
 
     async def test_starves(self) -> None:
         """

@@ -82,7 +82,7 @@ class Spliced(TestCase):
     @ivar moving: Directions that were spliced.
     """
 
-    timeout = 8
+    timeout = 60
 
     if not canSplice():
         skip = "this system has no splice"

@@ -69,7 +69,7 @@ class Visitor(RecordingEnd):
 class TLSServiceTests(TestCase):
     """Visitors of such a service."""
 
-    timeout = 20
+    timeout = 60
     below: Any = reactor
     # Where there is no epoll, Twisted's sockets are used.
     own = polledReactor(reactor) is not reactor

@@ -35,7 +35,7 @@ def answer(body: bytes, status: str = "200 OK") -> bytes:
 class FetcherTests(TestCase):
     """What comes of what a provider answers."""
 
-    timeout = 30
+    timeout = 60
 
     def setUp(self) -> None:
         self.reactor: Any = _reactor

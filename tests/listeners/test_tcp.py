@@ -303,7 +303,7 @@ class HandshakeTests(FileTestCase):
 class RealPortTests(TestCase):
     """A real port."""
 
-    timeout = 10
+    timeout = 60
     stock = False
 
     def setUp(self) -> None:
@@ -360,7 +360,7 @@ class RealPortTests(TestCase):
 class RealHandshakeTests(TestCase):
     """Visitors of a real port whose TLS is not up yet are counted."""
 
-    timeout = 10
+    timeout = 60
 
     async def test_counted(self) -> None:
         """Whoever says nothing, half a hello or nonsense is counted while it is there,

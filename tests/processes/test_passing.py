@@ -74,7 +74,7 @@ class Server(Talk):
 class PassingTestCase(TestCase):
     """A port of one member, whose connections belong to another one."""
 
-    timeout = 20
+    timeout = 60
     scheme, options = "tcp", ""
 
     def setUp(self) -> None:

@@ -79,7 +79,7 @@ class _Refusing(Protocol):
 class ScreenProcessTests(TestCase):
     """C{twistd -n tunnel-client} in a terminal."""
 
-    timeout = 30
+    timeout = 60
 
     def setUp(self) -> None:
         from twisted.internet import reactor

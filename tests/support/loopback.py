@@ -211,7 +211,7 @@ class LoopbackTestCase(TestCase):
     carrier = Carrier()
     route: ConnectOptions | None = None
     stock = False
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         """Make places and notebooks."""

@@ -142,7 +142,7 @@ class WhyNoEndpointTests(SynchronousTestCase):
 class BacklogTests(TestCase):
     """Connections that wait to be accepted."""
 
-    timeout = 20
+    timeout = 60
 
     def test_asked(self) -> None:
         """Ports and UNIX sockets have ours, unless another one is given."""
