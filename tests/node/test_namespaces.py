@@ -20,8 +20,8 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.support.networks import ECHO, IP, ROOT, TWISTD, ip, whyNoNetworks
-from tests.support.processes import Program
+from tests.support.networks import ECHO, IP, ROOT, ip, whyNoNetworks
+from tests.support.processes import TWISTD, Program
 from tristunnel.cli.call import ask, parseCommand
 
 _CUT = float(os.environ.get("TRISTUNNEL_CUT", "60"))

@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 import tristunnel
+from tests.support.processes import TWISTD
 from tristunnel.wire.framed import encodeHandshake
 
 _ROOT = Path(tristunnel.__file__).parent.parent
-_TWISTD = "from twisted.scripts.twistd import run; run()"
 _CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _ENTER, _LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 
@@ -99,7 +99,7 @@ class ScreenProcessTests(TestCase):
         transport = self.reactor.spawnProcess(
             typist,
             sys.executable,
-            [sys.executable, "-c", _TWISTD, *words],
+            [sys.executable, "-c", TWISTD, *words],
             {**os.environ, "PYTHONPATH": str(_ROOT), "TERM": "xterm-256color"},
             str(self.directory),
             usePTY=(self.far, os.dup(self.near), name),

@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import tristunnel
-from tests.support.processes import Program
+from tests.support.processes import TWISTD, Program
 
-__all__ = ["ECHO", "IP", "ROOT", "TWISTD", "Network", "ip", "whyNoNetworks"]
+__all__ = ["ECHO", "IP", "ROOT", "Network", "ip", "whyNoNetworks"]
 
 IP = shutil.which("ip") or ""
-
-TWISTD = "from twisted.scripts.twistd import run; run()"
-"""What runs our own commands."""
 
 ECHO = """
 import socketserver

@@ -31,6 +31,7 @@ import tristunnel
 from tests.support.forkserver import ForkServer
 
 __all__ = [
+    "TWISTD",
     "Program",
     "ProgramEnded",
     "freePort",
@@ -91,7 +92,8 @@ def _isFree(host: str, port: int) -> bool:
     return True
 
 
-_TWISTD = "from twisted.scripts.twistd import run; run()"
+TWISTD = "from twisted.scripts.twistd import run; run()"
+"""What runs our own commands."""
 
 
 class ProgramEnded(Exception):
@@ -277,7 +279,7 @@ def startTristunnel(
     directory: Path,
     environment: Mapping[str, str] | None = None,
     childFDs: Mapping[int, Any] | None = None,
-    code: str = _TWISTD,
+    code: str = TWISTD,
     fresh: bool = False,
 ) -> Program:
     """

@@ -26,10 +26,9 @@ from twisted.trial.unittest import SkipTest
 
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.support.loopback import Service, Talk
-from tests.support.processes import Program, startProgram
+from tests.support.processes import TWISTD, Program, startProgram
 from tests.support.short import shortDirectory
 
-_TWISTD = "from twisted.scripts.twistd import run; run()"
 _FORMATS = ("text", "json")
 _PORT = ("--port", "tcp:0:interface=127.0.0.1")
 
@@ -43,7 +42,7 @@ class FileTests(ProcessTestCase):
         # logrotate refuses a directory that others may write to.
         place.chmod(0o755)
         self.log = place / "tunnel.log"
-        command = [sys.executable, "-c", _TWISTD, "-n", "--pidfile=pid"]
+        command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=pid"]
         command += ["--logfile=tunnel.log", "tunnel", *_PORT, "--log-format", kind]
         command += ["--state-dir", "state"]
         self.program = startProgram(self.reactor, "our tunnel", command, place)
