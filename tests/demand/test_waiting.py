@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
@@ -15,7 +16,7 @@ from zope.interface import implementer
 
 from tests.support.ends import SilentEnd
 from tristunnel.demand import waiting
-from tristunnel.demand.waiting import ENOUGH, LINGER, WaitingVisitor
+from tristunnel.demand.waiting import ENOUGH, KEPT, LINGER, WaitingVisitor
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.inner_transport import InnerTransport
 
@@ -166,11 +167,11 @@ class WaitingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.crowd: set[WaitingVisitor] = set()
-        self.starting: Deferred[None] = Deferred()
+        self.start: Callable[[], Deferred[None]] = Deferred
 
     def visit(self, protocol: _OneWay) -> WaitingVisitor:
         endpoint: Any = None
-        made = WaitingVisitor(self.clock, lambda: self.starting, endpoint, self.crowd)
+        made = WaitingVisitor(self.clock, self.start, endpoint, self.crowd)
         made.wait(protocol)
         return made
 
@@ -195,6 +196,21 @@ class WaitingTests(SynchronousTestCase):
         self.assertIn(b"too many others wait", second.data)
         self.assertTrue(other.lost.check(ConnectionLost))
 
+    def test_memory(self) -> None:
+        """Those of whom little is kept are bounded together."""
+        self.patch(KEPT, "most", 10_000)
+        visitors = [_BothWays(b"\0" * 6_000), _BothWays(_POST + b"x" * 3_000)]
+        for each in visitors:
+            self.visit(each)
+        self.assertEqual([each.lost for each in visitors], [None, None])
+        late = _BothWays(b"\0" * 1_500)
+        self.visit(late)
+        self.assertTrue(visitors[0].lost.check(ConnectionLost))
+        self.assertEqual([each.lost for each in (visitors[1], late)], [None, None])
+        for each in (visitors[1], late):
+            each.transport.abortConnection()
+        self.assertEqual(KEPT.total, 0)
+
     def test_answered(self) -> None:
         """Who was answered and does not leave is made to."""
         protocol = _BothWays(_ASKS)
@@ -214,7 +230,7 @@ class WaitingTests(SynchronousTestCase):
 
     def test_upAtOnce(self) -> None:
         """A service that is up by the time that its visitor is over is left alone."""
-        self.starting.callback(None)
+        self.start = lambda: succeed(None)
         protocol = _OneWay(_ASKS)
         self.visit(protocol)
         self.assertIn(b"being started", protocol.data)

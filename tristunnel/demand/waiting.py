@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.join import join
+from tristunnel.dataplane.memory import HeldBytes
 from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.early import MOST_EARLY, reasonOf
@@ -27,6 +28,9 @@ until the service is up."""
 
 HELD_BACK = 250
 """Visitors with more to send than that who may wait at once."""
+
+MOST_KEPT = 32 * 1024 * 1024
+"""Bytes of all who wait that are kept."""
 
 SILENCE = 2.0
 """Seconds in which a visitor who cannot be served must show what it speaks."""
@@ -57,6 +61,20 @@ _HEADERS = (
     b"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n"
     b"Retry-After: %d\r\n" % _REFRESH
 )
+
+
+class _KeptBytes(HeldBytes):
+    def tell(self, before: int, ended: int) -> None:
+        self._log.warn(
+            "{before} bytes of visitors who wait for services were held: the {ended}"
+            " with the most were refused",
+            before=before,
+            ended=ended,
+        )
+
+
+KEPT = _KeptBytes(MOST_KEPT)
+"""What this process keeps of them."""
 
 
 class WaitingVisitor:
@@ -118,7 +136,8 @@ class WaitingVisitor:
         if self._isOver:
             return
         self._early += data
-        if self._reader is not None:
+        KEPT.hold(self, len(data), self._shed)
+        if self._reader is not None and not self._isOver:
             self._hear(self._reader.feed(data)[:1])
         most = MOST_EARLY if self._reader is not None else ENOUGH
         if len(self._early) > most and not (self._isOver or self in self._crowd):
@@ -150,8 +169,11 @@ class WaitingVisitor:
             self._crowd.add(self)
             self._to.hold(True)
         else:
-            text = "too many others wait for this service, which is being started"
-            self._refuse(TunnelError("limit-reached", text))
+            self._shed(TunnelError("limit-reached"))
+
+    def _shed(self, reason: TunnelError) -> None:
+        text = "too many others wait for this service, which is being started"
+        self._refuse(TunnelError("limit-reached", text))
 
     def finish(self) -> None:
         self._hasFinished = True
@@ -241,6 +263,7 @@ class WaitingVisitor:
         """Wait no more."""
         self._isOver = True
         self._crowd.discard(self)
+        KEPT.letGo(self)
         awaited, self._awaited = self._awaited, None
         if awaited is not None:
             awaited.cancel()
