@@ -265,8 +265,9 @@ class SocketTransport(LeavableSocket):
         if self._out is NOTHING:
             self._out = deque()
         self._out.append(data)
-        self.unsent += len(data)
-        self._written += len(data)
+        size = len(data)
+        self.unsent += size
+        self._written += size
         if not (self._kernelFull or self._queued):
             self._queued = True
             self.poller.flushLater(self)

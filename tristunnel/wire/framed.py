@@ -149,9 +149,14 @@ class FrameDecoder:
                 raise _wrongLength(length, kind, bound)
             if kind == _DATA:
                 offset += _HEADER.size
-                self._stream, self._remaining = stream, length - 5
-                if length == 5:
-                    frames.append(_frame(Frame, (stream, kind, b"")))
+                size = length - 5
+                piece = data[offset : offset + size]
+                came = len(piece)
+                if came or not size:
+                    frames.append(_frame(Frame, (stream, kind, piece)))
+                if came < size:
+                    self._stream, self._remaining = stream, size - came
+                offset += came
                 continue
             whole = _LENGTH.size + length
             if end - offset < whole:
