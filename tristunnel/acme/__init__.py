@@ -1,6 +1,6 @@
 """
-Certificates from an authority, by ACME (RFC 8555): who asks for them, how it is proved
-that a name is ours, and where they are kept.
+Certificates from an authority, by ACME (RFC 8555): ordering them, proving that a name
+is ours, and storing them.
 
-What talks to the authority is certbot's own library. It blocks, and so runs in threads.
+certbot's own library talks to the authority. It blocks, and so runs in threads.
 """

@@ -1,6 +1,6 @@
 """
-An account with an authority: its key, its registration, and the connection by which it
-asks for things. All of this blocks.
+An account with an authority: its key, its registration, and the connection over which
+it makes requests. All of this blocks.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from tristunnel.version import VERSION
 __all__ = ["Account", "reach"]
 
 TIMEOUT = 20
-"""Seconds that the authority has for an answer."""
+"""The seconds that the authority has for an answer."""
 
 _ATTEMPTS = 4
-"""How often a request is made whose nonce the authority does not take (RFC 8555,
-section 6.5): the library makes it twice itself."""
+"""How often a request is made if the authority refuses its nonce (RFC 8555, section
+6.5); the library itself makes it twice."""
 
 _AGENT = f"tristunnel/{VERSION}"
 
@@ -70,7 +70,7 @@ def _refuseUnbound(client: ClientV2, settings: AuthoritySettings) -> None:
 
 class Account:
     """
-    An account, made when it is needed, and made anew when the authority does not know
+    An account, made when it is needed, and made again when the authority does not know
     it any more.
 
     @param settings: Whom to ask.
@@ -84,7 +84,7 @@ class Account:
         self._settings = settings
         place = re.sub(r"[^\w.-]", "_", settings.directory.partition("://")[2])
         self._directory = stateDirectory / "accounts" / place[:200]
-        # What remembers nonces is not made for several threads.
+        # The store of nonces is not thread-safe.
         self._lock = Lock()
         self._client: ClientV2 | None = None
         self._key: JWK | None = None
@@ -98,9 +98,9 @@ class Account:
 
     def call(self, request: Callable[[ClientV2], _T]) -> _T:
         """
-        Ask the authority for something.
+        Make requests of the authority.
 
-        @param request: Does so, perhaps more than once.
+        @param request: Makes them; may be called more than once.
         @raise AuthorityProblem: If it refuses or does not answer.
         """
         with self._lock:
@@ -135,8 +135,10 @@ class Account:
         raise AuthorityProblem("the authority takes none of our nonces")
 
     def _isGood(self) -> bool:
-        """Whether the authority still knows the account, which it was not content
-        with for another reason then."""
+        """
+        Whether the authority still knows the account; then it refused for another
+        reason.
+        """
         client = self._client
         if client is None or client.net.account is None:
             return False
@@ -152,7 +154,8 @@ class Account:
     def _connected(self) -> ClientV2:
         if self._client is None:
             key, regr = self._load()
-            # Any text that names a file of authorities does, as for requests.
+            # Any text that names a file of certificate authorities will do, as for
+            # requests.
             verify = cast(bool, self._settings.ca or True)
             net = ClientNetwork(key, regr, ES256, verify, _AGENT, TIMEOUT)
             net.session.hooks["response"].append(self._remember)
@@ -165,7 +168,7 @@ class Account:
         return self._client
 
     def _remember(self, response: Response, *args: Any, **kwargs: Any) -> None:
-        """Note when to come back, which the library's errors do not say."""
+        """Note when to come back, which the library's errors leave out."""
         if "Retry-After" in response.headers:
             until = ClientV2.retry_after(response, 0)
             self._hint = max(0.0, until.timestamp() - time.time())
@@ -242,4 +245,4 @@ _FAILURES = (
     IndexError,
     TypeError,
 )
-"""What the library raises, which reads whatever the authority answers."""
+"""The exceptions of the library, which reads whatever the authority answers."""

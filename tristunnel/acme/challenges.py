@@ -1,9 +1,9 @@
 """
-How it is proved to an authority that a name is ours, and the answers that are ready.
+Challenges: proving to an authority that a name is ours, and the answers that are ready.
 
-The answers are files, so that any process of this machine gives them, whichever of
-them has asked for the certificate. They are made of what an authority has sent, and of
-nothing that a visitor says.
+The answers are files, so that any process of this machine can give them, whichever has
+ordered the certificate. They are made only from what an authority has sent, never from
+what a visitor sends.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ _STALE = 3600.0
 
 @challenges.ChallengeResponse.register
 class TLSALPN01Response(challenges.KeyAuthorizationChallengeResponse):
-    """An answer to the challenge of RFC 8737, which certbot's library has no more."""
+    """An answer to the challenge of RFC 8737, which certbot's library no longer has."""
 
     typ = "tls-alpn-01"
 
 
 @challenges.Challenge.register
 class TLSALPN01(challenges.KeyAuthorizationChallenge):
-    """The challenge: to show a certificate with a digest in it."""
+    """The challenge of RFC 8737: to show a certificate with a digest in it."""
 
     response_cls = TLSALPN01Response
     typ = response_cls.typ
 
     def validation(self, account_key: JWK, **unused: object) -> bytes:
         """
-        @return: What the extension holds: a digest in DER (RFC 8737, section 3).
+        @return: The content of the extension: a digest in DER (RFC 8737, section 3).
         """
         digest = hashlib.sha256(self.key_authorization(account_key).encode()).digest()
         # An octet string of 32 bytes.
@@ -81,10 +81,10 @@ class Answers:
 
     def put(self, token: str, answer: bytes) -> None:
         """
-        Have an answer ready over HTTP.
+        Add an answer over HTTP.
 
-        @raise TunnelError: C{protocol-error} for a token that is none; C{bad-option}
-            if it cannot be written.
+        @raise TunnelError: C{protocol-error} for a malformed token; C{bad-option} if it
+            cannot be written.
         """
         if not _TOKEN.fullmatch(token):
             raise TunnelError(
@@ -94,7 +94,7 @@ class Answers:
         replaceFile(str(self._directory / token), answer)
 
     def remove(self, token: str) -> None:
-        """Have it ready no more."""
+        """Remove it."""
         (self._directory / token).unlink(missing_ok=True)
 
     def get(self, path: bytes) -> bytes | None:
@@ -102,7 +102,7 @@ class Answers:
         Answer a request.
 
         @param path: Its path, as the visitor wrote it.
-        @return: C{None} if that is not for us.
+        @return: C{None} if it is not for us.
         """
         token = path[len(CHALLENGES) :].decode("latin-1")
         if not path.startswith(CHALLENGES) or not _TOKEN.fullmatch(token):
@@ -115,25 +115,25 @@ class Answers:
 
     def putCertificate(self, name: str, extension: bytes) -> None:
         """
-        Have a certificate ready that answers over TLS.
+        Add a certificate that answers over TLS.
 
         @param name: The name that is to be proved.
-        @param extension: What L{TLSALPN01.validation} says.
+        @param extension: What L{TLSALPN01.validation} returns.
         @raise TunnelError: C{bad-option} if it cannot be written.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         replaceFile(self._certificatePath(name), _challengeCertificate(name, extension))
 
     def removeCertificate(self, name: str) -> None:
-        """Have it ready no more."""
+        """Remove it."""
         Path(self._certificatePath(name)).unlink(missing_ok=True)
 
     def contextFor(self, name: str) -> SSL.Context | None:
         """
-        Answer over TLS somebody who speaks L{CHALLENGE}.
+        Answer a TLS client that offers L{CHALLENGE}.
 
-        @param name: What it asks for; anything at all.
-        @return: What shows the certificate; C{None} if there is none.
+        @param name: The name that it asks for, which may be anything.
+        @return: The context with the certificate; C{None} if there is none.
         """
         host = parseHost(name)
         if not isinstance(host, str):
@@ -151,7 +151,7 @@ class Answers:
         return str(self._directory / f"{name}.pem")
 
     def clean(self) -> None:
-        """Remove what a process has left that was ended in the middle."""
+        """Remove what killed processes have left behind."""
         with suppress(OSError):
             for path in self._directory.iterdir():
                 if time.time() - path.stat().st_mtime > _STALE:

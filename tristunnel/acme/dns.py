@@ -1,6 +1,6 @@
 """
-DNS-01: having a record in a domain, by a command or by the updates of RFC 2136. Both
-block.
+DNS-01: publishing a record in a domain, by a command or by the updates of RFC 2136.
+Both block.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from tristunnel.util.hosts import parsePlace
 __all__ = ["CommandRecords", "Records", "UpdatedRecords"]
 
 TTL = 60
-"""Seconds for which others may remember a record."""
+"""Seconds for which resolvers may cache a record."""
 
 COMMAND_TIMEOUT = 300.0
-"""Seconds that a command has: some wait until a record is to be seen everywhere."""
+"""Seconds that a command has: some wait until a record is visible everywhere."""
 
 _UPDATE_TIMEOUT = 10.0
 _KEY = re.compile(
@@ -42,19 +42,19 @@ _FIELD = re.compile(r"""(algorithm|secret)\s+"?([^\s";]+)"?\s*;""")
 
 
 class Records(Protocol):
-    """Whoever can change a domain."""
+    """Something that can change a domain's records."""
 
     def add(self, name: str, value: str) -> None:
         """
-        Have a TXT record, beside others of that name.
+        Add a TXT record beside others of that name.
 
         @param name: For example C{_acme-challenge.example.com}.
-        @raise AuthorityProblem: If it cannot be had.
+        @raise AuthorityProblem: If it cannot be added.
         """
 
     def remove(self, name: str, value: str) -> None:
         """
-        Have it no more.
+        Remove it.
 
         @raise AuthorityProblem: If it cannot be removed.
         """
@@ -63,11 +63,10 @@ class Records(Protocol):
 class CommandRecords:
     """
     Has a command change the domain: C{COMMAND add NAME VALUE}, and C{COMMAND remove
-    NAME VALUE} later. It is also told what certbot tells its hooks
-    (C{CERTBOT_DOMAIN}, C{CERTBOT_VALIDATION}). When it has ended, the record must be
-    there for all to see.
+    NAME VALUE} later. It also gets the variables of certbot's hooks (C{CERTBOT_DOMAIN},
+    C{CERTBOT_VALIDATION}). When it has ended, the record must be visible to everyone.
 
-    @param command: The command, in a shell's words, without a shell.
+    @param command: The command, split as a shell would split it, but run without one.
     @raise TunnelError: C{bad-option}, if there is no such program.
     """
 
@@ -161,7 +160,7 @@ class UpdatedRecords:
         return str(found[0][4][0])
 
     def _zoneOf(self, owner: dns.name.Name, address: str) -> dns.name.Name:
-        """Ask for the zone in which a name is, from the name upwards."""
+        """Ask for the zone of a name, from the name upwards."""
         zone = owner.parent()
         while len(zone) > 1:
             question = dns.message.make_query(zone, dns.rdatatype.SOA)
@@ -180,7 +179,7 @@ class UpdatedRecords:
 
 class _Change(Protocol):
     def __call__(self, update: dns.update.UpdateMessage, owner: dns.name.Name) -> None:
-        """Say what is to change."""
+        """Add the change to an update."""
 
 
 def _readKey(path: str) -> dns.tsig.Key:

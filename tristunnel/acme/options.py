@@ -1,4 +1,4 @@
-"""The options about certificates by themselves, and what is made of them."""
+"""The options about automatic certificates, and what is made from them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ACMEOptions(Protocol):
     """
     Options that were checked.
 
-    @ivar authority: Whom to ask; C{None} to ask nobody.
+    @ivar authority: The authority to ask; C{None} for none.
     @ivar changesDomains: How domains are proved.
     """
 
@@ -45,9 +45,9 @@ class ACMEOptions(Protocol):
 
 class ACMEOptionsMixin:
     """
-    For C{usage.Options}: which authority gives certificates.
+    For C{usage.Options}: which authority issues certificates.
 
-    @ivar authority: Whom to ask; C{None} to ask nobody.
+    @ivar authority: The authority to ask; C{None} for none.
     @ivar changesDomains: How domains are proved.
     """
 
@@ -143,7 +143,7 @@ _DEPENDENT = (
 
 def _external(path: str) -> ExternalAccount:
     """
-    Read what an authority gives its customers.
+    Read the key of a customer's account at an authority.
 
     @raise TunnelError: C{bad-option}.
     """
@@ -163,7 +163,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{16,1000}=*")
 def _records(settings: DomainSettings) -> Any:
     if not (settings.command or settings.server):
         return None
-    # Whoever does not use it does not load the library.
+    # The library is loaded only if it is used.
     from tristunnel.acme.dns import CommandRecords, UpdatedRecords
 
     if settings.command:
@@ -180,7 +180,7 @@ def automaticCertificates(
     hasOwn: Callable[[str], bool],
 ) -> Any:
     """
-    Make what gets certificates.
+    Make the service that gets certificates.
 
     @param options: Options that were checked.
     @param stateDirectory: Where they are kept.
@@ -190,12 +190,12 @@ def automaticCertificates(
     @param hasOwn: Whether the operator has a certificate for a name.
     @return: An L{AutomaticCertificates
         <tristunnel.acme.renewal.AutomaticCertificates>}, and the L{Answers
-        <tristunnel.acme.challenges.Answers>} that go with it; C{None} twice if
-        nobody is to be asked.
+        <tristunnel.acme.challenges.Answers>} that go with it; C{None} twice if no
+        authority is to be asked.
     """
     if options.authority is None:
         return None, None
-    # A tenth of a second and many megabytes, for those alone who use it.
+    # It takes a tenth of a second and many megabytes: only for those who use it.
     from tristunnel.acme.account import Account
     from tristunnel.acme.challenges import Answers
     from tristunnel.acme.order import Orders

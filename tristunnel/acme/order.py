@@ -1,6 +1,5 @@
 """
-One certificate: an order, the proofs that it wants, and what comes of it (RFC 8555,
-section 7.4).
+One certificate: an order, its authorizations, and the result (RFC 8555, section 7.4).
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from tristunnel.acme.threads import inThread
 __all__ = ["Issued", "Orders"]
 
 POLL = 1.0
-"""Seconds between two questions whether a proof was looked at, at first; each time
-twice as many, up to L{_SLOWEST_POLL}."""
+"""The first pause between two polls whether a proof was checked, in seconds; it doubles
+each time, up to L{_SLOWEST_POLL}."""
 
 _SLOWEST_POLL = 10.0
 
 PATIENCE = 180.0
-"""Seconds in which all proofs must have been looked at."""
+"""Seconds in which all proofs must have been checked."""
 
 _FINALIZING = 90.0
 
@@ -61,14 +60,14 @@ class Orders:
     """
     Gets certificates.
 
-    @param reactor: Tells time, and is where threads report to.
+    @param reactor: Tells time, and gets the results of threads.
     @param account: Asks for them.
     @param answers: Answers by HTTP and TLS.
     @param records: Changes the domain, or C{None} if nobody can.
-    @param wait: Seconds that a changed record takes to be seen everywhere.
-    @param domains: Those that C{records} is for; names elsewhere are proved by DNS
-        when nothing else has helped.
-    @param ways: How the authority can reach this server, by challenge:
+    @param wait: Seconds until a changed record is visible everywhere.
+    @param domains: The domains that C{records} can change; other names are proved by
+        DNS only if nothing else has worked.
+    @param ways: The challenges by which the authority can reach this server:
         C{"http-01"} and C{"tls-alpn-01"}, the best first.
     """
 
@@ -94,7 +93,7 @@ class Orders:
 
     @property
     def provesDomains(self) -> bool:
-        """Whether wildcards can be had."""
+        """Whether wildcard certificates can be had."""
         return self._records is not None
 
     async def obtain(self, names: Sequence[str], turn: int = 0) -> Issued:
@@ -102,9 +101,9 @@ class Orders:
         Get a certificate.
 
         @param names: What it is for; C{*.example.com} needs DNS.
-        @param turn: How many attempts there were before: each one begins with
-            another way to prove a name, where there are several.
-        @raise AuthorityProblem: If there is none to be had now.
+        @param turn: The number of attempts before: each one begins with another way to
+            prove a name, if there are several.
+        @raise AuthorityProblem: If it cannot be had now.
         """
         key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
@@ -178,7 +177,7 @@ class Orders:
     def _ready(
         self, name: str, challenge: challenges.Challenge, undo: list[_Undo]
     ) -> _Undo:
-        """What has the answer to a challenge ready; it blocks."""
+        """Prepare the answer to a challenge; it blocks."""
         key, answers, records = self._account.key, self._answers, self._records
         if isinstance(challenge, challenges.HTTP01):
             token = challenge.encode("token")
@@ -198,7 +197,7 @@ class Orders:
     async def _poll(
         self, authorization: messages.AuthorizationResource, deadline: float
     ) -> None:
-        """Wait until the authority has looked at a proof."""
+        """Wait until the authority has checked a proof."""
         pause = POLL
         while True:
             found, response = await self._ask(lambda client: client.poll(authorization))

@@ -1,4 +1,4 @@
-"""What an authority refuses, in words that say what to do about it."""
+"""Refusals by an authority, explained in words that say what to do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CURES = {
 
 class AuthorityProblem(TunnelError):
     """
-    No certificate, and why.
+    Why there is no certificate.
 
     @param retryAfter: Seconds that the authority asks for, or C{None}.
     """
@@ -45,7 +45,7 @@ class AuthorityProblem(TunnelError):
 
 
 def refusalOf(error: messages.Error) -> str:
-    """Say what an authority's error says, with the cure."""
+    """Explain an authority's error, with the cure."""
     said = printable(str(error.detail or error.title or error.typ), 300)
     code = error.code or str(error.typ).rpartition(":")[2]
     cure = _CURES.get(code, "")
@@ -56,11 +56,11 @@ def problemOf(
     failure: BaseException, hint: float | None, directory: str
 ) -> AuthorityProblem:
     """
-    Say why a request failed.
+    Explain why a request failed.
 
-    @param failure: What the library raised.
+    @param failure: The library's exception.
     @param hint: Seconds after which the authority wants to be asked again.
-    @param directory: Where it was asked.
+    @param directory: The URL of the authority's directory.
     """
     if isinstance(failure, messages.Error):
         return AuthorityProblem(refusalOf(failure), hint)

@@ -1,6 +1,6 @@
 """
-Automatic certificates: got for the names that are wanted, renewed in time, and
-tried again later where there is trouble.
+Automatic certificates: obtained for the names that are wanted, renewed in time, and
+tried again later after failures.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ takes five failures of a name in an hour."""
 LONGEST_PAUSE = 86400.0
 
 AT_ONCE = 4
-"""Names that are worked on at once; some wait minutes for DNS."""
+"""The number of names that are worked on at once; some wait minutes for DNS."""
 
 NEW_A_WEEK = 40
-"""Names of one domain that get their first certificate in a week. Let's Encrypt gives
-50; some are left for others of the domain."""
+"""How many names of one domain get their first certificate in a week. Let's Encrypt
+allows 50; some are left for other servers of the domain."""
 
 _WEEK = 7 * 86400.0
 _LONGEST_SLEEP = 3600.0
@@ -62,7 +62,7 @@ class AutomaticCertificates(Service):
     @param hasOwn: Whether the operator has a certificate for a name.
     @param now: The time of day.
 
-    @ivar certificates: Those that there are.
+    @ivar certificates: The certificates that there are.
     @ivar orders: Whether this process gets them; otherwise another one that keeps them
         in the same place does.
     """
@@ -137,7 +137,7 @@ class AutomaticCertificates(Service):
             self._wakeIn(0.0)
 
     def release(self, name: str) -> None:
-        """Renew a certificate no more; it stays where it is."""
+        """Stop renewing a certificate; it stays where it is."""
         host = str(parseHost(name))
         if self._held[host] > 1:
             self._held[host] -= 1
@@ -161,7 +161,7 @@ class AutomaticCertificates(Service):
         return str(self._store.live / next(stems, name) / "fullchain.pem")
 
     def states(self) -> list[CertificateState]:
-        """How the certificates of the names that are wanted now are."""
+        """The states of the certificates of the names that are wanted now."""
         found = []
         for name, names in self._wanted():
             certificate = self._certificateOf(name, names)
@@ -218,7 +218,7 @@ class AutomaticCertificates(Service):
         return known
 
     def _certificateOf(self, name: str, names: tuple[str, ...]) -> Certificate | None:
-        # Whatever is there for the name itself, not what a wildcard covers.
+        # Only a certificate of the name itself counts, not a wildcard's.
         found = self.certificates.newest(name)
         if found is None or not set(names) <= set(certificateNames(found)):
             return None
@@ -239,7 +239,7 @@ class AutomaticCertificates(Service):
         try:
             await self._renewAlone(name, names)
         except TunnelError as problem:
-            # Of the state directory: what cannot be kept is not ordered.
+            # The state directory is at fault: what cannot be kept is not ordered.
             self._failed(name, self._renewalOf(name), problem)
 
     async def _renewAlone(self, name: str, names: tuple[str, ...]) -> None:
@@ -250,7 +250,7 @@ class AutomaticCertificates(Service):
                 renewal.next = self._now() + _BUSY_ELSEWHERE
                 return
             if due > self._now():
-                # Another process was here before.
+                # Another process has ordered it first.
                 return
             try:
                 self._checkPace(name, renewal)
@@ -259,7 +259,7 @@ class AutomaticCertificates(Service):
             except TunnelError as problem:
                 self._failed(name, renewal, problem)
             except CancelledError:
-                # The server stops: that says nothing of the authority.
+                # The server stops, which says nothing about the authority.
                 raise
             except Exception:
                 self._log.failure("Certificate for {name}", name=name)
@@ -287,7 +287,7 @@ class AutomaticCertificates(Service):
     def _failed(self, name: str, renewal: Renewal, problem: TunnelError) -> None:
         now = self._now()
         pause = min(FIRST_PAUSE * 2.0**renewal.failures, LONGEST_PAUSE)
-        # An authority's hint counts, but not for ever.
+        # An authority's hint counts, but within limits.
         pause = max(pause, min(problem.retryAfter or 0.0, _WEEK))
         renewal.failures = min(renewal.failures + 1, 20)
         renewal.tried, renewal.next = now, now + pause

@@ -1,4 +1,7 @@
-"""What is said of certificates by themselves; read without the library for them."""
+"""
+The settings of automatic certificates, which are read without loading the library for
+them.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ __all__ = [
 ]
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
-"""The authority that is asked unless somebody says otherwise."""
+"""The authority that is asked by default."""
 
 WAIT = 30.0
-"""Seconds that a changed record takes to be seen everywhere, unless said otherwise."""
+"""The default for the seconds until a changed record is visible everywhere."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,12 @@ class ExternalAccount:
 @dataclass(frozen=True)
 class AuthoritySettings:
     """
-    Whom to ask for certificates.
+    The authority to ask for certificates.
 
-    @ivar email: Whom the authority may write to.
-    @ivar directory: The URL of what it offers.
-    @ivar ca: A PEM file with who vouches for its own TLS; empty for those that the
-        platform trusts.
-    @ivar external: What our account is bound to, or C{None}.
+    @ivar email: The address that the authority may write to.
+    @ivar directory: The URL of its directory.
+    @ivar ca: A PEM file with the roots for its own TLS; empty for the platform's.
+    @ivar external: The external account that ours is bound to, or C{None}.
     """
 
     email: str
@@ -54,12 +56,12 @@ class AuthoritySettings:
 @dataclass(frozen=True)
 class DomainSettings:
     """
-    How domains are changed, so that they and wildcards can be proved.
+    How the records of domains are changed, so that they and wildcards can be proved.
 
-    @ivar command: Does so, or empty.
-    @ivar server: A name server that does, or empty.
-    @ivar key: The file with the key for that.
-    @ivar wait: Seconds until a change is seen everywhere.
+    @ivar command: A command that changes them, or empty.
+    @ivar server: A name server that takes updates, or empty.
+    @ivar key: The file with the key for the updates.
+    @ivar wait: Seconds until a change is visible everywhere.
     """
 
     command: str = ""

@@ -1,9 +1,9 @@
 """
-Certificates and what is known of their renewal, in the state directory.
+Certificates and the state of their renewal, in the state directory.
 
-They are where certbot has them (C{live/NAME/fullchain.pem}, C{privkey.pem}), so that
-whatever reads certbot's takes these, too. C{live/NAME} is a link to the newest
-directory in C{archive/NAME}, and so certificate and key change together.
+They are laid out as certbot does it (C{live/NAME/fullchain.pem}, C{privkey.pem}), so
+that programs that read certbot's can read these, too. C{live/NAME} is a link to the
+newest directory in C{archive/NAME}, and so certificate and key change together.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from tristunnel.util.descriptor_calls import lockFile
 __all__ = ["Renewal", "Store"]
 
 _KEPT = 2
-"""Certificates of a name that are kept: the one before may still be in use."""
+"""How many certificates of a name are kept: the previous one may still be in use."""
 
 
 @dataclass
 class Renewal:
     """
-    What is known of a certificate's renewal, over restarts, too. Times are seconds
+    The state of a certificate's renewal, which survives restarts. Times are seconds
     since the epoch; 0 is never.
 
-    @ivar first: When the name's first certificate was got.
-    @ivar failures: Attempts in a row that came to nothing.
-    @ivar tried: When the last one was.
-    @ivar next: Before when there must be no other one.
-    @ivar error: Why the last one came to nothing; empty if it did not.
+    @ivar first: When the name got its first certificate.
+    @ivar failures: The number of failed attempts in a row.
+    @ivar tried: When the last attempt was.
+    @ivar next: The time before which there must be no other attempt.
+    @ivar error: Why the last attempt failed; empty if it did not.
     @ivar renewAt: When the authority wants the certificate to be renewed.
     """
 
@@ -52,7 +52,7 @@ class Renewal:
 
 class Store:
     """
-    The files.
+    The files of certificates.
 
     @param stateDirectory: Where they are.
 
@@ -66,7 +66,7 @@ class Store:
 
     def save(self, name: str, issued: Issued) -> None:
         """
-        Keep a certificate, and have it be the one in force.
+        Store a certificate, and put it in force.
 
         @param name: The first name that it is for, without a wildcard.
         @raise TunnelError: C{bad-option}, if it cannot be written.
@@ -92,7 +92,7 @@ class Store:
             ) from None
 
     def renewal(self, name: str) -> Renewal:
-        """What is known of a name's renewal."""
+        """Read the state of a name's renewal."""
         try:
             read = json.loads((self._renewal / f"{name}.json").read_text())
             return Renewal(
@@ -108,7 +108,7 @@ class Store:
 
     def remember(self, name: str, renewal: Renewal) -> None:
         """
-        Keep what is known; L{order} has made the directory.
+        Store the state; L{order} has made the directory.
 
         @raise TunnelError: C{bad-option}, if it cannot be written.
         """
@@ -116,7 +116,7 @@ class Store:
         replaceFile(str(self._renewal / f"{name}.json"), text.encode())
 
     def tried(self) -> list[str]:
-        """The names that an attempt is known of."""
+        """List the names with a known attempt."""
         try:
             return [each.stem for each in self._renewal.glob("*.json")]
         except OSError:
@@ -124,7 +124,7 @@ class Store:
 
     def firsts(self, parent: str) -> Iterator[float]:
         """
-        When names of a domain got their first certificates, in seconds since the
+        List when names of a domain got their first certificates, in seconds since the
         epoch.
 
         @param parent: The domain.
@@ -138,7 +138,7 @@ class Store:
         """
         Keep other processes of this machine from ordering for the same name.
 
-        @return: Whether nobody else does.
+        @return: Whether no other process is ordering for it.
         @raise TunnelError: C{bad-option}, if nothing can be written there.
         """
         try:

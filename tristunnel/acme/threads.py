@@ -1,4 +1,7 @@
-"""Calls that block, each in a thread of its own that nobody waits for at a stop."""
+"""
+Calls that block, each in a thread of its own that the end of the process does not wait
+for.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ _T = TypeVar("_T")
 
 def inThread(reactor: Any, call: Callable[[], _T]) -> Deferred[_T]:
     """
-    Do something that blocks. A thread of the reactor's would hold up the end of the
+    Make a call that blocks. A thread of the reactor's would hold up the end of the
     process for as long as an authority does not answer.
 
-    @param reactor: Where the result is told.
+    @param reactor: Gets the result.
     @param call: What to do.
     @return: Its result.
     """

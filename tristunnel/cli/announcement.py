@@ -33,8 +33,8 @@ class Announcement:
     @param server: Has the ports, and their numbers once they are open.
     @param sessions: Has the host keys.
     @param tunnels: Has the invitations.
-    @param naming: Knows which ports have better certificates than their own.
-    @param tokenFiles: Where those whom it invites get their tokens.
+    @param naming: Knows which ports show a better certificate than their own.
+    @param tokenFiles: Where the tokens of invited clients are kept.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Announcement:
             self._tellOfDialects()
         for port in options.serverPorts:
             known = port.fingerprint and port.description in numbers
-            # Who comes by the name is shown a better one, which no pin fits.
+            # Clients that connect by name are shown a better certificate, which no pin
+            # matches.
             if known and not self._naming.better(port):
                 _log.info(
                     "{path} is a self-signed certificate; its SHA-256 fingerprint is"
@@ -87,7 +88,9 @@ class Announcement:
             _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")
 
     def _tellOfDialects(self) -> None:
-        """Say which are spoken, and what clients go by who are not ours."""
+        """
+        Say which dialects are spoken, and what clients of other projects need to know.
+        """
         served = self._options.served
         say = _log.debug if len(served) == len(DIALECTS) else _log.info
         say("Clients may speak {names}", names=", ".join(served))
@@ -112,14 +115,14 @@ class Announcement:
         if options.rpcPort is None and "/" in options.webSocketPaths:
             return ""
         scheme = "https" if port.secure else "http"
-        # Without a login the page answers to no name that nobody has told it.
+        # Without a login, the page answers only to the host names it was told of.
         asked = options["hostname"] or options.get("credCheckers")
         host = options.hostnames[0] if asked else "localhost"
         return f"{scheme}://{hostAndPort(host, number)}/"
 
     def placeInvitations(self) -> ServerPlace | None:
         """
-        Find out where invitations lead to.
+        Find out which address invitations name.
 
         @return: C{None} if nobody can be invited.
         """
@@ -139,12 +142,12 @@ class Announcement:
         return place
 
     def _invite(self) -> None:
-        """Say where invitations lead to, and invite the first client."""
+        """Say which address invitations name, and invite the first client."""
         options, place = self._options, self.placeInvitations()
         if place is None:
             return
         try:
-            # A server that was told where all of its files are makes no directory.
+            # A server that was told the place of each file makes no directory.
             if place.certificate or options.stateDirectory.exists():
                 place.write(options.stateDirectory)
             if options.invites is not None and (

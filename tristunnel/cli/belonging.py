@@ -32,7 +32,8 @@ from tristunnel.util.members import memberMark
 __all__ = ["AT_ONCE", "passNames", "serveAsMember", "shareClients"]
 
 AT_ONCE = 0.05
-"""Seconds in which clients come that the others are told of together."""
+"""The seconds for which changes in the number of clients are collected before the other
+processes are told."""
 
 
 def serveAsMember(
@@ -45,7 +46,7 @@ def serveAsMember(
     cluster: ClusterService | None,
 ) -> Deferred[None]:
     """
-    Have a server pass what is not its own, and take what is.
+    Have a server pass on connections that belong to other processes, and take its own.
 
     @param reactor: The process's.
     @param membership: Its parent and siblings.
@@ -120,8 +121,8 @@ def passNames(
     sessions: TunnelServerFactory, hosts: NameSite, ports: Sequence[Any]
 ) -> None:
     """
-    Have whole connections passed that are for a name of another process, as long as
-    nobody has answered them.
+    Pass on whole connections for names of other processes, as long as nothing has been
+    answered.
 
     @param hosts: Serves names over HTTP.
     @param ports: What serves the ports, in the same order in all processes.
@@ -145,8 +146,8 @@ def passNames(
 
 def _obeyOnce(reactor: Any, membership: Membership) -> None:
     """
-    Have a signal that ends the process do so only if the parent's word has not come
-    first: whoever ends all of them at once sends both.
+    Obey a signal to end only if the parent's message has not come first: whoever ends
+    all processes at once causes both.
     """
 
     def signalled(number: int, frame: object) -> None:
@@ -162,7 +163,7 @@ def shareClients(
     """
     Have all members know how many clients there are.
 
-    @return: Tells the others anew, soon.
+    @return: Called to tell the others again, soon.
     """
     counts: dict[str, int] = {}
     clients.elsewhere = lambda: sum(

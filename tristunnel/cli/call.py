@@ -93,7 +93,7 @@ _DEFAULT_PATH = "/rpc"
 @dataclass(frozen=True)
 class Target:
     """
-    Where a server is to be asked.
+    The server to call.
 
     @ivar scheme: C{http}, C{https} or C{unix}.
     @ivar host: The host, or C{localhost} for C{unix}.
@@ -120,10 +120,10 @@ class CallRequest:
     @ivar method: What to call.
     @ivar params: With what.
     @ivar authorization: The header of that name, or C{None}.
-    @ivar authorities: A PEM file with the only certificates to trust, or
-        C{None} for those that the platform trusts.
-    @ivar pins: Digests of which the server's certificate must have one.
-    @ivar insecure: Whether any server is believed.
+    @ivar authorities: A PEM file with the only certificates to trust, or C{None} for
+        the platform's.
+    @ivar pins: Digests, one of which the server's certificate must have.
+    @ivar insecure: Whether the server's certificate is not verified.
     @ivar timeout: Seconds to wait for the answer.
     @ivar proxy: The proxy's URL; C{none} for no proxy; empty for what the
         environment says.
@@ -183,7 +183,7 @@ def parseTarget(text: str) -> Target:
 
 def valueFrom(word: str) -> object:
     """
-    What a parameter on the command line stands for.
+    Read the value of a parameter on the command line.
 
     @return: The value, if the word is JSON; otherwise the word.
     """
@@ -197,7 +197,7 @@ def paramsFrom(words: Sequence[str]) -> Params:
     """
     Read the parameters of a call.
 
-    @raise ValueError: If some go by name and others by position.
+    @raise ValueError: If some are given by name and others by position.
     """
     matches = [_NAMED.fullmatch(word) for word in words]
     named = [match for match in matches if match is not None]
@@ -218,7 +218,7 @@ def paramsFrom(words: Sequence[str]) -> Params:
 
 
 def addTLSOptions(parser: ArgumentParser) -> None:
-    """Add the options by which a server is known and reached."""
+    """Add the options that say how a server is verified and reached."""
     add = parser.add_argument
     add("--ca", metavar="FILE", help="PEM file with the only authorities to trust")
     add(
@@ -239,7 +239,7 @@ def addTLSOptions(parser: ArgumentParser) -> None:
 
 
 def givesTLS(options: Namespace) -> bool:
-    """Whether any of the options is given that need C{https:}; L{TLS_ONLY} says so."""
+    """Whether any of the options that need C{https:}, L{TLS_ONLY}, is given."""
     return bool(options.ca or options.pin or options.insecure)
 
 
@@ -300,8 +300,8 @@ def parseCommand(
 
     @param arguments: Without the name of the program.
     @param environment: The environment variables.
-    @raise SystemExit: With 2 if something is wrong, which is then on the
-        standard error output; with 0 after C{--help}.
+    @raise SystemExit: With 2 after a mistake, which is then described on the standard
+        error output; with 0 after C{--help}.
     """
     parser = _parser()
     options = parser.parse_intermixed_args(list(arguments))
@@ -334,7 +334,7 @@ _MAX_ANSWER = 64 * 2**20
 
 class CallFailed(Exception):
     """
-    A call did not come to a result.
+    A call gave no result.
 
     The message is one line that names the cause and, where there is one, the
     cure.
@@ -356,7 +356,7 @@ def _explain(
     if tls is not None:
         explanation = explainTLSFailure(cause, target.host, tls, target.port)
         if explanation is not None:
-            # It is written for servers that clients connect to.
+            # The explanation is written for servers that clients connect to.
             return explanation.replace("write tcp:", "write http://").replace(
                 "instead of tls:", "instead of https://"
             )
@@ -391,7 +391,7 @@ async def exchange(
     """
     Make one request of a server.
 
-    @param tls: Knows it; C{None} for no TLS.
+    @param tls: Verifies it; C{None} for no TLS.
     @param proxy: As L{CallRequest} has it.
     @param headers: Beside C{Host}.
     @return: The response, and its body.
@@ -402,7 +402,7 @@ async def exchange(
         route = route.towards(reactor, target.scheme, target.host, target.port)
 
     def way(uri: URI) -> IStreamClientEndpoint:
-        # Whatever the URL says.
+        # Whatever host the URL names.
         if target.socketPath:
             return UNIXClientEndpoint(reactor, target.socketPath)
         plain = route.reach(reactor, target.host, target.port)
@@ -445,7 +445,7 @@ async def ask(reactor: IReactorTime, request: CallRequest) -> object:
     body, result = pending.call(request.method, request.params)
 
     def late(_: object, seconds: float) -> NoReturn:
-        # Whatever the cancelled exchange made of it.
+        # Whatever error the cancelled exchange made of it.
         raise CallFailed(f"No answer within {seconds:g} seconds.")
 
     data = encode(body).encode("ascii")
@@ -471,7 +471,7 @@ async def ask(reactor: IReactorTime, request: CallRequest) -> object:
 
 def _explainStatus(response: IResponse, body: bytes, request: CallRequest) -> str:
     text = f"HTTP status {response.code}"
-    # Bytes: asked for text, Twisted would fail for what is no UTF-8.
+    # As bytes: when asked for text, Twisted fails for what is not UTF-8.
     kind = (response.headers.getRawHeaders(b"Content-Type") or [b""])[0]
     if kind.startswith(b"text/plain"):
         lines = body[:500].decode("utf-8", "replace").splitlines()

@@ -50,7 +50,10 @@ class Options(client_tap.Options):
     )
 
     def configFile(self, told: Mapping[str, list[str]]) -> str:
-        """The file where people look for one, unless all is said without it."""
+        """
+        The usual configuration file, unless the command line says everything without
+        it.
+        """
         path = defaultConfigFile()
         if told.keys() & client_tap.ONE_SERVER or not path.exists():
             return ""
@@ -75,7 +78,7 @@ class CheckOptions(Options):
 
     def check(self) -> None:
         if self["to"] and not (self["tunnel"] or self["connect"]):
-            # As with the commands whose connection is tested.
+            # As for the commands whose connections are tested.
             self["connect"], self["to"] = self["to"], None
         super().check()
 
@@ -84,11 +87,11 @@ class _Offer(Options):
     """
     The options of a short command.
 
-    @cvar scheme: How the address begins that visitors open; empty for what the
+    @cvar scheme: The scheme of the address that visitors open; empty to go by what the
         server says.
     @cvar isUDP: Whether it is about UDP.
-    @cvar listener: What visitors come to, where neither a port nor a name was said to
-        be wanted in the service's own words.
+    @cvar listener: The public side of a service whose own words ask for neither a port
+        nor a name.
     """
 
     scheme: ClassVar[str] = ""
@@ -130,7 +133,7 @@ class _Offer(Options):
         if self.isUDP:
             gone |= set(INSPECT.names)
         self.longOpt = [each for each in self.longOpt if each.rstrip("=") not in gone]
-        # Words are the services, and --to is the server.
+        # Positional arguments are the services, and --to is the server.
         self.docs = {
             name: text
             for name, text in self.docs.items()
@@ -177,7 +180,8 @@ class _Offer(Options):
         scheme = forward.scheme or self.scheme
         name = self["name"] or forward.name
         asked = replace(forward, scheme=scheme).asked(forward.port, name)
-        # TLS of the service's own reaches visitors by a port, and by no HTTP name.
+        # A service with TLS of its own can be reached at a port, but not by an HTTP
+        # name.
         isTLS = forward.scheme == "https"
         free = not (forward.port or forward.listener or forward.private or isTLS)
         return replace(asked, listener=self.listener) if free else asked
@@ -215,7 +219,7 @@ class HTTPOptions(_Offer):
                 told = printable(wanted, 60)
                 raise badOption(f"{told!r} is a directory; write ./{told} to share it")
             if isPath:
-                # Nothing else begins so: it is a directory.
+                # Only a directory begins like this.
                 quoted = re.sub(r"([\\:,])", r"\\\1", wanted)
                 wanted = f"files:{quoted}"
         return super()._forward(reactor, wanted)

@@ -71,8 +71,8 @@ from tristunnel.util.words import checkChoice
 __all__ = ["NEEDS_NAME", "ONE_SERVER", "Options", "makeService"]
 
 _IDENTITY = {"credentials", "credentials-file", "token-file"}
-"""Options that say who we are. What the environment says of that takes the place
-of all that a file says."""
+"""Options that say who we are. If the environment says so, all of them in a file are
+ignored."""
 
 ONE_SERVER = (
     *("connect", "server", "tunnel", "to", "listen", "service", "forward"),
@@ -213,10 +213,10 @@ class Options(
     """The option that names a server, for messages."""
 
     whichService: ClassVar[str] = "give --service NAME"
-    """What to do where a visitor has named no service."""
+    """What to do if a visitor has named no service."""
 
     usesDefault: ClassVar[bool] = False
-    """Whether no server named means the one that is this user's default."""
+    """Whether this user's default server is meant if none is named."""
 
     variables: ClassVar[Mapping[str, str]] = {
         "tunnel": "TRISTUNNEL_TUNNEL",
@@ -303,7 +303,7 @@ class Options(
         return settings
 
     def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
-        """Its secrets are for one server: of several, nobody knows which."""
+        """Its secrets are for one server; with several, nobody knows which."""
         around = super().settingsAround(settings)
         if self.count > 1:
             around.pop("tunnel", None)
@@ -377,7 +377,7 @@ class Options(
     def _checkTogether(self) -> None:
         tunnel = self["tunnel"]
         for name in {"connect", "server", "to"} & set(self.told):
-            # A shell's variable that is not set must not become the default server.
+            # An unset shell variable must not turn into the default server.
             if not all(map(str.strip, self.told[name])):
                 raise badOption(f"--{name} is empty; write a server's name after it")
         if self["server"] and (self["connect"] or tunnel):
@@ -399,7 +399,7 @@ class Options(
             raise badOption("--check-idle goes with --check")
 
     def _takeKnown(self) -> None:
-        """Connect to a server that is known by its name."""
+        """Take the settings of a known server by its name."""
         if not (self["server"] or self.usesDefault):
             raise badOption(
                 "which server? use --connect HOST, for example: twistd -n"
@@ -470,11 +470,13 @@ class Options(
 
     @property
     def knowsService(self) -> bool:
-        """Whether it is known which service is to be visited."""
+        """Whether a service to visit is given."""
         return bool(self["service"])
 
     def makeLocalEndpoint(self, reactor: Any) -> Any:
-        """Make what listens for visitors, or C{None} where another way leads here."""
+        """
+        Make the endpoint that listens for visitors; C{None} if they come another way.
+        """
         return localEndpoint(reactor, self["listen"])
 
     def _makeServer(self, reactor: Any) -> None:
@@ -536,8 +538,8 @@ class Options(
 
     def _headers(self) -> dict[str, str]:
         """
-        What is said to open a WebSocket. Dialects whose handshake has no room
-        for credentials say them here.
+        The headers of the request for a WebSocket. Dialects whose handshake has no room
+        for credentials put them here.
         """
         headers = dict(self.get("header", []))
         named = {name.lower() for name in headers}

@@ -18,7 +18,7 @@ from tristunnel.util.words import plural
 __all__ = ["addClusterCommands"]
 
 INTERVAL = 1.0
-"""Seconds between two looks of C{--wait}."""
+"""Seconds between two polls of C{--wait}."""
 
 _HEADINGS = (
     *("MEMBER", "STATE", "VERSION", "CLIENTS AT", "MEMBERS AT", "CLIENTS"),

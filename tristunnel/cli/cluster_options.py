@@ -50,7 +50,7 @@ class ClusterOptionsMixin:
     Options about the other machines, for a class of
     L{ServerOptions<tristunnel.server.options.ServerOptions>}.
 
-    @ivar cluster: What they say; C{None} for a server of its own.
+    @ivar cluster: What they say; C{None} for a server outside any cluster.
     """
 
     cluster: ClusterSettings | None
@@ -95,10 +95,10 @@ class ClusterOptionsMixin:
         self, reactor: Any, told: Mapping[str, object], index: int = 0
     ) -> None:
         """
-        @param told: What was said, by option.
+        @param told: What was given, by option.
         @param index: Which of several processes this is: each has a port of its own
             for the other members, after that of the first one.
-        @raise TunnelError: C{bad-option}, also for what does not work on several
+        @raise TunnelError: C{bad-option}, also for options that do not work on several
             machines.
         """
         checkChoice("cluster-ports", self["cluster-ports"], ("all", "own"))
@@ -171,8 +171,8 @@ def _listening(text: str) -> tuple[str, str]:
     """
     Read where to listen.
 
-    @return: An endpoint of Twisted's, and how to connect to it; empty if that does not
-        follow.
+    @return: The string of a Twisted endpoint, and of the endpoint that connects to it;
+        empty if the one cannot be derived from the other.
     """
     kind, _, rest = text.partition(":")
     host, _, port = rest.rpartition(":")

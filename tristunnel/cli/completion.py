@@ -1,6 +1,6 @@
 """
-C{tristunnel completion}: what a shell needs to complete our command lines, made of
-the parsers themselves.
+C{tristunnel completion}: scripts by which shells complete our command lines, generated
+from the parsers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Option:
     @ivar name: With its hyphens.
     @ivar text: What it does, on one line.
     @ivar takesValue: Whether a value follows it.
-    @ivar values: What can be, if only some can.
+    @ivar values: The possible values, if they are few.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Option:
 @dataclass(frozen=True)
 class CommandLine:
     """
-    A place in a command line: what can come after some commands.
+    A position in a command line: what can follow some commands.
 
-    @ivar words: Those commands, without the program.
+    @ivar words: The commands before it, without the program.
     @ivar options: Its options.
     @ivar commands: What each further command does, by its name.
     """
@@ -59,7 +59,7 @@ def addCompletionCommand(
     Add C{completion} to the commands of a parser.
 
     @param commands: What C{add_subparsers} returned.
-    @param lines: Tells all places of all command lines.
+    @param lines: Gives all positions in all command lines.
     """
     completion = commands.add_parser(
         "completion",
@@ -90,7 +90,9 @@ For fish, once:
 
 
 class _Choices(tuple[str, ...]):
-    """The shells; what their scripts ask for is taken too, and not told."""
+    """
+    The shells. What their scripts ask for is accepted, too, but not shown in help.
+    """
 
     def __contains__(self, word: object) -> bool:
         return word == _SERVERS or super().__contains__(word)
@@ -104,7 +106,7 @@ def commandLines(
     parser: ArgumentParser, words: tuple[str, ...] = ()
 ) -> Iterator[CommandLine]:
     """
-    Find all places in the command lines of a parser.
+    Find all positions in the command lines of a parser.
 
     @param words: The commands that lead to it.
     """
@@ -142,7 +144,7 @@ def script(shell: str, lines: Sequence[CommandLine]) -> str:
     Write the completion for a shell.
 
     @param shell: C{bash}, C{zsh} or C{fish}.
-    @param lines: All places of the command lines.
+    @param lines: All positions in the command lines.
     """
     return _SHELLS[shell](sorted(lines, key=lambda line: line.words))
 
@@ -152,7 +154,7 @@ def _quoted(text: str) -> str:
 
 
 def _next(lines: Sequence[CommandLine]) -> str:
-    """The commands that lead further, as alternatives of a C{case}."""
+    """The commands that can follow, as alternatives of a C{case}."""
     ways = [
         _quoted(" ".join((*line.words, name)))
         for line in lines

@@ -36,7 +36,7 @@ _OURS = {
     *IDENTITY.names,
     *WAY.names,
 }
-"""The options of the client that are about a visit."""
+"""The client's options that also apply to a visit."""
 
 
 class Options(client.Options):
@@ -95,7 +95,7 @@ class Options(client.Options):
             uri = os.environ.get(ACCESS_VARIABLE, "")
         if uri:
             self._takeAccess(uri)
-        # What the dialects look at to see who visits.
+        # The dialects look here to see who visits.
         self._listens = ["stdio:"]
         super().check()
 
@@ -121,7 +121,7 @@ class Options(client.Options):
 
 
 def makeService(options: Options) -> Service:
-    """Make what visits."""
+    """Make the service that connects."""
     reactor = ourReactor()
     useMonotonicTime(reactor)
     hideExposed(options.exposed)

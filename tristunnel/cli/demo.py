@@ -31,7 +31,7 @@ _PARTS = {
     b"copy.js": "text/javascript; charset=utf-8",
     b"icon.svg": "image/svg+xml",
 }
-"""What the page shares with the dashboard."""
+"""The files that the page shares with the dashboard."""
 
 
 class _Page(Element):
@@ -68,7 +68,7 @@ class _Pages(Resource):
 
 
 class _DemoObserver(LoggingClientObserver):
-    """Says what to open."""
+    """Prints the addresses to open."""
 
     def __init__(self, dashboard: str) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class _DemoObserver(LoggingClientObserver):
 
 class Demo(MultiService):
     """
-    What the demonstration has beside a server: a sample page, and a client that
+    The rest of the demonstration beside the server: a sample page, and a client that
     offers it.
 
     @param reactor: Listens and connects.
@@ -114,7 +114,8 @@ class Demo(MultiService):
         super().startService()
         if self._server.listening:
             site = LimitedSite(_Pages(self._dashboard()), reactor=self._reactor)
-            # Twisted's own would log requests, dated by the reactor's clock: 1970.
+            # Twisted's own would log requests with dates by the reactor's clock, in
+            # 1970.
             site.noisy = False
             endpoint = TCP4ServerEndpoint(self._reactor, 0, interface="127.0.0.1")
             endpoint.listen(site).addCallback(self._offer)

@@ -27,23 +27,24 @@ __all__ = ["addInstallCommand"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}\Z", re.IGNORECASE)
 _FORWARDS = ("http", "tcp", "udp")
 _BOOTED = Path("/run/systemd/system")
-"""Is there where systemd runs, see sd_booted(3)."""
+"""Exists if systemd runs, see sd_booted(3)."""
 
 _SETTLE = 3.0
-"""Seconds until a program that has started is asked for."""
+"""Seconds after its start until it is checked whether a program runs."""
 
 _CONFIGURATION = ("servers.toml", "client.toml")
 
 _LOADED = 5
-"""With what C{launchctl bootstrap} ends while launchd still has one of that name, which
-it ends in its own time."""
+"""The exit status of C{launchctl bootstrap} while launchd is still ending an agent of
+that name."""
 
 _PAUSE = 1.0
 _ENDING = 40
-"""How often it is tried again then: a little longer than an agent's C{ExitTimeOut}."""
+"""The number of attempts then; together they take a little longer than an agent's
+C{ExitTimeOut}."""
 
 _NO_DOMAIN = 125
-"""With what it ends if nobody is logged in at the screen."""
+"""Its exit status if nobody is logged in at the screen."""
 
 
 def addInstallCommand(commands: Any, check: Callable[[Sequence[str]], object]) -> None:
@@ -51,7 +52,7 @@ def addInstallCommand(commands: Any, check: Callable[[Sequence[str]], object]) -
     Add C{install} to the commands of a parser.
 
     @param commands: What C{add_subparsers} returned.
-    @param check: Ends the program with one line for a command line of ours that is
+    @param check: Ends the program with one line if the command line to be installed is
         wrong.
     """
     install = commands.add_parser(
@@ -85,21 +86,21 @@ Examples:
 @dataclass(frozen=True)
 class _Service:
     """
-    One that something starts here.
+    A service as this system's service manager knows it.
 
     @ivar name: What it is called.
-    @ivar path: Where its unit goes.
-    @ivar text: What is in that.
+    @ivar path: The path of its unit.
+    @ivar text: What the unit contains.
     @ivar start: The commands that start it.
     @ivar stop: The commands that stop it, before its unit is removed.
     @ivar forget: The commands after that.
-    @ivar before: A command that ends the one that runs, if one does.
-    @ivar alive: The command that fails if it does not run.
-    @ivar running: What that says if it does.
-    @ivar log: How to read its log.
-    @ivar missing: Why nothing can start it here; empty if something can.
-    @ivar unfit: Why it would not run; empty if it would.
-    @ivar note: What is to be known besides.
+    @ivar before: A command that ends a running one, if there is one.
+    @ivar alive: A command that fails if it does not run.
+    @ivar running: What that command prints if it does.
+    @ivar log: The command that shows its log.
+    @ivar missing: Why it cannot be started here; empty if it can.
+    @ivar unfit: Why it would fail; empty if it would not.
+    @ivar note: Anything else to know.
     """
 
     name: str
@@ -122,7 +123,7 @@ def _run(options: Namespace, check: Callable[[Sequence[str]], object]) -> None:
         options.parser.error("--name has letters, digits, '-', '_' and '.'")
     arguments = options.arguments
     for flag in ("--print", "--remove"):
-        # Whoever writes it last means it for us: no program of ours has it.
+        # At the end of a line it is meant for us: no program of ours has this option.
         if flag in arguments:
             arguments.remove(flag)
             setattr(options, flag[2:], True)
@@ -147,7 +148,10 @@ def _run(options: Namespace, check: Callable[[Sequence[str]], object]) -> None:
 
 
 def _try(check: Callable[[Sequence[str]], object], words: Sequence[str]) -> None:
-    """Read a command line; a certificate that is made for it is made for nothing."""
+    """
+    Read a command line to see whether it is right; a certificate that this makes is
+    thrown away.
+    """
     before = os.environ.get("STATE_DIRECTORY")
     with TemporaryDirectory() as directory:
         os.environ["STATE_DIRECTORY"] = directory
@@ -160,7 +164,7 @@ def _try(check: Callable[[Sequence[str]], object], words: Sequence[str]) -> None
 
 
 def _program() -> list[str]:
-    """The command that runs us, whatever directory is current then."""
+    """The command that runs us from any directory."""
     ours = Path(sys.argv[0]).absolute()
     beside = Path(sys.executable).with_name("tristunnel")
     for path in (ours, beside):
@@ -181,7 +185,7 @@ def _install(service: _Service) -> None:
         _done(service.before)
     for command in service.start:
         _call(command, f"{service.name} does not start")
-    # What it finds wrong, it finds soon.
+    # A program that finds something wrong ends soon.
     time.sleep(_SETTLE)
     ended = f"{service.name} has ended; see {service.log}"
     if service.running not in _call(service.alive, ended):
@@ -195,7 +199,7 @@ def _remove(service: _Service) -> None:
     path = service.path
     if not path.exists():
         raise badOption(f"{service.name} is not installed: {path} does not exist")
-    # What does not run here has nothing to stop.
+    # A service that does not run here need not be stopped.
     if service.before and not service.missing:
         _done(service.before)
     for command in () if service.missing else service.stop:
@@ -214,10 +218,10 @@ def _remove(service: _Service) -> None:
 
 def _call(command: Sequence[str], problem: str) -> str:
     """
-    Have a program do something.
+    Run a program.
 
-    @return: What it says.
-    @raise TunnelError: C{bad-option}, with what it says.
+    @return: Its output.
+    @raise TunnelError: C{bad-option}, with its output.
     """
     try:
         done = _done(command)
@@ -301,8 +305,8 @@ def _userDirectory() -> Path:
 
 def _systemLines(name: str, kind: str) -> str:
     """
-    The user and the directories of a system's service: the server's state is where
-    'tristunnel invite' finds it; of a client, root's known servers are given to it.
+    The user and the directories of a system-wide service: a server's state is where
+    'tristunnel invite' finds it, and a client gets root's known servers.
     """
     state = name.removesuffix("-server") if kind == "server" else name
     lines = [
@@ -330,7 +334,7 @@ def _systemLines(name: str, kind: str) -> str:
 
 
 def _unreadable(program: str) -> str:
-    """Why a service's own user cannot run us."""
+    """Find out why a service's own user cannot run us."""
     path = Path(program).absolute()
     for each in (path, *path.parents):
         if not os.stat(each).st_mode & 0o001:
@@ -356,7 +360,7 @@ def _launchd(name: str, kind: str, words: Sequence[str]) -> _Service:
         path,
         agent(label, [*_program(), *words], str(log)),
         [
-            # Somebody may have disabled it.
+            # It may have been disabled.
             ["launchctl", "enable", target],
             ["launchctl", "bootstrap", domain, str(path)],
         ],

@@ -107,8 +107,8 @@ def serverDirectory(told: str | None) -> Path:
 
 def _checkOwner(directory: Path, tokens: str) -> None:
     """
-    As root, write to no file that the server could not: it is the server that says
-    which one its tokens are in.
+    As root, write to no file that the server could not write: it is the server that
+    names the file of its tokens.
     """
     server = os.stat(directory / "server.json").st_uid
     real = os.path.realpath(tokens)
@@ -134,7 +134,7 @@ def _run(options: Namespace) -> None:
         host=options.hostname or place.host,
         port=options.port or place.port,
     )
-    # Before a code is made: is there a certificate?
+    # Check for a certificate before a code is made.
     place.invitation("0" * 16)
     permissions = permissionsOf(options, "token-expires")
     code = store.invite(options.name, permissions, options.expires)
@@ -145,7 +145,7 @@ def _run(options: Namespace) -> None:
             f"; put the server's name or address in place of {PLACEHOLDER}, or give"
             " --hostname"
         )
-    # Whoever pipes the line somewhere wants the line.
+    # A pipe gets the line alone.
     print(note, file=sys.stderr)
 
 

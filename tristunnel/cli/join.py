@@ -29,7 +29,7 @@ from tristunnel.wire.invitation import USUAL_PORT, Invitation
 __all__ = ["addJoinCommand", "takeUp"]
 
 _TRIES = 3
-"""How often an answer is asked for that was lost on the way."""
+"""The number of attempts if answers are lost on the way."""
 
 
 def addJoinCommand(commands: Any) -> None:
@@ -83,12 +83,12 @@ def addJoinCommand(commands: Any) -> None:
 
 async def _run(reactor: Any, options: Namespace) -> None:
     text, invitation = options.invitation
-    # Until it is used, whoever sees it can have the token.
+    # Until the invitation is used, whoever sees it can have the token.
     hideArguments([text])
     host, port = invitation.host, invitation.port
     name = options.name or _nameOf(host, port)
     store = ServerStore()
-    # What cannot be kept must not be fetched.
+    # A token that cannot be kept must not be fetched.
     store.check(name)
     answer, pins = await takeUp(
         reactor,
@@ -128,8 +128,8 @@ async def takeUp(
     privateKey: str | None = None,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """
-    Exchange an invitation's code for a token, with the server that it names and no
-    other.
+    Exchange an invitation's code for a token, at the server that it names and nowhere
+    else.
 
     @param proxy: As C{--proxy}.
     @param timeout: Seconds that each attempt may take.
@@ -141,7 +141,7 @@ async def takeUp(
     """
     headers = {
         "Authorization": f"Invitation {invitation.code}",
-        # The same for each attempt, so that a lost answer can be had again.
+        # The same for each attempt, so that a lost answer is repeated.
         "Idempotency-Key": secrets.token_urlsafe(24),
     }
     for last in range(_TRIES, 0, -1):
@@ -225,7 +225,7 @@ def _notReached(
 
 
 def _notGreeted(where: str, port: int, error: BaseException | None) -> TunnelError:
-    """Say why a server has shown no certificate."""
+    """Explain why a server has shown no certificate."""
     isReset = isinstance(error, ConnectError) and error.osError == errno.ECONNRESET
     if isReset or isinstance(error, ConnectionClosed):
         text = (
@@ -250,7 +250,7 @@ def _read(status: int, body: bytes, invitation: Invitation) -> dict[str, Any]:
     """
     Read an answer.
 
-    @raise TunnelError: What it refuses.
+    @raise TunnelError: Why the server refused.
     """
     try:
         answer = json.loads(body)

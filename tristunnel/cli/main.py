@@ -73,7 +73,7 @@ _MEANT = {
     **dict.fromkeys(("tunnel", "proxy", "visitor"), "http, tcp or udp"),
     "version": "--version",
 }
-"""What other programs call our commands."""
+"""Our commands by the words that other programs use for them."""
 
 
 class _Whole(Parser):
@@ -84,7 +84,7 @@ class _Whole(Parser):
 
     @property
     def others(self) -> dict[str, str]:
-        """What each command does that no program is."""
+        """What each command that is not a program does."""
         (commands,) = (
             each for each in self._actions if isinstance(each, _SubParsersAction)
         )
@@ -99,7 +99,7 @@ def _table(rows: Mapping[str, str]) -> str:
 
 
 def parser() -> _Whole:
-    """All commands that are no programs which run on."""
+    """Make the parser of all commands that end by themselves."""
     made = _Whole(prog="tristunnel")
     version = f"tristunnel {VERSION}"
     made.add_argument("--version", action="version", version=version)
@@ -119,7 +119,7 @@ def parser() -> _Whole:
 
 
 def places(made: _Whole) -> list[CommandLine]:
-    """All places of our command lines, those of programs too."""
+    """All positions in our command lines, those of programs included."""
     *others, whole = commandLines(made)
     texts = {name: each.description for name, each in PROGRAMS.items()}
     return [
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has seen enough; nothing else to flush.
+        # The reader of our output has closed it; nothing is left to flush.
         sys.stderr.close()
         return 1
     except OSError as error:
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             " send it elsewhere",
             file=sys.stderr,
         )
-        # What is left of it must not be tried again.
+        # The rest must not be written again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     return status
@@ -191,7 +191,7 @@ def _main(words: list[str]) -> int:
 
 
 def _checkFirst(made: _Whole, words: Sequence[str]) -> None:
-    """End the program with one line, if nothing begins like this."""
+    """End the program with one line if the first word is not a command."""
     known = [*made.others, *PROGRAMS]
     if words[0].startswith("-"):
         if words[0] not in made._option_string_actions:
@@ -205,7 +205,7 @@ def _checkFirst(made: _Whole, words: Sequence[str]) -> None:
         hint = f"; did you mean {meant}?" if meant else nearest(told, known)
         hint = hint or "; see tristunnel --help"
         if "#" in told:
-            # Not repeated, for it is a secret.
+            # Not repeated in the message: it is a secret.
             told, hint = "HOST#CODE", "; did you mean join, for an invitation?"
         elif _SERVICE.fullmatch(told):
             hint = f"; did you mean http {told}?"
@@ -213,7 +213,7 @@ def _checkFirst(made: _Whole, words: Sequence[str]) -> None:
 
 
 def _await(options: Namespace) -> None:
-    """Run a command that connects somewhere."""
+    """Run a command that needs the reactor."""
     from twisted.internet import reactor
     from twisted.internet.task import react
 

@@ -24,7 +24,7 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _MemberProgram(Program):
     """
-    A program whose options know of their membership.
+    A program whose options are told of their membership.
 
     @ivar membership: The same.
     """
@@ -45,7 +45,7 @@ def _tap() -> Any:
 
 def run() -> None:
     """Run until the end."""
-    # What a terminal sends to all is for the parent to pass on.
+    # A terminal sends signals to all processes; the parent passes them on.
     os.setsid()
     connection = socket.socket(fileno=CHANNEL)
     connection.set_inheritable(False)
@@ -55,7 +55,7 @@ def run() -> None:
     try:
         membership = Membership(connection)
     except OSError:
-        # The parent ended while this was begun.
+        # The parent ended while this process started.
         return
     program = _MemberProgram(name, module, "a member", "Options", membership)
     outer = Outer(program)

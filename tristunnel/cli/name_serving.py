@@ -1,6 +1,6 @@
 """
-What a server has beside for names: their certificates, and ports that clients and
-visitors share.
+What names need of a server: their certificates, and ports that clients and visitors
+share.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from tristunnel.tls.named import NamedCertificates
 __all__ = ["ChallengePage", "NameServing"]
 
 _MOST = 20
-"""Certificates that are never used and are told of."""
+"""The largest number of unused certificates that are listed."""
 
 
 class ChallengePage(Resource):
     """
-    Answers an authority.
+    The page that answers an authority's challenges.
 
     @param names: Knows the answers.
     """
@@ -64,18 +64,19 @@ class ChallengePage(Resource):
 
 class NameServing:
     """
-    Serves ports, whatever is on them.
+    Makes what serves the ports of clients and visitors.
 
     @param reactor: Tells time.
     @param options: What the server was told.
-    @param names: Its names; told here who has a certificate.
-    @param isMadeUp: Whether a host's name was made up here, so that no certificate of
-        its own is asked for: authorities give few in a week.
-    @param isKept: Whether a host is some token's, though it may have no tunnel now.
+    @param names: Its names, which are told here which of them have a certificate.
+    @param isMadeUp: Whether a host's name was made up here. No certificate of its own
+        is asked for then: authorities give few in a week.
+    @param isKept: Whether a host is reserved for a token, though it may have no tunnel
+        now.
 
     @ivar automatic: Gets certificates; C{None} if nobody is asked for any.
-    @ivar detectors: What tells connections for the server itself apart, at the ports
-        that it has made.
+    @ivar detectors: What tells dialects apart among connections for the server itself,
+        at each port that was made here.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -105,7 +106,7 @@ class NameServing:
         self.detectors: list[ProtocolDetectorFactory] = []
         self._sources = [] if own is None else [own]
         if self.automatic is not None:
-            # One order for a name, whichever process has its tunnel.
+            # A name is ordered once, whichever process has its tunnel.
             membership = options.membership
             self.automatic.orders = membership is None or membership.index == 0
             self._sources.append(self.automatic.certificates)
@@ -127,7 +128,10 @@ class NameServing:
             self.automatic.wantDomains(domains)
 
     def start(self, parent: IServiceCollection) -> None:
-        """Have what is needed run beside others, and say what nobody will need."""
+        """
+        Start what is needed beside the ports, and log which certificates nobody will
+        need.
+        """
         own = self._options.namedCertificates
         for problem in () if own is None else islice(own.unused(), _MOST):
             self._log.warn("{problem}", problem=problem)
@@ -135,7 +139,7 @@ class NameServing:
             self.automatic.setServiceParent(parent)
 
     def states(self) -> Sequence[CertificateState]:
-        """How the certificates are that are got by themselves."""
+        """The states of the automatic certificates."""
         return [] if self.automatic is None else self.automatic.states()
 
     def _certificates(self, port: ServerPort) -> Certificates:
@@ -143,7 +147,7 @@ class NameServing:
         return Certificates(port.creator, tuple(self._sources))
 
     def _ownCertificates(self, port: ServerPort) -> Certificates:
-        """What is shown to those who come for the server itself."""
+        """The certificates shown to connections for the server itself."""
         options, creator = self._options, port.ownCreator or port.creator
         assert creator is not None
         asked = options["client-ca"], options["client-crl"] or None
@@ -160,8 +164,8 @@ class NameServing:
 
     def better(self, port: ServerPort) -> str:
         """
-        The file of what is shown for C{--hostname} at a port in the place of the
-        port's own certificate, once there is one; empty if there will be none.
+        The file of the certificate that a port shows for C{--hostname} in the place of
+        its own, once there is one; empty if there will be none.
         """
         name = self._options["hostname"].lower()
         if not (name and port.serving("--https")):
@@ -196,8 +200,8 @@ class NameServing:
         """
         Make what serves a port.
 
-        @param clients: What clients speak, except for HTTP; and of that, what needs no
-            TLS where there is some.
+        @param clients: The dialects that clients speak, except HTTP; and those of them
+            that need no TLS where there is some.
         @param site: The server's own pages.
         @param hosts: Serves tunnels' hosts.
         @param observer: Told of peers that are turned away.

@@ -99,7 +99,7 @@ def _make(
     inspector = _inspector(reactor, options, watch)
     _arrange(reactor, demand, inspector, options)
     hooks = hooksOf(reactor, options, "client")
-    # A file may say so later.
+    # The configuration file may add one later.
     starts = options.file is not None or any(
         forward.demand for each in options.each for forward in each.forwards
     )
@@ -121,7 +121,7 @@ def _make(
     reload = Reload(options, change)
     watch.methods["reload"] = lambda caller: reload.reload()
     ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(clients)
-    # Visitors that are still there need what was started for them.
+    # Visitors that are still there need the services that were started for them.
     service = serviceThen(watch.around(clients, ended), demand.stop)
     return service if hooks is None else hooks.around(service)
 
@@ -129,7 +129,7 @@ def _make(
 def _inspector(
     reactor: Any, options: ClientOptions, watch: ClientWatch
 ) -> Inspector | None:
-    """What keeps requests, if anybody has asked for that."""
+    """Make the keeper of requests, if the options ask for it."""
     if options.inspection is None:
         return None
     inspector = Inspector(reactor, options.inspection)
@@ -143,7 +143,7 @@ def _arrange(
     inspector: Inspector | None,
     options: ClientOptions,
 ) -> None:
-    """Put between visitors and services what options say."""
+    """Put between visitors and services what the options ask for."""
     for each in options.each:
         each.forwards = [
             verified(reactor, forward) for forward in demand.arrange(each.forwards)
@@ -156,9 +156,9 @@ def _observers(
     watch: ClientWatch, hooks: Hooks | None, demand: DemandServices | None
 ) -> Callable[[ClientOptions], ClientObserver]:
     """
-    Who is told what happens at each client.
+    Make the observers of each client.
 
-    @param demand: What may start services; C{None} if nothing ever does.
+    @param demand: Starts services on demand; C{None} if none are.
     """
 
     def observer(options: ClientOptions) -> ClientObserver:

@@ -1,6 +1,4 @@
-"""
-Ports for clients who know no other, and have no TLS.
-"""
+"""Ports for clients that can use no other port, and have no TLS."""
 
 from __future__ import annotations
 
@@ -19,11 +17,11 @@ def takeOwnPorts(
     reactor: Any, descriptions: Sequence[str], written: Sequence[str], served: Served
 ) -> tuple[list[str], list[ServerPort]]:
     """
-    Take the ports of such clients out of all that clients connect to.
+    Separate the ports of such clients from the others.
 
     @param descriptions: All of them, in full.
-    @param written: The same as the user wrote them: what has no kind there may have
-        become one with TLS.
+    @param written: The same as the user wrote them: one without a kind there may have
+        been given TLS.
     @param served: The dialects that are spoken.
     @return: The others, and those ports.
     @raise TunnelError: C{bad-option}.

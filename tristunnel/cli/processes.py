@@ -1,4 +1,4 @@
-"""A server in several processes: what cannot be divided, and the parent."""
+"""A server in several processes: which options cannot be divided, and the parent."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tristunnel.util.process import (
 __all__ = ["MOST_PROCESSES", "checkProcesses", "makeParent"]
 
 MOST_PROCESSES = 64
-"""Processes of a server: each has a channel to each other one."""
+"""The most processes of a server: each has a channel to each other one."""
 
 _log = Logger(namespace="tristunnel.parent")
 
 
 def checkProcesses(options: ServerOptions) -> None:
     """
-    @raise TunnelError: C{bad-option}, for what cannot be done by several processes.
+    @raise TunnelError: C{bad-option}, for options that several processes cannot serve.
     """
     if options.processes == 1:
         return
@@ -69,8 +69,8 @@ def _commandOf(options: Any) -> list[str]:
         f"--{name}={outer[name]}" for name in ("reactor", "logger") if outer.get(name)
     ]
     words = [own, *more, outer.subCommand, *options.arguments]
-    # Those of the file as it is now: a member that is started again has the sockets of
-    # this parent, whatever the file says then.
+    # The ports in the file as it is now: a member that is started again has the sockets
+    # of this parent, whatever the file says then.
     for option in ("port", *NAME_PORTS):
         if option not in options.told:
             for port in options[option]:
@@ -86,7 +86,7 @@ def makeParent(reactor: Any, options: Any, log: Log) -> Service:
 
     @param reactor: The process's.
     @param options: The server's, which no member has taken yet.
-    @param log: Where members' lines go, too.
+    @param log: Where the members' log lines go, too.
     """
     below = getattr(getattr(reactor, "poller", None), "reactor", reactor)
     if not isinstance(below, PosixReactorBase):

@@ -1,4 +1,4 @@
-"""Asking running programs what they do."""
+"""Asking running servers and clients for their state."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 DEFAULT_SERVER = "http://localhost:9000"
-"""Which server is asked if nobody names one, and no client runs."""
+"""The server that is asked if none is named and no client runs."""
 
 _TIMEOUT = 10.0
 _UNKNOWN_METHOD = -32601
@@ -52,10 +52,10 @@ _UNKNOWN_METHOD = -32601
 
 class Question:
     """
-    Whom to ask; looked for anew each time if nobody named one.
+    Whom to ask; searched for each time if none was named.
 
-    @ivar isNamed: Whether somebody did.
-    @ivar isKnown: Whether whoever answers is known to be the right one.
+    @ivar isNamed: Whether one was named.
+    @ivar isKnown: Whether the one that answers is known to be the right one.
     """
 
     def __init__(self, options: Namespace) -> None:
@@ -73,7 +73,7 @@ class Question:
         target = parseTarget(self._where)
         if self.isNamed and target.scheme != "https" and givesTLS(options):
             raise badOption(TLS_ONLY)
-        # Whoever listens where nobody said is not known, so it gets no token; and it
+        # Nobody knows who listens at the default address, so it gets no token; and it
         # is on this machine, so no proxy leads there.
         token = givenToken(options.token_file) if self.isKnown else ""
         self._call = CallRequest(
@@ -89,14 +89,14 @@ class Question:
 
     @property
     def server(self) -> tuple[str, Target]:
-        """What the server is called, and how it is reached."""
+        """The server's display name, and how it is reached."""
         return self._where, self._call.target
 
     def places(self) -> list[tuple[str, Target]]:
         """
         Find out where to ask.
 
-        @return: What each place is called, and how it is reached.
+        @return: The display name of each, and how it is reached.
         @raise TunnelError: If there is nobody.
         """
         named = self.server
@@ -121,10 +121,11 @@ class Question:
 
 def _serverHere(options: Namespace) -> tuple[str, tuple[bytes, ...]]:
     """
-    Find this user's own server on this machine, by what it has written for
+    Find this user's own server on this machine by the file that it writes for
     C{tristunnel invite}.
 
-    @return: Where it is, and by which certificate it is known; nothing without one.
+    @return: Its address, and the certificate to verify it by; nothing if there is no
+        certificate.
     """
     from tristunnel.cli.invite import serverDirectory
     from tristunnel.service.invitations import ServerPlace
@@ -138,7 +139,9 @@ def _serverHere(options: Namespace) -> tuple[str, tuple[bytes, ...]]:
 
 
 def liveSockets(directory: Path) -> list[Path]:
-    """Find the sockets of programs that run; what a killed one left behind, goes."""
+    """
+    Find the sockets of running programs; those left behind by killed ones are removed.
+    """
     paths = sorted(directory.glob("*.sock"))
     for path in paths:
         clearStaleSocket(str(path))
@@ -164,7 +167,7 @@ def _checkSocket(path: str) -> None:
 
 async def lookAt(reactor: Any, question: Question) -> list[dict[str, Any]]:
     """
-    Ask all there are.
+    Ask all of them.
 
     @return: What each of them says, with C{where}.
     @raise TunnelError: If none of them answers, with one line that says why.
@@ -196,7 +199,7 @@ async def _ask(
             if not isinstance(found, dict) or found.get("program") != "client":
                 raise TypeError
             status = {"where": where, **found}
-        # Whoever answers otherwise is found out now.
+        # A program that answers something else is found out here.
         pageOf(status, ())
         return status
     except CallFailed as error:
@@ -275,11 +278,11 @@ def notAnswered(
     question: Question, where: str, status: int, message: str
 ) -> TunnelError:
     """
-    Say why a program was not asked.
+    Explain why a program could not be asked.
 
     @param where: What it is called.
     @param status: The HTTP status of its answer, or 0.
-    @param message: What is known of the reason.
+    @param message: The reason as far as it is known.
     """
     if status == 401:
         cure = "give --token-file FILE"
@@ -306,7 +309,7 @@ def notAnswered(
 
 def _server(where: str, sessions: Any) -> dict[str, Any]:
     """
-    Sum up what a server's C{listSessions} says.
+    Summarize the answer to a server's C{listSessions}.
 
     @raise TypeError: If it is something else; C{LookupError}, C{ValueError} or
         C{AttributeError} likewise.
@@ -329,7 +332,7 @@ def _server(where: str, sessions: Any) -> dict[str, Any]:
 
 
 def pageOf(status: Mapping[str, Any], hints: Sequence[str]) -> Page:
-    """Make what is shown of a program."""
+    """Make the page that is shown for a program."""
     from tristunnel.screen.model import clientPage, serverPage
 
     if status["program"] == "client":

@@ -1,4 +1,4 @@
-"""C{tristunnel requests}: what visitors have asked of this user's web services."""
+"""C{tristunnel requests}: the requests of visitors to this user's web services."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tristunnel.util.words import amount
 __all__ = ["addRequestsCommands"]
 
 INTERVAL = 1.0
-"""Seconds between two looks of C{--follow}."""
+"""Seconds between two polls of C{--follow}."""
 
 _PATIENCE = 90.0
 _UNKNOWN_METHOD = -32601
@@ -56,7 +56,7 @@ def addRequestsCommands(commands: Any) -> None:
         made = actions.add_parser(name, help=text, description=told)
         if "id" in takes:
             made.add_argument("id", metavar="ID", type=int, help="its ID in the list")
-        # What was said in front of the action holds, too.
+        # Options in front of the action apply, too.
         _addOptions(made, *takes, *_WHERE, default=SUPPRESS)
         made.set_defaults(run=run)
 
@@ -122,7 +122,7 @@ def _addOptions(parser: Any, *names: str, default: object = None) -> None:
 
 
 def _places(options: Namespace) -> list[tuple[str, Target]]:
-    """Where to ask: what each place is called, and how it is reached."""
+    """Find out where to ask: the display name of each client, and how it is reached."""
     if options.rpc:
         try:
             return [(options.rpc, parseTarget(options.rpc))]
@@ -137,7 +137,7 @@ async def _answerOf(
     reactor: Any, target: Target, call: str, parameters: Mapping[str, object]
 ) -> Any:
     """
-    Make a call of a client.
+    Call a method of a client.
 
     @return: The answer, or L{_SILENT} from one that keeps no requests, or ends now.
     @raise TunnelError: If it refuses.
@@ -221,7 +221,7 @@ async def _list(reactor: Any, options: Namespace) -> None:
             reveal=options.reveal,
         )
         for request in found["requests"]:
-            # Of those that come, each is told once: when it is over.
+            # New requests are printed once each: when they are over.
             if request["id"] in told or (options.follow and not request["over"]):
                 continue
             told.add(request["id"])
@@ -240,7 +240,7 @@ async def _list(reactor: Any, options: Namespace) -> None:
 
 
 def _lines(text: str) -> str:
-    """Text of others, line by line: it must not command the terminal."""
+    """Split foreign text into lines without control characters for the terminal."""
     return "\n".join(printable(line, len(line)) for line in text.split("\n"))
 
 

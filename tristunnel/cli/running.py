@@ -1,7 +1,7 @@
 """
 The programs that C{tristunnel} itself runs, as C{twistd} runs its own: in the
 foreground, without a pid file, and with the log on the standard error output, so that
-the standard output has only what is to be opened, or pasted.
+the standard output has only what is to be opened or pasted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Program:
     A program, as C{twistd} knows those of plugins.
 
     @ivar tapname: The command.
-    @ivar module: Imports where C{makeService} is, and the options' class.
+    @ivar module: Imports the module with C{makeService} and the options' class.
     @ivar description: What it does, for lists.
     @ivar name: The name of that class.
     """
@@ -36,7 +36,7 @@ class Program:
     name: str = "Options"
 
     def makeService(self, options: Any) -> Any:
-        """Make what is to be run."""
+        """Make the service to run."""
         return self.module().makeService(options)
 
     def options(self) -> Any:
@@ -44,7 +44,7 @@ class Program:
         return getattr(self.module(), self.name)()
 
 
-# They are large, and each command needs one of them, or none.
+# They are large modules, and each command needs at most one of them.
 def _server() -> Any:
     from tristunnel.cli import server
 
@@ -75,14 +75,14 @@ PROGRAMS: Mapping[str, Program] = {
         Program("check", _client, "test the connection to a server", "CheckOptions"),
     )
 }
-"""All of them, by command."""
+"""All programs, by command."""
 
 
 class Outer(ServerOptions):
     """
     C{twistd}'s own options around those of a program.
 
-    @ivar program: What the command line begins with.
+    @ivar program: The name of the program on the command line.
     """
 
     def __init__(self, program: Program) -> None:
@@ -100,11 +100,11 @@ def parseProgram(words: Sequence[str]) -> Any:
     """
     Read a command line; a mistake ends the process with one line.
 
-    @param words: A program's name, and what comes behind.
-    @return: What C{runApp} takes.
+    @param words: A program's name and its arguments.
+    @return: The configuration that C{runApp} takes.
     """
     outer = Outer(PROGRAMS[words[0]])
-    # Windows has neither daemons nor files with their numbers.
+    # Windows has neither daemons nor pid files.
     pidfile = ["--pidfile="] if "pidfile" in outer else []
     outer.parseOptions(["--nodaemon", *pidfile, *words])
     return outer

@@ -1,4 +1,4 @@
-"""C{tristunnel server}: the server, secure where nothing is said."""
+"""C{tristunnel server}: the server, secure by default."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class Options(server_tap.Options):
 
     @property
     def asksForTokens(self) -> bool:
-        """Whether nobody has said who may connect."""
+        """Whether tokens are needed because nothing else says who may connect."""
         return not (self.get("credCheckers") or self["client-ca"] or self["demo"])
 
     @property
     def tokenFile(self) -> Path:
-        """The tokens that are asked for then."""
+        """The file of the tokens that are needed then."""
         return self.stateDirectory / "tokens"
 
     def derived(self) -> dict[str, Setting]:

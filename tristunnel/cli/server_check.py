@@ -1,4 +1,4 @@
-"""What C{twistd tunnel --check} looks at, put together from the command line."""
+"""The checks of C{twistd tunnel --check}, put together from the command line."""
 
 from __future__ import annotations
 

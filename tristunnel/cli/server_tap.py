@@ -135,7 +135,7 @@ class Options(
     )
     supportedInterfaces = SUPPORTED_INTERFACES
     secure: ClassVar[bool] = False
-    """Whether a port of which no more is said than its number speaks TLS."""
+    """Whether a port that is given by its number alone speaks TLS."""
 
     optFlags = [
         ("check", None, "Test everything that the server needs, then exit."),
@@ -330,12 +330,12 @@ class Options(
                 f"--auth {kind}: takes the name of a file, not a token"
             )
         if kind == "file" and not os.path.isfile(argument):
-            # Twisted's own checker would refuse everybody.
+            # Twisted's own default checker would refuse everybody.
             raise usage.UsageError(f"--auth file: cannot find the file {argument!r}")
         try:
             self.addChecker(strcred.makeChecker(description))
         except Exception as error:
-            # Checkers of other packages raise whatever comes to hand.
+            # Checkers of other packages may raise anything.
             why = getattr(error, "message", None) or error
             raise usage.UsageError(f"--auth {kind}: {why}") from None
 
@@ -419,7 +419,7 @@ class Options(
         self.checkCluster(reactor, self.told, index)
 
     def written(self, port: str) -> str:
-        """Write a port in full; what has no kind may be one with TLS."""
+        """Write a port in full; one without a kind may be given TLS."""
         return listenInFull(port, "ssl" if self.secure else "tcp")
 
     def _certificateIn(self, file: str, key: str) -> ReloadingCertificate | None:
@@ -456,7 +456,8 @@ class Options(
             return parsePort(
                 reactor,
                 description,
-                # Who is asked for a certificate at one port is so at all of them.
+                # Clients that are asked for a certificate at one port are asked at all
+                # of them.
                 TLSFiles(certificate, key, authority, revoked),
                 self.stateDirectory,
                 self.hostnames,
@@ -480,7 +481,7 @@ class Options(
 
 def _checkHostname(name: str) -> None:
     if not name:
-        # A shell's variable that is not set.
+        # A shell variable that is not set.
         raise badOption("--hostname is empty; write the server's name after it")
     if parseHost(name) is None or name.startswith("*"):
         raise badOption(
@@ -490,7 +491,7 @@ def _checkHostname(name: str) -> None:
 
 
 def _checkInterface(interface: str) -> None:
-    """Find out now, not with the first tunnel, if ports can be opened there."""
+    """Find out now, and not at the first tunnel, whether ports can be opened there."""
     if not interface:
         return
     family = socket.AF_INET6 if ":" in interface else socket.AF_INET
@@ -540,7 +541,7 @@ def makeService(options: Options) -> Service:
     raiseDescriptorLimit()
     tuneCollector()
     log = Log(options)
-    # Once nothing can fail any more.
+    # Only when nothing can fail any more.
     port = next(iter(options.serverPorts)).description
     tellOfDaemon(
         getattr(options, "parent", None), "server", f"clients connect to {port}"

@@ -83,7 +83,7 @@ from tristunnel.util.repeating import RepeatingService
 __all__ = ["Serving"]
 
 EDITED = 5.0
-"""Seconds between two looks whether the file of managed tunnels was edited."""
+"""Seconds between two checks whether the file of managed tunnels was edited."""
 
 _log = Logger(namespace="tristunnel.server")
 
@@ -93,9 +93,9 @@ class Serving(MultiService):
     A server with its ports, and all that goes with them.
 
     @param reactor: Tells time, and listens.
-    @param options: What it was told.
-    @param log: Opened anew for whoever turns log files over.
-    @param hooks: Who is told what happens.
+    @param options: Its options.
+    @param log: Reopened for programs that rotate log files.
+    @param hooks: Told of events.
     """
 
     _cannot = False
@@ -206,7 +206,9 @@ class Serving(MultiService):
 
     @property
     def _index(self) -> int:
-        """Which of several processes this is; the first does what one does alone."""
+        """
+        Which of several processes this is. The first one does what must be done once.
+        """
         return 0 if self._membership is None else self._membership.index
 
     def _isDraining(self) -> bool:
@@ -277,14 +279,15 @@ class Serving(MultiService):
         return made
 
     def _keepersOf(self, patterns: Collection[str]) -> set[str]:
-        """Who keeps a name for itself, also while nobody has it."""
+        """Those who reserve names, also while no tunnel has them."""
         found = (file.holdersOf(patterns) for file in self._tokenFiles)
         return set().union(*found)
 
     def _makeListeners(self) -> dict[str, Listeners]:
         reactor, options = self._reactor, self._options
         here = "127.0.0.1"
-        # TLS that is not up yet is no tunnel's visitor, and costs as much.
+        # A connection in its TLS handshake is no tunnel's visitor yet, and costs as
+        # much.
         handshakes = max(64, min(TOTAL, RESERVE.size))
         if options.visitorCertificate is not None:
             self._visitorsTLS = CreatorInForce(options.visitorCertificate)
@@ -307,7 +310,7 @@ class Serving(MultiService):
             (options["unix-directory"], options.unixMode),
         )
         made = {name: make(settings) for name, make in LISTENERS.items()}
-        # The first one is what visitors get unless the client says otherwise.
+        # The first one is what visitors use unless the client says otherwise.
         first = "tcp" if self._visitorsTLS is None else "tls"
         return {
             name: listeners
@@ -348,7 +351,7 @@ class Serving(MultiService):
         ports: list[tuple[ServerPort, Any]] = []
         if options.rpcPort is not None:
             calling = [self._site({**pages, **calls}, callers)]
-            # A limiter of its own: whoever crowds the other ports does not fill it.
+            # It has a limiter of its own, which crowds at the other ports do not fill.
             detector = self._detector(calling, self._makeLimiter(), options.rpcPort)
             ports.append((options.rpcPort, detector))
         else:
@@ -400,7 +403,7 @@ class Serving(MultiService):
                     site,
                     hosts,
                     self._watch.observer,
-                    # Visitors, who are many, do not crowd clients out.
+                    # So that many visitors do not crowd clients out.
                     limiter if port.serving("--port") else others,
                 ),
             )
@@ -429,7 +432,7 @@ class Serving(MultiService):
         return [*named, *ports]
 
     def _sharedSecret(self) -> bytes:
-        """What all members of this server know, and nobody else."""
+        """Make the secret that only the members of this server know."""
         if self._options.cluster is not None:
             return self._options.cluster.secret
         key = self._sessions.kept(HostKey.inDirectory)
@@ -523,7 +526,7 @@ class Serving(MultiService):
         return NodeTunnel(self._reactor, spec, lease, options["grace"])
 
     def _signalled(self) -> None:
-        """A second signal; of several processes, only the parent obeys it."""
+        """Take a second signal; of several processes, only the parent obeys it."""
         if self._membership is None:
             self._hurry()
 

@@ -1,4 +1,4 @@
-"""C{tristunnel status}: what servers and clients do that run now."""
+"""C{tristunnel status}: the state of running servers and clients."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tristunnel.util.hosts import hostAndPort, hostName, parsePlace, webAddress
 __all__ = ["addStatusCommand", "tunnelNamed"]
 
 EVENTS = 8
-"""Events that are shown of each client, unless all are asked for."""
+"""The number of events shown for each client, unless all are asked for."""
 
 INTERVAL = 1.0
-"""Seconds between two looks of C{--watch}."""
+"""Seconds between two polls of C{--watch}."""
 
 
 def addStatusCommand(commands: Any) -> None:
@@ -94,14 +94,14 @@ def _place(text: str) -> str:
         parseTarget(whole or DEFAULT_SERVER)
     except ValueError as error:
         reason = str(error).replace("--user or --token", "--token-file")
-        # Without a password that is in it.
+        # Without the password in it.
         shown = printable(text.rpartition("@")[2], 60)
         raise badOption(f"{shown!r}: {reason}") from None
     return whole
 
 
 def _whole(text: str) -> str:
-    """Read a server as the commands that connect to one do: C{HOST} means TLS."""
+    """Read a server's address as the commands that connect do: C{HOST} means TLS."""
     if text.startswith("/"):
         return f"unix:{text}"
     if not text or "://" in text or text.startswith("unix:"):
@@ -240,6 +240,6 @@ async def _watch(reactor: Any, question: Question, options: Namespace) -> None:
         try:
             found, problem = await lookAt(reactor, question), ""
         except TunnelError as error:
-            # It may come back.
+            # The server may come back.
             problem = error.message
         screen.changed()

@@ -80,7 +80,7 @@ def _words(text: str) -> list[str]:
 
 
 def _key(text: str) -> bytes:
-    """Read the file of a public key; vtunnel's may be given as they are."""
+    """Read the file of a public key; vtunnel's key files can be given as they are."""
     if text.startswith("vt-pub-"):
         return parseKey(text)
     try:
@@ -109,7 +109,7 @@ def _countries(text: str) -> tuple[str, ...]:
 
 
 def _seconds(text: str) -> float:
-    """A number alone is seconds, as for the server's options."""
+    """Read a duration; a number alone is seconds, as for the server's options."""
     if text.isascii() and text.isdecimal():
         text += "s"
     seconds = parseDuration(text)
@@ -220,7 +220,7 @@ _POLICY: dict[str, _Row] = {
         "disconnect visitors at this age, such as 12h",
     ),
 }
-"""What is asked of the visitors of each of a token's tunnels, by its name there."""
+"""The options about visitors of a token's tunnels, by their names in policies."""
 
 
 def addTokenCommands(commands: Any) -> None:
@@ -278,7 +278,7 @@ def addPermissions(parser: Any, expires: str = "expires") -> None:
     """
     Add the options that say what a new token permits.
 
-    @param expires: What the one about its end is called.
+    @param expires: The name of the option about its end.
     """
     visitors = parser.add_argument_group(
         "Limits on visitors",
@@ -294,7 +294,7 @@ def addPermissions(parser: Any, expires: str = "expires") -> None:
 
 def permissionsOf(options: Namespace, expires: str = "expires") -> Permissions:
     """
-    Read what L{addPermissions} has added.
+    Read the options that L{addPermissions} has added.
 
     @raise TunnelError: C{bad-option}.
     """
@@ -312,7 +312,7 @@ def permissionsOf(options: Namespace, expires: str = "expires") -> Permissions:
         services=None if options.services is None else tuple(options.services),
     )
     try:
-        # What we write, we must be able to read.
+        # We must be able to read what we write.
         parseToken(formatToken(Token("name", bytes(32), permissions)))
     except ValueError as error:
         raise badOption(str(error)) from None
@@ -336,7 +336,7 @@ def _create(options: Namespace) -> None:
     token = _store(options).create(options.name, permissions, tuple(options.key))
     directory = Path(options.file or defaultTokenFile()).parent
     if options.key and (directory / FILE_NAME).exists():
-        # The last word is the token.
+        # The token is the last word.
         shown = HostKey.inDirectory(directory).fingerprint
         print(f"The SSH host key of the server is {shown} (ED25519)")
     print(f"The token of {options.name}, which is shown only now: {token}")

@@ -1,6 +1,6 @@
 """
-What starts our programs at boot: systemd units, hardened, and launchd agents. The
-ones in C{contrib/systemd} are made here, too.
+Files that have our programs started at boot: hardened systemd units, and launchd
+agents. Those in C{contrib/systemd} are made here, too.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ ProcSubset=pid
 RemoveIPC=yes
 """
 
-# What needs no namespaces: a user's systemd can do it everywhere.
+# Settings that need no namespaces: a user's systemd can do these everywhere.
 _FILTERS = """\
 NoNewPrivileges=yes
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
@@ -79,11 +79,11 @@ class Unit:
     """
     A systemd unit of ours.
 
-    @ivar comment: What the file begins with, without C{#}.
+    @ivar comment: The comment at the beginning of the file, without C{#}.
     @ivar description: What the service is.
-    @ivar start: What C{ExecStart} says.
-    @ivar isClient: Whether it ends for good when it is refused.
-    @ivar lines: What else the service has: its user and its directories.
+    @ivar start: The value of C{ExecStart}.
+    @ivar isClient: Whether it is a client, which ends for good when it is refused.
+    @ivar lines: More settings of the service: its user and its directories.
     @ivar isUsers: Whether a user's own systemd runs it, which can do less.
     """
 
@@ -116,7 +116,7 @@ def systemdWord(word: str) -> str:
     """
     Write an argument as C{ExecStart} takes it literally.
 
-    @raise ValueError: For what is no word of a command line at all.
+    @raise ValueError: If it cannot be a word of a command line.
     """
     if "\0" in word or "\n" in word:
         raise ValueError("an argument has one line")
@@ -129,7 +129,7 @@ def systemdWord(word: str) -> str:
 
 def agent(label: str, command: Sequence[str], log: str) -> str:
     """
-    Write a launchd agent: what macOS starts at login, and again when it fails.
+    Write a launchd agent: macOS starts it at login, and again when it fails.
 
     @param log: The file that its output goes to.
     """

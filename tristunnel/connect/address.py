@@ -46,7 +46,7 @@ USUAL_PORT = 9000
 """The port of a server where nobody names another."""
 
 USUAL_PATH = "/tunnel"
-"""Where servers take WebSockets unless told another."""
+"""The path where servers take WebSockets unless told otherwise."""
 
 _KINDS = ("tcp", "tls", "ws", "wss", "http", "https", "unix")
 
@@ -54,13 +54,12 @@ _KINDS = ("tcp", "tls", "ws", "wss", "http", "https", "unix")
 @dataclass(frozen=True)
 class Trust:
     """
-    Which server a client believes to be the right one, and what it shows of
-    itself.
+    How a client verifies its server, and the certificate that it shows itself.
 
     @ivar pins: SHA-256 digests, 32 bytes each, of acceptable certificates.
-    @ivar ca: A file or directory of authorities to trust instead of the
-        platform's.
-    @ivar insecure: Whether anybody will do.
+    @ivar ca: A file or directory with the certificate authorities to trust instead of
+        the platform's.
+    @ivar insecure: Whether any server is accepted.
     @ivar certificate: A PEM file with the client's own certificate; empty for
         none.
     @ivar privateKey: A PEM file with its key, if that is not in the same.
@@ -81,8 +80,8 @@ class Trust:
         """
         Make what verifies a server.
 
-        @param said: What its endpoint string says, by keyword; we have the last
-            word.
+        @param said: The keywords of its endpoint string, which our own settings
+            override.
         """
         pins = self.pins
         if not pins and "pin" in said:
@@ -108,13 +107,13 @@ class ServerAddress:
     A server, and how to reach it.
 
     @ivar where: As messages name it.
-    @ivar host: The name by which we know it; empty for a UNIX socket.
+    @ivar host: The name that its certificate must have; empty for a UNIX socket.
     @ivar endpoint: How to connect.
-    @ivar port: Its TCP port; 0 if it has none, or nobody knows.
+    @ivar port: Its TCP port; 0 if it has none or it is unknown.
     @ivar link: How to connect without a WebSocket, where that is different.
-    @ivar verification: Judges its certificate, where there is TLS.
-    @ivar trust: Which server is the right one.
-    @ivar route: What lies between.
+    @ivar verification: Verifies its certificate, where there is TLS.
+    @ivar trust: How it is verified.
+    @ivar route: The way there.
     @ivar capability: C{id} and C{secret} of the one tunnel to serve, if it was
         named by a URI.
     @ivar access: C{id} and C{secret} of access to the one service to visit, if
@@ -134,11 +133,11 @@ class ServerAddress:
 
     def at(self, reactor: Any, place: str) -> ServerAddress:
         """
-        The same server at another address: whoever is there has to prove as before
-        that it is the right one, by the server's name and not by the address.
+        Make the address of the same server at another place. Whoever is there has to
+        prove to be this server as before: by the server's name and not by the address.
 
         @param place: C{HOST:PORT}.
-        @raise TunnelError: C{protocol-error}, if that is none.
+        @raise TunnelError: C{protocol-error}, if C{place} is malformed.
         """
         try:
             host, port = parsePlace(place)
@@ -164,21 +163,20 @@ class ServerAddress:
     @property
     def isVerified(self) -> bool:
         """
-        Whether what comes from there comes from the right server: nobody on the
-        way can have said it.
+        Whether what comes from there certainly comes from the right server, and from
+        nobody on the way.
         """
         return self.verification is not None and not self.trust.insecure
 
     def greeting(self) -> Greeting:
         """
-        How to greet it at first. W3P has no WebSockets, and what a URI is for
-        needs the extension.
+        Make the first greeting. W3P has no WebSockets, and URIs need the extension.
         """
         ours = self.isWebSocket or self.capability or self.access
         return Greeting(ALWAYS if ours else self.route.greeting)
 
     def explain(self, failure: Failure) -> TunnelError | None:
-        """Say why TLS failed, if it is that."""
+        """Explain why TLS failed, if that is the reason."""
         judge = self.verification
         if judge is None:
             return None
@@ -189,7 +187,7 @@ class ServerAddress:
         return TunnelError("bad-pin" if pinned else "session-lost", why)
 
     def notReached(self, failure: Failure) -> TunnelError:
-        """Say why there is no connection to the server."""
+        """Explain why there is no connection to the server."""
         why = failure.getErrorMessage()
         if failure.check(ConnectionRefusedError):
             why = "the connection was refused; does the server run there, on this port?"
@@ -208,12 +206,12 @@ def parseConnect(
     """
     Read C{--connect}.
 
-    @param route: How to get there.
+    @param route: The way there.
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
     route = route or ConnectOptions()
     if description.startswith(("w3p:", "w3ps:")):
-        # Without the URI, which has a secret.
+        # Without the URI, which has a secret in it.
         raise badOption(
             "--connect names a server; write --tunnel for the URI of a tunnel, and"
             " tunnel-access --access for that of an access"
@@ -268,10 +266,9 @@ _AS_WEB = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 def _inFull(description: str) -> str:
     """
-    Write a server's short form in full: C{HOST}, C{HOST:PORT} and C{[::1]:PORT}
-    mean TLS, and C{https://HOST} a WebSocket at the usual path. Nothing else is
-    tried where that fails: who wants no TLS says so, by C{tcp:}, C{ws:} or
-    C{http:}.
+    Write a server's short form in full: C{HOST}, C{HOST:PORT} and C{[::1]:PORT} mean
+    TLS, and C{https://HOST} a WebSocket at the usual path. Nothing else is tried if
+    that fails: to go without TLS, write C{tcp:}, C{ws:} or C{http:}.
 
     @raise ValueError: What is wrong, in words.
     """
@@ -320,10 +317,7 @@ def _asWebSocket(kind: str, place: str) -> str:
 
 
 def _wrong(description: str, error: Exception) -> TunnelError:
-    """
-    Say what is wrong with C{--connect}; endpoint parsers raise whatever comes to
-    hand.
-    """
+    """Say what is wrong with C{--connect}; endpoint parsers may raise anything."""
     return _noServer(description, noEndpoint(description, error))
 
 
@@ -371,7 +365,7 @@ def parseTunnelURI(
     Read C{--tunnel}: C{w3p://HOST:PORT/ID#SECRET}, or C{w3ps:} over TLS.
 
     @param connect: Another place of the server than the URI says, or empty.
-    @param route: How to get there.
+    @param route: The way there.
     @raise TunnelError: C{bad-option}, without the secret.
     """
     default, capability = _capabilityOf(uri, "--tunnel", "openTunnel", "")
@@ -403,8 +397,8 @@ def _capabilityOf(
     """
     Find the server that a URI names, and C{id} and C{secret}.
 
-    @param method: What has returned the URI.
-    @param prefix: What its path begins with, behind the slash.
+    @param method: The method that has returned the URI.
+    @param prefix: The beginning of its path, behind the slash.
     """
     try:
         parts = urlsplit(uri)

@@ -16,12 +16,12 @@ from tristunnel.auth.files import readSecret
 from tristunnel.errors import badOption
 
 TOKEN_PREFIX = "tst_"
-"""What our tokens begin with."""
+"""The beginning of our tokens."""
 
 __all__ = ["CREDENTIALS_VARIABLE", "TOKEN_VARIABLE", "givenCredentials", "givenToken"]
 
 LONGEST_TOKEN = 8192
-"""Characters of a token; those of others than us are longer than ours."""
+"""The most characters of a token; those of other projects are longer than ours."""
 
 CREDENTIALS_VARIABLE = "TRISTUNNEL_CREDENTIALS"
 """The environment variable that may hold credentials, a JSON object."""
@@ -70,7 +70,7 @@ def givenToken(
     @param stdin: The standard input, likewise.
     @param ask: Asks on the terminal, without an echo.
     @return: The token; empty if there is none.
-    @raise TunnelError: C{bad-option}, if what was named holds no token.
+    @raise TunnelError: C{bad-option}, if the named source has no token.
     """
     if not path:
         variables = os.environ if environment is None else environment
@@ -114,7 +114,7 @@ def _object(text: str, where: str) -> dict[str, object]:
 
 
 def _checked(token: str, where: str) -> str:
-    """Refuse what cannot be a token, without repeating it."""
+    """Refuse text that cannot be a token, without repeating it."""
     if not token:
         raise badOption(f"{where} holds no token")
     if len(token) > LONGEST_TOKEN:

@@ -1,4 +1,4 @@
-"""Where a client connects to: the endpoint strings of servers and of services."""
+"""The endpoint strings of servers and services that a client connects to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TLS = _TCP | {"certificate", "endpoint", "pin", "privateKey", "trustRoots"}
 
 @cache
 def _kinds() -> set[str]:
-    """The kinds of client endpoint that are installed; to look takes a while."""
+    """Find the kinds of client endpoint that are installed, which takes a while."""
     plugins = getPlugins(IStreamClientEndpointStringParserWithReactor)
     return {"tcp", "unix"} | {plugin.prefix for plugin in plugins}
 
@@ -45,8 +45,8 @@ class EndpointParts:
     @raise ValueError: What is wrong, in words, or whatever a parser raises.
 
     @ivar text: The string as Twisted takes it.
-    @ivar kind: What comes before the first colon.
-    @ivar keywords: What is C{name=value}.
+    @ivar kind: The part before the first colon.
+    @ivar keywords: The parts of the form C{name=value}.
     @ivar host: For C{tcp:} and C{tls:}, as L{hostName} writes it.
     @ivar port: The same.
     """
@@ -73,7 +73,7 @@ class EndpointParts:
 
     @property
     def isPlain(self) -> bool:
-        """Whether it is a host and a port, and nothing is said of the way there."""
+        """Whether it is just a host and a port."""
         return self.kind in _OUR_OWN and not self.keywords.keys() & _WAY
 
     def __getitem__(self, keyword: str) -> str:
@@ -85,7 +85,7 @@ class EndpointParts:
             there = ", ".join(sorted(known))
             raise ValueError(f"it has no {unknown[0]}=; there is {there}")
         if isIPv6Address(":".join(parts[:-1])):
-            # Nobody could mean anything else without brackets.
+            # Without brackets, it can mean nothing else.
             parts = [":".join(parts[:-1]), parts[-1]]
         if len(parts) > 2:
             raise ValueError("it has too many parts")
@@ -100,10 +100,9 @@ class EndpointParts:
         reach: Callable[[Any, str, int], IStreamClientEndpoint] = HostEndpoint,
     ) -> IStreamClientEndpoint:
         """
-        Make the endpoint; of C{tls:} what is below TLS.
+        Make the endpoint; for C{tls:}, the one below TLS.
 
-        @param reach: Makes that of a host and a port, where nothing else is
-            said of it.
+        @param reach: Makes the endpoint of a mere host and port.
         @raise Exception: Whatever a parser raises.
         """
         if self.isPlain:
@@ -124,17 +123,17 @@ class EndpointParts:
 
 
 def isKind(text: str) -> bool:
-    """Whether what a text begins with is a kind of endpoint, and no host's name."""
+    """Whether a text begins with a kind of endpoint, and not with a host's name."""
     kind = text.partition(":")[0]
     return kind in _kinds() or kind.lower() in (*_OUR_OWN, "unix")
 
 
 def noEndpoint(text: str, error: Exception) -> str:
     """
-    Say in plain words why a client's endpoint string, or a host and a port, is
-    none.
+    Explain in plain words what is wrong with a client's endpoint string, or a host and
+    a port.
 
-    @param error: What was raised for it.
+    @param error: The exception that was raised for it.
     """
     if isinstance(error, TunnelError):
         return error.message

@@ -1,5 +1,5 @@
 """
-Whether a client says in its handshake that it speaks our extension.
+Whether a client offers our extension in its handshake.
 
 It does so by a key among the credentials, which a W3P server's connection filter
 sees. A filter that compares the credentials as a whole refuses the client for a key
@@ -15,16 +15,16 @@ AUTO, ALWAYS, NEVER = GREETINGS = ("auto", "always", "never")
 
 class Greeting:
     """
-    How a client greets its server, and what it has learned of that.
+    How a client greets its server, and what it has learned from the answers.
 
     The key is left out once, and never at a server that has answered with the
-    extension: ours closes without an answer only when it is in need, and whoever
-    can cut connections could have the client do without leases and limits.
+    extension: ours closes without an answer only under overload, and anyone able to cut
+    connections could otherwise make the client do without leases and limits.
 
     @param kind: One of L{GREETINGS}.
 
     @ivar extended: Whether the next handshake has the key.
-    @ivar tried: Whether one went without it for a server that did not answer.
+    @ivar tried: Whether a handshake went without it because the server did not answer.
     """
 
     def __init__(self, kind: str = AUTO) -> None:
@@ -37,7 +37,7 @@ class Greeting:
         """
         The server has answered a handshake.
 
-        @param extended: Whether with the extension.
+        @param extended: Whether it did so with the extension.
         """
         self._trying = False
         self._mayTry = self._mayTry and not extended
@@ -46,7 +46,7 @@ class Greeting:
         """
         The server has closed the connection instead of answering.
 
-        @return: Whether the next handshake goes without the key for that.
+        @return: Whether the next handshake goes without the key for this reason.
         """
         if self._trying:
             self._trying, self.extended = False, True

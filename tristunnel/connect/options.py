@@ -28,7 +28,7 @@ WAY = Group(
 
 
 class ConnectOptionsMixin:
-    """For C{usage.Options}: how to reach a server, and how to know it."""
+    """For C{usage.Options}: how to reach and verify a server."""
 
     optFlags: ClassVar[Any] = [
         ("insecure", None, "Accept any certificate (anybody can pose as the server).")
@@ -83,7 +83,7 @@ class ConnectOptionsMixin:
 
 def trustOf(options: Mapping[str, Any]) -> Trust:
     """
-    Which server is the right one.
+    Read how the server is verified.
 
     @raise TunnelError: C{bad-option}.
     """
@@ -105,9 +105,9 @@ def connectOptionsOf(
     reactor: Any, options: Mapping[str, Any], headers: Mapping[str, str]
 ) -> ConnectOptions:
     """
-    What lies between.
+    Read what lies on the way.
 
-    @param headers: What a WebSocket's request says.
+    @param headers: The headers of a WebSocket's request.
     @raise TunnelError: C{bad-option}.
     """
     return connectOptionsBy(

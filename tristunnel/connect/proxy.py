@@ -33,7 +33,7 @@ __all__ = ["HTTPHandshake", "ProxiedEndpoint", "Proxy", "parseProxy"]
 OPTION = "--proxy"
 
 PROXY_TIMEOUT = 30.0
-"""Seconds in which the proxy must have connected us."""
+"""The seconds that the proxy has to connect us."""
 
 _MAX_HEAD = 64 * 1024
 
@@ -44,22 +44,22 @@ _PORTS = {"http": 3128, "socks5": 1080, "socks5h": 1080}
 
 class _Handshake(Protocol):
     """
-    What is said to a proxy until it has connected us.
+    Speaks to a proxy until it has connected us.
 
-    @ivar buffer: When it is done, bytes from beyond the proxy.
+    @ivar buffer: Once it is done, bytes from beyond the proxy.
     """
 
     buffer: bytes
 
     def takeOutgoing(self) -> bytes:
-        """Take what is to be sent."""
+        """Take the bytes to send."""
 
     def feed(self, data: bytes) -> bool:
         """
         Take bytes of the proxy's.
 
-        @return: Whether the connection is there.
-        @raise TunnelError: What the proxy did, behind its name.
+        @return: Whether the connection is made.
+        @raise TunnelError: What the proxy did, after its name.
         """
 
 
@@ -71,8 +71,9 @@ class Proxy:
     @ivar endpoint: How it is reached.
     @ivar where: Its host and port, as messages name it.
     @ivar login: User and password, or C{None}.
-    @ivar source: What names it: the option, or a variable.
-    @ivar kind: C{http}; C{socks5h}; or C{socks5}, where names are looked up here.
+    @ivar source: Where it was named: the option, or a variable.
+    @ivar kind: C{http}; C{socks5h}; or C{socks5}, for which host names are resolved
+        here.
     """
 
     endpoint: IStreamClientEndpoint
@@ -90,7 +91,7 @@ def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
     Read C{http://USER:PASSWORD@HOST:PORT}, or the same with C{socks5h://} or
     C{socks5://}; C{socks://} is what GNOME calls the first.
 
-    @param source: What names the proxy. A variable may leave out the scheme.
+    @param source: Where the proxy was named. A variable may leave out the scheme.
     @raise TunnelError: C{bad-option}. It does not repeat the URL, which may
         hold a password.
     """
@@ -147,7 +148,7 @@ class HTTPHandshake:
 
     @param login: User and password, or C{None}.
 
-    @ivar buffer: When it is done, bytes from beyond the proxy.
+    @ivar buffer: Once it is done, bytes from beyond the proxy.
     """
 
     def __init__(self, host: str, port: int, login: tuple[str, str] | None) -> None:
@@ -159,7 +160,7 @@ class HTTPHandshake:
         self.buffer = b""
 
     def takeOutgoing(self) -> bytes:
-        """Take what is to be sent."""
+        """Take the bytes to send."""
         taken, self._request = self._request, b""
         return taken
 
@@ -167,8 +168,8 @@ class HTTPHandshake:
         """
         Take bytes of the proxy's.
 
-        @return: Whether the connection is there.
-        @raise TunnelError: If it is no HTTP proxy, or refuses.
+        @return: Whether the connection is made.
+        @raise TunnelError: If it is not an HTTP proxy, or refuses.
         """
         self.buffer += data
         head, end, rest = self.buffer.partition(b"\r\n\r\n")
@@ -194,7 +195,10 @@ class HTTPHandshake:
 
 
 class _Asking(TwistedProtocol):
-    """Asks the proxy, and makes room for the protocol that wanted to connect."""
+    """
+    Speaks to the proxy, and then hands the transport to the protocol that wanted to
+    connect.
+    """
 
     transport: Any = None
 
@@ -234,7 +238,7 @@ class _Asking(TwistedProtocol):
             return
         self._inner = inner
         self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
-        # So that the transport sees what interfaces the protocol provides.
+        # So that the transport sees which interfaces the protocol provides.
         self.transport.protocol = inner
         inner.makeConnection(self.transport)
         self.done.callback(inner)
@@ -266,7 +270,7 @@ class ProxiedEndpoint:
 
     @param reactor: Tells time.
     @param proxy: The proxy.
-    @param host: The host, which the proxy resolves unless that is said otherwise.
+    @param host: The host, which the proxy resolves unless its kind says otherwise.
     """
 
     def __init__(

@@ -46,13 +46,13 @@ PING_INTERVAL = 30.0
 @dataclass(frozen=True)
 class ConnectOptions:
     """
-    How a client gets through to its server.
+    The way from a client to its server.
 
     @ivar proxy: A proxy to connect through, or C{None}.
-    @ivar environment: The variables that may name one for a server; C{None} if
-        they are not to be looked at.
-    @ivar exempt: Which of them names a proxy that is not for this server.
-    @ivar headers: What a WebSocket's request says beyond what it must.
+    @ivar environment: The variables that may name one for a server; C{None} to ignore
+        them.
+    @ivar exempt: The one among them whose proxy is not for this server.
+    @ivar headers: Additional headers of a WebSocket's request.
     @ivar pingInterval: Seconds between a WebSocket's pings, 0 for none.
     @ivar greeting: Whether the handshake names our extension, one of
         L{GREETINGS<tristunnel.connect.greeting.GREETINGS>}.
@@ -69,8 +69,8 @@ class ConnectOptions:
         """
         Find the way to one server.
 
-        @param kind: How it is spoken to: C{tcp}, C{tls}, C{ws}, C{wss}, C{http}
-            or C{https}.
+        @param kind: The kind of connection: C{tcp}, C{tls}, C{ws}, C{wss}, C{http} or
+            C{https}.
         @raise TunnelError: C{bad-option}, if the environment names a proxy that
             cannot be used.
         """
@@ -91,7 +91,7 @@ class ConnectOptions:
         return HostEndpoint(reactor, host, port)
 
     def log(self, where: str) -> None:
-        """Log what the way to a server is, if it is not the direct one."""
+        """Log the way to a server, if it is not direct."""
         if self.proxy is not None:
             _log.info(
                 "Connecting to {where} through the proxy {proxy}",
@@ -115,7 +115,7 @@ def connectOptionsBy(
     environment: Mapping[str, str] = os.environ,
 ) -> ConnectOptions:
     """
-    Make the way that C{--proxy} asks for.
+    Read the way that C{--proxy} asks for.
 
     @param proxy: The proxy's URL; C{none} for no proxy; empty for what the
         environment says.
@@ -153,7 +153,7 @@ def parseHeader(text: str) -> tuple[str, str]:
 
 _VARIABLES = {
     "tls": ("https_proxy", "HTTPS_PROXY"),
-    # Not HTTP_PROXY: to a CGI program that is a header of whoever asks.
+    # Not HTTP_PROXY: for a CGI program, that is a header of the request.
     "http": ("http_proxy",),
     "tcp": (),
 }
@@ -206,7 +206,7 @@ def _names(entry: str, host: str, port: int) -> bool:
 
 
 def _bare(host: str) -> str:
-    """A host as it is compared: names of other scripts as the DNS has them."""
+    """Write a host for comparison: internationalized names as in the DNS."""
     bare = host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
     bare = bare.partition("%")[0]
     try:

@@ -43,7 +43,7 @@ USER_AGENT = "tristunnel"
 
 
 def shownURL(url: str) -> str:
-    """Write a URL, which may be wrong, without what may be secret in it."""
+    """Write a URL, which may be wrong, without the parts that may be secret."""
     scheme, mark, rest = url.partition("://")
     place = re.split("[?#]", rest, maxsplit=1)[0]
     return scheme + mark + place.rpartition("@")[2]
@@ -56,10 +56,10 @@ class WebSocketURL:
     @ivar secure: Whether it is C{wss}.
     @ivar host: As L{hostName<tristunnel.util.hosts.hostName>} writes it.
     @ivar port: The number.
-    @ivar hostHeader: What the request says of both.
+    @ivar hostHeader: The C{Host} header for both.
     @ivar text: The URL in ASCII, without a name and password.
     @ivar where: The same without a query, which may have a token in it.
-    @ivar headers: What they are said by instead.
+    @ivar headers: The headers that take their place.
     """
 
     def __init__(self, url: str) -> None:
@@ -68,7 +68,7 @@ class WebSocketURL:
         """
         try:
             if " " in url or not url.isprintable():
-                # Which urlsplit passes over.
+                # urlsplit drops these silently.
                 raise ValueError("there is a space in it")
             parts = urlsplit(url)
             if parts.scheme not in ("ws", "wss"):
@@ -139,7 +139,7 @@ def clientFactory(
 
 
 class _Opening:
-    """Receives from a connection that is not open yet."""
+    """Receives the messages of a connection that is not open yet."""
 
     def __init__(self, connection: ClientConnection, receiver: Receiver) -> None:
         self.done: Deferred[ClientConnection] = Deferred(lambda _: connection.abort())
@@ -183,7 +183,7 @@ class WebSocketEndpoint:
 
     @param reactor: Tells time.
     @param url: Where.
-    @param below: How the connection itself is made: TCP, TLS, by a proxy.
+    @param below: Makes the connection itself: TCP, TLS, through a proxy.
     @param headers: Sent with the request.
     @param pingInterval: Seconds between pings, 0 for none.
     @param timeout: Seconds in which it must be open.
@@ -209,7 +209,7 @@ class WebSocketEndpoint:
         """
         Make the endpoint of a path of the same server.
 
-        @param path: What is put behind this endpoint's own path.
+        @param path: The path below this endpoint's own.
         """
         parts = urlsplit(self.url.text)
         whole = parts._replace(path=f"{parts.path.rstrip('/')}/{path}")
@@ -224,9 +224,9 @@ class WebSocketEndpoint:
 
     def over(self, below: IStreamClientEndpoint) -> WebSocketEndpoint:
         """
-        Make the endpoint of the same URL, by another connection.
+        Make the endpoint of the same URL over another connection.
 
-        @param below: How that is made.
+        @param below: Makes the connection.
         """
         return WebSocketEndpoint(
             self._reactor,
@@ -243,10 +243,10 @@ class WebSocketEndpoint:
         """
         Open a WebSocket.
 
-        @param receiver: What is told of it.
-        @param subprotocols: What we can speak over it.
+        @param receiver: Told of its messages and its end.
+        @param subprotocols: The subprotocols that we can speak over it.
         @return: Fires when it is open, after C{receiver} was told. Fails with
-            L{TunnelError}, or as the connection below fails.
+            L{TunnelError}, or as the connection below it does.
         """
         opening = Deferred.fromCoroutine(self._open(receiver, subprotocols))
         return opening.addTimeout(self._timeout, self._reactor, _late)
@@ -262,13 +262,13 @@ class WebSocketEndpoint:
         try:
             await self._below.connect(factory)
         except BaseException:
-            # Why there is no connection says more than that it was lost.
+            # The reason why there is no connection says more than that it was lost.
             opening.done.addErrback(lambda failure: None)
             raise
         return await opening.done
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect a protocol by the bytes of a WebSocket's binary messages."""
+        """Connect a protocol over the bytes of a WebSocket's binary messages."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
