@@ -299,6 +299,12 @@ class RelayTests(RelayTestCase):
         await there.entries._follow(moved)
         self.assertIn(record.id, there.entries._tunnels)
         self.assertTrue(side._waiting)
+        side.record = record
+        await until(lambda: side._making)
+        await there.entries.recall(record.id)
+        self.assertEqual(side.record.place.member, there.book.member)
+        self.assertNotIn(record.id, there.entries._tunnels)
+        self.assertTrue(side._waiting)
         finding.restore()
         visitor.abort()
         await until(lambda: not side._waiting)

@@ -186,6 +186,8 @@ class Entries(RecalledPorts):
             # tunnel is open.
             isOurs = self._here.get(record.id) is not None and known is None
         if isOurs or wanted is None:
+            if known is not None:
+                known[1].learn(record)
             await self._close(record.id)
             if not isOurs:
                 # Another process of this machine has what is kept of its port.
@@ -378,6 +380,11 @@ class Entries(RecalledPorts):
         """
         self._looking.discard(tunnel)
         known = self._tunnels.get(tunnel)
+        if known is not None:
+            # Those who wait need not try where it was.
+            record = known[1].record
+            here = replace(record.place, member=self._book.member)
+            known[1].learn(replace(record, place=here))
         if known is not None and known[0].listener is not None:
             port = known[0].listener.address[2]
             if port:
