@@ -6,9 +6,11 @@ memory, and on real sockets.
 from __future__ import annotations
 
 import errno
+import gc
 import select
 import socket
 from typing import Any
+from weakref import ref
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -26,6 +28,7 @@ from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
 from tristunnel.dataplane import leaving
+from tristunnel.dataplane.join import join
 from tristunnel.dataplane.leaving import DISCARDED, LEAVING
 from tristunnel.dataplane.poller import READ
 from tristunnel.dataplane.reactor import polledReactor
@@ -321,6 +324,31 @@ class BrokenTests(PolledTestCase):
         end.write(b"half")
         end.reset(TunnelError("reset"))
         self.assertEqual((connection.closed, connection.wasReset), (True, True))
+
+
+class ForgottenTests(PolledTestCase):
+    """Stream ends that are over."""
+
+    def test_noCircles(self) -> None:
+        """
+        Two ends that have said all to each other are gone with their last owner, not
+        when the garbage collector finds them.
+        """
+        gc.disable()
+        self.addCleanup(gc.enable)
+        sockets: list[Any] = [self.kernel.socket(), self.kernel.socket()]
+        ends = [SocketEnd(self.poller, each) for each in sockets]
+        for each in ends:
+            each.start()
+        join(ends[0], ends[1], lambda reason: None)
+        known = [ref(each) for each in ends]
+        for each in sockets:
+            each.incoming, each.peerEnded = b"whole", True
+        del ends, each
+        for _ in range(3):
+            self.turn()
+        self.assertEqual([each.outgoing for each in sockets], [b"whole"] * 2)
+        self.assertEqual([end() for end in known], [None, None])
 
 
 ANSWER = bytes(range(256)) * 4096

@@ -142,6 +142,19 @@ class DoorkeeperTests(SynchronousTestCase):
         for port in range(1000):
             keeper.enter(_stream(f"192.0.2.1:{port}"))
 
+    def test_limitedLater(self) -> None:
+        """A limit that comes later counts those who are inside."""
+        keeper = self.keeper()
+        inside = [_stream(f"192.0.2.{host}:1") for host in (1, 2)]
+        for each in inside:
+            keeper.enter(each)
+        keeper.apply(VisitorPolicy(maxVisitors=2, visitorsPerAddress=1), inside)
+        self.assertEqual(self.refused(keeper, "192.0.2.3:1"), "limit-reached")
+        keeper.leave(inside.pop())
+        self.assertEqual(self.refused(keeper, "192.0.2.1:2"), "limit-reached")
+        keeper.enter(_stream("192.0.2.3:1"))
+        self.assertEqual(self.refused(keeper, "192.0.2.4:1"), "limit-reached")
+
     def test_networks(self) -> None:
         """Denied goes before allowed; others are kept out."""
         keeper = self.keeper(
