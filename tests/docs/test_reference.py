@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 import tristunnel
-from tests.docs.pages import DOCS, page
+from tests.docs.pages import DOCS, page, pages
 from tristunnel.cli.access_tap import Options as AccessOptions
 from tristunnel.cli.client_tap import Options as ClientOptions
 from tristunnel.cli.completion import commandLines
@@ -28,6 +29,7 @@ from tristunnel.cli.main import parser
 from tristunnel.cli.running import PROGRAMS
 from tristunnel.cli.server_tap import Options as ServerOptions
 from tristunnel.errors import CODES
+from tristunnel.forwards.forward import parseForward
 from tristunnel.model.gate import GateRules
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.policy import VisitorPolicy
@@ -113,6 +115,36 @@ class ReferenceTests(SynchronousTestCase):
                 self.assertEqual(documented[name] | {"help"}, options, name)
         for name in ("install", "invite", "join", "status"):
             self.assertIn(f"tristunnel {name}", documented)
+
+    def test_moving(self) -> None:
+        """
+        What is given on the pages on moving for what another program does has only
+        options that there are, and services that can be.
+        """
+        known = {
+            "twistd tunnel-client": self._longOptions(ClientOptions()),
+            "twistd tunnel-access": self._longOptions(AccessOptions()),
+            "twistd tunnel": self._longOptions(ServerOptions()),
+        }
+        for line in commandLines(parser()):
+            options = {each.name.removeprefix("--") for each in line.options}
+            known[" ".join(("tristunnel", *line.words))] = options
+        every = set().union(*known.values())
+        seen = 0
+        for name in pages():
+            moving = page(name) if name.startswith("docs/moving/") else ""
+            for cell in re.findall(r"^     - (.*(?:\n {7}.*)*)", moving, re.M):
+                for text in re.findall(r"``([^`]+)``", cell):
+                    words = text.split()
+                    commands = (" ".join(words[:n]) for n in (3, 2))
+                    command = next((each for each in commands if each in known), "")
+                    options = set(re.findall(r"(?<!\S)--([a-z][a-z-]*)", text))
+                    self.assertLessEqual(options, known.get(command, every), text)
+                    if command in ("tristunnel http", "tristunnel tcp"):
+                        spec = words[2].replace("FINGERPRINT", "00" * 32)
+                        parseForward(MemoryReactorClock(), spec)
+                    seen += 1
+        self.assertGreater(seen, 50)
 
     def test_programs(self) -> None:
         """The programs of C{tristunnel} have entries for what is their own."""
