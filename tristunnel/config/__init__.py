@@ -1,1 +1,1 @@
-"""Options from a file, from the environment and from the command line, as one."""
+"""Options from a file, the environment and the command line together."""

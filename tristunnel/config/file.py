@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 Path = tuple[str | int, ...]
-"""The way to a value: keys, and indexes of arrays."""
+"""The path to a value: keys, and indexes of arrays."""
 
 MAX_FILE_SIZE = 1024 * 1024
 """The largest file that is read, in bytes."""
@@ -43,12 +43,12 @@ _SCALAR = re.compile(r"[^,\]}#\n]*")
 @dataclass(frozen=True)
 class ConfigFile:
     """
-    A file as it was read.
+    A configuration file as it was read.
 
-    @ivar shown: What messages call it: as the user wrote it.
-    @ivar path: Where it is, wherever a daemon goes later.
-    @ivar table: What it says.
-    @ivar lines: On which line each part of that is.
+    @ivar shown: Its name in messages: as the user wrote it.
+    @ivar path: Its absolute path, for a daemon may change its directory.
+    @ivar table: Its content.
+    @ivar lines: The line of each part of the content.
     @ivar private: Whether nobody else can read it.
     """
 
@@ -59,13 +59,13 @@ class ConfigFile:
     private: bool = True
 
     def placeOf(self, path: Path) -> str:
-        """Where a part of it is, as C{tunnel.toml:7}."""
+        """Say where a part of it is, as C{tunnel.toml:7}."""
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.shown}:{self.lines.get(path, 1)}"
 
     def wrong(self, path: Path, why: str) -> TunnelError:
-        """Say what is wrong with a part of it."""
+        """Make the error for a part of it."""
         return badOption(f"{self.placeOf(path)}: {why}")
 
 
@@ -74,8 +74,8 @@ def readConfig(shown: str, path: str = "", option: str = "--config ") -> ConfigF
     Read a file.
 
     @param shown: C{--config}, as it was written.
-    @param path: Where that is, if it was found out before.
-    @param option: What messages put in front of its name.
+    @param path: Its path, if it is known already.
+    @param option: What messages say in front of its name.
     @raise TunnelError: C{bad-option}, with the line if the text is wrong.
     """
     path = path or os.path.abspath(os.path.expanduser(shown))
@@ -121,12 +121,12 @@ def _syntaxError(shown: str, text: str, words: str) -> TunnelError:
 
 def linesOf(text: str) -> dict[Path, int]:
     """
-    Find where in a text each key and each value is.
+    Find the lines of all keys and values in a text.
 
-    C{tomllib} says what a text means and not where. This reads only as much of it
-    as is needed to know the lines, and relies on C{tomllib}'s having taken it.
+    C{tomllib} tells what a text means, but not on which lines. This reads only enough
+    of it to know the lines, and relies on C{tomllib} having accepted the text.
 
-    @param text: What C{tomllib.loads} has taken.
+    @param text: A text that C{tomllib.loads} has accepted.
     @return: The line, from 1, where each key, table and array element begins.
     """
     reading = _Reading(text.replace("\r\n", "\n"))
@@ -141,7 +141,7 @@ class _Reading:
         self._at = 0
         self._line = 1
         self._lineAt = 0
-        # How many elements each array of tables has so far.
+        # The number of elements so far of each array of tables.
         self._arrays: dict[Path, int] = {}
 
     def document(self) -> None:
@@ -164,7 +164,7 @@ class _Reading:
         return match[0]
 
     def _note(self, path: Path) -> None:
-        """A part of the document begins here, unless it was begun before."""
+        """Note that a part of the document begins here, unless it has begun before."""
         self._line += self._text.count("\n", self._lineAt, self._at)
         self._lineAt = self._at
         self.lines.setdefault(path, self._line)

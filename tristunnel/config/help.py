@@ -1,4 +1,4 @@
-"""C{--help} of programs with many options: in groups, by what people want."""
+"""C{--help} of programs with many options: in groups, by purpose."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 __all__ = ["ABOUT", "Group", "helpText", "helpWidth"]
 
 _INDENT, _NARROW = 26, 6
-"""Where texts begin beside their options, and below them on a narrow terminal."""
+"""The columns where texts begin: beside their options, and below them on a narrow
+terminal."""
 
 
 def helpWidth() -> int:
-    """Columns that help may use."""
+    """Find the number of columns that help may use."""
     return min(100, max(40, shutil.get_terminal_size().columns)) - 2
 
 
@@ -24,8 +25,8 @@ class Group:
     Options that belong together.
 
     @ivar title: What they are about.
-    @ivar options: Their names, each with what it takes behind C{=}, if that is
-        anything: C{"connect=SERVER check"}.
+    @ivar options: Their names, each with C{=} and the placeholder of its value if it
+        takes one: C{"connect=SERVER check"}.
     """
 
     title: str
@@ -48,14 +49,14 @@ def helpText(
     defaults: Mapping[str, object],
 ) -> str:
     """
-    Write what C{--help} says.
+    Write the text of C{--help}.
 
-    @param usage: How the command is written.
+    @param usage: The usage of the command.
     @param examples: Whole command lines.
-    @param groups: The options, the needed ones first; those in none of them come
-        last.
+    @param groups: The groups of options, the needed ones first; options in no group
+        come last.
     @param texts: What each option does.
-    @param defaults: What holds where nothing is said.
+    @param defaults: The defaults.
     """
     width = helpWidth()
     head = textwrap.wrap(

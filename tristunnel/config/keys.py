@@ -33,13 +33,13 @@ class Key:
     What a key takes.
 
     @ivar name: The option's, without dashes.
-    @ivar kind: What its value is, for messages: L{FLAG}, L{TEXT}, L{WHOLE},
+    @ivar kind: The kind of its value, for messages: L{FLAG}, L{TEXT}, L{WHOLE},
         L{NUMBER}.
-    @ivar many: Whether it takes an array of them.
-    @ivar default: What holds if nothing is said.
-    @ivar read: Makes the option's value of text; raises C{ValueError}.
-    @ivar fields: For arrays of tables: what a table may have. Such an array
-        may have strings as well, unless C{kind} is empty.
+    @ivar many: Whether it takes an array of such values.
+    @ivar default: The default.
+    @ivar read: Makes the option's value from text; raises C{ValueError}.
+    @ivar fields: For arrays of tables: the keys of a table. Such an array may have
+        strings as well, unless C{kind} is empty.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Key:
 
     @property
     def takes(self) -> str:
-        """What it takes, for messages."""
+        """Describe what it takes, for messages."""
         if not self.many:
             return self.kind
         if self.fields is None:
@@ -61,9 +61,8 @@ class Key:
 
 def keysOf(options: type) -> dict[str, Key]:
     """
-    Make the keys of a class of options, C{twisted.python.usage.Options} or what
-    is mixed into one. Nothing is listed anywhere else, so no option can be
-    forgotten.
+    Make the keys of a class of options, C{twisted.python.usage.Options} or a class that
+    is mixed into one. They are listed nowhere else, so that no option can be forgotten.
     """
     keys: dict[str, Key] = {}
     flags: list[Any] = []
@@ -87,8 +86,8 @@ def keysOf(options: type) -> dict[str, Key]:
 
 def _kindOf(read: Callable[[str], object]) -> str:
     """
-    Say what an option takes, by what its reader makes of a number: an option
-    may have no default to go by.
+    Find the kind of an option's value by trying its reader on a number: an option may
+    have no default to go by.
     """
     try:
         return {int: WHOLE, float: NUMBER}.get(type(read("1")), TEXT)
@@ -102,8 +101,8 @@ def valuesIn(
     """
     Check a table of a file.
 
-    @param place: The way to it.
-    @param keys: What it may have.
+    @param place: The path to it.
+    @param keys: The keys that it may have.
     @return: Its values.
     @raise TunnelError: C{bad-option}, with the line and a suggestion.
     """
@@ -147,7 +146,7 @@ def _check(file: ConfigFile, where: Path, key: Key, value: object) -> None:
 
 
 def _isA(kind: str, value: object) -> bool:
-    """TOML's C{true} is no number, as it is Python's."""
+    """In TOML, unlike Python, C{true} is not a number."""
     if kind == FLAG:
         return isinstance(value, bool)
     if kind == TEXT:
@@ -161,7 +160,7 @@ def _isA(kind: str, value: object) -> bool:
 
 
 def _cure(name: str, kind: str, value: object) -> str:
-    """Show what to write, where the value is only written in another way."""
+    """Show what to write if the value is only written in the wrong way."""
     if kind == TEXT and isinstance(value, int | float) and value not in (True, False):
         return f"; write {name} = {tomlText(str(value))}"
     text = value.strip().lower() if isinstance(value, str) else ""
@@ -175,7 +174,7 @@ def _cure(name: str, kind: str, value: object) -> str:
 
 
 def _written(key: Key, value: object) -> str:
-    """A value as an element of an array, for an example; nothing that is secret."""
+    """Write a value as an element of an array, for an example; nothing secret."""
     if not isinstance(value, str | int):
         return '"..."'
     return tomlText(str(redacted(key.name, str(value)))[:60])

@@ -1,4 +1,4 @@
-"""Numbers on a command line: how they are read, and which ones are right."""
+"""Numbers on a command line: reading them, and their ranges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = tuple[str, None, float | None, str, "Number"]
 
 def readOption(option: str, read: Callable[[str], _Value], text: str) -> _Value:
     """
-    Have what an option says read.
+    Read the value of an option.
 
     @raise TunnelError: C{bad-option}, with the option's name in front.
     """
@@ -47,11 +47,11 @@ class Number:
     """
     The reader of an option's number.
 
-    @ivar option: The option's name, which messages say.
-    @ivar kind: C{int}, C{float}, or what else reads it.
-    @ivar takes: Which numbers are right, for messages.
-    @ivar least: The least of them.
-    @ivar most: The greatest.
+    @ivar option: The option's name, for messages.
+    @ivar kind: C{int}, C{float}, or another reader.
+    @ivar takes: The range of right numbers, for messages.
+    @ivar least: The smallest number.
+    @ivar most: The greatest number.
     @ivar orZero: Whether 0 is right, too.
     """
 
@@ -66,7 +66,7 @@ class Number:
         """
         Read it.
 
-        @raise ValueError: If it is no number, as C{twisted.python.usage} expects.
+        @raise ValueError: If it is not a number, as C{twisted.python.usage} expects.
         """
         try:
             return self.kind(text)
@@ -77,7 +77,9 @@ class Number:
             raise ValueError(f"--{self.option} takes {what}, not {told!r}") from None
 
     def check(self, value: float) -> None:
-        """@raise TunnelError: C{bad-option}, if a number is none of the right ones."""
+        """
+        @raise TunnelError: C{bad-option}, if a number is out of range.
+        """
         if not (self.least <= value <= self.most or (self.orZero and value == 0)):
             raise badOption(f"--{self.option} takes {self.takes}")
 
@@ -94,11 +96,11 @@ def seconds(
     """
     Declare an option that takes seconds, or a time such as C{2m}.
 
-    @param default: What holds if nothing is said.
-    @param text: What C{--help} says.
+    @param default: The default.
+    @param text: The text for C{--help}.
     @param least: The fewest, in seconds.
-    @param upTo: The most, if messages are to say it.
-    @param most: The most otherwise: more than anybody means.
+    @param upTo: The most, if messages should mention it.
+    @param most: The most otherwise: more than anyone would want.
     @param orZero: Whether 0 is right, too.
     """
     takes = f"seconds, from {least:g} {'up' if upTo is None else f'to {upTo:g}'}"
@@ -138,7 +140,7 @@ def checkNumbers(kind: type, options: Mapping[str, Any]) -> None:
     Check the numbers of options.
 
     @param kind: The class with the C{optParameters}.
-    @param options: Their values; one that is C{None} was not said.
+    @param options: Their values; C{None} stands for one that was not given.
     @raise TunnelError: C{bad-option}, for the first that is out of its range.
     """
     for number in _numbersOf(kind):

@@ -47,10 +47,11 @@ IN_FOREGROUND: Mapping[str, str] = {
         "the log goes to the standard error output; redirect it with 2>FILE",
     ),
 }
-"""What to say of options for what the commands of C{tristunnel} leave to others."""
+"""Explanations for options about what the commands of C{tristunnel} leave to other
+programs."""
 
 _TOKENS = ("token", "authtoken", "auth-token", "auth", "secret", "key", "password")
-"""What other programs call a secret on the command line."""
+"""The names of options for secrets in other programs."""
 
 
 _UNKNOWN = re.compile(r"option (--?.+) not (?:a unique prefix|recognized)")
@@ -60,35 +61,35 @@ _A_VALUE = re.compile(r"option (--?.+) must not have an argument")
 
 class CheckedOptions(usage.Options):
     """
-    Options whose mistakes are found before anything starts.
+    Options that are checked before anything starts.
 
-    None can be abbreviated: C{--token SECRET} would be C{--token-file SECRET},
-    whose complaint shows the secret. And a program in the foreground has no pid
-    file unless one is named: C{twistd.pid} would keep a second program of the
-    same directory from starting, or the next one after a C{kill -9}. C{--check}
-    is in the foreground whatever C{twistd} was told: who asks wants an answer.
+    None can be abbreviated: C{--token SECRET} would mean C{--token-file SECRET}, and
+    its error message would show the secret. A program in the foreground has no pid file
+    unless one is named: C{twistd.pid} would keep a second program from starting in the
+    same directory, and the next one after a C{kill -9}. C{--check} always runs in the
+    foreground, whatever C{twistd} was told: its answer is wanted at once.
     """
 
     words: ClassVar[str] = ""
-    """The option that words stand for which are no option's; empty for none."""
+    """The option that positional arguments stand for; empty if there must be none."""
 
     synopsis: ClassVar[str] = ""
     longdesc: ClassVar[str] = ""
     examples: ClassVar[Sequence[str]] = ()
-    """What C{--help} shows behind the name of the program."""
+    """The examples in C{--help}, without the name of the program."""
 
     groups: ClassVar[Sequence[Group]] = ()
-    """How C{--help} orders the options."""
+    """The groups of options in C{--help}."""
 
     meant: ClassVar[Mapping[str, str]] = {}
-    """What to say of options that other programs have."""
+    """Explanations for options that other programs have."""
 
     optional: ClassVar[Mapping[str, str]] = {}
-    """What options mean that may stand without a value. One takes the next word only if
-    that is C{HOST:PORT}, as none of ours is otherwise; any other is written behind
-    C{=}."""
+    """The values of options that are given without one. Such an option takes the next
+    word only if that is C{HOST:PORT}, which cannot be another argument; any other value
+    is written behind C{=}."""
 
-    # Whether a mistake ends the program; else it is raised, also within twistd.
+    # Whether a mistake ends the program; otherwise it is raised, also within twistd.
     _ends = True
 
     def __init__(self) -> None:
@@ -98,7 +99,7 @@ class CheckedOptions(usage.Options):
 
     @property
     def program(self) -> str:
-        """What the command line begins with."""
+        """The beginning of the command line."""
         outer: Any = getattr(self, "parent", None)
         if outer is None:
             return ""
@@ -111,7 +112,7 @@ class CheckedOptions(usage.Options):
         except usage.UsageError as error:
             message = self._plainly(str(error))
             if self._ends and "nodaemon" in outer:
-                # Twisted would print all options before the one line that counts.
+                # Twisted would print all options before the one line that matters.
                 endWithUsage(self.program, message)
             raise usage.UsageError(message) from None
         if self.get("check") and "nodaemon" in outer:
@@ -124,12 +125,12 @@ class CheckedOptions(usage.Options):
         """
         Read a command line.
 
-        @param words: Options first; words that are none's stand for L{words}.
+        @param words: Options first; the remaining arguments stand for L{words}.
         """
         super().parseOptions(words)
 
     def _plainly(self, text: str) -> str:
-        """Say what is wrong as people do, and not as Python's parser does."""
+        """Say what is wrong in plain words instead of those of Python's parser."""
         if unknown := _UNKNOWN.fullmatch(text):
             return self._noOption(unknown[1])
         if found := _NO_VALUE.fullmatch(text):
@@ -142,7 +143,7 @@ class CheckedOptions(usage.Options):
         return text.removeprefix("Parameter type enforcement failed: ")
 
     def _inOrder(self, words: Sequence[str]) -> list[str]:
-        """Put options first, wherever they are."""
+        """Move options to the front."""
         words = self._completed(words)
         try:
             pairs, others = getopt.gnu_getopt(list(words), self.shortOpt, self.longOpt)
@@ -174,7 +175,7 @@ class CheckedOptions(usage.Options):
         return ordered
 
     def _completed(self, words: Sequence[str]) -> list[str]:
-        """Give options their values that may stand without."""
+        """Add the values of options that may be given without one."""
         made: list[str] = []
         for index, word in enumerate(words):
             meant = self.optional.get(word.removeprefix("--"))
@@ -254,7 +255,7 @@ class CheckedOptions(usage.Options):
             raise usage.UsageError(self.placed(error.message)) from None
 
     def placed(self, message: str) -> str:
-        """Say where a mistake is, in front of a message about it."""
+        """Prefix a message with the place of the mistake."""
         return message
 
     def check(self) -> None:
@@ -266,24 +267,27 @@ class CheckedOptions(usage.Options):
 
 
 def _namesPidFile(arguments: Sequence[str]) -> bool:
-    """C{twistd}'s own options can be abbreviated."""
+    """
+    Whether a word is the option for the pid file: C{twistd}'s own options can be
+    abbreviated.
+    """
     words = (word.partition("=")[0] for word in arguments)
     return any(word[:5] == "--pid" and "--pidfile".startswith(word) for word in words)
 
 
 class ConfiguredOptions(CheckedOptions):
     """
-    Options of which each has its key in a file. What the command line says
-    counts more than the environment, that more than the file, and that more
-    than the defaults.
+    Options that can also be given in a file, by keys of the same names. The command
+    line takes precedence over the environment, the environment over the file, and the
+    file over the defaults.
 
     @cvar variables: The environment variables that stand for options.
-    @cvar fields: What tables of an option may have, by the option.
+    @cvar fields: The keys of tables, for each option that takes tables.
 
     @ivar file: The file, or C{None}.
     @ivar settings: Where the value of each option comes from.
     @ivar arguments: The command line.
-    @ivar told: What it says, by option.
+    @ivar told: The values on it, by option.
     """
 
     optFlags: ClassVar[Any] = [
@@ -310,7 +314,7 @@ class ConfiguredOptions(CheckedOptions):
         self.settings: dict[str, Setting] = {}
         self.arguments: list[str] = []
         self.told: Mapping[str, list[str]] = {}
-        # What was asked on the terminal, which cannot be asked again.
+        # Answers from the terminal, where nobody can be asked again.
         self.typed: dict[str, str] = {}
         self._path = ""
 
@@ -337,7 +341,7 @@ class ConfiguredOptions(CheckedOptions):
 
     def again(self) -> Any:
         """
-        Read everything anew: the file may have changed.
+        Read everything again: the file may have changed.
 
         @return: Other options of the same class.
         @raise TunnelError: C{bad-option}, if anything is wrong.
@@ -350,7 +354,7 @@ class ConfiguredOptions(CheckedOptions):
         """
         Read the same command line once more.
 
-        @param attributes: What other options are to know before.
+        @param attributes: Attributes to set on the other options first.
         @return: Options of the same class.
         @raise TunnelError: C{bad-option}, if anything is wrong.
         """
@@ -365,7 +369,7 @@ class ConfiguredOptions(CheckedOptions):
         return fresh
 
     def _told(self) -> dict[str, list[str]] | None:
-        """What the command line says; C{None} leaves it to Twisted to complain."""
+        """The options on the command line; C{None} leaves the complaint to Twisted."""
         try:
             pairs, _ = getopt.getopt(self.arguments, self.shortOpt, self.longOpt)
         except getopt.error:
@@ -395,9 +399,9 @@ class ConfiguredOptions(CheckedOptions):
 
     def configFile(self, told: Mapping[str, list[str]]) -> str:
         """
-        Find the file to read where C{--config} names none.
+        Find the file to read if C{--config} names none.
 
-        @param told: What the command line says.
+        @param told: The options on the command line.
         @return: Its path, or nothing.
         """
         return ""
@@ -406,19 +410,19 @@ class ConfiguredOptions(CheckedOptions):
         self, file: ConfigFile, told: Mapping[str, list[str]]
     ) -> dict[str, Setting]:
         """
-        What a file says.
+        Read the settings in a file.
 
-        @param told: What the command line says.
+        @param told: The options on the command line.
         @raise TunnelError: C{bad-option}.
         """
         return settingsOf(file, (), valuesIn(file, (), file.table, self.configKeys()))
 
     def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
         """
-        What the environment says.
+        Read the settings in the environment.
 
-        @param settings: What the file says; what does not count beside the
-            environment may be taken out.
+        @param settings: The settings in the file; those that the environment replaces
+            may be removed.
         """
         keys = self.configKeys()
         return {
@@ -436,7 +440,7 @@ class ConfiguredOptions(CheckedOptions):
                 self[key.name] = int(setting.value)
                 return
             try:
-                # A float's text is never longer than what float() reads.
+                # The text of a float is never too long for float().
                 self[key.name] = key.read(_text(setting.value))
             except ValueError as error:
                 raise _at(setting.placeOf(), str(error)) from None
@@ -461,14 +465,14 @@ class ConfiguredOptions(CheckedOptions):
             sys.exit(0)
 
     def placed(self, message: str) -> str:
-        """Put the line in front of a message about an option that is from a file."""
+        """Prefix a message about an option from a file with its line."""
         if self.file is not None and message.startswith(f"{self.file.shown}:"):
             return message
         for name in _OPTION.findall(message):
             setting = self.settings.get(name)
             if setting is not None and setting.file is not None:
                 return f"{setting.placeOf()}: {message}"
-        # Some say a path, and not whose it is.
+        # Some messages have a path, but not the option it belongs to.
         length, place = 4, ""
         for setting in self.settings.values():
             values = setting.value if isinstance(setting.value, list) else ()
@@ -481,7 +485,7 @@ class ConfiguredOptions(CheckedOptions):
 
     @property
     def isInner(self) -> bool:
-        """Whether these are a part of others, which show everything."""
+        """Whether these are part of other options, which show everything."""
         return False
 
     def openSecrets(self) -> list[str]:
@@ -499,7 +503,7 @@ class ConfiguredOptions(CheckedOptions):
         )
 
     def warnOfSecrets(self) -> None:
-        """Log them."""
+        """Log the secrets that others can read."""
         for name in self.openSecrets():
             shown = "" if self.file is None else self.file.shown
             warnIfOpen(shown, 0o077, f"a secret in {name}")
@@ -507,11 +511,11 @@ class ConfiguredOptions(CheckedOptions):
     # Showing
 
     def derived(self) -> dict[str, Setting]:
-        """What holds where nothing was said, as far as that is no constant."""
+        """The defaults that are not constants."""
         return {}
 
     def inForce(self) -> dict[str, Setting]:
-        """What holds for each option."""
+        """Find the setting in force for each option."""
         defaults = {
             name: Setting([] if key.many else key.default, DEFAULT)
             for name, key in self.configKeys().items()
@@ -519,7 +523,7 @@ class ConfiguredOptions(CheckedOptions):
         return {**defaults, **self.derived(), **self.settings}
 
     def shown(self) -> list[str]:
-        """What holds, as lines of TOML."""
+        """Write the settings in force as lines of TOML."""
         return shownSettings(self.inForce())
 
 
@@ -528,12 +532,12 @@ def _at(place: str, message: str) -> TunnelError:
 
 
 def _text(value: object) -> str:
-    """A value as it would be written on a command line."""
+    """Write a value as on a command line."""
     return repr(value) if isinstance(value, float) else str(value)
 
 
 def _typed(key: Key, values: Sequence[str]) -> Any:
-    """What a command line says of an option, as a file would."""
+    """Convert a value from the command line to the type it has in a file."""
     if key.many:
         return list(values)
     if key.kind == FLAG:
@@ -541,6 +545,6 @@ def _typed(key: Key, values: Sequence[str]) -> Any:
     try:
         value = key.read(values[-1])
     except ValueError:
-        # Twisted will say so.
+        # Twisted will complain.
         return values[-1]
     return value if isinstance(value, int | float) else values[-1]

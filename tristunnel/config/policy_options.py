@@ -27,7 +27,7 @@ _time = partial(seconds, least=1.0, most=1e9, orZero=True)
 
 
 class PolicyOptionsMixin:
-    """For C{usage.Options}: what is asked of visitors."""
+    """For C{usage.Options}: what is required of visitors."""
 
     optParameters: ClassVar[Any] = [
         _limit(

@@ -1,4 +1,4 @@
-"""Putting a changed file in force while everything runs."""
+"""Putting a changed configuration file in force without a restart."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["Changes", "Reload", "differing"]
 @dataclass
 class Changes:
     """
-    What has come of a changed file.
+    The result of reading a changed file.
 
-    @ivar applied: What has changed, in words.
-    @ivar restart: Options whose new values a restart would put in force.
+    @ivar applied: The changes, in words.
+    @ivar restart: Options whose new values need a restart.
     """
 
     applied: list[str] = field(default_factory=list)
     restart: list[str] = field(default_factory=list)
 
     def describe(self) -> dict[str, object]:
-        """What C{reload} answers."""
+        """The result of C{reload}."""
         return {"changed": self.applied, "needsRestart": self.restart}
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Changes:
 
 
 def differing(old: ConfiguredOptions, new: ConfiguredOptions) -> set[str]:
-    """Find the options that have another value."""
+    """Find the options whose values differ."""
     before, after = old.inForce(), new.inForce()
     return {
         name for name, setting in after.items() if before[name].value != setting.value
@@ -52,8 +52,8 @@ class Reload:
     Reads the options of a running program again.
 
     @param options: Those in force.
-    @param apply: Puts other options in force, all of which are right: called
-        with the old ones and the new ones.
+    @param apply: Puts new options, which have been checked, in force: called with the
+        old and the new ones.
     """
 
     _log = Logger(namespace="tristunnel.config")
@@ -94,8 +94,8 @@ class Reload:
 
     def reloadLater(self) -> None:
         """
-        The same for a signal: the log has the answer. Whoever turns over log files
-        sends it, too, with and without a configuration.
+        The same for a signal; the result is logged. Programs that rotate log files send
+        it, too, with and without a configuration.
         """
         if self._options.file is None:
             self._log.info("There is no configuration to reload: no --config was given")

@@ -1,7 +1,7 @@
 """
-The servers that a user's clients know by name: how each is reached, how it is known
-again, and the token that it has given us. They are kept in a file that only the
-user can read, C{servers.toml} in the configuration directory.
+The servers that a user's clients know by name: how each is reached and verified, and
+the token that it has given us. They are kept in a file that only the user can read,
+C{servers.toml} in the configuration directory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NO_SERVER = (
     "which server? give --to HOST, or accept its invitation first:"
     " tristunnel join INVITATION"
 )
-"""What somebody is told who names no server and knows none."""
+"""The message for a user who names no server and knows none."""
 
 _KEYS = {
     "connect": Key("connect"),
@@ -48,9 +48,9 @@ _HEADER = "# Written by tristunnel; 'tristunnel client --server NAME' connects t
 
 def configDirectory() -> Path:
     """
-    Where this user's configuration is: what systemd gives the service that
-    C{tristunnel install} has made; else C{~/.config/tristunnel}, or what the platform
-    has instead.
+    Find the directory of this user's configuration: the one that systemd gives to a
+    service made by C{tristunnel install}; otherwise C{~/.config/tristunnel}, or its
+    counterpart on this platform.
     """
     given = _credentials()
     names = ("servers.toml", "client.toml")
@@ -60,12 +60,12 @@ def configDirectory() -> Path:
 
 
 def _credentials() -> Path:
-    """What C{LoadCredential=} of a unit has filled, if anything."""
+    """Find the directory that a unit's C{LoadCredential=} has filled, if any."""
     return Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/nowhere")
 
 
 def defaultConfigFile() -> Path:
-    """The file that C{tristunnel client} reads where nobody names another."""
+    """Find the file that C{tristunnel client} reads by default."""
     return configDirectory() / "client.toml"
 
 
@@ -74,11 +74,11 @@ class KnownServer:
     """
     A server.
 
-    @ivar name: What this user calls it.
-    @ivar connect: Where it is, as C{--connect} takes it.
-    @ivar pins: Fingerprints of its certificate, as C{--pin} takes them; empty to
-        go by authorities.
-    @ivar token: What it has given us, or empty.
+    @ivar name: This user's name for it.
+    @ivar connect: Its address, as C{--connect} takes it.
+    @ivar pins: Fingerprints of its certificate, as C{--pin} takes them; empty to rely
+        on certificate authorities.
+    @ivar token: The token that it has given us, or empty.
     """
 
     name: str
@@ -90,10 +90,9 @@ class KnownServer:
 @dataclass(frozen=True)
 class KnownServers:
     """
-    All of them.
+    All known servers.
 
-    @ivar default: The name of the one that is meant where none is named, or
-        empty.
+    @ivar default: The name of the one that is meant if none is named, or empty.
     @ivar byName: Each by its name.
     """
 
@@ -103,7 +102,7 @@ class KnownServers:
     def find(self, name: str = "", option: str = "--to") -> KnownServer:
         """
         @param name: A server's; empty for the default one.
-        @param option: How else a server is named.
+        @param option: The option that names a server otherwise.
         @raise TunnelError: C{bad-option}, with the nearest name or what to do.
         """
         wanted = name or self.default
@@ -124,7 +123,7 @@ class ServerStore:
     """
     The file of known servers.
 
-    @param path: The file; where there is none, no server is known.
+    @param path: The file; if it does not exist, no server is known.
     """
 
     def __init__(self, path: str | os.PathLike[str] = "") -> None:
@@ -152,7 +151,7 @@ class ServerStore:
 
     def check(self, name: str) -> None:
         """
-        Find out whether a server could be kept.
+        Check that a server could be kept.
 
         @raise TunnelError: C{bad-option}, if the name or the file cannot be used.
         """

@@ -1,6 +1,6 @@
 """
-What was said about an option, and by whom: C{--print-config} shows it as TOML, and
-without its secrets.
+The values of options and their origins, which C{--print-config} shows as TOML, without
+secrets.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HOOK = re.compile(
     r"\s*(?:[a-z*,\s-]+=)?\s*"
     r"(?:exec:\s*\S+\s*|(?:\w+\+)?\w+://(?![^/?#]*@)[^/?#\s]*/?)"
 )
-"""What may be shown of a hook: the program without arguments, or the host."""
+"""The part of a hook that may be shown: the program without arguments, or the host."""
 
 _LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
 
@@ -48,13 +48,13 @@ _HARMLESS_AUTH = ("anonymous", "clients", "file", "tokens", "unix", "sshkey", "p
 @dataclass(frozen=True)
 class Setting:
     """
-    A value and where it comes from.
+    A value and its origin.
 
-    @ivar value: As TOML has it.
+    @ivar value: The value, as a type of TOML.
     @ivar origin: For people: C{tunnel.toml:7}, C{environment NAME},
         L{OPTION} or L{DEFAULT}.
     @ivar file: The file it is from, or C{None}.
-    @ivar path: Where it is in that file.
+    @ivar path: Its path in that file.
     """
 
     value: Any
@@ -63,7 +63,7 @@ class Setting:
     path: Path = ()
 
     def placeOf(self, *inner: str | int) -> str:
-        """Where a part of it is."""
+        """Say where a part of it is."""
         if self.file is None:
             return self.origin
         return self.file.placeOf((*self.path, *inner))
@@ -75,7 +75,7 @@ def settingsOf(
     """
     Make settings of a table's values.
 
-    @param place: The way to the table.
+    @param place: The path to the table.
     """
     return {
         name: Setting(value, file.placeOf((*place, name)), file, (*place, name))
@@ -85,7 +85,7 @@ def settingsOf(
 
 def redacted(name: str, value: Any) -> Any:
     """
-    A value of an option as it may be shown.
+    Write an option's value as it may be shown.
 
     @param name: The option.
     """
@@ -142,8 +142,8 @@ def tomlValue(value: object) -> str:
 
 def shownSettings(settings: Mapping[str, Setting]) -> list[str]:
     """
-    Write settings as TOML, each on a line of its own with its origin beside it.
-    What is not set at all is a comment, since TOML has no word for nothing.
+    Write settings as TOML, each on a line of its own with its origin beside it. Options
+    that are not set become comments, since TOML has no null.
     """
     return [_line(name, settings[name]) for name in sorted(settings)]
 

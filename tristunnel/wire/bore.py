@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 CONTROL_PORT = 7835
-"""The one port that its client knows."""
+"""The only port that its client connects to."""
 
 MAX_MESSAGE = 256
-"""Bytes of a message; either side ends the connection at a longer one."""
+"""The most bytes of a message; either side ends the connection at a longer one."""
 
 _LONGEST_TEXT = 200
 
@@ -58,9 +58,9 @@ class Authenticate:
 @dataclass(frozen=True)
 class Hello:
     """
-    A client wants a port.
+    A client asks for a port.
 
-    @ivar port: Which; 0 for any.
+    @ivar port: The port; 0 for any.
     """
 
     port: int
@@ -71,7 +71,7 @@ class Accept:
     """
     The connection is for a visitor from now on.
 
-    @ivar id: Which.
+    @ivar id: Identifies the visitor.
     """
 
     id: UUID
@@ -84,7 +84,7 @@ def nextMessage(data: bytes) -> tuple[bytes | None, bytes]:
     """
     Find the end of the first message.
 
-    @param data: What came and was not taken yet.
+    @param data: The bytes that came and were not taken yet.
     @return: The message without its null byte, or C{None} while it is not whole; and
         what is behind it.
     @raise TunnelError: C{protocol-error}, for one that is too long.
@@ -118,10 +118,10 @@ def unpack(message: bytes) -> ClientMessage:
 
 def isAnswer(tag: str, challenge: UUID, digest: bytes) -> bool:
     """
-    Whether a client has a secret.
+    Whether a client has proved that it has the secret.
 
-    @param tag: What it has answered.
-    @param challenge: What it was asked.
+    @param tag: Its answer.
+    @param challenge: The challenge that it was sent.
     @param digest: The SHA-256 of the secret.
     """
     right = hmac.digest(digest, challenge.bytes, sha256).hex()
@@ -133,31 +133,31 @@ def _pack(message: object) -> bytes:
 
 
 HEARTBEAT = _pack("Heartbeat")
-"""Says that the server is there; the client does nothing then."""
+"""Says that the server is alive; the client does nothing about it."""
 
 
 def packChallenge(challenge: UUID) -> bytes:
-    """Ask for a proof that the client has a secret."""
+    """Write a challenge to prove that the client has the secret."""
     return _pack({"Challenge": str(challenge)})
 
 
 def packHello(port: int) -> bytes:
-    """Tell a client its port."""
+    """Write the message that tells a client its port."""
     return _pack({"Hello": port})
 
 
 def packConnection(visitor: UUID) -> bytes:
-    """Have a client open a connection for a visitor."""
+    """Write the message by which a client opens a connection for a visitor."""
     return _pack({"Connection": str(visitor)})
 
 
 def packAccept(visitor: UUID) -> bytes:
-    """Say that a connection is for a visitor, as a client does."""
+    """Write a client's message that a connection is for a visitor."""
     return _pack({"Accept": str(visitor)})
 
 
 def packError(text: str) -> bytes:
-    """Say why the connection ends; the end of a long text is left out."""
+    """Write why the connection ends; a long text is cut."""
     size = _LONGEST_TEXT
     while len(packed := _pack({"Error": text[:size]})) > MAX_MESSAGE:
         size //= 2

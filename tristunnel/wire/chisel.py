@@ -1,5 +1,5 @@
 """
-What chisel says over SSH: its configuration, and the names of its channels.
+chisel's messages over SSH: its configuration, and the names of its channels.
 
 Read from its source of November 2026 (C{share/settings}, C{share/tunnel}).
 """
@@ -34,18 +34,18 @@ SUBPROTOCOL = "chisel-v3"
 CLIENT_VERSION = b"SSH-chisel-v3-client"
 SERVER_VERSION = b"SSH-chisel-v3-server"
 VERSION = b"chisel"
-"""What stands where SSH has the version of its protocol."""
+"""Stands in the place of the version in SSH's version string."""
 
 CONFIG, PING, PONG = "config", "ping", b"pong"
 CHANNEL = "chisel"
 SOCKS = "socks"
-"""What stands for a service where the client is a proxy."""
+"""Stands in the place of a service where the client is a proxy."""
 
 UDP = "/udp"
-"""What stands behind a service that takes datagrams."""
+"""The suffix of a service that takes datagrams."""
 
 MAX_REMOTES = 1000
-"""Remotes that a client may have."""
+"""The most remotes that a client may have."""
 
 _TEXTS = (
     "LocalHost",
@@ -63,11 +63,11 @@ class Remote:
     """
     One remote: C{R:LOCALHOST:LOCALPORT:REMOTEHOST:REMOTEPORT}.
 
-    @ivar localHost: Where whoever listens does so.
-    @ivar localPort: Likewise.
-    @ivar remoteHost: The service.
-    @ivar remotePort: Likewise.
-    @ivar isUDP: Whether it is about datagrams.
+    @ivar localHost: The host where the listening side listens.
+    @ivar localPort: The port there.
+    @ivar remoteHost: The host of the service.
+    @ivar remotePort: Its port.
+    @ivar isUDP: Whether it takes datagrams.
     @ivar isReverse: Whether the server listens.
     @ivar isSocks: Whether there is a proxy in place of a service.
     """
@@ -82,7 +82,7 @@ class Remote:
 
     @property
     def target(self) -> str:
-        """What a channel to it is called."""
+        """The name of a channel to it."""
         if self.isSocks:
             return SOCKS
         return f"{self.remoteHost}:{self.remotePort}{UDP if self.isUDP else ''}"
@@ -120,7 +120,7 @@ def _port(text: str) -> int:
 
 def unpackConfig(data: bytes) -> list[Remote]:
     """
-    Read what a client wants.
+    Read a client's configuration.
 
     @raise TunnelError: C{protocol-error}.
     """
@@ -131,7 +131,7 @@ def unpackConfig(data: bytes) -> list[Remote]:
 
 
 def packConfig(remotes: Iterable[Remote], version: str = "") -> bytes:
-    """Write what a client wants."""
+    """Write a client's configuration."""
     return encodeObject(
         {
             "Version": version,

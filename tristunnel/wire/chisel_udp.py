@@ -2,8 +2,8 @@
 Datagrams in a byte stream, as chisel sends them: values of Go's C{encoding/gob}, each a
 C{struct{Src string; Payload []byte}}.
 
-Of gob there is as much as that takes, read from its documentation, and compared with
-what Go's own package writes.
+Only the part of gob that this needs is here, written from its documentation and
+compared with what Go's own package writes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tristunnel.errors import protocolError
 __all__ = ["MAX_DATAGRAM", "TYPE", "DatagramReader", "packDatagram"]
 
 MAX_DATAGRAM = 9012
-"""Bytes of the longest datagram that chisel takes."""
+"""The bytes of the longest datagram that chisel takes."""
 
 _MAX_MESSAGE = MAX_DATAGRAM + 1024
 
@@ -21,7 +21,7 @@ TYPE = bytes.fromhex(
     "2a7f030101097564705061636b657401ff800001020103537263010c0001075061796c6f6164010a"
     "000000"
 )
-"""What the type is, which each side sends once, first."""
+"""The definition of the type, which each side sends once, at the beginning."""
 
 _ID = b"\xff\x80"
 """That type's number, 64, as a signed number."""
@@ -35,7 +35,7 @@ def _packNumber(value: int) -> bytes:
 
 
 def _field(data: bytes) -> bytes:
-    # Fields that are empty are left out, and counted by the next one.
+    # Empty fields are left out; the next one's number counts them.
     return _packNumber(len(data)) + data
 
 
@@ -52,7 +52,7 @@ def packDatagram(source: str, datagram: bytes) -> bytes:
 
 
 class DatagramReader:
-    """Reads datagrams, in whatever pieces they come."""
+    """Reads datagrams from pieces of any size."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -75,7 +75,8 @@ class DatagramReader:
             message = self._buffer[at : at + size]
             self._buffer = self._buffer[at + size :]
             kind, at = _number(message, 0)
-            # The last bit is the sign: what is negative defines a type.
+            # The last bit is the sign: a negative number means the definition of a
+            # type.
             if at > 0 and not kind & 1:
                 found.append(_unpack(message, at))
 
@@ -84,7 +85,7 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
     """
     Read an unsigned number.
 
-    @return: It, and where the next begins; -1 if it is cut short.
+    @return: The number, and the offset of the next one; -1 if it is cut short.
     """
     if at >= len(data):
         return 0, -1

@@ -1,9 +1,10 @@
 """
-What a TLS client says first (RFC 8446, section 4.1.2): which server it means, and what
-it wants to speak. Only this is read here; nothing is decrypted, and nothing answered.
+The first message of a TLS client (RFC 8446, section 4.1.2): the server that it asks
+for, and the protocols that it speaks. Only this is read here; nothing is decrypted or
+answered.
 
-Where the client hides the name (RFC 9849, ECH) this is the outer one, which leads to
-whoever can decrypt the inner one.
+If the client hides the name (RFC 9849, ECH), this is the outer one, which leads to the
+server that can decrypt the inner one.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from dataclasses import dataclass
 __all__ = ["CHALLENGE", "LONGEST", "MOST_RECORDS", "ClientHello", "readClientHello"]
 
 CHALLENGE = b"acme-tls/1"
-"""What an authority speaks that looks at an answer to its challenge, and nothing else
-(RFC 8737, section 4)."""
+"""The only protocol of an authority that checks the answer to its challenge (RFC 8737,
+section 4)."""
 
 LONGEST = 16 * 1024
-"""Bytes of a hello; one with post-quantum keys has about 2,000."""
+"""The most bytes of a hello; one with post-quantum keys has about 2,000."""
 
 MOST_RECORDS = 64
-"""Records that a hello may come in; browsers need one or two."""
+"""The most records of a hello; browsers need one or two."""
 
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _RECORD_HEAD, _MESSAGE_HEAD = 5, 4
@@ -33,11 +34,12 @@ _LONGEST_NAME = 253
 @dataclass(frozen=True, slots=True)
 class ClientHello:
     """
-    What a client wants.
+    What a client asks for.
 
-    @ivar serverName: Whom it means, in lower case and without a last dot; empty if
-        it does not say (RFC 6066, section 3).
-    @ivar protocols: What it speaks, the best first (RFC 7301); perhaps nothing.
+    @ivar serverName: The server's name, in lower case and without a final dot; empty if
+        it is not given (RFC 6066, section 3).
+    @ivar protocols: The protocols that it offers, the best first (RFC 7301); may be
+        empty.
     """
 
     serverName: str = ""
@@ -68,11 +70,11 @@ class _Reader:
         return int.from_bytes(self.take(size), "big")
 
     def vector(self, size: int) -> bytes:
-        """Bytes behind their length, which has C{size} bytes."""
+        """Read bytes that follow their length, which has C{size} bytes."""
         return self.take(self.number(size))
 
     def whole(self, size: int) -> _Reader:
-        """The same, where nothing may follow."""
+        """The same, if nothing may follow."""
         inner = _Reader(self.vector(size))
         if self:
             raise ValueError("a damaged TLS hello")
@@ -130,7 +132,7 @@ def _readMessage(message: bytes) -> ClientHello:
     while extensions:
         kind, content = extensions.number(2), _Reader(extensions.vector(2))
         if kind in seen:
-            # Which of two counts is nobody's guess.
+            # With two, nobody can know which one counts.
             raise ValueError("a TLS hello that says something twice")
         seen.add(kind)
         if kind == _SERVER_NAME:

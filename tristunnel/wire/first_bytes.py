@@ -1,5 +1,5 @@
 """
-What a peer seems to speak, judged by its first bytes.
+The protocol that a peer seems to speak, judged by its first bytes.
 
 Most "wrong first bytes" are an honest mistake in a command line, so the log
 line that closes such a connection says which one.
@@ -21,7 +21,7 @@ HTTP_METHODS = (
     b"TRACE ",
     b"PRI ",
 )
-"""How an HTTP request begins."""
+"""The beginnings of HTTP requests."""
 
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\x16\x03", "a TLS hello"),
@@ -59,11 +59,11 @@ def looksLikeTLS(data: bytes) -> bool:
 
 def spokenBy(answer: bytes, question: bytes = b"") -> str:
     """
-    Judge what a service speaks.
+    Tell which protocol a service speaks.
 
     @param answer: The first bytes that it sends.
-    @param question: What it was asked: the hello of a browser's TLS says that HTTP
-        is meant (RFC 7301).
+    @param question: What it was sent: a browser's TLS hello says that HTTP is meant
+        (RFC 7301).
     @return: C{"http"}, C{"https"} or C{"other"}.
     """
     if answer.startswith(b"HTTP/1."):

@@ -249,7 +249,7 @@ def _decoded(payload: bytes) -> object:
     """
     Read JSON.
 
-    @raise ValueError: If it is none.
+    @raise ValueError: If it is not JSON.
     """
     try:
         # As programs write it: with nothing around it.
@@ -283,8 +283,8 @@ def encodeHandshake(message: Mapping[str, object]) -> bytes:
 
 
 packHeader = _HEADER.pack
-"""What L{frameHeader} is made of: of a length that counts five bytes more than the
-payload's, a stream and a type."""
+"""Packs the fields of L{frameHeader}: a length five bytes greater than the payload's, a
+stream and a type."""
 
 
 def frameHeader(stream: int, kind: int, size: int) -> bytes:

@@ -1,11 +1,10 @@
 """
 HTTP/1 from a peer that may be anybody: feed bytes, get events.
 
-httptools (the parser of Node.js) takes messages apart. What it lets pass and another
-program may read in another way is refused here, so that nobody who gets what was read
-disagrees on where a message begins or ends: more or fewer C{Host} than one, a
-C{Transfer-Encoding} that is not just C{chunked}, a body behind an upgrade, other
-versions, C{CONNECT}.
+httptools (the parser of Node.js) takes messages apart. What it accepts but another
+program may read differently is refused here, so that programs behind us agree on where
+a message begins and ends: anything but exactly one C{Host}, a C{Transfer-Encoding}
+other than C{chunked}, a body with an upgrade, other versions, C{CONNECT}.
 """
 
 from __future__ import annotations
@@ -37,21 +36,21 @@ __all__ = [
 ]
 
 MOST_HEAD_BYTES = 32 * 1024
-"""Bytes of a head, or of the trailers of a message."""
+"""The most bytes of a head, or of a message's trailers."""
 
 MOST_HEADERS = 100
-"""Headers of a message; trailers are among them."""
+"""The most headers of a message, trailers included."""
 
 Headers = list[tuple[bytes, bytes, bytes]]
-"""The name in lower case, the name as it came, and the value."""
+"""Each header's name in lower case, its name as it came, and its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadMessage:
     """
-    What came is no message that is taken; the last event of a reader.
+    What came is not an acceptable message; the last event of a reader.
 
-    @ivar status: What an HTTP server answers.
+    @ivar status: The status with which an HTTP server answers.
     @ivar reason: What is wrong, in a few words.
     """
 
@@ -64,7 +63,7 @@ class MessageEnd:
     """
     The end of a message.
 
-    @ivar trailers: The headers behind its body.
+    @ivar trailers: The headers after its body.
     """
 
     trailers: Headers
@@ -73,15 +72,15 @@ class MessageEnd:
 @dataclass(slots=True)
 class Head:
     """
-    What both heads have.
+    What the heads of requests and responses have in common.
 
     @ivar version: C{"1.0"} or C{"1.1"}.
     @ivar headers: All of them, in their order.
     @ivar length: C{Content-Length}, or C{None}.
     @ivar chunked: Whether the body is in chunks.
     @ivar connection: The words of C{Connection}, in lower case.
-    @ivar upgrade: What C{Upgrade} names, if C{Connection} says so; else empty, as it is
-        for other versions of HTTP.
+    @ivar upgrade: What C{Upgrade} names, if C{Connection} says so; otherwise empty,
+        also for an upgrade to another version of HTTP.
     """
 
     version: str
@@ -93,7 +92,7 @@ class Head:
 
     @property
     def keepAlive(self) -> bool:
-        """Whether the peer goes on with another message after this one."""
+        """Whether another message may follow on the connection."""
         if self.version == "1.1":
             return b"close" not in self.connection
         return b"keep-alive" in self.connection
@@ -115,7 +114,7 @@ class RequestHead(Head):
     """
     @ivar method: In upper case.
     @ivar target: The path and the query, or C{*}.
-    @ivar host: What C{Host} says.
+    @ivar host: The value of C{Host}.
     """
 
     method: bytes = b""
@@ -132,7 +131,7 @@ class RequestHead(Head):
 class ResponseHead(Head):
     """
     @ivar status: 100 to 599.
-    @ivar reason: The words behind it.
+    @ivar reason: The phrase after it.
     """
 
     status: int = 0
@@ -140,7 +139,7 @@ class ResponseHead(Head):
 
     @property
     def isInterim(self) -> bool:
-        """Whether another response follows."""
+        """Whether another response to the same request follows."""
         return self.status < 200 and self.status != 101
 
 
@@ -157,7 +156,7 @@ _ODD = re.compile(rb"[^\x21-\x7e]")
 _HOST = re.compile(
     rb"[A-Za-z0-9._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?"
 )
-# As h2c, more requests would pass where only the first was looked at.
+# With h2c, more requests would pass though only the first was checked.
 _HTTP = re.compile(rb"h2|http|tls", re.IGNORECASE)
 _REFUSED_METHODS = frozenset((b"CONNECT", b"PRI", b"SOURCE", b"TRACE"))
 
@@ -184,8 +183,8 @@ def _checkEncoding(encoding: bytes, head: Head) -> None:
 
 class _Reader:
     """
-    What both directions have in common: the events of a parser in a list, and how much
-    a head may be.
+    What both directions have in common: the parser's events in a list, and the limits
+    of a head.
     """
 
     makeParser: ClassVar[Any]
@@ -201,18 +200,18 @@ class _Reader:
 
     @property
     def isBetween(self) -> bool:
-        """Whether what comes next belongs to no message that has begun."""
+        """Whether no message is half read."""
         return not (self._inBody or self._headers or self._start)
 
     @property
     def inBody(self) -> bool:
-        """Whether a head is complete whose message is not."""
+        """Whether a message's head is complete, but not its body."""
         return self._inBody
 
     def passOver(self) -> None:
         """
-        The rest of the present message's body is not given to this reader: what comes
-        next begins another message.
+        Skip the rest of the present message's body, which is not given to this reader:
+        what comes next begins another message.
         """
         self._parser = self.makeParser(self)
         self._silent = 0
@@ -222,7 +221,7 @@ class _Reader:
         """
         Have the parser take bytes.
 
-        @return: Where those begin that are no HTTP, behind an upgrade.
+        @return: Where the bytes begin that are not HTTP, after an upgrade.
         """
         if self._over:
             return None
@@ -256,7 +255,7 @@ class _Reader:
     # What httptools calls
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # How many there are is looked at in the end: there is no end of more bytes.
+        # Their number is checked at the end; their bytes are limited.
         self._headers.append((name.lower(), name, value.strip(b" \t")))
 
     def on_body(self, body: bytes) -> None:
@@ -280,12 +279,12 @@ class _Reader:
 
     def _read(self, head: RequestHead | ResponseHead) -> list[bytes]:
         """
-        Read what both directions look at in a head.
+        Read what matters in a head in both directions.
 
-        @return: What each C{Host} says.
+        @return: The value of each C{Host}.
         """
         if self._feeding > MOST_HEAD_BYTES:
-            # Else it cannot be too long, and most need not be measured.
+            # Otherwise it cannot be too long, and need not be measured.
             size = sum(len(name) + len(value) for name, _, value in head.headers)
             if size > MOST_HEAD_BYTES:
                 raise _Refusal(431, "the head is too long")
@@ -317,7 +316,7 @@ class _Reader:
         return hosts
 
     def _begin(self, head: RequestHead | ResponseHead) -> None:
-        """A head is there, and good."""
+        """Take a complete and valid head."""
         self._headers = []
         self._inBody = True
         self._events.append(head)
@@ -340,8 +339,8 @@ class RequestReader(_Reader):
     """
     Reads a visitor's requests.
 
-    @ivar rest: What came behind a request that asks for an upgrade, which is not read
-        before L{goOn} says how.
+    @ivar rest: What came after a request for an upgrade; it is not read before L{goOn}
+        is called.
     """
 
     makeParser = HttpRequestParser
@@ -354,8 +353,8 @@ class RequestReader(_Reader):
         """
         Take bytes.
 
-        @return: What they complete: heads, pieces of bodies, L{MessageEnd}s; and
-            L{BadMessage} as the last one of all.
+        @return: The events that they complete: heads, pieces of bodies, L{MessageEnd}s;
+            and L{BadMessage} as the very last.
         """
         if self.rest is not None:
             self.rest += data
@@ -366,7 +365,7 @@ class RequestReader(_Reader):
         return self._taken()
 
     def goOn(self) -> list[Event]:
-        """There was no upgrade: read what came behind the request as HTTP."""
+        """Go on after a refused upgrade: read what came after the request as HTTP."""
         rest, self.rest = self.rest or b"", None
         self.passOver()
         return self.feed(rest) if rest else []
@@ -394,7 +393,8 @@ class RequestReader(_Reader):
             elif (target, head.method) != (b"*", b"OPTIONS"):
                 raise _Refusal(400, "the target is no path")
         if len(hosts) != 1:
-            # A request of HTTP/1.0 may lack it, but then nobody knows whose it is.
+            # A request of HTTP/1.0 may lack it, but then nobody knows which site is
+            # meant.
             raise _Refusal(400, "there must be one Host")
         if authority is not None and authority.lower() != hosts[0].lower():
             raise _Refusal(400, "Host is not the one of the target")
@@ -403,7 +403,7 @@ class RequestReader(_Reader):
         head.host = hosts[0]
         head.target = target.partition(b"#")[0] if b"#" in target else target
         if head.hasBody and self._parser.should_upgrade():
-            # Its body would not be told from what is spoken after the upgrade.
+            # Its body could not be told from the bytes after the upgrade.
             raise _Refusal(501, "a request with a body cannot ask for an upgrade")
         self._begin(head)
 
@@ -412,9 +412,9 @@ class ResponseReader(_Reader):
     """
     Reads a service's responses.
 
-    @ivar toHead: Whether the next one answers a C{HEAD}, and has no body whatever it
-        says.
-    @ivar rest: What came behind a response that agrees to an upgrade.
+    @ivar toHead: Whether the next one answers a C{HEAD}, and so has no body whatever
+        its headers say.
+    @ivar rest: What came after a response that agrees to an upgrade.
     """
 
     makeParser = HttpResponseParser
@@ -441,7 +441,7 @@ class ResponseReader(_Reader):
         return events
 
     def _withoutBody(self, events: list[Event]) -> list[Event]:
-        """End a response to a HEAD behind its head; what follows is none of it."""
+        """End a response to a HEAD after its head; what follows is not part of it."""
         kept: list[Event] = []
         for event in events:
             kept.append(event)
@@ -449,7 +449,7 @@ class ResponseReader(_Reader):
                 break
         kept.append(_END)
         if any(isinstance(each, bytes) for each in events):
-            # It is whole, but nobody knows where the next one would begin.
+            # It is complete, but nobody knows where the next one would begin.
             kept.append(BadMessage(502, "a response to HEAD has a body"))
             self._over = True
         self._bodiless = self.toHead = False
@@ -458,10 +458,10 @@ class ResponseReader(_Reader):
 
     def ended(self) -> list[Event]:
         """
-        No more comes.
+        Take the end of the connection.
 
-        @return: The end of a response that has no other; L{BadMessage} in the midst of
-            one.
+        @return: The end of a response that ends like this; L{BadMessage} in the middle
+            of another.
         """
         if self._inBody and self._untilClose:
             self._forget()

@@ -1,5 +1,5 @@
 """
-What is written where no service answers a request: whole HTTP responses, and a plain
+Answers of our own where no service answers a request: whole HTTP responses, and a plain
 page for people.
 """
 
@@ -32,12 +32,12 @@ h1 {{ font-size: 1.5em; overflow-wrap: anywhere }}
 
 def htmlPage(title: str, body: str, style: str = "", width: int = 36) -> bytes:
     """
-    Write a page that needs nothing from anywhere else.
+    Write a page that loads nothing else.
 
     @param title: Text.
     @param body: What follows the title, in HTML.
     @param style: More CSS, with a line end.
-    @param width: Of the column, in ems.
+    @param width: The width of the column, in ems.
     """
     shown = html.escape(title)
     return _PAGE.format(title=shown, body=body, style=style, width=width).encode()
@@ -60,7 +60,7 @@ def wholeResponse(
     withBody: bool = True,
 ) -> bytes:
     """
-    Write a whole response, behind which the connection is closed.
+    Write a whole response, after which the connection is closed.
 
     @param headers: Lines to be added, each with its line end.
     @param kind: Its C{Content-Type}.

@@ -1,6 +1,6 @@
 """
-The text of an invitation: where a server is, how to know it again, and a code that
-is good for one token.
+The text of an invitation: the address of a server, a fingerprint to verify it by, and a
+code that is good for one token.
 
 ::
 
@@ -9,8 +9,8 @@ is good for one token.
 Before the C{#} is the host, and the port unless it is 9000. After it are 30 bytes in
 Crockford's base 32, which has no C{i}, C{l}, C{o} and C{u}: 10 random ones, which are
 the code; the first 17 of the SHA-256 of the server's certificate; and 3 of a checksum
-over both. So nothing is asked of any server with what was mistyped, and the code goes
-to none but the one that is meant.
+over both. So a mistyped invitation is noticed before any server is asked, and the code
+goes only to the server that is meant.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ USUAL_PORT = 9000
 """The port that is left out."""
 
 PLACEHOLDER = "YOUR-SERVER"
-"""Stands for the host where the server does not know by which it is reached."""
+"""Stands for the host if the server does not know by which name it is reached."""
 
 PIN_BYTES = 17
-"""How much of the certificate's SHA-256 is in an invitation. Whoever wants to pose as
-the server needs a certificate with the same beginning: 2**136 attempts."""
+"""The bytes of the certificate's SHA-256 in an invitation. To pose as the server takes
+a certificate whose digest begins the same: 2**136 attempts."""
 
 _CODE_BYTES = 10
 _CHECK_BYTES = 3
@@ -61,7 +61,7 @@ def _letters(data: bytes) -> str:
 
 
 def _plain(text: str) -> str:
-    """The letters that somebody meant, who may have typed an O for a 0."""
+    """Correct letters that are easily mistyped, such as an O for a 0."""
     return text.lower().translate(_ALIKE)
 
 
@@ -78,7 +78,7 @@ def readCode(text: str) -> str:
     """
     Read a code alone, as it is sent.
 
-    @return: As L{newCode} makes it; empty if it is none.
+    @return: As L{newCode} makes it; empty if it is not a code.
     """
     code = _plain(text[: 2 * _CODE_LENGTH])
     good = len(code) == _CODE_LENGTH and set(code) <= set(_CROCKFORD)
@@ -103,8 +103,8 @@ class Invitation:
 
     def __str__(self) -> str:
         """
-        One line that no shell changes: an IPv6 address has no brackets, and a comma
-        before its port.
+        Write it as one line that no shell changes: an IPv6 address has no brackets, and
+        a comma before its port.
         """
         colon = "," if ":" in self.host else ":"
         port = "" if self.port == USUAL_PORT else f"{colon}{self.port}"
@@ -148,7 +148,7 @@ class Invitation:
 
 
 def _place(text: str) -> tuple[str, int]:
-    """The host and the port of an invitation, perhaps pasted as a browser has them."""
+    """Read the host and the port of an invitation, perhaps pasted from a browser."""
     text = text.removeprefix("https://").removesuffix("/")
     if text.partition(":")[0].upper() == PLACEHOLDER:
         raise badOption(

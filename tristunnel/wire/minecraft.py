@@ -1,5 +1,5 @@
 """
-Minecraft's first packet, as far as it says which server a player asks for.
+Minecraft's first packet, as far as it names the server that a player asks for.
 
 The protocol of Java Edition is described in
 U{https://minecraft.wiki/w/Java_Edition_protocol/Packets#Handshaking}, the ping of
@@ -14,26 +14,27 @@ from dataclasses import dataclass
 __all__ = ["LONGEST", "MinecraftHandshake", "NotMinecraft", "readHandshake", "refusal"]
 
 LONGEST = 4096
-"""Bytes that are read of a first packet. The address has at most 255 characters; a
-proxy in front may add the player's own, an identifier and the texture of a skin."""
+"""The most bytes that are read of a first packet. The address has at most 255
+characters; a proxy in front may add the player's own, an identifier and the texture of
+a skin."""
 
 _STATUS, _LOGIN, _TRANSFER = 1, 2, 3
 _LEGACY = b"\xfe\x01\xfa\x00\x0b" + "MC|PingHost".encode("utf-16-be")
 _VARINT = 5
-"""Bytes that a number has at most."""
+"""The most bytes of a number."""
 
 
 class NotMinecraft(Exception):
-    """What came is no handshake of Minecraft's; the text says why."""
+    """What came is not a handshake of Minecraft; the text says why."""
 
 
 @dataclass(frozen=True)
 class MinecraftHandshake:
     """
-    What a player's client says first.
+    The first message of a player's client.
 
-    @ivar host: The server that it asks for, in lower case, without a last dot and
-        what mods and proxies put behind it.
+    @ivar host: The server that it asks for, in lower case, without a final dot and what
+        mods and proxies append.
     @ivar protocol: The version of the protocol.
     @ivar state: What comes next: 1 a question for the server list, 2 a login, 3 a
         login that another server has sent here; 0 with clients before 1.7.
@@ -72,7 +73,7 @@ class _Reading:
         raise NotMinecraft("a number has no end")
 
     def within(self, size: int) -> None:
-        """What follows is a packet of so many bytes."""
+        """Limit what follows to a packet of so many bytes."""
         self._end = self.at + size
 
 
@@ -162,7 +163,7 @@ def _varint(value: int) -> bytes:
 
 def refusal(handshake: MinecraftHandshake, reason: str) -> bytes:
     """
-    Say why a player is not let in, so that the game shows it.
+    Write a message, which the game shows, about why a player is not let in.
 
     @param reason: A line.
     """

@@ -1,5 +1,5 @@
 """
-PostgreSQL's first messages, as far as they say which database is asked for.
+PostgreSQL's first messages, as far as they name the database.
 
 They are described in
 U{https://www.postgresql.org/docs/current/protocol-message-formats.html}.
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 LONGEST = 10_000
-"""Bytes of a first message; PostgreSQL itself takes no more
+"""The most bytes of a first message; PostgreSQL itself takes no more
 (C{MAX_STARTUP_PACKET_LENGTH})."""
 
 _CANCEL, _TLS, _GSS = 80877102, 80877103, 80877104
@@ -29,7 +29,7 @@ _MAJOR = 3
 
 
 class NotPostgres(Exception):
-    """What came is no first message of PostgreSQL's; the text says why."""
+    """What came is not a first message of PostgreSQL; the text says why."""
 
 
 class Opening(Enum):
@@ -43,7 +43,7 @@ class Opening(Enum):
 @dataclass(frozen=True)
 class StartupMessage:
     """
-    What a connection is for.
+    The message that says what a connection is for.
 
     @ivar parameters: By name: C{user}, C{database} and others.
     """
@@ -52,7 +52,7 @@ class StartupMessage:
 
     @property
     def database(self) -> str:
-        """The database; where none is said, it is called as the user."""
+        """The database; by default it has the user's name."""
         return self.parameters.get("database") or self.parameters.get("user", "")
 
 
@@ -104,7 +104,7 @@ def _parameters(body: bytes) -> dict[str, str]:
 
 def refusal(reason: str, code: str = "08004") -> bytes:
     """
-    Say why nobody is let in, so that programs show it.
+    Write a message, which programs show, about why the visitor is not let in.
 
     @param reason: A line.
     @param code: The SQLSTATE; by default that the server has refused the connection.

@@ -1,5 +1,5 @@
 """
-The header of the PROXY protocol, which tells a service whose connection it is.
+The header of the PROXY protocol, which tells a service who connects.
 
 HAProxy's specification is followed:
 U{https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt}.
@@ -30,7 +30,7 @@ class Visit:
     What the header says.
 
     @ivar source: Where the visitor came from; C{None} if that is no IP address.
-    @ivar destination: Where the visitor connected; C{None} if nobody knows.
+    @ivar destination: Where the visitor connected; C{None} if it is unknown.
     @ivar authority: The name that the visitor asked for, or empty.
     """
 
@@ -57,7 +57,7 @@ def proxyHeaderV1(visit: Visit | None) -> bytes:
     """
     Write the header as a line of text.
 
-    @param visit: C{None} for a connection that is no visitor's, such as a check.
+    @param visit: C{None} for a connection without a visitor, such as a health check.
     """
     places = None if visit is None else visit.places
     if places is None:

@@ -1,5 +1,5 @@
 """
-A request to an HTTP proxy: its head, whose first line says where to go (RFC 9112,
+A request to an HTTP proxy: its head, whose first line names the destination (RFC 9112,
 3.2.2 and 3.2.3).
 """
 
@@ -16,7 +16,7 @@ from tristunnel.util.hosts import hostName, parsePlace
 __all__ = ["MAX_HEAD", "ProxyRequest", "ProxyRequestDecoder"]
 
 MAX_HEAD = 64 * 1024
-"""Bytes that a head may have."""
+"""The most bytes of a head."""
 
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (\S+) HTTP/1\.([01])")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
@@ -27,10 +27,10 @@ _OWN = {b"proxy-authorization", b"proxy-connection", b"connection", b"keep-alive
 @dataclass(frozen=True)
 class ProxyRequest:
     """
-    What is asked for.
+    A request to a proxy.
 
     @ivar host: The host, as L{hostName<tristunnel.util.hosts.hostName>} writes it.
-    @ivar head: What to tell it first; empty for C{CONNECT}.
+    @ivar head: The head to send to it first; empty for C{CONNECT}.
     @ivar login: User and password, or C{None}.
     """
 
@@ -44,8 +44,8 @@ class ProxyRequestDecoder:
     """
     Reads one request.
 
-    @ivar buffer: What came and is not used up; after the request it is for whom it
-        goes to.
+    @ivar buffer: What came and was not used; after the request, it is for the
+        destination.
     """
 
     def __init__(self) -> None:
@@ -86,8 +86,8 @@ class ProxyRequestDecoder:
         self, method: bytes, target: str, pairs: list[tuple[bytes, bytes]]
     ) -> ProxyRequest:
         """
-        Write a request as its own server takes it, for the last one of its connection:
-        the next may be for another.
+        Write a request as its origin server takes it, as the last one of its
+        connection: the next may be for another server.
         """
         url = urlsplit(target)
         if url.scheme != "http" or not url.hostname:

@@ -1,5 +1,5 @@
 """
-Packets of a direct path: sealed with a session's keys, each good for once.
+Packets of a direct path: sealed with a session's keys, each valid once.
 
 The packets are specified in C{docs/protocol-udp.rst}.
 """
@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 __all__ = ["NAME", "OVERHEAD", "REPLAY_WINDOW", "Keys", "Sealing", "newKeys"]
 
 NAME = 8
-"""Bytes that a path's name has, at the front of each packet."""
+"""The bytes of a path's name, at the front of each packet."""
 
 OVERHEAD = NAME + 8 + 16
-"""Bytes of a packet beside its content: name, number, and proof."""
+"""The bytes of a packet beside its content: name, number, and authentication tag."""
 
 REPLAY_WINDOW = 1024
-"""Packets behind the newest that may still come, once each."""
+"""How many packets behind the newest one may still come, once each."""
 
 _NUMBER = Struct("!Q")
 _NONCE = Struct("!4xQ")
@@ -30,7 +30,7 @@ _NONCE = Struct("!4xQ")
 
 class Keys(NamedTuple):
     """
-    What both ends of a path know, and nobody else.
+    The secrets that only the two ends of a path share.
 
     @ivar name: Tells the path from others; not secret.
     @ivar toServer: Seals what the client sends.
@@ -57,7 +57,7 @@ class Sealing:
     number is the nonce, so none is ever used twice; the name is bound to it.
 
     @param keys: The path's.
-    @param isServer: At which end.
+    @param isServer: Whether this is the server's end.
     """
 
     def __init__(self, keys: Keys, isServer: bool) -> None:

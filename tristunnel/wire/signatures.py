@@ -1,8 +1,8 @@
 """
-Signatures of webhooks, by what the head of a request says of them.
+Signatures of webhooks, as claimed in the heads of requests.
 
 All of them are an HMAC-SHA256 of the body, or of the body with something before it.
-What a head claims is read before the body has come; L{SignatureCheck} takes that in
+What a head claims is read before the body has come; L{SignatureCheck} takes the body in
 pieces.
 """
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 TOLERANCE = 300
-"""Seconds by which the time that a signature has in it may differ from ours."""
+"""The seconds by which the time in a signature may differ from ours."""
 
 _SIZE = 32
 _HEX = re.compile(rb"[0-9A-Fa-f]{64}")
@@ -39,15 +39,15 @@ _SECONDS = re.compile(rb"[0-9]{1,12}")
 
 
 class BadSignature(ValueError):
-    """A request has no signature, or none that could be good; it says why."""
+    """A request has no signature that could be valid; the text says why."""
 
 
 @dataclass(frozen=True)
 class Claim:
     """
-    What a head says of the signature of its request.
+    What a head says about the signature of its request.
 
-    @ivar prefix: What is signed before the body.
+    @ivar prefix: What was signed in front of the body.
     @ivar digests: The signatures, one of which must be good.
     """
 
@@ -56,11 +56,8 @@ class Claim:
 
 
 Scheme = Callable[[Head, float], Claim]
-"""
-Reads the claim of a head, given the time of day in seconds.
-
-@raise BadSignature: If there is none that could be good.
-"""
+"""Reads the claim of a head, given the time of day in seconds. @raise BadSignature: If
+there is none that could be valid."""
 
 
 class SignatureCheck:
@@ -68,7 +65,7 @@ class SignatureCheck:
     Checks a claim while the body comes.
 
     @param claim: The claim.
-    @param secrets: One of which must have made the signature.
+    @param secrets: The secrets, one of which must have made the signature.
     """
 
     def __init__(self, claim: Claim, secrets: Iterable[bytes]) -> None:
@@ -82,8 +79,8 @@ class SignatureCheck:
 
     @property
     def isGood(self) -> bool:
-        """Whether what has come is what was signed."""
-        # All are compared, so that the time tells nothing.
+        """Whether the body that has come is the one that was signed."""
+        # All are compared, so that timing reveals nothing.
         found = [
             hmac.compare_digest(each.digest(), claimed)
             for each in self._made
@@ -165,8 +162,8 @@ def slack(head: Head, now: float) -> Claim:
 
 def plain(name: str) -> Scheme:
     """
-    Make the scheme of others, of which many have the same: the HMAC of the body in a
-    header, in hexadecimal or in base64, with or without C{sha256=} before it.
+    Make the scheme that most others use: the HMAC of the body in a header, in
+    hexadecimal or in base64, with or without C{sha256=} before it.
 
     @param name: The header.
     """
@@ -187,4 +184,4 @@ def plain(name: str) -> Scheme:
 
 
 SCHEMES: dict[str, Scheme] = {"github": github, "slack": slack, "stripe": stripe}
-"""Those that say by themselves which header it is."""
+"""The schemes with a header of their own."""

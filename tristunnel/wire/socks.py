@@ -1,6 +1,6 @@
 """
-SOCKS 5 (RFC 1928) with its login (RFC 1929), in both roles: feed bytes, get what is
-asked or answered.
+SOCKS 5 (RFC 1928) with its login (RFC 1929), in both roles: feed bytes, get requests or
+replies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LONGEST = 255
 
 
 class Command(IntEnum):
-    """What a client can ask for (RFC 1928, 4)."""
+    """The commands of a client (RFC 1928, 4)."""
 
     CONNECT = 1
     BIND = 2
@@ -42,7 +42,7 @@ class Command(IntEnum):
 
 
 class Reply(IntEnum):
-    """What it can be told (RFC 1928, 6)."""
+    """The replies to a client (RFC 1928, 6)."""
 
     GOOD = 0
     FAILED = 1
@@ -65,11 +65,11 @@ REPLIES: dict[int, str] = {
     Reply.NO_SUCH_COMMAND: "it does not support that",
     Reply.NO_SUCH_ADDRESS: "it does not support that kind of address",
 }
-"""What replies other than the good one say."""
+"""The meanings of replies other than success."""
 
 
 class Login(NamedTuple):
-    """Who a client says it is."""
+    """The user and password that a client sends."""
 
     user: bytes
     password: bytes
@@ -79,7 +79,7 @@ class Request(NamedTuple):
     """
     What a client asks for.
 
-    @ivar command: One of L{Command}, or a number that is none of them.
+    @ivar command: One of L{Command}, or another number.
     @ivar host: An address, or a name as L{hostName<tristunnel.util.hosts.hostName>}
         writes it.
     """
@@ -105,8 +105,9 @@ def _encodePlace(host: str, port: int) -> bytes:
 
 def _decodePlace(data: bytes, at: int) -> tuple[str, int, int] | None:
     """
-    @param at: Where the kind of address is.
-    @return: The host, the port, and where they end; C{None} if that is not there yet.
+    @param at: The offset of the kind of address.
+    @return: The host, the port, and the offset of their end; C{None} if they are not
+        complete.
     @raise TunnelError: C{protocol-error}.
     """
     if len(data) < at + 2:
@@ -133,7 +134,7 @@ def _decodePlace(data: bytes, at: int) -> tuple[str, int, int] | None:
 
 def _addressOf(kind: int, raw: bytes) -> IPv4Address | IPv6Address:
     address = ip_address(raw)
-    # On a dual-stack socket that is what it is.
+    # This is how a dual-stack socket shows it.
     return getattr(address, "ipv4_mapped", None) or address
 
 
@@ -146,8 +147,9 @@ def decodeDatagram(data: bytes) -> tuple[str, int, bytes]:
     """
     Read such a datagram.
 
-    @return: The host and port at its other side, and its payload.
-    @raise TunnelError: C{protocol-error}; also for fragments, which nobody sends.
+    @return: The host and port of its far end, and its payload.
+    @raise TunnelError: C{protocol-error}; also for fragments, which are not used in
+        practice.
     """
     if data[:2] != b"\0\0" or data[2:3] != b"\0":
         raise protocolError("that is no whole SOCKS datagram")
@@ -162,13 +164,13 @@ class ServerHandshake:
     """
     The server's side: a login if it wants one, and one request.
 
-    What it has to answer is in L{outgoing}, after each call, to be taken out.
+    After each call, the bytes to send are in L{outgoing}, to be taken out.
 
     @param wantsLogin: Whether a user and a password are asked for.
 
     @ivar outgoing: Bytes for the client.
-    @ivar buffer: Bytes from the client that are not used up; after the request they
-        are for whom it has asked.
+    @ivar buffer: Bytes from the client that were not used; after the request, they are
+        for the destination.
     """
 
     def __init__(self, wantsLogin: bool = False) -> None:
@@ -181,8 +183,8 @@ class ServerHandshake:
         """
         Take bytes of the client's.
 
-        @return: A login, to which L{answerLogin} is the answer; or a request, which
-            L{reply} answers; C{None} if more must come.
+        @return: A login, which L{answerLogin} answers; a request, which L{reply}
+            answers; or C{None} if more must come.
         @raise TunnelError: C{protocol-error}.
         """
         self.buffer += data
@@ -234,7 +236,7 @@ class ServerHandshake:
 
     def answerLogin(self, good: bool) -> Login | Request | None:
         """
-        Let the client in, or tell it that it is not.
+        Let the client in, or refuse it.
 
         @return: What L{feed} would.
         """
@@ -264,7 +266,7 @@ class ServerHandshake:
         """
         Answer the request.
 
-        @param host: An address of the proxy's, which some requests are about.
+        @param host: An address of the proxy's, which the answers to some requests need.
         """
         self.outgoing += bytes([_VERSION, code, 0]) + _encodePlace(host, port)
 
@@ -275,10 +277,10 @@ class ClientHandshake:
 
     @param host: A name, which the proxy looks up, or an address.
     @param login: User and password, or C{None}.
-    @raise TunnelError: C{bad-option}, if the proxy cannot be told that.
+    @raise TunnelError: C{bad-option}, if this cannot be written as a request.
 
     @ivar outgoing: Bytes for the proxy.
-    @ivar buffer: When it is done, bytes from beyond the proxy.
+    @ivar buffer: Once it is done, bytes from beyond the proxy.
     """
 
     def __init__(
@@ -306,8 +308,8 @@ class ClientHandshake:
         """
         Take bytes of the proxy's.
 
-        @return: Whether the connection is there.
-        @raise TunnelError: C{protocol-error}, if that is no SOCKS proxy;
+        @return: Whether the connection is made.
+        @raise TunnelError: C{protocol-error}, if it is not a SOCKS proxy;
             C{auth-refused} or C{session-lost}, if it refuses.
         """
         self.buffer += data

@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 BEGINNING = b"SSH-"
-"""How a connection begins (RFC 4253, section 4.2)."""
+"""The beginning of a connection (RFC 4253, section 4.2)."""
 
 _NUMBER = Struct(">L")
 
 
 class Message(IntEnum):
-    """What a message is (RFC 4250, section 4.1.2)."""
+    """The numbers of messages (RFC 4250, section 4.1.2)."""
 
     GLOBAL_REQUEST = 80
     REQUEST_SUCCESS = 81
@@ -74,8 +74,8 @@ class Fields:
         """
         Read a C{uint32}.
 
-        @raise TunnelError: C{protocol-error}, as all of these: the message ends
-            before.
+        @raise TunnelError: C{protocol-error}, like all of these methods, if the message
+            ends before.
         """
         at = self._at
         if len(self._data) < at + 4:
@@ -104,7 +104,7 @@ class Fields:
         """
         Read a C{string} that people can read.
 
-        @param most: Bytes that it may have.
+        @param most: The most bytes that it may have.
         """
         data = self.data()
         if len(data) > most:
@@ -144,7 +144,7 @@ def packNumbers(*values: int) -> bytes:
 
 
 def failureOf(refusal: TunnelError) -> OpenFailure:
-    """Which number of RFC 4254 a refusal has."""
+    """Find the number for a refusal in RFC 4254."""
     name = refusal.code.name
     if name in ("not-permitted", "unknown-tunnel", "auth-refused"):
         return OpenFailure.PROHIBITED

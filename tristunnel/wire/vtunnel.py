@@ -1,12 +1,12 @@
 """
 vtunnel's messages: JSON objects, each a WebSocket text message.
 
-From the recorded exchange, and from vtunnel's own source of two dates. The
-early one (12 February) has C{listen}, C{connect}, C{data} and C{close}, and
-pings by WebSocket. The later one (14 February) answers a C{listen} with
-C{listen_ok} or C{listen_err}, sends C{local_addr} along with it, and has
-C{ping} and C{pong} messages. Go leaves out fields that are zero, takes C{null}
-for zero, and skips members and types that it does not know; so does this.
+Taken from a recorded exchange, and from vtunnel's own source of two dates. The early
+one (12 February) has C{listen}, C{connect}, C{data} and C{close}, and pings by
+WebSocket. The later one (14 February) answers a C{listen} with C{listen_ok} or
+C{listen_err}, sends C{local_addr} along with it, and has C{ping} and C{pong} messages.
+Go leaves out fields that are zero, takes C{null} for zero, and skips members and types
+that it does not know; so does this module.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class Message(NamedTuple):
     """
     One message.
 
-    @ivar kind: What it is about.
+    @ivar kind: The type of the message.
     @ivar port: A port at the server.
     @ivar stream: A visitor's number, from 1.
     @ivar data: Bytes.
-    @ivar error: Why there is no listener.
-    @ivar target: What the client would connect visitors to.
+    @ivar error: Why nothing listens.
+    @ivar target: The service that the client connects visitors to.
     """
 
     kind: str
@@ -94,13 +94,13 @@ def _plainData(text: bytes) -> Message | None:
     Read a data message that is written as all known programs write it, in
     half the time.
 
-    @return: C{None} if it is written in another way, or is none.
+    @return: C{None} if it is written in another way, or is another message.
     """
     number, found, rest = text[len(_DATA_HEAD) :].partition(_DATA_KEY)
     if not (found and number.isdigit() and number[0] != 0x30 and len(number) < 10):
         return None
     try:
-        # Whatever ends the string early is not base64.
+        # Anything that ends the string early is not base64.
         data = binascii.a2b_base64(rest[:-2], strict_mode=True)
     except ValueError:
         return None

@@ -1,5 +1,5 @@
 """
-What vtunnel says over SSH, from version 0.1.0 on: requests and channels with JSON in
+vtunnel's messages over SSH, from version 0.1.0 on: requests and channels with JSON in
 them, and the forms of its keys.
 
 Read from its source of version 0.6.0 (C{server.go}, C{client.go}, C{auth.go}).
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 USER = "vtunnel"
-"""As whom its clients log in."""
+"""The user name by which its clients log in."""
 
 LISTEN, PING, PONG = "listen", "ping", b"pong"
 CHANNEL = "tunnel"
@@ -50,7 +50,7 @@ class Listen:
     @ivar port: The port; 0 for any.
     @ivar localAddress: The service, in the client's words.
     @ivar domain: A name that is to lead there, or empty.
-    @ivar headers: C{Name: value} for headers that requests for that name are to have.
+    @ivar headers: C{Name: value} for headers that are added to requests for that name.
     """
 
     port: int
@@ -99,7 +99,7 @@ def _headersIn(told: object) -> tuple[str, ...]:
 
 def portIn(data: bytes) -> int:
     """
-    Read a port from an object, where none is 0.
+    Read a port from an object; if it is missing, it is 0.
 
     @raise TunnelError: C{protocol-error}.
     """
@@ -110,19 +110,19 @@ def portIn(data: bytes) -> int:
 
 
 def packPort(port: int) -> bytes:
-    """Write what opens a channel, and what answers a request."""
+    """Write the payload that opens a channel, and that answers a request."""
     return encodeObject({"port": port})
 
 
 def keyBlob(public: bytes) -> bytes:
-    """A public key as SSH has it on the wire."""
+    """Write a public key in SSH's wire format."""
     return packTexts("ssh-ed25519", public)
 
 
 def hostSeedFor(public: bytes) -> bytes:
     """
-    The seed of the one host key that a client with a key accepts: whoever knows the
-    public key can make it.
+    Make the seed of the only host key that a client with a key accepts: anyone who
+    knows its public key can do so.
 
     @param public: The client's public key.
     """

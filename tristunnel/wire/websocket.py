@@ -40,10 +40,10 @@ PROTOCOL_ERROR, BAD_PAYLOAD, TOO_BIG = 1002, 1007, 1009
 """Close codes for what a peer does wrong here (7.4.1)."""
 
 CONTROL = 125
-"""Most bytes of a control frame."""
+"""The most bytes of a control frame."""
 
 SMALL = 64
-"""Bytes of payload with which a frame costs less to read than it carries."""
+"""Frames with fewer bytes of payload than this cost more to read than they carry."""
 
 MESSAGE = 256 * 1024
 """Bytes of the longest message we send: common libraries refuse 1 MiB."""
@@ -63,7 +63,7 @@ _SIXTY_FOUR = Struct("!BBQ")
 
 class Violation(Exception):
     """
-    The peer broke the rules; nothing more of it may be read.
+    The peer broke the rules; nothing more may be read from it.
 
     @ivar code: The close code that says so.
     """
@@ -75,10 +75,10 @@ class Violation(Exception):
 
 class Piece(NamedTuple):
     """
-    What came of a message, or a control frame.
+    A piece of a message, or a control frame.
 
-    @ivar opcode: The message's, also in what continues it.
-    @ivar payload: What came, without its mask.
+    @ivar opcode: The message's opcode, also in its continuations.
+    @ivar payload: The bytes, without their mask.
     @ivar ends: Whether it is the last of the message.
     """
 
@@ -127,10 +127,10 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[Piece]:
         """
-        Take the next bytes of the connection. They are read while the pieces are
-        asked for; whoever asks no more has lost the rest.
+        Take the next bytes of the connection. They are read lazily, as the pieces are
+        iterated over; what is not iterated over is lost.
 
-        @raise Violation: What came before it was handed out.
+        @raise Violation: Everything before the violation was handed out.
         """
         if self._partial:
             data = self._partial + data
@@ -165,7 +165,7 @@ class FrameReader:
             yield Piece(opcode, piece, ends)
 
     def _control(self, opcode: int, payload: bytes) -> Piece:
-        """Read a control frame that is there as a whole."""
+        """Read a control frame that has come as a whole."""
         if self._masked:
             payload = _unmasked(payload[4:], payload[:4])
         return Piece(opcode, payload, True)
@@ -174,7 +174,7 @@ class FrameReader:
         """
         Read the head of a data frame, or see that a control frame is whole.
 
-        @return: Its length in bytes, or 0 if there is too little of it.
+        @return: Its length in bytes, or 0 if it is not complete.
         @raise Violation: For what is wrong with it.
         """
         there = len(data) - at
@@ -238,7 +238,7 @@ class FrameReader:
             raise Violation(PROTOCOL_ERROR, wrong)
 
     def _mayCompress(self, first: int) -> bool:
-        """Whether the RSV bits say no more than that a message is compressed."""
+        """Whether the RSV bits say at most that a message is compressed."""
         opcode = first & 15
         return self._deflates and first & _RESERVED == _RSV1 and opcode in _MESSAGES
 
@@ -246,7 +246,7 @@ class FrameReader:
         """
         Begin a data frame.
 
-        @raise Violation: If its message gets too long by it.
+        @raise Violation: If it makes its message too long.
         """
         if first & 15:
             self._opcode = first & 15
@@ -285,7 +285,7 @@ def encodeMessage(
         head = _SIXTY_FOUR.pack(_FIN | opcode, bit | _LONG, size)
     if not isMasked:
         return [head, *pieces]
-    # It is to be foreseen by nobody who has a say in the bytes (10.3).
+    # Nobody who can choose the bytes may be able to predict it (10.3).
     key = token_bytes(4)
     frame = bytearray().join((head, key, *pieces))
     mask(frame, key, len(head) + 4)
@@ -300,7 +300,7 @@ def _unmasked(data: bytes | memoryview, key: bytes) -> bytes:
 
 def mask(buffer: bytearray, key: bytes, start: int = 0) -> None:
     """
-    Mask bytes where they are, or take their mask off.
+    Mask or unmask bytes in place.
 
     @param key: The four bytes of the mask, from the one for the first byte on.
     @param start: Where the first byte is.

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 MAX_MESSAGE = 65536
-"""Most bytes of a message, its head of five included."""
+"""The most bytes of a message, including its head of five."""
 
 TCP, UDP = 0, 1
 """The protocols of a service."""
@@ -51,7 +51,7 @@ _U8, _U16, _U64 = Struct("!B"), Struct("!H"), Struct("!Q")
 
 
 class _Reader:
-    """Takes values off a payload."""
+    """Reads values from a payload."""
 
     def __init__(self, kind: str, payload: bytes) -> None:
         self._kind = kind
@@ -138,7 +138,7 @@ class Message:
 
 
 MESSAGES: dict[int, type[Message]] = {}
-"""Every kind of message, by its type on the wire."""
+"""All kinds of messages, by their types on the wire."""
 
 _M = TypeVar("_M", bound=Message)
 
