@@ -226,6 +226,20 @@ class Moving(RuleBasedStateMachine):
 class MovingTests(SynchronousTestCase):
     """The model."""
 
+    def test_endsEarly(self) -> None:
+        """The connection has ended at both sides when what was said before is read."""
+        moving = Moving()
+        moving.open(window=1024, room=7)
+        moving.say(name="server", size=1)
+        moving.move()
+        moving.move()
+        for name in ("server", "client"):
+            moving.end(name=name)
+        moving.read(name="client", paused=True)
+        moving.carry(name="server", amount=1000)
+        moving.turn()
+        moving.teardown()
+
     def test_anyOrder(self) -> None:
         """Whatever happens, in whichever order."""
         run_state_machine_as_test(

@@ -412,6 +412,9 @@ class SessionStream(Guarded):
             # none.
             self._elsewhere = None
             return
+        if reason is None and self._incoming and self._movedAt >= 0 <= self._sentBefore:
+            # It has ended as it should, behind what waits here to be read.
+            return
         peer, followed = self._peer, self._follows
         if reason is None and not self.hasMoved:
             reason = TunnelError("session-lost", "the stream's connection was lost")
