@@ -1,3 +1,1 @@
-"""
-What operators look at: the dashboard and the metrics.
-"""
+"""For operators: the dashboard and the metrics."""

@@ -1,6 +1,6 @@
 """
-What somebody can do from the dashboard: end something, grant access to it, revoke
-a token.
+What a caller can do from the dashboard: end something, grant access to it, revoke a
+token.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ KINDS = {
     "access": ("Revoke the access", "The access was revoked."),
     "token": ("Revoke the token", "The token is revoked."),
 }
-"""What is on the button, and what is said afterwards; nothing else can be put on the
-page by a link to it."""
+"""The text of the button, and the message afterwards; a link to the page can put no
+other text on it."""
 
 
 def kindOf(identifier: str) -> str:
-    """What an id is of."""
+    """Find the kind of thing that an id belongs to."""
     kind, colon, _ = identifier.partition(":")
     if colon:
         return kind if kind in KINDS else "tunnel"
@@ -51,9 +51,9 @@ def kindOf(identifier: str) -> str:
 
 class Actions:
     """
-    Does what a form says, for whoever may.
+    Does what a form asks for, for callers who may.
 
-    @param board: What is shown to whom.
+    @param board: What the dashboard shows.
     """
 
     def __init__(self, board: Board) -> None:
@@ -65,7 +65,7 @@ class Actions:
 
     async def describe(self, caller: Caller, identifier: str) -> tuple[str, str] | None:
         """
-        Say what would be ended.
+        Describe what would be ended.
 
         @param identifier: Of a client, a tunnel or a visitor; C{access:} and
             C{token:} before those of others.
@@ -82,7 +82,7 @@ class Actions:
     async def describeHere(
         self, caller: Caller, identifier: str
     ) -> tuple[str, str] | None:
-        """Say the same of what this process has."""
+        """Describe it, if this process has it."""
         service = self._service
         if ":" in identifier:
             return self._question(caller, identifier)
@@ -138,8 +138,8 @@ class Actions:
 
     async def grantable(self, caller: Caller, identifier: str) -> TunnelRecord | None:
         """
-        Find a tunnel that somebody may grant access to: it is theirs and has a
-        name, or lets visitors in by links.
+        Find a tunnel that the caller may grant access to: one of their own that has a
+        name or lets visitors in by links.
         """
         try:
             record = await self._service.entries.find(identifier)
@@ -162,8 +162,8 @@ class Actions:
         Grant access to a tunnel for a time.
 
         @return: The capability, a URI.
-        @raise TunnelError: What is wrong with the form's fields, or why it may
-            not be.
+        @raise TunnelError: What is wrong with the form's fields, or why it is not
+            permitted.
         """
         seconds = parseDuration(ttl)
         if uses and not (uses.isascii() and uses.isdecimal() and len(uses) < 9):
@@ -178,16 +178,16 @@ class Actions:
         return uri
 
     def mayInvite(self, caller: Caller) -> bool:
-        """Whether somebody may let clients in: an admin, where there are tokens."""
+        """Whether the caller may invite clients: an admin, if there are tokens."""
         return isAdmin(caller.identity) and bool(self._board.files)
 
     def invite(self, caller: Caller, wanted: Mapping[str, str]) -> tuple[str, str, str]:
         """
-        Create an invitation, as the command that takes it up.
+        Create an invitation, and the command that takes it up.
 
         @param wanted: C{name}, C{ports} and C{expires}; empty for the default.
         @return: A title, what it is for, and the command.
-        @raise TunnelError: What is wrong with it, or why it may not be.
+        @raise TunnelError: What is wrong with it, or why it is not permitted.
         """
         asked = {key: value for key, value in wanted.items() if value}
         made = self._service.invitations.createInvitation(caller, **asked)
@@ -219,7 +219,7 @@ class Actions:
         )
 
     def managed(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
-        """The tunnels that managed clients are given."""
+        """The tunnels of managed clients."""
         return self._service.managed.listedByAll(caller)
 
     def manage(self, caller: Caller, wanted: Mapping[str, str]) -> None:
@@ -228,7 +228,7 @@ class Actions:
 
         @param wanted: C{client}, C{to}, C{port} and C{name}, the last two may be
             empty.
-        @raise TunnelError: What is wrong with it, or why it may not be.
+        @raise TunnelError: What is wrong with it, or why it is not permitted.
         """
         port: int | str = wanted["port"] or 0
         if isinstance(port, str) and "-" not in port:
@@ -241,9 +241,9 @@ class Actions:
 
     def unmanage(self, caller: Caller, identifier: str) -> None:
         """
-        Take such a tunnel away.
+        Remove a managed client's tunnel.
 
-        @raise TunnelError: C{unknown-tunnel}, or why it may not be.
+        @raise TunnelError: C{unknown-tunnel}, or why it is not permitted.
         """
         self._service.managed.remove(caller, identifier)
         self._tell(caller, "", "removed a managed client's tunnel")

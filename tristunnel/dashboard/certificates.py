@@ -1,4 +1,4 @@
-"""What the dashboard says of certificates."""
+"""What the dashboard says about certificates."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["certificateCounts", "certificateRow", "certificateWords", "stateFor"
 
 def stateFor(states: Sequence[CertificateState], host: str) -> CertificateState | None:
     """
-    Find how the certificate of a host is.
+    Find the state of a host's certificate.
 
-    @return: C{None} if nobody gets one for it.
+    @return: C{None} if none is obtained for it.
     """
     wildcard = f"*.{host.partition('.')[2]}"
     for state in states:
@@ -25,7 +25,7 @@ def stateFor(states: Sequence[CertificateState], host: str) -> CertificateState 
 
 def certificateWords(state: CertificateState | None, now: float) -> str:
     """
-    Say how a certificate is.
+    Describe the state of a certificate.
 
     @param now: The time of day.
     """
@@ -42,10 +42,10 @@ def certificateCounts(
     states: Sequence[CertificateState], now: float
 ) -> dict[str, float]:
     """
-    Count certificates by how they are.
+    Count certificates by state.
 
     @return: By C{good}, C{missing}, C{expired}, and C{failing}: those whose last
-        attempt came to nothing, which count under one of the others, too.
+        attempt failed, which also count under one of the others.
     """
     counts = dict.fromkeys(("good", "missing", "expired", "failing"), 0.0)
     for state in states:

@@ -1,6 +1,4 @@
-"""
-The last things that happened, for whoever looks at the dashboard.
-"""
+"""The latest events, for the dashboard."""
 
 from __future__ import annotations
 
@@ -24,13 +22,13 @@ __all__ = ["ServerEvents", "titleOf"]
 
 
 def titleOf(tunnel: Tunnel | TunnelRecord) -> str:
-    """What to call a tunnel: its name, or its address, or its id."""
+    """Find a title for a tunnel: its name, its address, or its id."""
     return tunnel.name or tunnel.address or tunnel.id
 
 
 class ServerEvents(RecentEvents, ServerObserver):
     """
-    Keeps what it is told. A flood of refusals pushes out nothing else.
+    Keeps the events that it is told of. A flood of refusals pushes out no others.
 
     @param now: The time of day.
     """
@@ -40,7 +38,7 @@ class ServerEvents(RecentEvents, ServerObserver):
 
     def done(self, owner: str, text: str) -> None:
         """
-        Keep what somebody did on the dashboard.
+        Keep what a caller did on the dashboard.
 
         @param owner: Who may see it, besides the operator.
         """

@@ -1,6 +1,4 @@
-"""
-How much passed lately, and the graphs that are drawn of it.
-"""
+"""Recent traffic, and the graphs that are drawn of it."""
 
 from __future__ import annotations
 
@@ -25,8 +23,8 @@ class Span:
     How long a graph looks back.
 
     @ivar step: Seconds between its samples.
-    @ivar words: As a heading says it.
-    @ivar ticks: What is written below it, from left to right.
+    @ivar words: Its text in a heading.
+    @ivar ticks: The labels below it, from left to right.
     """
 
     step: float
@@ -35,19 +33,19 @@ class Span:
 
 
 KEPT = 60
-"""Samples that are kept for each span."""
+"""The number of samples that are kept for each span."""
 
 SPANS = {
     "2min": Span(2.0, "2 minutes", ("-2 min", "-90 s", "-60 s", "-30 s", "now")),
     "1h": Span(60.0, "hour", ("-60 min", "-45 min", "-30 min", "-15 min", "now")),
     "1d": Span(1440.0, "day", ("-24 h", "-18 h", "-12 h", "-6 h", "now")),
 }
-"""By name; the first one is what is shown at first, and sampled."""
+"""The spans by name; the first one is shown by default, and sampled."""
 
 _INTERVAL = SPANS["2min"].step
 
 TUNNELS = 200
-"""Tunnels that have a graph of their own; the oldest ones."""
+"""The number of tunnels with a graph of their own; the oldest have one."""
 
 _Rates = tuple[float, float]
 _NOTHING: _Rates = (0.0, 0.0)
@@ -60,9 +58,10 @@ class Series:
     """
 
     def __init__(self) -> None:
-        # In and out, one after the other: there may be very many series.
+        # In and out, one after the other, to save memory: there may be very many
+        # series.
         self._samples = {name: array("d") for name in SPANS}
-        # Bytes in and out, and seconds, of the mean that is not over yet.
+        # Bytes in and out, and seconds, of the unfinished mean.
         self._sums = {name: (0.0, 0.0, 0.0) for name in SPANS}
 
     @property
@@ -75,13 +74,13 @@ class Series:
         """
         Add a sample.
 
-        @param passed: Seconds that it is the mean of.
+        @param passed: The seconds that it covers.
         """
         for name, span in SPANS.items():
             bytesIn, bytesOut, seconds = self._sums[name]
             seconds += passed
             sums = bytesIn + rates[0] * passed, bytesOut + rates[1] * passed
-            # Samples come a little early or late.
+            # Samples may come a little early or late.
             if seconds < span.step - _INTERVAL / 4:
                 self._sums[name] = (*sums, seconds)
                 continue
@@ -91,7 +90,7 @@ class Series:
             del samples[: -2 * KEPT]
 
     def over(self, span: str) -> list[_Rates]:
-        """What passed in a span, oldest first; the last mean may not be over yet."""
+        """The samples of a span, oldest first; the last mean may be unfinished."""
         bytesIn, bytesOut, seconds = self._sums[span]
         unfinished = [(bytesIn / seconds, bytesOut / seconds)] if seconds else []
         samples = self._samples[span]
@@ -101,11 +100,11 @@ class Series:
 
 class RateHistory:
     """
-    Samples what passes, whether or not somebody looks.
+    Samples the traffic, whether or not anybody looks.
 
     @param reactor: Tells time.
 
-    @ivar total: What passed in all.
+    @ivar total: All traffic.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -117,11 +116,11 @@ class RateHistory:
         self._last = reactor.seconds()
 
     def of(self, tunnel: Tunnel) -> Series:
-        """What passed through a tunnel; nothing if it has no graph of its own."""
+        """The traffic of a tunnel; empty if it has no graph of its own."""
         return self._tunnels.get(tunnel) or Series()
 
     def ofOwner(self, owner: str) -> Series:
-        """What passed through somebody's tunnels."""
+        """The traffic of an owner's tunnels."""
         return self._owners.get(owner) or Series()
 
     def sample(self, tunnels: Iterable[Tunnel]) -> None:
@@ -153,14 +152,16 @@ class RateHistory:
             if tunnel in self._tunnels:
                 self._tunnels[tunnel].add(rates, passed)
         self.total.add(whole, passed)
-        # Who has no tunnel any more is forgotten, and so this is bounded.
+        # Owners without tunnels are forgotten, so that this is bounded.
         self._owners = {name: self._owners.get(name) or Series() for name in owners}
         for name, rates in owners.items():
             self._owners[name].add(rates, passed)
 
 
 def top(most: float) -> float:
-    """The value at the top of a graph: a round number, of which a half is one too."""
+    """
+    Find the value at the top of a graph: a round number, half of which is round, too.
+    """
     if most <= 0:
         return 0.0
     unit = 10.0 ** floor(log10(most))

@@ -15,7 +15,7 @@ __all__ = ["JoinedMetrics", "written"]
 
 
 def written(registry: CollectorRegistry) -> list[Any]:
-    """Write what a registry has as JSON can have it; L{JoinedMetrics} reads it."""
+    """Write a registry's content in a form for JSON, which L{JoinedMetrics} reads."""
     return [
         [
             family.name,
@@ -29,16 +29,16 @@ def written(registry: CollectorRegistry) -> list[Any]:
 
 class JoinedMetrics(Collector):
     """
-    What several processes have said of themselves.
+    The metrics of several processes together.
 
-    @param parts: The name of each, and what L{written} has written there.
+    @param parts: The name of each, and what L{written} returned there.
     """
 
     def __init__(self, parts: Iterable[tuple[str, list[Any]]]) -> None:
         self._parts = list(parts)
 
     def collect(self) -> Iterator[Metric]:
-        """Put samples of one metric together, each with its process."""
+        """Join the samples of one metric, each labelled with its process."""
         families: dict[str, Metric] = {}
         for process, part in self._parts:
             for name, text, kind, samples in part:

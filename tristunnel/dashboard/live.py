@@ -1,6 +1,4 @@
-"""
-Sending what changes to the pages that are open, once a second.
-"""
+"""Sending changes to open pages, once a second."""
 
 from __future__ import annotations
 
@@ -27,14 +25,14 @@ EVERY = 1.0
 """Seconds between two snapshots."""
 
 LISTENERS = 64
-"""Pages that may be open at once."""
+"""The most pages that may be open at once."""
 
 PER_CALLER = 8
-"""Pages that one caller may have open, so that others have room."""
+"""The most pages that one caller may have open, to leave room for others."""
 
 ALIVE = 15
-"""Snapshots after which a listener is told something, even if nothing has
-changed: proxies close connections on which nothing passes."""
+"""Snapshots after which a listener is sent something, even if nothing has changed:
+proxies close connections on which nothing passes."""
 
 
 @implementer(IPushProducer)
@@ -42,10 +40,10 @@ class _Listener:
     """
     A page that is open.
 
-    @ivar caller: Who looks at it.
+    @ivar caller: Who views it.
     @ivar tunnel: The tunnel that it is about; empty for all of them.
-    @ivar span: How long its graph looks back.
-    @ivar sent: What it was sent last.
+    @ivar span: The span of its graph.
+    @ivar sent: The snapshot that it was sent last.
     @ivar quiet: Snapshots since it was sent something.
     """
 
@@ -61,7 +59,7 @@ class _Listener:
         request.registerProducer(self, True)
 
     def send(self, snapshot: bytes) -> None:
-        """Send a snapshot, if it says something new and the last one is gone."""
+        """Send a snapshot, if it has anything new and the last one has left."""
         if not self._ready:
             return
         if snapshot != self.sent:
@@ -92,8 +90,7 @@ class _Listener:
 
 class Broadcast:
     """
-    Takes one snapshot a second for each kind of viewer, as long as there are
-    any.
+    Takes one snapshot a second for each kind of viewer, as long as there are viewers.
 
     @param board: What is shown.
     """
@@ -113,7 +110,7 @@ class Broadcast:
         Send snapshots as the answer to a request.
 
         @param tunnel: The tunnel that the page is about; empty for all of them.
-        @param span: How long its graph looks back.
+        @param span: The span of its graph.
         @raise TunnelError: C{limit-reached}.
         """
         same = sum(
@@ -166,7 +163,7 @@ class Broadcast:
                 listener.send(snapshots[viewer])
 
     async def _view(self, listener: _Listener) -> object:
-        """What a page shows now; C{None} if its tunnel is gone."""
+        """Take the view of a page; C{None} if its tunnel is gone."""
         caller, span = listener.caller, listener.span
         if listener.tunnel:
             return await self._board.tunnelView(caller, listener.tunnel, span)

@@ -1,5 +1,5 @@
 """
-C{/metrics}: the server's state in Prometheus's words.
+C{/metrics}: the server's state in the format of Prometheus.
 
 prometheus_client's own page for Twisted runs in the reactor's thread pool; ours
 reads in the reactor's thread, where the state is.
@@ -220,7 +220,7 @@ _VERSIONS = (VERSION, platform.python_version(), _twistedVersion)
 
 class ServerCollector(Collector):
     """
-    Reads a server's state when it is asked for it; in the reactor's thread.
+    Reads a server's state when metrics are collected; in the reactor's thread.
 
     @param service: The tunnels and the clients.
     @param counted: What happened.
@@ -264,9 +264,8 @@ class ServerCollector(Collector):
 
 class MetricsPage(CallerPage):
     """
-    Shows a registry to whoever may see it: an admin; where nobody is asked who
-    they are, everybody; and whoever was let in by a checker that knows no
-    permissions.
+    Shows a registry to those who may see it: admins; everybody, if nobody is asked to
+    log in; and those admitted by a checker that knows no permissions.
 
     @param callers: Finds out who asks.
     @param guard: Judges browsers' requests.
@@ -300,14 +299,14 @@ class MetricsPage(CallerPage):
         try:
             encode, kind = choose_encoder(accept)
         except (TypeError, ValueError):
-            # It compares versions that are no numbers.
+            # It compares versions that are not numbers.
             encode, kind = choose_encoder("")
         request.setHeader("Content-Type", kind)
         request.setHeader("Cache-Control", "no-store")
         return bytes(encode(await self._everybodys()))
 
     async def _everybodys(self) -> Any:
-        """What is to be shown: where there are several processes, of all of them."""
+        """The metrics of all processes, if there are several."""
         if self._siblings is None:
             return self._registry
         others = await self._siblings.gather("metrics", None)

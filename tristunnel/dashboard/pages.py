@@ -1,7 +1,7 @@
 """
-What a server shows to those who run it: the dashboard's addresses, and metrics.
+The pages for those who run a server: the dashboard's, and the metrics.
 
-Reading needs no script; acting is a form that is posted, after a question.
+Reading needs no script; actions are forms that are posted, after a question.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _argument(request: Request, name: bytes) -> str:
 
 
 def _shown(request: Request) -> tuple[str, str]:
-    """The tunnel that a page is about, or empty, and how long its graph looks back."""
+    """Read which tunnel a page is about, or empty, and the span of its graph."""
     span = _argument(request, b"span")
     return _argument(request, b"tunnel"), span if span in SPANS else FIRST
 
@@ -153,7 +153,7 @@ class GrantPage(_HTMLPage):
 
 
 class InvitePage(_HTMLPage):
-    """C{/dashboard/invite}: asks whom to let in."""
+    """C{/dashboard/invite}: asks whom to invite."""
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
         if not self.actions.mayInvite(caller):
@@ -168,7 +168,7 @@ class InvitePage(_HTMLPage):
 
 
 class ManagedClientsPage(_HTMLPage):
-    """C{/dashboard/managed}: what managed clients are given."""
+    """C{/dashboard/managed}: the tunnels of managed clients."""
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
         if not self.actions.mayInvite(caller):
@@ -330,14 +330,14 @@ def dashboardPages(
 
 class Watch:
     """
-    Counts what happens at a server, and makes pages of it.
+    Counts what happens at a server, and makes the pages that show it.
 
     @param reactor: Tells time.
     @param observers: Who else is told what happens.
 
     @ivar observer: To be told what happens.
     @ivar counters: What was counted.
-    @ivar lag: How late the reactor is, and the beat of the graphs.
+    @ivar lag: Measures how late the reactor is, and times the graphs.
     """
 
     def __init__(self, reactor: Any, *observers: ServerObserver) -> None:
@@ -363,8 +363,8 @@ class Watch:
         """
         Make the pages, by path.
 
-        @param asked: Whether callers are asked who they are.
-        @param names: The names of this server, or C{None} if nobody said.
+        @param asked: Whether callers have to log in.
+        @param names: The names of this server, or C{None} if they are not known.
         @param dashboard: Whether there is a dashboard.
         @param tokens: The tokens that are taken, for admins to revoke.
         @param certificates: Whether clients have to show certificates.

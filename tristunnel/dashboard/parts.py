@@ -1,6 +1,6 @@
 """
-What each process of a server has to show, as numbers that can be added up, and the view
-that is made of all of them.
+What each process of a server shows, as numbers that can be added up, and the view that
+is made from all of them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SHARED = ("access", "tokens")
 
 class Part(TypedDict):
     """
-    What one process shows, in a form that JSON can have.
+    What one process shows, in a form for JSON.
 
-    @ivar sums: Numbers to add up, by name; of C{up} the highest counts.
-    @ivar graph: Rates in and out, oldest first; the last ones are of now.
+    @ivar sums: Numbers to add up, by name; for C{up}, the highest counts.
+    @ivar graph: Rates in and out, oldest first; the last ones are current.
     @ivar lists: Rows by list.
-    @ivar numbers: How many there are of each list, with those that are not shown.
-    @ivar refusals: Who was refused, by which code, and how often.
-    @ivar sessions: How many sessions each token's holder has.
+    @ivar numbers: The full length of each list, with the rows that are not shown.
+    @ivar refusals: The number of refusals, by kind and code.
+    @ivar sessions: The number of sessions by token.
     """
 
     sums: dict[str, float]
@@ -81,7 +81,7 @@ def joined(parts: Sequence[Part], events: int) -> Part:
 
 
 def _events(parts: Sequence[Part], most: int) -> list[Row]:
-    """The latest events; which process an event is of, makes its id one of its own."""
+    """The latest events; prefixed with its process, an event's id is unique."""
     rows = [
         {**row, "id": f"{index}.{row['id']}"}
         for index, part in enumerate(parts)
@@ -126,7 +126,7 @@ def refusalRows(part: Part) -> list[Row]:
 
 
 def memberRow(member: Mapping[str, Any]) -> Row:
-    """Make the row of a member of the cluster, of what it says of itself."""
+    """Make the row of a member of the cluster, from what it says about itself."""
     name, state = str(member["member"]), str(member["state"])
     if member.get("engine") == "away":
         state += ", without the book"

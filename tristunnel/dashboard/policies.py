@@ -1,4 +1,4 @@
-"""What a tunnel asks of its visitors, in words."""
+"""What a tunnel requires of its visitors, in words."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _POLICY: dict[str, Callable[[Any], str]] = {
 
 
 def policyWords(policy: VisitorPolicy) -> str:
-    """Say what is asked of visitors."""
+    """Describe what is required of visitors."""
     asked = policy.describe().items()
     return "; ".join(_POLICY[name](value) for name, value in asked) or "nothing"
 
 
 def gateWords(gate: GateRules) -> str:
-    """Say how visitors sign in."""
+    """Describe how visitors sign in."""
     words = {
         "pin": "a PIN",
         "login": f"a name and a password ({plural(len(gate.login), 'user')})",

@@ -1,5 +1,5 @@
 """
-Making pages of what is to be shown, and those that ask before something is done.
+Rendering the pages that show the state, and those that ask before something is done.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def partOf(name: str) -> bytes:
 async def htmlOf(request: IRequest, element: Element) -> bytes:
     """Write an element as a whole page."""
     page: Deferred[bytes] = flattenString(request, element)
-    # A name with a mark of direction would turn a page around, too.
+    # A name with a mark of direction could reverse a page's text.
     lines = (await page).decode("utf-8").split("\n")
     clean = "\n".join(printable(line, len(line)) for line in lines)
     return b"<!DOCTYPE html>\n" + clean.encode("utf-8") + b"\n"
@@ -71,8 +71,8 @@ def _filled(
     tag: Tag, values: Row, text: str = "data-f", attrs: str = "data-attr"
 ) -> Tag:
     """
-    Fill in what the page's script keeps up to date: elements say by attributes of
-    their own which text is theirs.
+    Fill in what the page's script keeps up to date: elements name their texts by
+    attributes of their own.
 
     @param values: The texts, by name.
     @param text: The attribute that names the text within an element.
@@ -100,9 +100,9 @@ class _LivePage(Element):
     A page that is kept up to date.
 
     @param view: What it shows.
-    @param caller: For whom.
+    @param caller: The viewer.
     @param span: How long the graph looks back.
-    @param query: What else the page's address says.
+    @param query: The rest of the query in the page's address.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class _LivePage(Element):
     def lookupRenderMethod(
         self, name: str
     ) -> Callable[[IRequest | None, Tag], Flattenable]:
-        # The lists, and what is said about them, are all filled in the same way.
+        # The lists and their notes are all filled in the same way.
         kind, _, which = name.rpartition("_")
         fills: dict[str, Callable[[str, IRequest | None, Tag], Flattenable]] = {
             "": self._list,
@@ -200,12 +200,12 @@ class DashboardPage(_LivePage):
     The page of the whole server.
 
     @param view: What it shows.
-    @param caller: For whom.
+    @param caller: The viewer.
     @param span: How long the graph looks back.
-    @param done: What was done a moment ago; empty for nothing.
+    @param done: The action that was just done; empty for none.
     @param warnings: What is wrong with the server as a whole.
-    @param commands: What to run while there is no tunnel, and what that does.
-    @param invites: Whether the caller may let clients in.
+    @param commands: The commands to run while there is no tunnel, and their effects.
+    @param invites: Whether the caller may invite clients.
     """
 
     loader = XMLString(partOf("page.xml"))
@@ -300,7 +300,7 @@ _TIMES = {
     "7d": "7 days",
     "30d": "30 days",
 }
-"""For how long access can be granted."""
+"""The times for which access can be granted."""
 
 
 class _Filled(Element):
@@ -323,8 +323,8 @@ class _Form(_Filled):
     """
     A page with a form, which may be shown again.
 
-    @param token: What makes the form good.
-    @param wrong: What was wrong with what was in it.
+    @param token: The token that makes the form valid.
+    @param wrong: What was wrong with its values.
     """
 
     def __init__(self, token: str, wrong: str, /, **slots: str) -> None:
@@ -341,7 +341,7 @@ class Question(_Filled):
     A question with a button, or a message without one.
 
     @param title: The question.
-    @param text: What follows from it.
+    @param text: The consequences.
     @param form: The hidden fields C{token} and C{id}, and the C{verb} on the
         button; C{None} for no button.
     """
@@ -364,9 +364,9 @@ class GrantForm(_Form):
     Asks who may have access to a tunnel, and for how long.
 
     @param tunnel: The tunnel.
-    @param token: What makes the form good.
-    @param values: What was in the form, if it is shown again.
-    @param wrong: What was wrong with that.
+    @param token: The token that makes the form valid.
+    @param values: The values in the form, if it is shown again.
+    @param wrong: What was wrong with them.
     """
 
     FIELDS: ClassVar = ("ttl", "address", "token", "uses")
@@ -395,11 +395,11 @@ class GrantForm(_Form):
 
 class InviteForm(_Form):
     """
-    Asks whom to let in.
+    Asks whom to invite.
 
-    @param token: What makes the form good.
-    @param values: What was in the form, if it is shown again.
-    @param wrong: What was wrong with that.
+    @param token: The token that makes the form valid.
+    @param values: The values in the form, if it is shown again.
+    @param wrong: What was wrong with them.
     """
 
     FIELDS: ClassVar = ("name", "ports", "expires")
@@ -415,12 +415,12 @@ class InviteForm(_Form):
 
 class ManagedPage(_Form):
     """
-    Shows the tunnels that managed clients are given, and asks for more.
+    Shows the tunnels of managed clients, with a form to add one.
 
-    @param tunnels: They, as plain data.
-    @param token: What makes the forms good.
-    @param values: What was in the form, if it is shown again.
-    @param wrong: What was wrong with that.
+    @param tunnels: The tunnels, as plain data.
+    @param token: The token that makes the forms valid.
+    @param values: The values in the form, if it is shown again.
+    @param wrong: What was wrong with them.
     """
 
     FIELDS: ClassVar = ("client", "to", "port", "name")
@@ -482,7 +482,7 @@ class Granted(_Filled):
 
     @param tunnel: What it is for.
     @param uri: The capability.
-    @param ttl: For how long it is good.
+    @param ttl: How long it is valid.
     """
 
     loader = XMLString(partOf("granted.xml"))

@@ -1,8 +1,8 @@
 """
-What the dashboard shows to somebody: plain data, with all numbers as text.
+What the dashboard shows to a caller: plain data, with all numbers as text.
 
-The page is made from it when it is asked for, and what changes is sent to the
-page once a second; both say the same, since both come from here.
+Pages are rendered from it, and changes are sent to open pages once a second; both
+agree, since both come from here.
 """
 
 from __future__ import annotations
@@ -64,21 +64,21 @@ SLOTS: dict[str, str] = {
     "refusals": "id who code count",
     "events": "id time datetime kind text times",
 }
-"""The lists, and what the rows of each consist of."""
+"""The lists, and the fields of their rows."""
 
 _MISSING = "Part of the server has not answered; what is on {} is missing here."
 
 SHOWN = 200
-"""Tunnels, clients, grants of access and tokens that are shown."""
+"""The most tunnels, clients, grants of access and tokens that are shown."""
 
 VISITORS = 100
-"""Visitors that are shown: those who have moved the most."""
+"""The most visitors that are shown: those with the most traffic."""
 
 EVENTS = 30
-"""Events that are shown."""
+"""The most events that are shown."""
 
 FIRST = next(iter(SPANS))
-"""How long graphs look back until somebody wants another span."""
+"""The span that graphs have by default."""
 
 _GRAPH = (600, 120)
 _SMALL = (120, 24)
@@ -93,11 +93,11 @@ _SPEECH = {
 
 class View(TypedDict):
     """
-    What somebody sees.
+    What a caller sees.
 
-    @ivar totals: Single texts by name, and what the great graph is drawn with.
+    @ivar totals: Single texts by name, and the data of the main graph.
     @ivar lists: The rows of some of L{SLOTS}.
-    @ivar notes: What is to be said about a list, by the list's name.
+    @ivar notes: The notes about lists, by the lists' names.
     """
 
     totals: dict[str, str]
@@ -108,17 +108,16 @@ class View(TypedDict):
 @dataclass(eq=False)
 class Board:
     """
-    Looks at a server on behalf of somebody.
+    Looks at a server on behalf of a caller.
 
-    @ivar service: Who is here.
+    @ivar service: The tunnels and the clients.
     @ivar counted: What was counted.
-    @ivar events: What happened lately.
-    @ivar history: What passed lately.
-    @ivar asked: Whether callers are asked who they are; if not, everybody
-        sees everything.
+    @ivar events: The latest events.
+    @ivar history: The recent traffic.
+    @ivar asked: Whether callers have to log in; if not, everybody sees everything.
     @ivar now: The time of day.
     @ivar files: The tokens that are taken.
-    @ivar open: Whether clients need nothing to be let in.
+    @ivar open: Whether clients are admitted without credentials.
     """
 
     service: TunnelService
@@ -138,28 +137,26 @@ class Board:
             self.service.siblings.publish("tunnel", self.tunnelPart)
 
     def seesAll(self, caller: Caller) -> bool:
-        """
-        Whether somebody may see what is nobody's in particular, such as
-        refused connections.
-        """
+        """Whether a caller may see what has no owner, such as refused connections."""
         return not self.asked or isAdmin(caller.identity)
 
     def viewer(self, caller: Caller) -> tuple[str, bool, bool]:
-        """What two callers have in common who see the same."""
+        """Make a key that is the same for callers who see the same."""
         identity = caller.identity
         return identity.name, identity.anonymous, self.seesAll(caller)
 
     async def view(self, caller: Caller, span: str = FIRST) -> View:
         """
-        Say what somebody sees now.
+        Make the view of a caller.
 
-        @param span: One of L{SPANS<tristunnel.dashboard.history.SPANS>}: how long
-            the graph looks back.
+        @param span: One of L{SPANS<tristunnel.dashboard.history.SPANS>}: the span of
+            the graph.
         """
         parts = [self.part(caller, span)]
         cluster, describing = self.service.cluster, None
         if cluster is not None and self.seesAll(caller):
-            # At the same time: a member that is lost costs its patience once.
+            # At the same time: waiting for a lost member then costs its timeout only
+            # once.
             describing = cluster.describe(caller)
         siblings, missing = self.service.siblings, ""
         if siblings is not None:
@@ -195,7 +192,7 @@ class Board:
         }
 
     def part(self, caller: Caller, span: str) -> Part:
-        """Say what somebody sees of this process."""
+        """Make a caller's view of this process."""
         service = self.service
         tunnels: list[Tunnel] = [
             tunnel for tunnel in service.here if service.mayControl(caller, tunnel)
@@ -246,7 +243,7 @@ class Board:
         }
 
     def warnings(self, caller: Caller) -> list[str]:
-        """Say what is wrong with the server as a whole."""
+        """Find what is wrong with the server as a whole."""
         found = []
         if self.open:
             found.append(
@@ -262,7 +259,10 @@ class Board:
         return found
 
     def commands(self, caller: Caller) -> list[tuple[str, str]]:
-        """Say what to run on the machine with a service, and what that does."""
+        """
+        Make the commands to run on the machine with a service, and describe their
+        effects.
+        """
         host = hostAndPort(caller.host, caller.port) if caller.port else caller.host
         where = host if self.service.clientPort[1] else f"tcp:{host}"
         offer = "To offer a web site on port 3000 of that machine, for example, run:"
@@ -315,7 +315,9 @@ class Board:
         }
 
     def _state(self, tunnel: Tunnel) -> str:
-        """Whether a tunnel's visitors are served, and by how many others besides."""
+        """
+        Describe whether a tunnel's visitors are served, and by how many other sessions.
+        """
         words = []
         if tunnel.clientSide is None:
             words.append("client away")
@@ -339,7 +341,7 @@ class Board:
         self, caller: Caller, identifier: str, span: str = FIRST
     ) -> View | None:
         """
-        Say what somebody sees of one tunnel.
+        Make a caller's view of one tunnel.
 
         @return: C{None} if there is no such tunnel for this caller.
         """
@@ -351,7 +353,7 @@ class Board:
         return found
 
     def tunnelPart(self, caller: Caller, identifier: str, span: str) -> View | None:
-        """Say what somebody sees of one tunnel of this process, if it is there."""
+        """Make a caller's view of one tunnel, if this process has it."""
         for tunnel in self.service.here:
             if tunnel.id == identifier and self.service.mayControl(caller, tunnel):
                 return self._oneTunnel(tunnel, span)
@@ -396,7 +398,7 @@ class Board:
         return certificateWords(state, self.now())
 
     def _left(self, tunnel: Tunnel) -> str:
-        """How long a tunnel may stay."""
+        """Describe how long a tunnel may stay."""
         left = []
         if tunnel.until is not None:
             left.append(tunnel.until - self.service.reactor.seconds())
@@ -466,7 +468,7 @@ class Board:
     ) -> list[list[str | int]]:
         counts: Counter[tuple[str, str]] = Counter()
         if everything:
-            # Also for tunnels that are over.
+            # Also for tunnels that are closed.
             for totals in self.counted.byLabel().values():
                 for code, number in totals.refusals.items():
                     counts["Visitor", code] += number
@@ -496,8 +498,8 @@ class Board:
 
     def tokens(self, caller: Caller) -> list[tuple[TokenFile, Token]]:
         """
-        The tokens that somebody may see and revoke: all, for an admin; those
-        that are revoked already last.
+        The tokens that a caller may see and revoke: all, for an admin; revoked ones
+        last.
         """
         if not isAdmin(caller.identity):
             return []
@@ -548,7 +550,7 @@ def _endLink(identifier: str) -> str:
 
 
 def _small(series: Series) -> Row:
-    """Draw what passed through one of many tunnels."""
+    """Draw the traffic of one of many tunnels."""
     values = series.over(FIRST)
     most = max((max(pair) for pair in values), default=0.0)
     most = max(most, 1000.0)
@@ -559,7 +561,7 @@ def _small(series: Series) -> Row:
 
 
 def _graph(values: Sequence[Sequence[float]]) -> Row:
-    """Draw what passed: the paths, and what is written at the axes."""
+    """Draw the traffic: the paths, and the labels of the axes."""
     # An empty graph has a scale, too.
     most = top(max((max(pair) for pair in values), default=0.0) or 1000.0)
     drawn = {"most": rate(most), "half": rate(most / 2)}

@@ -1,1 +1,1 @@
-"""What a terminal shows of a running client or server."""
+"""The display of a running client or server in a terminal."""

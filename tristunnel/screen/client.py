@@ -1,7 +1,4 @@
-"""
-A client and what shows it: its screen, the calls about it, and the order in
-which they stop.
-"""
+"""A client together with its screen and its RPC, and the order in which they stop."""
 
 from __future__ import annotations
 
@@ -45,10 +42,10 @@ __all__ = [
 ]
 
 _EVENTS = 60
-"""Events that the tallest screen is given."""
+"""The most events that a screen gets."""
 
 _REQUESTS = 8
-"""Requests that a screen shows, and C{status}."""
+"""The most requests that a screen and C{status} show."""
 
 _LEVELS = {LogLevel.warn: "warn", LogLevel.error: "error", LogLevel.critical: "error"}
 
@@ -57,8 +54,8 @@ _TRACEBACKS = 5
 
 def screenTerminal(options: Mapping[str, Any]) -> Terminal | None:
     """
-    Find out whether a client has a screen: in a terminal, unless somebody wants
-    lines of a log there.
+    Find out whether a client has a screen: it has one in a terminal, unless the log is
+    wanted there.
 
     @param options: The client's, within C{twistd}'s.
     @return: The terminal, or C{None} if lines are to be written.
@@ -73,7 +70,8 @@ def screenTerminal(options: Mapping[str, Any]) -> Terminal | None:
         or outer.get("debug")
     ):
         return None
-    # Without a terminal to read from it is one of several programs of a script.
+    # Without a terminal as its input it is probably one of several programs in a
+    # script.
     if sys.__stdin__ is None or sys.__stdin__.closed or not sys.__stdin__.isatty():
         return None
     terminal = Terminal.behind(sys.__stdout__)
@@ -85,13 +83,13 @@ def screenTerminal(options: Mapping[str, Any]) -> Terminal | None:
 
 class WatchedClient(MultiService):
     """
-    A client and its parts beside: those stop last, so that it can be seen how
-    the client stops.
+    A client and the parts that show it, which stop last, so that the client's end can
+    be seen.
 
     @param client: The client's service.
-    @param status: What it does.
+    @param status: Its state.
     @param grace: Seconds that its visitors get to finish.
-    @param others: The parts beside.
+    @param others: The other parts.
     """
 
     def __init__(
@@ -121,13 +119,14 @@ class WatchedClient(MultiService):
 @implementer(ILogObserver)
 class ScreenLog:
     """
-    The log beside a screen, which is not written over the picture: makes events of
-    the screen of its warnings, but for those that are there already.
+    The log while there is a screen: turns warnings into events on the screen, except
+    for those that are there already, instead of writing over it.
 
-    @param events: Where they go.
+    @param events: The screen's events.
 
-    @ivar tracebacks: Of the last failures, for which the screen has no room.
-    @ivar fatal: What was said last of what ends the program.
+    @ivar tracebacks: The tracebacks of the last failures, for which the screen has no
+        room.
+    @ivar fatal: The last message about what ends the program.
     """
 
     def __init__(self, events: RecentEvents) -> None:
@@ -140,11 +139,11 @@ class ScreenLog:
         globalLogPublisher.addObserver(self)
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         globalLogPublisher.removeObserver(self)
 
     def __call__(self, event: LogEvent) -> None:
-        """Something was logged."""
+        """Take an event of the log."""
         level = _LEVELS.get(event.get("log_level", LogLevel.info))
         source = event.get("log_source")
         if level is None or isinstance(source, LoggingClientObserver):
@@ -163,7 +162,7 @@ class ScreenLog:
 
 
 class _LastWords(Service):
-    """Says on the terminal, once that is as it was, what is worth to be kept."""
+    """Prints what is worth keeping once the terminal is restored."""
 
     def __init__(self, status: ProcessStatus, log: ScreenLog) -> None:
         self._status = status
@@ -181,7 +180,7 @@ def farewell(
     out: IO[str] | Output | None,
     err: IO[str] | Output | None,
 ) -> None:
-    """Write what was, and why it is over if that is nobody's wish."""
+    """Write a summary, and why the client ended if nobody stopped it."""
     try:
         for each in (*log.tracebacks, *log.fatal):
             print(*(printable(line) for line in each.split("\n")), sep="\n", file=err)
@@ -196,19 +195,19 @@ def farewell(
             if server["state"] == "stopped":
                 print(f"Giving up: {server['reason']}", file=err, flush=True)
     except (OSError, ValueError):
-        # The terminal may be what is gone.
+        # The terminal itself may be gone.
         return
 
 
 class ClientWatch:
     """
-    What shows the clients of a process: a screen, or lines of a log, and calls.
+    Shows the clients of a process: on a screen or in a log, and by RPC.
 
     @param reactor: Tells time.
     @param options: The process's.
 
-    @ivar status: What the clients do.
-    @ivar methods: What can be called, by name.
+    @ivar status: The state of the clients.
+    @ivar methods: The methods of the RPC, by name.
     @ivar mayRest: Whether a service need not run while nobody visits it.
     """
 
@@ -241,12 +240,14 @@ class ClientWatch:
         real, out = sys.__stdout__, outputOf(sys.__stdout__)
         isTerminal = real is not None and real.isatty() and not self.hasScreen
         if out is not None and isTerminal:
-            # A secret: for people, and for no log.
+            # A secret: for people, but not for a log.
             inspector.opened = lambda url: print(f"Requests: {url}", file=out)
 
     @property
     def hasScreen(self) -> bool:
-        """Whether the terminal has a screen, and no lines are to be written there."""
+        """
+        Whether there is a screen, so that no lines may be written to the terminal.
+        """
         return self._terminal is not None
 
     def observer(self, options: ClientOptions) -> ClientObserver:
@@ -255,7 +256,7 @@ class ClientWatch:
 
         @param options: The client's own.
         """
-        # twistd sends sys.stdout to the log; the addresses are for pasting.
+        # twistd sends sys.stdout to the log, but the addresses are for pasting.
         out = None if self.hasScreen else outputOf(sys.__stdout__)
         connects = bool(options["service"]) or not options["listen"]
         status = self.status.follow(options.server.where, connects, options.forwards)
@@ -292,7 +293,7 @@ class ClientWatch:
         grace = max(each["grace"] for each in options.each)
         if terminal is None:
             return WatchedClient(client, status, grace, *beside)
-        # What draws is large, and a client without a screen does not load it.
+        # The drawing code is large; a client without a screen does not load it.
         from tristunnel.screen.draw import Pen, drawPage
         from tristunnel.screen.service import Screen
 
@@ -312,7 +313,7 @@ class ClientWatch:
         code = ("c QR code",) if self._codes() else ()
         shown = status.describe(_EVENTS)
         if self._inspector is not None:
-            # A secret: for this screen, and not for what is asked from elsewhere.
+            # A secret: for this screen, but not for the RPC.
             shown["page"] = self._inspector.url
         return clientPage(shown, (hint, *code))
 

@@ -1,4 +1,4 @@
-"""Drawing a page in so many columns and lines."""
+"""Drawing a page in a given number of columns and lines."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _LINES = 3
 
 
 _FEWEST_EVENTS = 4
-"""Lines of events for which tables give way."""
+"""The lines of events for which tables make room."""
 
 
 @dataclass(frozen=True)
 class _Signs:
-    """What stands for what: not by colour alone."""
+    """The signs for states, which are not shown by colour alone."""
 
     marks: Mapping[str, str]
     more: str
@@ -60,9 +60,9 @@ class Pen:
 
     @param encoding: What the terminal understands; more than ASCII is written
         only for UTF-8.
-    @param styled: Whether it is a terminal at all, or a file of plain text.
-    @param environment: Says which colours there are: C{TERM}, C{COLORTERM},
-        C{NO_COLOR}.
+    @param styled: Whether it is a terminal, and not a file of plain text.
+    @param environment: The variables that say which colours there are: C{TERM},
+        C{COLORTERM}, C{NO_COLOR}.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Pen:
 
     def lines(self, parts: Sequence[RenderableType], width: int) -> list[str]:
         """
-        Draw things below each other.
+        Draw parts below each other.
 
         @return: The lines, with the terminal's codes for their styles.
         """
@@ -103,7 +103,7 @@ class Pen:
         return lines if self._styled else [line.rstrip() for line in lines]
 
     def middle(self, text: str, width: int) -> str:
-        """Shorten a text in its middle: an address tells most at its ends."""
+        """Shorten a text in its middle: the ends of an address tell the most."""
         if cell_len(text) <= width:
             return text
         more = self.signs.more
@@ -125,8 +125,8 @@ def drawPage(pen: Pen, page: Page, width: int, height: int | None = None) -> lis
     """
     Draw a page.
 
-    @param height: Lines that there are; C{None} for as many as it takes.
-    @return: Not more than that.
+    @param height: The lines available; C{None} for as many as it takes.
+    @return: The lines, at most so many.
     """
     lines = pen.lines([_title(page, width), "", *_facts(pen, page, width)], width)
     events = page.events
@@ -186,7 +186,7 @@ def _fact(pen: Pen, fact: Fact, names: int, width: int) -> list[RenderableType]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Break a text into a few lines: its cure is at its end."""
+    """Wrap a text into a few lines; the end, with the cure, must not be cut."""
     lines = wrap(
         text,
         max(_NARROWEST, width),
@@ -215,7 +215,8 @@ def _table(pen: Pen, table: Table, width: int, most: int | None) -> list[str]:
         nothing = [Text(table.title, "bold"), Text(f"  {table.empty}", "dim")]
         return pen.lines(nothing, width)
     widths = _widths(table)
-    # Numbers go from the right, but for the first one, until the rest fits.
+    # Columns of numbers, except the first, are dropped from the right until the rest
+    # fits.
     while len(widths) > table.wide + 1 and _total(widths) > width:
         widths.pop()
     for i in reversed(range(table.wide)):
@@ -234,7 +235,7 @@ def _table(pen: Pen, table: Table, width: int, most: int | None) -> list[str]:
     notes = [_note(row, width) for row in table.rows]
     fitting = len(notes)
     if most is not None:
-        # Rows matter more than their notes; events say the same.
+        # Rows matter more than their notes; the events say the same.
         for note in reversed(notes):
             if len(notes) + sum(map(len, notes)) > most:
                 note.clear()
@@ -246,7 +247,7 @@ def _table(pen: Pen, table: Table, width: int, most: int | None) -> list[str]:
             for i, (cell, room) in enumerate(zip(row.cells, widths, strict=False))
         ]
         mark = (f"{pen.signs.marks[row.mood]} ", _COLOURS[row.mood])
-        # What has no number to show is in its colour as a whole.
+        # A row without numbers is coloured as a whole.
         style = _COLOURS[BAD] if row.mood == BAD else ""
         grid.add_row(
             Text.assemble(mark, (texts[0], style)),
@@ -278,8 +279,8 @@ def _events(
     events: Sequence[EventLine], width: int, most: int | None
 ) -> list[RenderableType]:
     """
-    A line for each event, and a few for those that somebody has to do something
-    about. Up to a third of the lines are kept for those that last.
+    Draw a line for each event, and more for those that need action. Up to a third of
+    the lines are kept for lasting events.
     """
     if not events:
         return [Text("  nothing has happened yet", "dim")]

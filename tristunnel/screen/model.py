@@ -2,7 +2,7 @@
 What is shown of a client or a server: words and numbers as text, apart from how
 they are drawn.
 
-It is made of what C{status} answers over RPC, so that a client's own screen and
+It is made from the answer of C{status} over RPC, so that a client's own screen and
 C{tristunnel status} show the same.
 """
 
@@ -36,13 +36,13 @@ __all__ = [
 ]
 
 PLAIN, GOOD, WARY, BAD = "plain", "good", "wary", "bad"
-"""Moods, which the drawing gives colours."""
+"""Moods, which are drawn in colours."""
 
 
 @dataclass(frozen=True)
 class Fact:
     """
-    A name and what there is to say.
+    A name and its text.
 
     @ivar mood: One of the moods.
     @ivar rates: Rates to draw behind the text, oldest first.
@@ -59,8 +59,7 @@ class EventLine:
     """
     An event.
 
-    @ivar lasts: Whether it is to be seen for longer than the coming and going
-        of visitors.
+    @ivar lasts: Whether it stays visible longer than visitors coming and going.
     """
 
     time: str
@@ -85,15 +84,15 @@ class Row:
 @dataclass(frozen=True)
 class Table:
     """
-    Things of one kind, a row each.
+    A table of things of one kind.
 
-    @ivar title: What they are.
-    @ivar columns: The heads. The title is shown in place of the first one; what
-        comes behind those that C{wide} counts are numbers, which a narrow terminal
-        leaves out from the right.
-    @ivar rows: A row for each.
+    @ivar title: The kind.
+    @ivar columns: The heads. The title is shown in place of the first one. Those after
+        the first C{wide} are numbers, which a narrow terminal leaves out from the
+        right.
+    @ivar rows: The rows.
     @ivar wide: How many columns are text.
-    @ivar empty: What to say if there are no rows.
+    @ivar empty: The text if there are no rows.
     """
 
     title: str
@@ -106,9 +105,9 @@ class Table:
 @dataclass(frozen=True)
 class Page:
     """
-    All that is shown.
+    A page with everything that is shown.
 
-    @ivar events: Newest first; C{None} where nobody knows of events.
+    @ivar events: Newest first; C{None} if events are not known.
     """
 
     title: str
@@ -133,8 +132,8 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     """
     Show a client.
 
-    @param status: What its C{status} says.
-    @param hints: What can be done here.
+    @param status: The answer of its C{status}.
+    @param hints: The keys or commands that can be used.
     """
     servers = status["servers"]
     facts = []
@@ -157,7 +156,7 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
         if server["roundTrip"] is not None:
             facts.append(Fact("Round trip", _trip(server)))
     facts.append(Fact("Visitors", _visitors(status)))
-    # What comes from the visitors goes down to the service.
+    # What comes from visitors goes down to the service.
     facts += _traffic(status, "down", "up")
     if status.get("page"):
         facts.append(Fact("Requests", f"shown at {printable(status['page'])}"))
@@ -227,7 +226,7 @@ def _tunnel(tunnel: Mapping[str, Any], named: bool) -> Row:
 
 
 def _address(tunnel: Mapping[str, Any]) -> str:
-    """A tunnel's address, as a browser takes it if the service is a web site."""
+    """Write a tunnel's address; as a URL if the service is a web site."""
     address = printable(str(tunnel.get("page") or tunnel["address"]))
     target, name = str(tunnel.get("target", "")), str(tunnel.get("name", ""))
     kind = str(tunnel.get("speaks") or webKind(target, name))
@@ -279,7 +278,10 @@ def _visitors(status: Mapping[str, Any]) -> str:
 
 
 def _traffic(status: Mapping[str, Any], fro: str, to: str) -> list[Fact]:
-    """C{fro} and C{to} are the words for the ways from and to the visitors."""
+    """
+    Write the traffic; C{fro} and C{to} are the words for the directions from and to the
+    visitors.
+    """
     now = f"{rate(status['rateIn'])} {fro}, {rate(status['rateOut'])} {to}"
     total = f"{amount(status['bytesIn'])} {fro}, {amount(status['bytesOut'])} {to}"
     rates = [one + other for one, other in status.get("rates", ())]
@@ -297,8 +299,8 @@ def _event(event: Mapping[str, Any]) -> EventLine:
 
 def lately(events: Sequence[EventLine], most: int) -> list[EventLine]:
     """
-    Choose the newest events. Up to half of them are such as last, however many
-    visitors have come and gone since.
+    Choose the newest events. Up to half of them are lasting ones, however many visitors
+    have come and gone since.
     """
     lasting = sum(event.lasts for event in events)
     passing = most - min(lasting, most // 2)
@@ -320,7 +322,7 @@ def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
 
     @param status: Its C{tunnels} and C{clients}, as C{listSessions} has them, the
         sums of their numbers, and C{where} it was asked.
-    @param hints: What can be done here.
+    @param hints: The keys or commands that can be used.
     """
     named = any(tunnel.get("name") for tunnel in status["tunnels"])
     names = ("Name",) if named else ()
