@@ -10,6 +10,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.support.polling import untilClosed
 from tests.support.processes import freePort
 from tests.support.redis import RedisServer
 from tristunnel.check.cluster import ClusterCheck
@@ -92,6 +93,7 @@ class ClusterCheckTests(TestCase):
         await cluster.stopService()
         await cluster.book.stop()
         await engine.stop()
+        await untilClosed()
 
     async def test_away(self) -> None:
         """An engine that is not there."""

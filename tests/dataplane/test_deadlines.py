@@ -45,6 +45,19 @@ class DeadlinesTests(SynchronousTestCase):
             self.deadlines.cancel(key)
         self.assertEqual([], self.clock.getDelayedCalls())
 
+    def test_forgotten(self) -> None:
+        """A reactor that forgets all its calls, as after a test, loses no new ones."""
+        old = self.deadlines.add(1.0, self.fail)
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+        self.deadlines.cancel(old)
+        self.deadlines.add(1.0, self.late.clear)
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+        self.deadlines.add(5.0, lambda: self.late.append("late"))
+        self.clock.pump([1.0] * 8)
+        self.assertEqual(["late"], self.late)
+
     def test_failingNeighbour(self) -> None:
         """What one raises is logged, and the others are called."""
 

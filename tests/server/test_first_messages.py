@@ -25,12 +25,12 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.support.minecraft import handshake, legacyPing, readPacket
 from tests.support.notes import ServerNotes
+from tests.support.polling import untilClosed
 from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.dataplane.join import join
-from tristunnel.dataplane.poller import pollerOf
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.transport_end import EndFactory
@@ -141,11 +141,8 @@ class FirstMessageTestCase(TestCase, FileTestCase):
     async def tearDown(self) -> None:  # type: ignore[override] # trial waits for it
         for end in self.ends:
             end.reset(TunnelError("closed"))
-        poller = pollerOf(self.reactor)
         # Nobody listens any more: trial does what was left to clean up first.
-        while poller is not None and poller._handlers:
-            await deferLater(reactor, 0.005)
-        await deferLater(reactor, 0.005)
+        await untilClosed()
 
     @property
     def why(self) -> str:

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from twisted.internet.task import deferLater
 
-__all__ = ["until"]
+from tristunnel.dataplane.poller import pollerOf
+from tristunnel.dataplane.reactor import ourReactor
+
+__all__ = ["until", "untilClosed"]
 
 
 async def until(condition: Callable[..., object], seconds: float = 0.002) -> None:
@@ -20,3 +23,13 @@ async def until(condition: Callable[..., object], seconds: float = 0.002) -> Non
 
     while not condition():
         await deferLater(reactor, seconds)
+
+
+async def untilClosed() -> None:
+    """
+    Wait until no socket of ours is left, also none whose owner has left it to take its
+    time; for a test, or its C{tearDown}, that has told all of them to close.
+    """
+    poller = pollerOf(ourReactor())
+    if poller is not None:
+        await until(lambda: not len(poller))

@@ -46,11 +46,15 @@ class Deadlines:
         @return: What L{cancel} takes.
         """
         self._last += 1
-        bucket = int((self._reactor.seconds() + seconds) / GRAIN) + 1
-        self._buckets.setdefault(bucket, {})[self._last] = late
-        if self._timer is None:
-            self._timer = self._reactor.callLater(GRAIN, self._look)
-        return bucket, self._last
+        at = int((self._reactor.seconds() + seconds) / GRAIN) + 1
+        bucket = self._buckets.get(at)
+        if bucket is None:
+            bucket = self._buckets[at] = {}
+            # A reactor can be told to forget all its calls.
+            if self._timer is None or not self._timer.active():
+                self._timer = self._reactor.callLater(GRAIN, self._look)
+        bucket[self._last] = late
+        return at, self._last
 
     def cancel(self, key: Key) -> None:
         """It is done in time; doing it twice is no error."""
@@ -59,7 +63,8 @@ class Deadlines:
             del self._buckets[key[0]]
             if not self._buckets and self._timer is not None:
                 # Nothing is left behind by a program that ends.
-                self._timer.cancel()
+                if self._timer.active():
+                    self._timer.cancel()
                 self._timer = None
 
     def _look(self) -> None:

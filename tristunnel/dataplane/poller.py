@@ -211,7 +211,7 @@ class Poller:
 
     def _schedule(self) -> None:
         """Have a turn, whether or not the kernel asks for one."""
-        if self._laterCall is None:
+        if self._laterCall is None or not self._laterCall.active():
             self._laterCall = self.reactor.callLater(0, self._turnByTimer)
 
     def _turnByTimer(self) -> None:
