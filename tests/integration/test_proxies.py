@@ -38,7 +38,7 @@ class _ProxyTestCase(FramedTestCase):
     @ivar front: The proxy's port.
     """
 
-    timeout = 300 if LONG else 30
+    timeout = 300 if LONG else 60
 
     async def startBehind(self, **changes: str) -> None:
         """

@@ -27,7 +27,7 @@ class OpenSSHTests(SSHTestCase):
 
     if SSH is None:
         skip = "there is no ssh program here"
-    timeout = 300 if LONG else 20
+    timeout = 300 if LONG else 60
 
     async def portOf(self, program: Program) -> int:
         """Wait for the port that the server has given."""
