@@ -51,7 +51,7 @@ class GateTestCase(VisitorTestCase):
         self.providers = Providers(self.clock)
         self.access = AccessGrants(self.clock, MemoryBook(self.clock))
         self.gate = self.site.gate = VisitorGate(
-            self.seal, attempts, self.names, self.providers, self.access
+            self.clock, self.seal, attempts, self.names, self.providers, self.access
         )
 
     def _work(self, call: Callable[[], bool]) -> Deferred[bool]:

@@ -5,9 +5,12 @@ PIN and login before a name, L{tristunnel.gate.gate}.
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from typing import Any
 
 from tests.gate.rig import ANNA, HTML, PIN, GateTestCase, cookieOf, quickly
 from tests.names.rig import request, response
+from tristunnel.gate.staying import LOOK
 from tristunnel.names.gate import Closed
 from tristunnel.names.pages import Pages
 
@@ -192,6 +195,55 @@ class PinTests(GateTestCase):
         cookie = self.signIn(pin="2580")
         self.get("/ws", lines + cookie)
         self.assertIn("Upgrade: websocket\r\n", self.told())
+
+    def socket(self, cookie: str) -> Callable[[], bool]:
+        """
+        Open a WebSocket.
+
+        @return: Whether it is still open.
+        """
+        lines = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        visitor = self.connect()
+        transport: Any = self.transport
+        visitor.dataReceived(request(target="/ws", lines=lines + cookie))
+        self.service().say(
+            b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\n\r\n"
+        )
+        self.assertIn(b"101", transport.value())
+        return lambda: not transport.aborted
+
+    def test_signedOutOfSocket(self) -> None:
+        """Who signs out has no WebSocket any more, wherever that is."""
+        told: list[str] = []
+        self.gate.staying.told = told.append
+        first, second = self.signIn(pin="2580"), ""
+        self.clock.advance(1)
+        second = self.signIn(pin="2580")
+        mine, theirs = self.socket(first), self.socket(second)
+        self.post("/.tristunnel/sign-out", lines=first)
+        self.assertEqual((mine(), theirs()), (False, True))
+        self.post("/.tristunnel/sign-out", lines=second)
+        self.assertFalse(theirs())
+        third = self.socket(second)
+        self.gate.staying.signedOutElsewhere(told[1])
+        self.assertFalse(third())
+
+    def test_stays(self) -> None:
+        """A WebSocket ends with the time of its visitor, or with other rules."""
+        self.asks(pin=PIN, stay=60.0)
+        cookie = self.signIn(pin="2580")
+        stays = self.socket(cookie)
+        self.clock.pump([LOOK] * 11)
+        self.assertTrue(stays())
+        self.clock.pump([LOOK] * 2)
+        self.assertFalse(stays())
+        stays = self.socket(self.signIn(pin="2580"))
+        self.asks(pin=quickly("1111"))
+        self.clock.advance(LOOK)
+        self.assertFalse(stays())
+        self.clock.advance(LOOK)
+        self.assertEqual(len(self.gate.staying), 0)
 
     def test_longForm(self) -> None:
         """A form has its bounds in bytes and in time."""

@@ -443,12 +443,17 @@ class Serving(MultiService):
         shared = b"" if options.cluster is None else options.cluster.secret
         seal = Seal(partial(keyFrom, options.stateDirectory, shared), time.time)
         attempts = Attempts(self._reactor, self._makeLimiter())
-        siblings = self._tunnels.siblings
+        providers = Providers(self._reactor, options["oidc-issuer"])
+        access, siblings = self._tunnels.access, self._tunnels.siblings
+        gate = VisitorGate(
+            self._reactor, seal, attempts, self._names, providers, access
+        )
         if siblings is not None:
             attempts.told = partial(siblings.tell, "wrongAttempt")
             siblings.publish("wrongAttempt", attempts.wrongElsewhere)
-        providers = Providers(self._reactor, options["oidc-issuer"])
-        return VisitorGate(seal, attempts, self._names, providers, self._tunnels.access)
+            gate.staying.told = partial(siblings.tell, "signedOut")
+            siblings.publish("signedOut", gate.staying.signedOutElsewhere)
+        return gate
 
     def _accessFile(self, path: str) -> LogFile:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -18,6 +19,7 @@ from tristunnel.gate.links import Links
 from tristunnel.gate.pages import GatePages, form
 from tristunnel.gate.provider import Providers
 from tristunnel.gate.seal import Seal, cookieLine, cookieName, cookiesNamed
+from tristunnel.gate.staying import Staying
 from tristunnel.gate.visit import Account, Visit, fieldsOf
 from tristunnel.http.browsers import OriginRule
 from tristunnel.names.exchange import Exchange
@@ -43,6 +45,7 @@ class VisitorGate:
     """
     A L{Gate<tristunnel.names.gate.Gate>}.
 
+    @param reactor: Tells time.
     @param seal: Signs cookies.
     @param attempts: Checks passwords.
     @param names: Has the operator's own pages.
@@ -52,12 +55,14 @@ class VisitorGate:
 
     def __init__(
         self,
+        reactor: Any,
         seal: Seal,
         attempts: Attempts,
         names: PublicNames,
         providers: Providers,
         access: AccessGrants,
     ) -> None:
+        self.staying = Staying(reactor, lambda visit: self._found(visit) is not None)
         self.seal = seal
         self.attempts = attempts
         self.pages = GatePages(names)
@@ -79,8 +84,12 @@ class VisitorGate:
             if page is None:
                 return self.pages.page(visit, 404, "There is nothing at this address.")
             return page(visit)
-        account = self.accountOf(visit)
-        if account is not None:
+        found = self._found(visit)
+        if found is not None:
+            account, cookie = found
+            if visit.head.upgrade and exchange.connection is not None:
+                assert exchange.route is not None
+                self.staying.add(exchange.connection, visit, exchange.route, cookie)
             return Guest(account.lines)
         header = visit.head.get(b"authorization")
         if header[:6].lower() == b"basic " and (visit.rules.pin or visit.rules.login):
@@ -93,6 +102,11 @@ class VisitorGate:
 
     def accountOf(self, visit: Visit) -> Account | None:
         """Find out who has signed in."""
+        found = self._found(visit)
+        return None if found is None else found[0]
+
+    def _found(self, visit: Visit) -> tuple[Account, bytes] | None:
+        """Who has signed in, and the cookie that says so."""
         name = cookieName(SESSION, visit.path, visit.secure)
         for value in cookiesNamed(name, visit.head.all(b"cookie")):
             claims = self.seal.read(SESSION, visit.place, value)
@@ -100,7 +114,7 @@ class VisitorGate:
             if account is None:
                 continue
             if account.way != "link" or self._links.isGood(visit, account):
-                return account
+                return account, value
         return None
 
     def signedIn(
@@ -184,6 +198,8 @@ class VisitorGate:
 
     def _signOut(self, visit: Visit, fields: Fields) -> Answer:
         name = cookieName(SESSION, visit.path, visit.secure)
+        for value in cookiesNamed(name, visit.head.all(b"cookie")):
+            self.staying.signedOut(value)
         line = cookieLine(name, "", 0, visit.secure)
         text = "You have signed out."
         title = f"Signed out of {visit.place}"

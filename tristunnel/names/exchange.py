@@ -11,7 +11,7 @@ from tristunnel.names.origin import Origin
 from tristunnel.names.table import Route
 from tristunnel.wire.http import Event, RequestHead, ResponseHead
 
-__all__ = ["Exchange", "Reception"]
+__all__ = ["Connection", "Exchange", "Reception"]
 
 _REPEATABLE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
@@ -28,6 +28,13 @@ class Reception(Protocol):
 
     def cancel(self) -> None:
         """The visitor has left, or was answered."""
+
+
+class Connection(Protocol):
+    """A visitor's connection."""
+
+    def breakOff(self) -> None:
+        """Close it at once."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,6 +59,7 @@ class Exchange:
     @ivar isInterim: Whether what the service sends now is followed by a response.
     @ivar sent: Bytes of the response's body so far.
     @ivar reception: Where it waits for a gate, or C{None}.
+    @ivar connection: The visitor's connection, for a gate; else C{None}.
     """
 
     head: RequestHead
@@ -71,6 +79,7 @@ class Exchange:
     isInterim: bool = False
     sent: int = 0
     reception: Reception | None = None
+    connection: Connection | None = None
 
     @property
     def isRepeatable(self) -> bool:

@@ -91,7 +91,7 @@ class VisitorConnection(Protocol):
         self._waiting = waiting
         self._remaining = remaining
         self._requests = RequestQueue()
-        self._patience = Patience(site, self._late, self._breakOff)
+        self._patience = Patience(site, self._late, self.breakOff)
         self._out: list[bytes] = []
         self._exchange: Exchange | None = None
         self._run: Run | None = None
@@ -109,7 +109,7 @@ class VisitorConnection(Protocol):
 
     def connectionMade(self) -> None:
         tuneSocket(self.transport)
-        self._waiting.leave = self._breakOff
+        self._waiting.leave = self.breakOff
         peer = self.transport.getPeer()
         self._origins = Origins(self._site.proxies, peer, self._secure)
         self.transport.registerProducer(self, True)
@@ -148,10 +148,9 @@ class VisitorConnection(Protocol):
         run, self._run = self._run, None
         if run is not None:
             orderly = self._through and reason.check(ConnectionDone)
-            if orderly or (self._exchange is None and not self._through):
-                run.leave()
-            else:
-                run.abandon(TunnelError("reset", "the visitor has left"))
+            isIdle = self._exchange is None and not self._through
+            left = TunnelError("reset", "the visitor has left")
+            run.leave() if orderly or isIdle else run.abandon(left)
         self._logged(0 if self._through else 499)
 
     def _late(self) -> None:
@@ -161,7 +160,7 @@ class VisitorConnection(Protocol):
         else:
             self._refuse(408, "the request did not come in time")
 
-    def _breakOff(self) -> None:
+    def breakOff(self) -> None:
         """Close at once, perhaps to make room."""
         self._closing = True
         self._patience.stop()
@@ -240,6 +239,7 @@ class VisitorConnection(Protocol):
         elif exchange.route is not None and exchange.route.gate is None:
             self._goOn(exchange, exchange.route)
         else:
+            exchange.connection = self
             exchange.reception = waiting = AtGate(site.reactor, self._gateSaid)
             waiting.begin(site.gate.ask(exchange))
             if exchange.reception is not None:
@@ -444,7 +444,7 @@ class VisitorConnection(Protocol):
             else:
                 # A visitor who has half of it must not take that for the whole.
                 self._logged(502)
-                self._breakOff()
+                self.breakOff()
         elif exchange.mayRepeat and exchange.route is not None:
             exchange.reused = False
             run = self._newRun(exchange, exchange.route)
@@ -514,19 +514,18 @@ class VisitorConnection(Protocol):
 
         @param status: The status if there was no response.
         """
-        exchange = self._exchange
+        exchange, self._exchange = self._exchange, None
         if exchange is not None:
             if exchange.reception is not None:
                 exchange.reception.cancel()
             self._site.ended(exchange, status)
-            self._exchange = None
 
     def _refuse(self, status: int, text: str, retryAfter: float | None = None) -> None:
         """Answer in the service's place, and close the connection."""
         exchange = self._exchange
         head = None if exchange is None else exchange.head
         if exchange is not None and exchange.response is not None:
-            self._breakOff()
+            self.breakOff()
             return
         if exchange is not None and not exchange.requestDone:
             # The service must not take what it has of the request for the whole.
@@ -598,4 +597,4 @@ class VisitorConnection(Protocol):
     def _shed(self, reason: TunnelError) -> None:
         """Give up this visitor, whose memory is needed."""
         self._leaveRun(reason)
-        self._breakOff()
+        self.breakOff()
