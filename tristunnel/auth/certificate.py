@@ -1,4 +1,4 @@
-"""Who a client is by the certificate that it showed: C{--client-ca}."""
+"""Identifying clients by the certificates that they show: C{--client-ca}."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = [
 
 def nameIn(certificate: Certificate) -> str:
     """
-    The name that a certificate gives its holder: the common name, or else the
+    Find the name that a certificate gives its holder: the common name, or else the
     first alternative name.
 
-    @return: The name; empty if there is none that can be a client's.
+    @return: The name; empty if it has none that a client can have.
     """
     names: list[object] = [
         attribute.value
@@ -58,9 +58,9 @@ def nameIn(certificate: Certificate) -> str:
 
 def certificateName(transport: Any) -> str:
     """
-    The name that the peer of a connection has proved to have. Our TLS asks
-    for no certificate but where C{--client-ca} says so, and ends a connection
-    whose certificate is not of those authorities.
+    Find the name that the peer of a connection has proved to have. Our TLS asks for a
+    certificate only with C{--client-ca}, and ends connections whose certificates are
+    not by those authorities.
 
     @return: The name, or empty.
     """
@@ -70,7 +70,7 @@ def certificateName(transport: Any) -> str:
     try:
         return nameIn(shown.to_cryptography())
     except ValueError:
-        # OpenSSL was content with what is no certificate to others.
+        # OpenSSL accepted a certificate that the other library does not.
         return ""
 
 

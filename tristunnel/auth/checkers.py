@@ -1,4 +1,7 @@
-"""Credentials checkers: several as one, and an embedder's own function as one."""
+"""
+Credentials checkers: joining several into one, and making one from an embedder's
+function.
+"""
 
 from __future__ import annotations
 
@@ -37,17 +40,18 @@ __all__ = [
 ]
 
 SUPPORTED_INTERFACES = (ITunnelCredentials, IUsernamePassword)
-"""What a checker may ask for; also right for C{AuthOptionMixin.supportedInterfaces}."""
+"""The interfaces of credentials that a checker may take; also right for
+C{AuthOptionMixin.supportedInterfaces}."""
 
 FAILURES = 5
-"""Tracebacks in a minute of a checker that is broken."""
+"""The most tracebacks in a minute of a broken checker."""
 
 
 class KeepsKeys(Protocol):
     """
-    A checker that may know somebody by a public key.
+    A checker that may identify clients by public keys.
 
-    @ivar takesKeys: Whether it does.
+    @ivar takesKeys: Whether it has any.
     """
 
     @property
@@ -55,17 +59,17 @@ class KeepsKeys(Protocol):
 
     def knowsKey(self, user: str, key: bytes) -> bool:
         """
-        Whether a login could succeed.
+        Whether a login with a key could succeed.
 
         @param user: The id beside it.
-        @param key: As SSH has it on the wire; nobody has proved to have it.
+        @param key: The key in SSH's wire format; nobody has proved to have it yet.
         """
 
     def keysOf(self, user: str) -> list[bytes]:
         """
-        The keys by which somebody may be known.
+        Find the keys by which clients may be identified.
 
-        @param user: Who; empty for everybody.
+        @param user: Whose; empty for everybody's.
         """
 
 
@@ -85,9 +89,9 @@ class _PasswordFile(FilePasswordDB):
 
 def _mended(checker: ICredentialsChecker) -> ICredentialsChecker:
     """
-    Mend two of Twisted's: C{memory:NAME:PASSWORD}, whose plugin stores names as text
-    although usernames are bytes, so that it finds nobody; and C{file:PATH}, which
-    takes a mark in front for a part of the first name.
+    Mend two checkers of Twisted: C{memory:NAME:PASSWORD}, whose plugin stores names as
+    text although usernames are bytes, so that it finds nobody; and C{file:PATH}, which
+    takes a byte order mark for a part of the first name.
 
     @raise TunnelError: C{bad-option} for a file that admits nobody.
     """
@@ -106,7 +110,7 @@ def _mended(checker: ICredentialsChecker) -> ICredentialsChecker:
         return file
     if type(checker) is not InMemoryUsernamePasswordDatabaseDontUse:
         return checker
-    # Declared as bytes, which is what the plugin does not keep to.
+    # Declared as bytes, but the plugin does not keep to that.
     users: Mapping[Any, Any] = checker.users
     if not any(isinstance(name, str) for name in users):
         return checker
@@ -156,9 +160,9 @@ class CheckerChain:
         Ask the checkers, one after the other.
 
         @return: fires with the first accepted avatar id; fails with
-            C{UnauthorizedLogin} when there is none, or with the
-            L{RefusedWithReason} of a checker that knows the secret. A checker
-            that breaks is logged and counts as a no.
+            C{UnauthorizedLogin} when there is none, or with the L{RefusedWithReason} of
+            a checker that knows the secret. A checker that fails is logged and counts
+            as a refusal.
         """
         known: RefusedWithReason | None = None
         for checker in self._checkers:
@@ -168,7 +172,7 @@ class CheckerChain:
             try:
                 return await maybeDeferred(checker.requestAvatarId, credentials)
             except CancelledError:
-                # Whoever asked has gone: the next checker has no one to tell.
+                # The client has gone: the next checker has no one to answer.
                 raise
             except RefusedWithReason as refusal:
                 known = refusal
@@ -186,25 +190,27 @@ class CheckerChain:
 
     @property
     def takesKeys(self) -> bool:
-        """Whether one of them knows somebody by a public key."""
+        """Whether one of them takes public keys."""
         return bool(self._keepers())
 
     def knowsKey(self, user: str, key: bytes) -> bool:
-        """Whether one of them does."""
+        """Whether one of them could accept this key."""
         return any(each.knowsKey(user, key) for each in self._keepers())
 
     def keysOf(self, user: str) -> list[bytes]:
-        """The keys by which one of them knows somebody."""
+        """The keys that they accept."""
         return [key for each in self._keepers() for key in each.keysOf(user)]
 
     @property
     def takesProofs(self) -> bool:
-        """Whether one of them knows somebody by a proof of a secret."""
+        """Whether one of them takes proofs of a secret."""
         found: list[Any] = list(self._checkers)
         return any(getattr(each, "takesProofs", False) for each in found)
 
     def _failed(self, checker: str, credentials: ITunnelCredentials) -> None:
-        """Log that a checker is broken; anybody can have it asked at any rate."""
+        """
+        Log that a checker is broken, at a limited rate, since anybody can cause it.
+        """
         self._failures.log(
             (checker,),
             lambda: self._log.failure(
@@ -224,16 +230,14 @@ class CheckerChain:
 
 
 ConnectionFilter = Callable[[Mapping[str, object]], "bool | Deferred[bool]"]
-"""
-A function that gets the fields of the credentials and says yes or no. A
-coroutine function is fine too.
-"""
+"""A function that gets the fields of the credentials and returns whether to admit the
+client. A coroutine function is fine too."""
 
 
 @implementer(ICredentialsChecker)
 class ConnectionFilterChecker:
     """
-    Admits the clients that a function says yes to.
+    Admits the clients that a function accepts.
 
     The function vouches for the whole object, so the C{id} in it becomes the
     client's name; a client that it admits without an C{id} stays anonymous.
@@ -262,8 +266,8 @@ class ConnectionFilterChecker:
             return name or ANONYMOUS
         if answer is False or answer is None:
             raise UnauthorizedLogin()
-        # Whatever else is true by accident (an un-awaited future, say) must
-        # not open the door.
+        # Other values that happen to be true (an un-awaited future, say) must not admit
+        # anybody.
         raise TypeError(
             f"a connection filter returns True or False, not {type(answer).__name__}"
         )
@@ -271,8 +275,8 @@ class ConnectionFilterChecker:
 
 def checkingCallable(connectionFilter: ConnectionFilter) -> ICredentialsChecker:
     """
-    Make a checker of a function, for example
-    C{lambda fields: fields.get("id") == "allowed-client"}.
+    Make a checker from a function, for example C{lambda fields: fields.get("id") ==
+    "allowed-client"}.
 
     @param connectionFilter: See L{ConnectionFilter}.
     """

@@ -51,7 +51,7 @@ _NOBODY = hashlib.sha256(b"").digest()
 @dataclass
 class ClientList(Lines):
     """
-    What a clients file says.
+    The content of a clients file.
 
     @ivar digests: The SHA-256 of each secret by its id; C{None} for an id that
         needs no secret.
@@ -70,14 +70,14 @@ class ClientList(Lines):
         matches = hmac.compare_digest(given, _NOBODY if digest is None else digest)
         if digest is None:
             return True
-        # Only an empty secret matches the stand-in for unknown ids.
+        # Unknown ids are compared with a stand-in, which only an empty secret matches.
         return matches and bool(secret)
 
     def proved(self, proves: Callable[[bytes], bool]) -> list[bytes]:
         """
         Find out whose secret a client has proved to have.
 
-        @param proves: Tells of the SHA-256 of a secret whether it is that one.
+        @param proves: Tells whether a SHA-256 is that of the secret.
         @return: The ids, in the order of the file.
         """
         return [

@@ -1,4 +1,4 @@
-"""What a client says about itself when it connects, as C{twisted.cred} sees it."""
+"""The credentials that a client sends when it connects, for C{twisted.cred}."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ITunnelCredentials(ICredentials, Interface):
 
 def _asBytes(value: object) -> bytes:
     """
-    Make text of a JSON value that can sensibly be an id or a secret.
+    Encode a JSON value that can sensibly be an id or a secret.
 
     @return: UTF-8; empty for anything but text, bytes and whole numbers, so
         that C{null} can never become the name C{"None"}.
@@ -90,8 +90,8 @@ class TunnelCredentials:
     @ivar key: See L{ITunnelCredentials}.
     @ivar proves: See L{ITunnelCredentials}.
     @ivar username: The C{id} field in UTF-8, empty when there is none.
-    @ivar password: The first of the fields C{secret}, C{password} and
-        C{token} that says something, in UTF-8, empty when none does.
+    @ivar password: The first of the fields C{secret}, C{password} and C{token} that is
+        not empty, in UTF-8; empty when all are.
     """
 
     def __init__(

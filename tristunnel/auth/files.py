@@ -48,19 +48,19 @@ def _refuseUnusual(mode: int, size: int) -> None:
 
 def _openAtOnce(path: str, flags: int) -> int:
     """
-    Open without waiting: a FIFO would otherwise wait for a writer, and the
-    server with it.
+    Open without waiting: opening a FIFO would otherwise block the server until there is
+    a writer.
     """
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def readAtOnce(path: str) -> tuple[os.stat_result, bytes]:
     """
-    The one reader of our text files.
+    Read a text file; all of ours are read by this function.
 
-    @return: What the file is, and its content, without a byte order mark.
+    @return: The file's status, and its content, without a byte order mark.
     @raise OSError: when the file cannot be read whole and at once.
-    @raise ValueError: when there can be no such path, or the file is no UTF-8.
+    @raise ValueError: when the path is impossible, or the file is not UTF-8.
     """
     with open(path, "rb", opener=_openAtOnce) as stream:
         status = os.fstat(stream.fileno())
@@ -78,10 +78,11 @@ def reasonOf(error: OSError | ValueError) -> str:
 
 def readSecret(said: str, path: str, what: str = "a secret") -> bytes:
     """
-    Read a file with a secret that an option names, and warn if others can read it.
+    Read the secret in a file that an option names, and warn if others can read the
+    file.
 
-    @param said: The option with its value, as messages name it.
-    @param what: What is in it, for the warning.
+    @param said: The option with its value, for messages.
+    @param what: The kind of secret, for the warning.
     @raise TunnelError: C{bad-option}, if it cannot be read whole and at once.
     """
     try:
@@ -121,8 +122,8 @@ def onlyWriter(path: str, make: bool = False) -> Iterator[None]:
 
 def replaceFile(path: str, data: bytes) -> None:
     """
-    Replace a file in one step, for its owner's eyes alone; an existing one keeps
-    its owner, so that a server can still read what root changes.
+    Replace a file in one step, readable only by its owner; an existing one keeps its
+    owner, so that a server can still read what root changes.
 
     @raise TunnelError: C{bad-option}, if it cannot be written.
     """
@@ -145,7 +146,7 @@ def _replace(path: str, data: bytes) -> None:
                 new = os.fstat(descriptor)
                 if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
                     os.fchown(descriptor, old.st_uid, old.st_gid)
-                # A group that may read it was let in on purpose.
+                # A group that may read it was allowed to on purpose.
                 os.chmod(temporary, 0o600 | (old.st_mode & 0o040))
             os.fsync(descriptor)
         os.replace(temporary, path)
@@ -170,7 +171,7 @@ class Problem:
 @dataclass
 class Lines(ABC):
     """
-    What a file says in lines; blank ones and comments do not count.
+    The content of a file of lines, without blank ones and comments.
 
     @ivar problems: The first lines that are broken; at most 20 are kept.
     @ivar problemCount: How many lines are broken.
@@ -200,7 +201,7 @@ class Lines(ABC):
     @abstractmethod
     def readLine(self, line: bytes, number: int) -> str | None:
         """
-        Take in one line; for subclasses.
+        Take one line; for subclasses.
 
         @return: What is wrong with it, or C{None}.
         """
@@ -208,14 +209,14 @@ class Lines(ABC):
 
 class FollowedFile:
     """
-    A file that is read again whenever it is not the one that was read.
+    A file that is read again whenever it has changed.
 
     @param path: The file. A relative path counts from the directory that is
         current now, wherever a daemon goes later.
-    @param kind: What it is, for the log, such as C{"clients file"}.
+    @param kind: The kind of file, for the log, such as C{"clients file"}.
     @param cure: What to do if it cannot be read at first; C{{path}} is its path.
-    @param log: Whose log that is.
-    @param load: Called with what the file is, and its content.
+    @param log: The log to write to.
+    @param load: Called with the file's status, and its content.
 
     @ivar path: The absolute path.
     """
@@ -277,8 +278,8 @@ class FollowedFile:
 
     def follow(self) -> None:
         """
-        Read the file again if it is not the one that was read. What cannot be
-        read leaves the last good content in force, and is logged once.
+        Read the file again if it has changed. If it cannot be read, the last good
+        content stays in force, and this is logged once.
         """
         try:
             if signatureOf(os.stat(self.path)) != self._signature:

@@ -1,5 +1,5 @@
 """
-Passwords that people remember: kept as hashes of bcrypt, which are slow to guess.
+Passwords that people remember: stored as hashes by bcrypt, which are slow to guess.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from tristunnel.auth.files import Lines
 __all__ = ["LONGEST", "UserList", "hashed", "isHash", "isPassword", "secretProblem"]
 
 LONGEST = 72
-"""Bytes that a password may have; bcrypt looks at no more."""
+"""The most bytes of a password; bcrypt ignores more."""
 
 COST = 10
-"""Of the hashes that are made here: each step doubles the time."""
+"""The cost of hashes that are made here: each step doubles the time."""
 
 _FOREIGN = (b"$apr1$", b"{SHA}", b"$1$", b"$5$", b"$6$", b"sha256:")
-"""Hashes of other kinds, as web servers' files have them."""
+"""The beginnings of other kinds of hashes in web servers' files."""
 
 
 def isHash(secret: bytes) -> bool:
-    """Whether that is no password, but a hash of one."""
+    """Whether a text is not a password, but the hash of one."""
     return len(secret) == 60 and secret.startswith((b"$2a$", b"$2b$", b"$2y$"))
 
 
@@ -38,11 +38,11 @@ def hashed(password: bytes, salt: bytes, whose: str) -> str:
     Make the hash of a password, the same each time for the same salt.
 
     @param password: Up to L{LONGEST} bytes.
-    @param salt: Secret, so that nobody can begin to guess before he has the hash.
+    @param salt: A secret, so that guessing cannot begin without the hash.
     @param whose: What the password is for.
     """
     own = hmac.digest(salt, whose.encode(), sha256)[:16]
-    # The alphabet of bcrypt is another than that of base64.
+    # bcrypt's alphabet differs from that of base64.
     text = base64.b64encode(own).rstrip(b"=").translate(_ALPHABET)
     return bcrypt.hashpw(password, b"$2b$%02d$%b" % (COST, text)).decode("ascii")
 
@@ -55,11 +55,11 @@ _ALPHABET = bytes.maketrans(
 
 def isPassword(given: bytes, kept: str, decoy: str = "") -> bool:
     """
-    Whether a password is the one of a hash; this takes a while, and as long for a
-    wrong one.
+    Whether a password fits a hash; this takes a while, and just as long for a wrong
+    one.
 
-    @param kept: The hash; empty for nobody's.
-    @param decoy: What takes as long as others' where it is nobody's.
+    @param kept: The hash; empty for an unknown user.
+    @param decoy: The hash to compare with for an unknown user, to take as long.
     """
     fits = 0 < len(given) <= LONGEST and b"\0" not in given
     known = (kept or decoy or _NOBODYS).encode("ascii")
@@ -67,14 +67,14 @@ def isPassword(given: bytes, kept: str, decoy: str = "") -> bool:
 
 
 _NOBODYS = "$2b$10$" + "." * 53
-"""What no password has for a hash, at the usual cost."""
+"""A hash that no password has, at the usual cost."""
 
 
 @dataclass
 class UserList(Lines):
     """
-    What a file of users says: C{NAME:PASSWORD} or C{NAME:HASH}, as C{htpasswd -B} has
-    it.
+    The content of a file of users: C{NAME:PASSWORD} or C{NAME:HASH}, as C{htpasswd -B}
+    writes it.
 
     @ivar secrets: The password or the hash of each, by name.
     """

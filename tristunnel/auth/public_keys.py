@@ -44,13 +44,13 @@ __all__ = [
 ]
 
 LEAST_RSA = 2048
-"""Bits of an RSA key that is taken."""
+"""The fewest bits of an RSA key."""
 
 LOOK_INTERVAL = 1.0
-"""Seconds between two looks at the files of those who have logged in."""
+"""Seconds between two checks of the files of those who are logged in."""
 
 MAX_FILE = 256 * 1024
-"""Bytes of a file of keys that are read."""
+"""The most bytes of a file of keys."""
 
 _VTUNNEL = "vt-pub-"
 _KINDS = ("ssh-ed25519", "ecdsa-sha2-", "ssh-rsa")
@@ -62,7 +62,7 @@ _FREE = frozenset(
         *("no-x11-forwarding", "no-user-rc", "pty", "user-rc"),
     )
 )
-"""Options of OpenSSH's that forbid or allow what there is not here."""
+"""Options of OpenSSH about features that do not exist here."""
 
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|(?=\s)|$)')
 
@@ -71,7 +71,7 @@ def parseKey(text: str) -> bytes:
     """
     Read a public key as a C{.pub} file of OpenSSH's has it, or as vtunnel's C{vt-pub-}.
 
-    @return: The key as SSH has it on the wire.
+    @return: The key in SSH's wire format.
     @raise TunnelError: C{bad-option}.
     """
     text = text.strip()
@@ -94,7 +94,7 @@ def parseKey(text: str) -> bytes:
 
 
 def formatKey(blob: bytes) -> str:
-    """Write a key as OpenSSH does, from how SSH has it on the wire."""
+    """Write a key as OpenSSH does, from SSH's wire format."""
     kind = Fields(blob).text(64)
     return f"{kind} {b64encode(blob).decode()}"
 
@@ -104,7 +104,7 @@ class KeyLine:
     """
     A line of a file of keys.
 
-    @ivar blob: The key as SSH has it on the wire.
+    @ivar blob: The key in SSH's wire format.
     @ivar permissions: What it permits.
     """
 
@@ -141,13 +141,13 @@ def parseLine(line: str) -> KeyLine:
 @dataclass(eq=False)
 class _Held:
     """
-    A key that somebody has logged in by.
+    A key by which a client has logged in.
 
     @ivar user: The id.
-    @ivar blob: The key as SSH has it on the wire.
-    @ivar grant: What came of it.
-    @ivar seen: What the file was when it was last looked at.
-    @ivar isMissing: Whether the key was not there then.
+    @ivar blob: The key in SSH's wire format.
+    @ivar grant: What the login was granted.
+    @ivar seen: The state of the file when it was last checked.
+    @ivar isMissing: Whether the key was missing then.
     """
 
     user: str
@@ -164,7 +164,7 @@ class AuthorizedKeys:
 
     @param directory: Holds a file for each id. A relative path counts from the
         directory that is current now.
-    @param clock: Says when to look; the reactor, if it is left out.
+    @param clock: Times the checks; the reactor by default.
     """
 
     credentialInterfaces = (ITunnelCredentials,)
@@ -182,7 +182,7 @@ class AuthorizedKeys:
         self._clock = clock
         self._inUse: dict[_Held, None] = {}
         self._looking: IDelayedCall | None = None
-        # Whoever offers keys has these lines written.
+        # Anybody who offers keys can cause these lines.
         self._bounded = BoundedLog(time.monotonic)
 
     def __repr__(self) -> str:
@@ -203,7 +203,7 @@ class AuthorizedKeys:
             return None
         if len(data) > MAX_FILE:
             self._warn(path, f"only its first {MAX_FILE // 1024} KiB are read")
-        # Other lines cost whoever may ask nothing but a glance.
+        # Other lines are skipped quickly, since anybody can cause this search.
         written = (b64encode(key), b64encode(key[-32:]).rstrip(b"="))
         for number, raw in enumerate(data[:MAX_FILE].splitlines(), 1):
             line = raw.decode("utf-8", "replace").strip()
@@ -223,7 +223,7 @@ class AuthorizedKeys:
         self._bounded(self._log.warn, text, path, what, path=path, what=what)
 
     def _find(self, user: str, key: bytes) -> KeyLine | None:
-        """The same, where a file that cannot be read has no keys."""
+        """The same; a file that cannot be read has no keys."""
         try:
             return self._search(user, key)
         except (OSError, ValueError) as problem:
@@ -236,7 +236,7 @@ class AuthorizedKeys:
         return self._find(user, key) is not None
 
     def keysOf(self, user: str) -> list[bytes]:
-        """Nobody is known by another key than an own one."""
+        """Nobody has keys beside those of their own file."""
         return []
 
     def requestAvatarId(
@@ -264,14 +264,14 @@ class AuthorizedKeys:
     # Keys in use
 
     def _check(self, held: _Held) -> None:
-        """Have a grant be what the file says."""
+        """Update a grant to what the file says."""
         grant = held.grant
         if grant.ended is not None:
             return
         try:
             found = self._search(held.user, held.blob)
         except (OSError, ValueError):
-            # What cannot be read leaves in force what was read.
+            # A file that cannot be read leaves its last content in force.
             return
         if found is None:
             grant.end(TunnelError("token-revoked", "the key has been removed"))
@@ -313,7 +313,7 @@ class AuthorizedKeys:
     def _lookAt(self, held: _Held, seen: Signature | None) -> None:
         isMissing = self._find(held.user, held.blob) is None
         if isMissing and not held.isMissing:
-            # Perhaps the file is being written.
+            # The file may be in the middle of being written.
             held.isMissing = True
             return
         held.seen, held.isMissing = seen, False

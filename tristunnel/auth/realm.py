@@ -1,4 +1,4 @@
-"""Who a client is once its credentials were checked."""
+"""The identities of clients whose credentials were checked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 REFUSALS = 20
-"""Refused clients in a minute, of each kind, that have a line of their own."""
+"""The refused clients of each kind in a minute that get a line of their own in the
+log."""
 
 
 def _logout() -> None:
@@ -49,7 +50,7 @@ def _logout() -> None:
 
 @implementer(IRealm)
 class TunnelRealm:
-    """Makes an L{Identity} of an avatar id."""
+    """Makes an L{Identity} from an avatar id."""
 
     def requestAvatar(
         self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
@@ -92,7 +93,7 @@ class TunnelRealm:
 
 def portalFor(checkers: Iterable[ICredentialsChecker]) -> Portal:
     """
-    Make a portal that admits whoever one of the checkers admits.
+    Make a portal that admits those whom one of the checkers admits.
 
     @param checkers: For example the C{credCheckers} of C{AuthOptionMixin}.
         With none the portal admits nobody; to admit everybody, give
@@ -117,7 +118,7 @@ class Authenticator:
     """
     The one question that every dialect and page asks: who is this?
 
-    @ivar decisions: Who else has a say in that, or C{None}.
+    @ivar decisions: Others who decide, too, or C{None}.
     """
 
     _log = Logger()
@@ -132,17 +133,17 @@ class Authenticator:
         self._refusals = LogRateLimiter(time.monotonic)
 
     def askAt(self, portal: Portal) -> None:
-        """Ask somewhere else from the next login on."""
+        """Ask another portal from the next login on."""
         self._portal = portal
 
     @property
     def admitsAnybody(self) -> bool:
-        """Whether nobody is asked who they are."""
+        """Whether nobody has to log in."""
         return self._portal is None
 
     @property
     def takesKeys(self) -> bool:
-        """Whether somebody may be known by a public key."""
+        """Whether public keys are accepted."""
         return bool(self._keepers())
 
     def knowsKey(self, user: str, key: bytes) -> bool:
@@ -150,13 +151,13 @@ class Authenticator:
         Whether a login with a public key could succeed.
 
         @param user: The id beside it.
-        @param key: As SSH has it on the wire; nobody has proved to have it.
+        @param key: The key in SSH's wire format; nobody has proved to have it yet.
         """
         return any(each.knowsKey(user, key) for each in self._keepers())
 
     def keysOf(self, user: str = "") -> list[bytes]:
         """
-        The public keys by which somebody may be known.
+        Find the public keys by which clients may be identified.
 
         @param user: The name; empty for everybody's.
         """
@@ -167,7 +168,7 @@ class Authenticator:
 
     @property
     def takesProofs(self) -> bool:
-        """Whether somebody may be known by a proof of a secret."""
+        """Whether proofs of a secret are accepted."""
         return any(getattr(each, "takesProofs", False) for each in self._checkers())
 
     def _checkers(self) -> list[Any]:
@@ -190,10 +191,10 @@ class Authenticator:
         @param peer: Where the client connects from.
         @param certificate: The name in the certificate that the client has
             shown, or empty.
-        @param key: The public key that the client has proved to have, as SSH has it
-            on the wire, or empty.
-        @param proves: Tells of the SHA-256 of a secret whether the client has proved
-            to have that; C{None} if it has proved nothing.
+        @param key: The public key that the client has proved to have, in SSH's wire
+            format, or empty.
+        @param proves: Tells whether the client has proved to have the secret of a
+            SHA-256; C{None} if it has proved nothing.
         @return: fires with the L{Identity}; without a portal that is the
             certificate's, or L{ANONYMOUS_IDENTITY}, whatever id the client
             claims. Fails with
@@ -269,8 +270,8 @@ class Authenticator:
         self, log: Callable[..., None], credentials: object, peer: object, why: str
     ) -> None:
         """
-        Log why a client is not let in, which it does not learn itself; of many,
-        the first ones.
+        Log why a client is refused, which it is not told itself; if there are many,
+        only the first ones.
         """
         self._refusals.log(
             (log.__name__,),

@@ -1,4 +1,4 @@
-"""A token file, to be changed by whoever makes, revokes and fetches tokens."""
+"""Changing a token file: creating, revoking and fetching tokens."""
 
 from __future__ import annotations
 
@@ -33,21 +33,20 @@ __all__ = [
 ]
 
 INVITATION_TIME = 86400.0
-"""Seconds for which an invitation is good, if nothing is said."""
+"""The default for the seconds that an invitation is valid."""
 
 MOST_INVITATIONS = 100
-"""Invitations that may wait to be used at once."""
+"""The most unused invitations."""
 
 JOIN_AGAIN = 60.0
-"""Seconds in which a client whose answer was lost gets it again."""
+"""Seconds in which a client can get an answer again that was lost."""
 
 
 class TokenStore:
     """
     A token file, to be changed.
 
-    What it does not understand it leaves as it is: comments, and lines that
-    are broken.
+    Lines that it does not understand stay as they are: comments, and broken lines.
 
     @param path: The file; it is made when the first token is.
     @param now: The time of day.
@@ -91,8 +90,8 @@ class TokenStore:
         """
         Make a token. The name of a revoked one may be given again.
 
-        @param keys: Public keys that are as good, as SSH has them on the wire.
-        @return: The token, which is kept nowhere.
+        @param keys: Public keys that are equivalent, in SSH's wire format.
+        @return: The token, which is stored nowhere.
         @raise TunnelError: C{name-taken}; C{bad-option}, if the file cannot be
             written.
         """
@@ -105,10 +104,10 @@ class TokenStore:
 
     def _add(self, made: Token, replaces: bool = False) -> None:
         """
-        Put a token, or an invitation, in the file, and remove the invitations that
-        are over since long.
+        Add a token or an invitation to the file, and remove invitations that expired
+        long ago.
 
-        @param replaces: Whether an invitation of its name has to go.
+        @param replaces: Whether an invitation of its name is removed.
         """
         problem = tokenNameProblem(made.name)
         if problem is not None:
@@ -136,7 +135,7 @@ class TokenStore:
                     " tristunnel invite --revoke NAME",
                 )
             if before is not None:
-                # What other servers know of that name is older.
+                # Other servers' records of that name are older.
                 made = replace(made, version=before.version)
             for each in sorted(tokens.values(), key=lambda each: -each.line):
                 if each.isForgotten(now) or each.name == made.name:
@@ -151,13 +150,13 @@ class TokenStore:
         replaces: bool = False,
     ) -> str:
         """
-        Make an invitation: a code that is good for one token.
+        Make an invitation: a code that can be exchanged for one token.
 
         @param name: The token's; empty for C{client}, or C{client-2} and so on.
-        @param seconds: For how long it is good.
-        @param replaces: Whether an unused invitation of that name is void from now
-            on, and no error.
-        @return: The code, which is kept nowhere.
+        @param seconds: For how long it is valid.
+        @param replaces: Whether an unused invitation of that name is replaced instead
+            of being an error.
+        @return: The code, which is stored nowhere.
         @raise TunnelError: As L{create}; C{limit-reached}, if too many wait.
         """
         if not 1 <= seconds <= LONGEST_INVITATION:
@@ -194,7 +193,7 @@ class TokenStore:
 
         @param code: As L{readCode<tristunnel.wire.invitation.readCode>} returned it.
         @param nonce: At least 128 random bits of the client's.
-        @return: What the file says of the token, and the token.
+        @return: The file's entry for the token, and the token.
         @raise TunnelError: C{invitation-unknown}; who has the right code is told
             C{invitation-used}, C{invitation-expired} or C{token-revoked}.
         """
@@ -224,7 +223,7 @@ class TokenStore:
 
     def revoke(self, name: str) -> Token:
         """
-        Mark a token as revoked; doing it twice is no error.
+        Mark a token as revoked; doing it twice is not an error.
 
         @return: The token.
         @raise TunnelError: C{bad-option}, if there is none of that name.
@@ -243,10 +242,10 @@ class TokenStore:
 
     def take(self, changes: Iterable[tuple[Token | None, Token]]) -> None:
         """
-        Put in what other servers know of tokens.
+        Take over other servers' records of tokens.
 
-        @param changes: What this file should say of each, or C{None}, and what it has
-            to say from now on; where it says something else, it stays as it is.
+        @param changes: For each, the entry that this file should have, or C{None}, and
+            the entry to replace it with; a different entry stays as it is.
         @raise TunnelError: C{bad-option}, if the file cannot be written.
         """
         with onlyWriter(self._path, make=True):

@@ -42,13 +42,13 @@ __all__ = [
 ]
 
 LOOK_INTERVAL = 1.0
-"""Seconds between two looks at the file while its tokens are in use."""
+"""Seconds between two checks of the file while its tokens are in use."""
 
 _SOONEST = 0.001
 
 
 def defaultTokenFile() -> str:
-    """The file of tokens where nobody names another."""
+    """The default file of tokens."""
     return str(defaultStateDirectory() / "tokens")
 
 
@@ -61,7 +61,7 @@ def _tokenOf(credentials: ITunnelCredentials) -> bytes:
 
 
 def _over(code: str, what: str, when: float) -> RefusedWithReason:
-    """The refusal of who has a token that is no longer good."""
+    """The refusal for a token that is no longer valid."""
     at = formatTime(when).replace("T", " ")[:-4]
     return RefusedWithReason(TunnelError(code, f"the token {what} at {at} UTC"))
 
@@ -77,9 +77,9 @@ class TokenFile:
     or broken is over when the file has been the same for a second, so that an
     editor that writes in two steps ends nobody's session.
 
-    @ivar loads: How often the file has been read.
+    @ivar loads: The number of times the file was read.
 
-    @see: L{tristunnel.auth.tokens_format} for what is in the file.
+    @see: L{tristunnel.auth.tokens_format} for the content of the file.
     """
 
     credentialInterfaces = (ITunnelCredentials,)
@@ -94,7 +94,7 @@ class TokenFile:
         """
         @param path: The file. A relative path counts from the directory that
             is current now, wherever a daemon goes later.
-        @param clock: Says when to look; the reactor, if it is left out.
+        @param clock: Times the checks; the reactor by default.
         @param now: The time of day.
         @raise TunnelError: C{bad-option} when the file cannot be read.
         """
@@ -125,8 +125,8 @@ class TokenFile:
 
         @param credentials: With the token in C{token}, or in place of a
             password; an C{id} beside it does not matter.
-        @return: fires with a L{GrantedName}; fails with C{UnauthorizedLogin},
-            or with L{RefusedWithReason} for a token that is over.
+        @return: fires with a L{GrantedName}; fails with C{UnauthorizedLogin}, or with
+            L{RefusedWithReason} for a token that has ended.
         """
         self.follow()
         token = self._tokens.byKey.get(credentials.key)
@@ -184,8 +184,8 @@ class TokenFile:
 
     def join(self, code: str, nonce: str) -> tuple[Token, str]:
         """
-        Take up an invitation, as L{TokenStore.join}. A code that nobody has given
-        out costs no look at the file.
+        Take up an invitation, as L{TokenStore.join}. An unknown code costs no look at
+        the file.
         """
         self.invited(code)
         joined = self.store.join(code, nonce)
@@ -194,7 +194,7 @@ class TokenFile:
 
     def invited(self, code: str) -> Token:
         """
-        Find what an invitation was made for.
+        Find the token that an invitation is for.
 
         @raise TunnelError: C{invitation-unknown}.
         """
@@ -207,16 +207,16 @@ class TokenFile:
     # For operators
 
     def tokens(self) -> list[Token]:
-        """What the file says of each token, in its order."""
+        """The file's entries for tokens, in its order."""
         return list(self._tokens.byName.values())
 
     def holdersOf(self, patterns: Iterable[str]) -> set[str]:
         """
-        Say which tokens keep hosts for themselves.
+        Find the tokens that reserve hosts.
 
         @param patterns: Of the hosts, as
             L{patternsFor<tristunnel.model.names.patternsFor>} returns them.
-        @return: The names of those that are in force.
+        @return: The names of those that are valid.
         """
         now = self._now()
         return {
@@ -229,8 +229,8 @@ class TokenFile:
     @property
     def isWhole(self) -> bool:
         """
-        Whether a line that is not there is gone on purpose: nobody is writing, and no
-        other one is broken.
+        Whether a missing line was removed on purpose: nobody is writing the file, and
+        no other line is broken.
         """
         isQuiet = abs(self._now() - self._changed) >= LOOK_INTERVAL
         return isQuiet and not self._tokens.problemCount
@@ -242,12 +242,12 @@ class TokenFile:
 
     @property
     def store(self) -> TokenStore:
-        """The same file, to be changed; L{follow} puts that in force."""
+        """The same file, for changes, which L{follow} puts in force."""
         return TokenStore(self._path, self._now)
 
     def revoke(self, name: str) -> None:
         """
-        Revoke a token in the file, and end what lives on it at once.
+        Revoke a token in the file, and end everything that depends on it at once.
 
         @raise TunnelError: C{bad-option}, if there is none of that name, or if
             the file cannot be written.
@@ -259,11 +259,11 @@ class TokenFile:
 
     def follow(self) -> None:
         """
-        Read the file again if it is not the one that was read. What cannot be
-        read leaves the last good content in force, and is logged once.
+        Read the file again if it has changed. If it cannot be read, the last good
+        content stays in force, and this is logged once.
         """
         self._file.follow()
-        # Also if the clock was set back since.
+        # Also if the clock was set back in the meantime.
         if self._missing and abs(self._now() - self._changed) >= LOOK_INTERVAL:
             self._endMissing()
 
@@ -321,7 +321,7 @@ class TokenFile:
             self._looking = None
 
     def _lookLater(self) -> None:
-        """Look again in a while, or when the next token in use expires."""
+        """Check again in a while, or when the next token in use expires."""
         if self._clock is None:
             # Not before it is needed: a checker is made while options are
             # read, when the reactor may not be chosen yet.

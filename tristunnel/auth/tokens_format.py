@@ -6,8 +6,8 @@ The text of a token file: one JSON object per line, without any files.
     # a comment
     {"name": "laptop", "sha256": "9f86...", "ports": "9000-9010", "may": ["open"]}
 
-A line holds everything that is known of a token but the token itself. What is
-not understood makes the line broken and not the restriction void: a misspelled
+A line holds everything that is known of a token except the token itself. A key that is
+not understood makes the whole line invalid instead of being ignored: a misspelled
 C{maxTunnels} must not mean that there is no limit.
 """
 
@@ -64,10 +64,11 @@ __all__ = [
 ]
 
 PREFIX = "tst_"
-"""How tokens begin, so that programs that look for leaked secrets know them."""
+"""The beginning of tokens, by which programs that search for leaked secrets recognize
+them."""
 
 LONGEST_INVITATION = 30 * 86400.0
-"""The most seconds for which an invitation can be good."""
+"""The most seconds for which an invitation can be valid."""
 
 _HEX_DIGEST = re.compile(r"[0-9a-fA-F]{64}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
@@ -81,23 +82,22 @@ _MAX_COUNT = 10**9
 @dataclass(frozen=True)
 class Token:
     """
-    What a file says of a token, or of an invitation, which is a token that nobody
-    has fetched yet.
+    A file's entry for a token, or for an invitation, which is a token that nobody has
+    fetched yet.
 
     @ivar name: Who has it.
     @ivar digest: The SHA-256 of the token, 32 bytes; empty for an invitation.
     @ivar permissions: What it permits.
     @ivar created: When it was made, in seconds since the epoch, or C{None}.
     @ivar revoked: When it was revoked, or C{None}.
-    @ivar invitation: The SHA-256 of the code that it is, or was, fetched with; or
-        empty.
-    @ivar until: Until when that code is good, in seconds since the epoch.
+    @ivar invitation: The SHA-256 of the code to fetch it with, used or not; or empty.
+    @ivar until: Until when that code is valid, in seconds since the epoch.
     @ivar joined: When it was fetched, or C{None}.
-    @ivar salt: What the token was made of, with secrets of whoever fetched it, who
-        may ask again if the answer was lost.
-    @ivar keys: Public keys that are as good as the token, as SSH has them on the wire.
-    @ivar version: How often what the servers of a cluster say of that name has changed;
-        C{None} where there is no cluster. The highest one is right.
+    @ivar salt: The salt from which the token was derived together with the client's
+        secrets, so that the client may ask again if the answer was lost.
+    @ivar keys: Public keys that are as good as the token, in SSH's wire format.
+    @ivar version: The number of changes to this entry by the servers of a cluster;
+        C{None} without a cluster. The highest one is right.
     @ivar line: Its line, counted from 1; 0 for one that has none yet.
     """
 
@@ -121,27 +121,27 @@ class Token:
 
     def isForgotten(self, now: float) -> bool:
         """
-        Whether it is an invitation that was not used and is over since long. For a
-        while, who is late is told so.
+        Whether it is an unused invitation that expired long ago. For a while before,
+        clients are told that it has expired.
         """
         return not self.digest and now - (self.until or now) > LONGEST_INVITATION
 
     def isGiven(self, now: float) -> bool:
-        """Whether its name is taken: it is good, or was and may be again."""
+        """Whether its name is taken: it is valid, or was and may be again."""
         return bool(self.digest and self.revoked is None) or self.isOpen(now)
 
 
 @dataclass
 class TokenList(Lines):
     """
-    What a token file says.
+    The content of a token file.
 
     @ivar byName: The tokens by their names, in the order of the file.
     @ivar byDigest: The same by their digests.
-    @ivar byInvitation: Those with a code, by the digest of that.
+    @ivar byInvitation: Those with a code, by its digest.
     @ivar byKey: Those with public keys, by each of these.
-    @ivar byHost: Those that are in force, by the patterns of their hosts. What stands
-        for all of them keeps none from anybody.
+    @ivar byHost: Those that are valid, by the patterns of their hosts. A pattern for
+        all hosts reserves none.
     """
 
     byName: dict[str, Token] = field(default_factory=dict)
@@ -152,8 +152,8 @@ class TokenList(Lines):
 
     def find(self, token: bytes) -> Token | None:
         """
-        Find a token, in time that tells nothing of those that exist: only
-        digests are compared, and those whole.
+        Find a token, in time that reveals nothing about existing ones: only digests are
+        compared, as a whole.
         """
         digest = hashlib.sha256(token).digest()
         found = self.byDigest.get(digest)
@@ -164,13 +164,13 @@ class TokenList(Lines):
         """
         Find the token that a client has proved to have.
 
-        @param proves: Tells of a digest whether it is that token's.
+        @param proves: Tells whether a digest is that token's.
         """
         found = [token for digest, token in self.byDigest.items() if proves(digest)]
         return found[0] if found else None
 
     def invited(self, code: bytes) -> Token | None:
-        """Find what an invitation's code was made for, in the same way."""
+        """Find the invitation of a code, in the same way."""
         digest = hashlib.sha256(code).digest()
         found = self.byInvitation.get(digest)
         wanted = _NOBODY if found is None else found.invitation
@@ -211,18 +211,18 @@ def newToken() -> str:
 
 
 def digestOf(token: str) -> bytes:
-    """What is kept of a token."""
+    """Make the digest of a token, which is stored in its place."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def tokenFor(salt: bytes, code: str, nonce: str) -> str:
     """
-    Make the token that an invitation is good for: 256 bits that only who has the
-    code and the nonce can have made again.
+    Make the token that an invitation is exchanged for: 256 bits that can be derived
+    again only with the code and the nonce.
 
-    @param salt: Random bytes, which are kept.
-    @param code: Is not kept.
-    @param nonce: What the client has sent with it; is not kept.
+    @param salt: Random bytes, which are stored.
+    @param code: The invitation's code, which is not stored.
+    @param nonce: The client's nonce, which is not stored.
     """
     made = hmac.digest(salt, f"{code} {nonce}".encode(), "sha256")
     return PREFIX + urlsafe_b64encode(made).rstrip(b"=").decode("ascii")
@@ -242,7 +242,7 @@ def parseTime(text: str) -> float:
     Read a date or a time in ISO 8601; UTC unless it says otherwise.
 
     @return: Seconds since the epoch.
-    @raise ValueError: If it is none.
+    @raise ValueError: If it is neither.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -390,8 +390,8 @@ def parseToken(line: str, number: int = 0) -> Token:
     """
     Read one line.
 
-    @param number: Which one it is, from 1.
-    @raise ValueError: With what is wrong, without secrets.
+    @param number: The line's number, from 1.
+    @raise ValueError: Why it is wrong, without secrets.
     """
     try:
         values = json.loads(line, object_pairs_hook=_unique)
@@ -428,9 +428,9 @@ def _permissions(values: Mapping[str, object]) -> Permissions:
 
 def permissionsFrom(values: Mapping[str, object], now: float) -> Permissions:
     """
-    Read what a new token is to permit, as an RPC gives it.
+    Read the permissions of a new token from an RPC.
 
-    @param values: As on a line of a file; C{expires} may be a time to pass, too, as
+    @param values: As on a line of a file; C{expires} may also be a duration, such as
         C{"30d"}.
     @param now: Seconds since the epoch.
     @raise TunnelError: C{bad-option}, with what is wrong.
@@ -446,11 +446,11 @@ def permissionsFrom(values: Mapping[str, object], now: float) -> Permissions:
 
 def endOf(text: str, now: float) -> float:
     """
-    Read when something ends: a time, or how long it takes until then.
+    Read when something ends: a time, or a duration until then.
 
     @param now: Seconds since the epoch.
     @return: The same.
-    @raise TunnelError: C{bad-option}, also for what is over.
+    @raise TunnelError: C{bad-option}, also for a time in the past.
     """
     try:
         moment = parseTime(text)
@@ -532,7 +532,7 @@ def formatToken(token: Token) -> str:
 
 def stateOf(token: Token, now: float) -> str:
     """
-    Whether a token is good, in a word or two.
+    Describe whether a token is valid, in a word or two.
 
     @param now: Seconds since the epoch.
     """
@@ -549,7 +549,7 @@ def stateOf(token: Token, now: float) -> str:
 
 
 def permitted(permissions: Permissions) -> str:
-    """What a token permits, in a few words."""
+    """Describe what a token permits, in a few words."""
     words = [right for right in RIGHTS if right in permissions.may] or ["nothing"]
     if permissions.ports is not None:
         words.append(f"ports {permissions.ports}")

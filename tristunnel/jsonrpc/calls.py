@@ -1,8 +1,8 @@
 """
 Calling a published method by its name, whatever carried the call here.
 
-A refusal becomes a L{CallError}, which holds all that a caller may learn; what
-a caller may not learn goes to the log.
+A refusal becomes a L{CallError}, which holds all that a caller may learn; the rest goes
+to the log.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CallError(Exception):
 
 
 def _usage(name: str, parameters: Sequence[Parameter]) -> str:
-    """How a method wants to be called, for example C{getTunnelAddress(uri)}."""
+    """Write how a method is called, for example C{getTunnelAddress(uri)}."""
     words = []
     for parameter in parameters:
         if parameter.kind is Parameter.VAR_POSITIONAL:
@@ -144,7 +144,7 @@ async def invoke(lookup: Lookup, caller: object, name: str, params: Params) -> o
     except TunnelError as error:
         raise CallError.fromTunnelError(error) from None
     except CancelledError:
-        # Mostly because the caller left, which is no fault of anybody's.
+        # Mostly because the caller left, which is nobody's fault.
         raise CallError.internal() from None
     except Exception:
         _log.failure("{name} failed", name=name)

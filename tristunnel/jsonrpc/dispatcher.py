@@ -37,16 +37,16 @@ from tristunnel.util.deferreds import returnsDeferred
 __all__ = ["MAX_BATCH", "Dispatcher", "PendingCalls", "RemoteError"]
 
 MAX_BATCH = 100
-"""How many requests a batch may have."""
+"""The most requests in a batch."""
 
 _ID_BITS = 4096
-"""A longer integer is no id: Python may refuse to write it down again."""
+"""A longer integer is not an id: Python may refuse to write it."""
 
 
 @dataclass(frozen=True)
 class _Request:
     """
-    A request that is in order.
+    A valid request.
 
     @ivar wantsAnswer: False for a notification.
     """
@@ -118,13 +118,13 @@ class Dispatcher:
     Answers JSON-RPC 2.0 requests by calling published methods.
 
     It never fails: whatever comes in, what goes out is JSON-RPC 2.0 or nothing.
-    To cancel a Deferred of its is to cancel the calls that still run.
+    Cancelling one of its Deferreds cancels the calls that still run.
 
     @param lookup: Finds the method of a name. A method takes the caller and then the
         parameters; it may raise C{TunnelError}, whose code and message the caller
         sees. Other exceptions are logged, and the caller learns nothing of them.
 
-    @ivar maxBatch: How many requests a batch may have.
+    @ivar maxBatch: The most requests in a batch.
     @ivar maxDepth: How many arrays and objects may be nested in each other.
     """
 
@@ -162,7 +162,7 @@ class Dispatcher:
         Answer a request or a batch that is parsed already.
 
         @param caller: Who asks; handed to the methods as it is.
-        @param obj: As it came from a JSON parser.
+        @param obj: The request or batch, as a JSON parser returned it.
         @return: The answer, which has a JSON form, or C{None} if there is
             nothing to answer.
         """
@@ -182,7 +182,7 @@ class Dispatcher:
             why = f"a batch may have {self.maxBatch} requests, not {len(obj)}"
             error = _invalid(why)
             return _errorResponse(None, error)
-        # All are begun before any is awaited: they run at the same time.
+        # All are begun before any is awaited, so that they run at the same time.
         answers = await gatherResults(
             [Deferred.fromCoroutine(self._answerOne(caller, one)) for one in obj]
         )

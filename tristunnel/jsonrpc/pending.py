@@ -19,7 +19,7 @@ __all__ = ["PendingCalls", "RemoteError", "errorFrom"]
 
 class RemoteError(CallError):
     """
-    The other side answered with an error that is none of ours: with its number, for
+    The other side answered with an error that is not one of ours: with its number, for
     example -32601, one line as it wrote it, and what else it sent.
     """
 
@@ -50,10 +50,10 @@ class PendingCalls:
     """
     Makes requests with ids of their own, and matches the answers to them.
 
-    @param verbatim: Whether text in results stays as it came, for whoever writes it
-        nowhere.
+    @param verbatim: Whether text in results stays as it came, for callers that do not
+        print it.
 
-    @ivar maximum: How many calls may wait for an answer at one time.
+    @ivar maximum: The most calls that may wait for an answer at once.
     """
 
     def __init__(self, maximum: int = 1000, verbatim: bool = False) -> None:
@@ -97,13 +97,12 @@ class PendingCalls:
 
     def answered(self, response: object) -> bool:
         """
-        Take in an answer. Its text ends up in logs, on terminals and in the
-        input of scripts, so what is not printable in it is replaced, unless
-        somebody else looks after that.
+        Take in an answer. Its text ends up in logs, on terminals and in the input of
+        scripts, so unprintable characters are replaced, unless the caller does that.
 
         @param response: Parsed JSON, as it came; anything at all is tolerated.
-        @return: Whether it answered a call. If not, it came too late, or it
-            is no answer, or nobody had asked.
+        @return: Whether it answered a call. If not, it came too late, it is not an
+            answer, or nothing was asked.
         """
         if not isinstance(response, dict):
             return False
@@ -123,7 +122,7 @@ class PendingCalls:
         return True
 
     def abandon(self, failure: Failure | BaseException) -> None:
-        """No answers will come any more: fail every call that waits for one."""
+        """Fail every call that waits for an answer: none will come any more."""
         waiting, self._waiting = self._waiting, {}
         for result in waiting.values():
             result.errback(failure)

@@ -1,1 +1,4 @@
-"""Tunnels in a program: a reactor in a thread of its own, and what it holds open."""
+"""
+Tunnels in a program: a reactor in a thread of its own, and the tunnels that it keeps
+open.
+"""

@@ -1,4 +1,4 @@
-"""What happens at a program's tunnel, kept for whoever reads it, in any thread."""
+"""The events of a program's tunnel, kept for readers in any thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tristunnel.errors import TunnelError
 __all__ = ["Event", "Events"]
 
 MOST = 1000
-"""Events that are kept for readers; of more, the oldest are gone."""
+"""The most events that are kept for readers; the oldest are dropped."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Event:
         session is over; another attempt follows), C{visitor} and C{visitor-gone}
         (who came, C{address}), C{service-failed} (a visitor was turned away) or
         C{closed}.
-    @ivar address: The tunnel's or the visitor's, or empty where nobody knows.
+    @ivar address: The tunnel's or the visitor's, or empty if it is not known.
     @ivar reason: Why, or C{None}.
     """
 
@@ -47,7 +47,7 @@ class Events:
         """
         Keep one.
 
-        @param last: Whether none follows.
+        @param last: Whether it is the last one.
         """
         with self._changed:
             if self._over:
@@ -66,10 +66,10 @@ class Events:
         """
         Read one without waiting.
 
-        @param index: How many the reader has seen.
+        @param index: The number that the reader has seen.
         @param wake: Called once, in another thread, when there is news, if there
             is none now.
-        @return: An event or C{None}, the next index, and whether none follows.
+        @return: An event or C{None}, the next index, and whether it is the last one.
         """
         with self._changed:
             found, index = self._next(index)

@@ -53,24 +53,24 @@ _NO_ANSWER = (
 )
 
 MOST_BODY = 16 * 1024 * 1024
-"""Bytes of a request's body that a function is given."""
+"""The most bytes of a request's body for a function."""
 
 STOPPING = 3.0
 """Seconds that an application gets to stop."""
 
 THREADS = 64
-"""In which WSGI applications and functions run."""
+"""The most threads in which WSGI applications and functions run."""
 
 
 @dataclass(frozen=True)
 class Request:
     """
-    What a function is asked.
+    A request to a function.
 
     @ivar method: C{"GET"}, for example.
     @ivar path: Without the query, decoded.
     @ivar query: The values of each field.
-    @ivar headers: By name; without regard to case.
+    @ivar headers: By name, ignoring case.
     @ivar body: All of it.
     """
 
@@ -84,7 +84,7 @@ class Request:
         """
         The body, read as JSON.
 
-        @raise ValueError: If it is none.
+        @raise ValueError: If it is not JSON.
         """
         return json.loads(self.body)
 
@@ -110,8 +110,8 @@ class HandlerEndpoint:
     """
     Connects to an application of this program.
 
-    @param handler: What answers.
-    @raise TunnelError: C{bad-option}, if nobody could call it.
+    @param handler: The application.
+    @raise TunnelError: C{bad-option}, if it cannot be called.
     """
 
     def __init__(self, handler: Any) -> None:
@@ -120,7 +120,7 @@ class HandlerEndpoint:
 
     def start(self, reactor: Any) -> Deferred[None]:
         """
-        Have the application start.
+        Start the application.
 
         @return: Fires when it has; fails with L{TunnelError}.
         """
@@ -129,17 +129,17 @@ class HandlerEndpoint:
 
     def stop(self) -> Deferred[None]:
         """
-        Have it stop.
+        Stop it.
 
-        @return: Fires when it has, or takes its time.
+        @return: Fires when it has stopped, or takes too long.
         """
         return self._server.stop()
 
     def forVisitor(self, info: Mapping[str, object]) -> IStreamClientEndpoint:
         """
-        The application, as it is to see one visitor.
+        Make the endpoint by which the application sees one visitor.
 
-        @param info: What the server said of the visitor.
+        @param info: What the server said about the visitor.
         """
         try:
             visitor = parsePlace(str(info.get("visitor", "")))
@@ -178,7 +178,7 @@ def _serverOf(handler: Any) -> _Server:
     ]
     count = len(needed)
     if any(each.kind is each.VAR_POSITIONAL for each in parameters):
-        # A wrapper around something: nothing but an ASGI application is async.
+        # A wrapper: only an ASGI application is async.
         called = handler if inspect.isroutine(handler) else type(handler).__call__
         count = 3 if inspect.iscoroutinefunction(called) else max(count, 2)
     if count == 3:
@@ -203,11 +203,11 @@ class _ASGI:
         self._why = ""
 
     async def _called(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application, heard for why it does not start."""
+        """Call the application, noting why it does not start."""
 
         async def heard(message: Any) -> None:
             if message["type"] == "lifespan.startup.failed":
-                # Frameworks send a whole traceback.
+                # Some frameworks send a whole traceback.
                 lines = str(message.get("message", "")).strip().splitlines()
                 self._why = lines[-1] if lines else ""
             await send(message)
@@ -249,7 +249,7 @@ class _ASGI:
             except Exception as error:
                 problem = error
             why = self._why or problem or "its lifespan failed"
-            # Too late, where it has started.
+            # Too late if it has started.
             reactor.callFromThread(
                 tell, TunnelError("internal", f"the application did not start: {why}")
             )
@@ -266,7 +266,7 @@ class _ASGI:
         self._loop = asyncio.get_running_loop()
 
         async def serve() -> None:
-            # It exits where the application does not start.
+            # It exits if the application does not start.
             with suppress(SystemExit):
                 await self._server.serve(sockets=[])
 
@@ -375,7 +375,7 @@ class _Request(WebRequest):
         return kind("TCP", *self.visitor)
 
     def getHost(self) -> IPv4Address:
-        """What the visitor has asked for."""
+        """The host that the visitor has asked for."""
         said = (self.getHeader(b"host") or b"").decode("latin-1")
         asked = said.rpartition("]")[2].rpartition(":")[2]
         port = int(asked) if asked.isdecimal() and len(asked) < 6 else 80
@@ -383,7 +383,7 @@ class _Request(WebRequest):
 
 
 class _Once(Factory):
-    """Has a protocol already."""
+    """Builds the one protocol that it was given."""
 
     noisy = False
 
@@ -438,13 +438,13 @@ class _WSGI:
 
     def stop(self) -> Deferred[None]:
         if self._threads.started:
-            # Without waiting for what an application does.
+            # Without waiting for the application.
             daemon(target=self._threads.stop).start()
         return succeed(None)
 
 
 def _asWSGI(function: Callable[[Request], Any]) -> Callable[..., Iterable[bytes]]:
-    """Have a function of a request answer as a WSGI application does."""
+    """Wrap a function of a request as a WSGI application."""
 
     def application(environ: dict[str, Any], startResponse: Any) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(MOST_BODY + 1)
@@ -519,7 +519,7 @@ def _answer(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
         except (TypeError, ValueError) as problem:
             raise TypeError(f"{_NO_ANSWER}: {problem}") from None
     if status == 204:
-        # It has no body, and nothing about one.
+        # It has no body, and no headers about one.
         return status, list(extra.items()), b""
     headers = {"Content-Type": kind, "Content-Length": str(len(data)), **extra}
     return status, list(headers.items()), data

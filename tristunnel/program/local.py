@@ -1,4 +1,4 @@
-"""A tunnel server within the program, for tests of what is exposed."""
+"""A tunnel server within the program, for testing what is exposed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def localServer(
     """
     Run a tunnel server on the loopback interface.
 
-    @param authenticator: Who may open tunnels; anybody of this machine, if it is
-        left out.
-    @param port: Where it listens; 0 for any port.
+    @param authenticator: Who may open tunnels; anybody on this machine by default.
+    @param port: The port where it listens; 0 for any.
     @return: For C{with}: the server's address, as C{server=} takes it.
     """
     thread = ReactorThread.current()

@@ -44,10 +44,10 @@ SERVER_VARIABLE = "TRISTUNNEL_SERVER"
 """The environment variable that may name the server."""
 
 PIN_VARIABLE = "TRISTUNNEL_PIN"
-"""The environment variable that may have the fingerprint of its certificate."""
+"""The environment variable that may hold the fingerprint of its certificate."""
 
 TIMEOUT = 30.0
-"""Seconds in which a tunnel is to be open."""
+"""Seconds in which a tunnel has to be open."""
 
 NO_SERVER = (
     'which server? pass server="HOST", set TRISTUNNEL_SERVER, or take up the'
@@ -64,8 +64,8 @@ _SORTS = {str: "text", int: "a number", float: "a number", bool: "True or False"
 
 def inProgramWords(error: TunnelError) -> TunnelError:
     """
-    An error as a program is to see it: of the command's options, it has no use for
-    the names, nor for where in here it was raised.
+    Make an error fit for a program, which has no use for the names of the command's
+    options, nor for the place in our code where it was raised.
     """
     said = re.sub(r"""^--forward (['"]).*?\1: """, "", error.message)
     said = re.sub(r"--(pin|ca) ([0-9A-Fa-f:]{32,}|FILE)", r'\1="\2"', said)
@@ -86,16 +86,17 @@ class Wanted:
     @ivar server: The server, as C{--connect} takes it, or the name of one that
         C{tristunnel join} has kept; empty for C{TRISTUNNEL_SERVER}, and then for
         the default of those that were kept.
-    @ivar token: What says who we are; empty for C{TRISTUNNEL_TOKEN}, and then for
-        what was kept with the server.
+    @ivar token: The token; empty for C{TRISTUNNEL_TOKEN}, and then for what was kept
+        with the server.
     @ivar pin: The fingerprint of the server's certificate.
     @ivar ca: A file or directory of authorities to trust instead of the platform's.
     @ivar insecure: Whether any certificate will do.
     @ivar name: The tunnel's name, or empty.
     @ivar port: The visitors' port, or 0 for any.
     @ivar udp: Whether the service is a UDP service.
-    @ivar timeout: Seconds in which the tunnel is to be open.
-    @ivar standby: Other members of the server's cluster to be ready to take over.
+    @ivar timeout: Seconds in which the tunnel has to be open.
+    @ivar standby: The number of other members of the server's cluster that are kept
+        ready to take over.
     @ivar inspect: Where a page shows the latest requests, as C{--inspect} takes it;
         empty for nowhere.
     """
@@ -116,7 +117,7 @@ class Wanted:
     @classmethod
     def by(cls, target: object, options: Mapping[str, Any]) -> Wanted:
         """
-        Read what a program has passed. C{None} is what is left out.
+        Read what a program has passed; C{None} stands for the default.
 
         @raise TunnelError: C{bad-option}, for a value of another type.
         """
@@ -144,9 +145,9 @@ class Wanted:
 
     def forward(self, reactor: Any, endpoint: IStreamClientEndpoint | None) -> Forward:
         """
-        What is offered.
+        Make the forward to offer.
 
-        @param endpoint: The service, if it is no place on the network.
+        @param endpoint: The service, if it is not a place on the network.
         @raise TunnelError: C{bad-option}.
         """
         if self.name and (not isName(self.name) or self.name.isdecimal()):
@@ -179,14 +180,14 @@ class Wanted:
         return replace(made, name=self.name) if self.name else made
 
     def _byName(self, made: Forward) -> Forward:
-        """Have a web service be at a name, where the server has some."""
+        """Give a web service a name, if the server has names."""
         return made if self.port else replace(made, listener="web")
 
     def address(
         self, reactor: Any, store: ServerStore, environment: Mapping[str, str]
     ) -> tuple[ServerAddress, dict[str, object]]:
         """
-        The server, and what it is to know of us.
+        Make the server's address, and our credentials.
 
         @raise TunnelError: C{bad-option}.
         """
@@ -217,7 +218,7 @@ class Opening(ClientObserver):
 
     @param reactor: The thread's.
     @param wanted: What is asked for.
-    @param endpoint: The service, if it is no place on the network.
+    @param endpoint: The service, if it is not a place on the network.
     @param released: Called when it is over.
     @param stopHandler: Has the service stop, where it is the program's own.
 
@@ -264,7 +265,7 @@ class Opening(ClientObserver):
 
     @property
     def isFixed(self) -> bool:
-        """Whether nobody else can be where it is."""
+        """Whether its place can be nobody else's."""
         return bool(self.place[2] or self.place[3])
 
     async def open(self) -> None:
@@ -340,7 +341,7 @@ class Opening(ClientObserver):
         self._failed(reason)
 
     def disconnected(self, reason: TunnelError) -> None:
-        # Not for each attempt to come back.
+        # Not for each attempt to reconnect.
         if self._isUp:
             self._isUp = False
             self.events.add(Event("disconnected", self.address, reason))
@@ -364,7 +365,7 @@ class Opening(ClientObserver):
 
 def urlOf(address: str) -> str:
     """
-    A tunnel's address as a browser takes it.
+    Write a tunnel's address as a URL.
 
     @param address: As the server says it.
     """

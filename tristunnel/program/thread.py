@@ -1,10 +1,10 @@
 """
-A reactor in a thread of its own, for programs that have none, or another one.
+A reactor in a thread of its own, for programs that have no reactor, or another one.
 
 The reactor is not installed as the process's: a program may have one of its own, an
-asyncio loop, or a notebook around it. The thread and those that it starts are
-daemons, so that the program ends when its last line has run; what the tunnels' ends
-have to say is said in C{atexit}.
+asyncio loop, or a notebook around it. The thread and those that it starts are daemons,
+so that the program ends when its last line has run; the tunnels say goodbye in
+C{atexit}.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FAREWELL = 0.7
 
 
 daemon: Any = partial(Thread, daemon=True)
-"""Makes a thread that keeps no program."""
+"""Makes a thread that does not keep the program from ending."""
 
 
 def _makeReactor() -> Any:
@@ -63,7 +63,7 @@ class ReactorThread:
         made = _makeReactor()
         useMonotonicTime(made)
         pool = made.getThreadPool()
-        # Twisted's own would keep the interpreter.
+        # Twisted's own threads would keep the interpreter from ending.
         pool.threadFactory = daemon
         self.reactor: Any = polledReactor(made)
         self._leaving: dict[object, Callable[[], Deferred[Any]]] = {}
@@ -73,14 +73,14 @@ class ReactorThread:
         self._thread = Thread(target=self._run, name="tristunnel", daemon=True)
 
     def _run(self) -> None:
-        # What a program's own reactor has said of its thread stays.
+        # What a program's own reactor has registered as its thread stays.
         former = threadable.ioThread
         self.reactor.callWhenRunning(setattr, threadable, "ioThread", former)
         self.reactor.run(installSignalHandlers=False)
 
     @classmethod
     def current(cls) -> ReactorThread:
-        """The one of this process; it is started where there is none."""
+        """Get the one of this process; it is started if there is none."""
         with cls._lock:
             current = cls._current
             if current is None or not current.isHere:
@@ -92,19 +92,21 @@ class ReactorThread:
 
     @classmethod
     def forget(cls) -> None:
-        """A fork's child has no thread, and may have the lock in a locked state."""
+        """
+        After a fork, the child has no thread, and its copy of the lock may be locked.
+        """
         cls._lock, cls._current = Lock(), None
 
     @property
     def isHere(self) -> bool:
-        """Whether this is still the process that it was made in."""
+        """Whether this is still the process in which it was made."""
         return self._process == os.getpid() and (
             self._thread.ident is None or self._thread.is_alive()
         )
 
     def start(self, work: Callable[[], Coroutine[Any, Any, A]]) -> Future[A]:
         """
-        Have a coroutine run in the reactor's thread.
+        Run a coroutine in the reactor's thread.
 
         @param work: Makes it.
         @return: Its result; cancelling it cancels the coroutine.
@@ -137,14 +139,14 @@ class ReactorThread:
 
     def whenLeaving(self, key: object, leave: Callable[[], Deferred[Any]]) -> None:
         """
-        Have something done when the program ends. To be called in the thread.
+        Register something to do when the program ends. To be called in the thread.
 
         @param leave: Starts it.
         """
         self._leaving[key] = leave
 
     def left(self, key: object) -> None:
-        """It is done already."""
+        """It is done."""
         self._leaving.pop(key, None)
 
     def stop(self) -> None:

@@ -20,8 +20,8 @@ __all__ = ["OpenTunnel", "Options", "Tunnel", "begin", "expose"]
 
 class Options(TypedDict, total=False):
     """
-    Keyword arguments of C{expose}, beside the target; see L{Wanted}. C{None} is as
-    if it were left out.
+    Keyword arguments of C{expose}, beside the target; see L{Wanted}. C{None} stands for
+    the default.
     """
 
     server: str | None
@@ -40,20 +40,20 @@ class Options(TypedDict, total=False):
 
 class OpenTunnel:
     """
-    An open tunnel, in whatever way the program waits.
+    An open tunnel, apart from how the program waits.
 
     @param opening: The tunnel.
     @param thread: Where it is served.
     """
 
-    # By what nobody else can have.
+    # By what only one tunnel can have.
     _places: ClassVar[dict[object, Opening]] = {}
 
     def __init__(self, opening: Opening, thread: ReactorThread) -> None:
         self._opening = opening
         self._thread = thread
         self._over: Future[None] = Future()
-        # Its end comes in any case; nobody can cancel it.
+        # Its end comes in any case, and cannot be cancelled.
         self._over.set_running_or_notify_cancel()
 
     @property
@@ -64,8 +64,8 @@ class OpenTunnel:
     @property
     def address(self) -> str:
         """
-        Where visitors come, as the server says, for example C{tcp://HOST:PORT}. It
-        may change when the session was lost and another one stands.
+        Where visitors come, as the server says, for example C{tcp://HOST:PORT}. It may
+        change when the session was lost and another one has replaced it.
         """
         return self._opening.address
 
@@ -139,8 +139,8 @@ class Tunnel(OpenTunnel):
 
     def events(self) -> Iterator[Event]:
         """
-        What happens, from its opening on. The iterator waits for the next event,
-        and ends with the tunnel.
+        Its events, from its opening on. The iterator waits for the next event, and ends
+        with the tunnel.
         """
         self._checkHere()
         return iter(self._opening.events)
@@ -241,7 +241,7 @@ def expose(target: int | str | None = None, **options: Unpack[Options]) -> Tunne
     try:
         made: Tunnel = opened.result()
     except TunnelError as error:
-        # Where it was raised is of no use to the program.
+        # The place where it was raised is of no use to the program.
         raise error.with_traceback(None) from None
     except BaseException:
         opened.cancel()

@@ -376,8 +376,8 @@ def _owner(tunnel: Mapping[str, Any], said: Mapping[str, str]) -> str:
 
 def qrTargets(status: Mapping[str, Any]) -> list[str]:
     """
-    The addresses of a client's tunnels that a phone could open. Of some nobody
-    knows whether a web page is behind them; that is for whoever asks to know.
+    The addresses of a client's tunnels that a phone could open. Some may have no web
+    page behind them; users have to know that themselves.
     """
     found = [
         webAddress(str(tunnel["address"]), str(tunnel.get("speaks") or "http"))

@@ -1,6 +1,6 @@
 """
-The screen as a service: what is drawn when, the keys, and the signals that stop
-a program for a while.
+The screen as a service: when it is drawn, its keys, and the signals that suspend a
+program.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tristunnel.util.repeating import RepeatingCall
 __all__ = ["Screen"]
 
 INTERVAL = 0.25
-"""Seconds between two pictures at the least."""
+"""The fewest seconds between two drawings."""
 
 IDLE = 1.0
-"""Seconds after which the picture is drawn anew, though nothing happened: times
-and rates go on."""
+"""Seconds after which the screen is drawn again though nothing happened: times and
+rates change."""
 
 
 class Screen(Service):
@@ -39,8 +39,8 @@ class Screen(Service):
     @param reactor: Tells time.
     @param terminal: Where.
     @param pen: Draws.
-    @param draw: Makes what is to be drawn, for so many columns and lines.
-    @param codes: Addresses of which a QR code may be asked for.
+    @param draw: Makes the lines to draw, for a number of columns and lines.
+    @param codes: The addresses that can be shown as QR codes.
     @param end: Does what Ctrl-C does.
     """
 
@@ -69,7 +69,7 @@ class Screen(Service):
         terminal.gone = self._gone
 
     def changed(self) -> None:
-        """There is something new to be seen."""
+        """Note that there is something new to show."""
         self._changed = True
 
     def startService(self) -> None:
@@ -79,7 +79,7 @@ class Screen(Service):
     def _begin(self) -> None:
         if not self.running:
             return
-        # Whatever else ends this process, the terminal is put back.
+        # The terminal is restored however this process ends.
         atexit.register(self._terminal.close)
         if threading.current_thread() is threading.main_thread():
             for number in JOB_CONTROL:
@@ -102,7 +102,7 @@ class Screen(Service):
     def _tick(self) -> None:
         terminal = self._terminal
         if not terminal.entered:
-            # It was stopped for a while, and may be in the background.
+            # It was suspended, and may be in the background.
             if not terminal.enter(self._reactor):
                 return
             self._changed = True
@@ -165,7 +165,7 @@ class Screen(Service):
             self._reactor.stop()
 
     def _signalled(self, number: int, frame: object) -> None:
-        """Stop for a while, or for ever, as the signal says."""
+        """Suspend or end the program, as the signal says."""
         self._reactor.callFromThread(self._obey, number)
 
     def _obey(self, number: int) -> None:
@@ -173,5 +173,5 @@ class Screen(Service):
         self._terminal.leave()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-        # Here it goes on, once it may.
+        # Execution resumes here.
         signal.signal(number, self._signalled)

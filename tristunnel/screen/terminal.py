@@ -1,6 +1,6 @@
 """
-A terminal that a program has to itself for a while: it draws there, hears keys,
-and puts everything back.
+A terminal that a program takes over for a while: it draws there, reads keys, and
+restores everything.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _LEAVE = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 _PATIENCE = 1.0
-"""Seconds that the terminal gets to take what puts it back."""
+"""Seconds that the terminal gets to take the sequence that restores it."""
 
 
 @implementer(IReadDescriptor)
@@ -40,15 +40,15 @@ class Terminal:
     """
     The terminal behind a file.
 
-    It is opened anew, so that writing never waits: somebody may have stopped it
-    with Ctrl-S, and the tunnels must not stop with it. What it does not take
-    now is sent later, and nothing is drawn meanwhile.
+    It is opened again, so that writing never blocks: it may have been stopped with
+    Ctrl-S, and the tunnels must not stop with it. What it does not take now is sent
+    later, and nothing is drawn meanwhile.
 
     @param fd: Its descriptor, which is ours from now on.
-    @param encoding: What it understands.
+    @param encoding: Its encoding.
 
     @ivar keys: Called with the text of keys that were pressed.
-    @ivar gone: Called when the terminal is.
+    @ivar gone: Called when the terminal has gone.
     """
 
     def __init__(self, fd: int, encoding: str = "utf-8") -> None:
@@ -88,8 +88,8 @@ class Terminal:
     @property
     def mayEnter(self) -> bool:
         """
-        Whether this process is in the foreground: one that is not would be
-        stopped for it.
+        Whether this process is in the foreground; in the background it would be stopped
+        for writing.
         """
         return inForeground(self._fd)
 
@@ -106,7 +106,7 @@ class Terminal:
         """
         Take the terminal.
 
-        @return: Whether it can be had.
+        @return: Whether it could be taken.
         """
         if self.entered or self._fd < 0 or not self.mayEnter:
             return self.entered
@@ -122,7 +122,7 @@ class Terminal:
         return True
 
     def leave(self) -> None:
-        """Put the terminal back, also if it was stopped."""
+        """Restore the terminal, also if it was stopped."""
         modes, self._modes = self._modes, None
         if modes is None:
             return
@@ -145,12 +145,12 @@ class Terminal:
             os.close(fd)
 
     def forget(self) -> None:
-        """Draw everything anew: something else has written here."""
+        """Draw everything again: something else has written here."""
         self._size = (0, 0)
 
     def show(self, lines: Sequence[str], size: tuple[int, int]) -> bool:
         """
-        Draw lines, as far as they are not there already.
+        Draw those lines that have changed.
 
         @param size: The size that they were drawn for.
         @return: Whether the terminal was ready for it.

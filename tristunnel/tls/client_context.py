@@ -1,8 +1,8 @@
 """
-The client's side of TLS: is this the server that was meant?
+The client's side of TLS: verifying that this is the right server.
 
-The answer is found inside the handshake, so that a wrong server never gets a
-byte of the application, least of all the credentials.
+This happens inside the handshake, so that a wrong server never gets a byte from the
+application, least of all the credentials.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _NO_TRUST = frozenset(
         _Codes.ERR_CERT_UNTRUSTED,
     }
 )
-"""The ways in which OpenSSL says that nobody trusted signed the certificate."""
+"""The errors of OpenSSL for a certificate that nobody trusted has signed."""
 
 _SHOWN_NAMES = 10
 _SHOWN_LENGTH = 100
@@ -86,7 +86,7 @@ class CertificateRefused(SSL.Error):
 @implementer(IOpenSSLClientConnectionCreator)
 class ServerVerification:
     """
-    Makes a client's TLS connections to one server, and judges its certificate.
+    Makes a client's TLS connections to one server, and verifies its certificate.
 
     @ivar hostname: The name or address that the certificate must have.
     @ivar hasCertificate: Whether this client has a certificate to show.
@@ -94,7 +94,7 @@ class ServerVerification:
     @ivar seen: The fingerprint of the certificate that was seen last, or
         C{None} when no server ever showed one.
     @ivar isVouchedFor: Whether authorities that the platform trusts vouch for that
-        one, and the name; known only of pins with C{asksAuthorities}.
+        certificate and name; known only for pins with C{asksAuthorities}.
     @ivar refusal: Why the newest connection's certificate was refused, or
         C{None}.
     """
@@ -102,7 +102,7 @@ class ServerVerification:
     _log = Logger()
 
     onSockets = True
-    """Whether TLS can be made on the C{connection} of whoever asks."""
+    """Whether TLS can be made directly on a socket."""
 
     def __init__(
         self,
@@ -129,7 +129,8 @@ class ServerVerification:
         @param pins: SHA-256 digests of certificates, 32 bytes each, or as much of
             them as an invitation has. The server must show one of these; who signed
             it, its name and its age then do not matter.
-        @param asksAuthorities: Whether to find out who vouches for it nevertheless.
+        @param asksAuthorities: Whether to find out nevertheless if authorities vouch
+            for it.
         @param insecure: Whether to accept any server at all.
         @param certificate: A PEM file with this client's own certificate.
         @param privateKey: A PEM file with its private key; C{None} when that is in
@@ -195,7 +196,7 @@ class ServerVerification:
         self.attempts += 1
         self.refusal = None
         self.isVouchedFor = self._asksAuthorities
-        # Of the type: a layer of Twisted's would ask the transport below it.
+        # Asked of the type: a layer of Twisted would ask the transport below it.
         below = None
         if getattr(type(tlsProtocol), "takesTLS", False):
             below = tlsProtocol.connection
@@ -266,14 +267,14 @@ class ServerVerification:
 
     def _checkPin(self, seen: str) -> None:
         digest = bytes.fromhex(seen)
-        # All of them, so that the time taken tells nothing.
+        # All are compared, so that the time taken reveals nothing.
         matches = [hmac.compare_digest(digest[: len(p)], p) for p in self._pins]
         if any(matches):
             return
         raise _pinRefusal(self.hostname, seen, self._pins)
 
     def _ask(self, certificate: X509, depth: int, ok: int) -> None:
-        """Find out what would have been judged without pins."""
+        """Find out what the result would be without pins."""
         if not ok:
             self.isVouchedFor = False
         elif depth == 0 and self.isVouchedFor:
@@ -368,7 +369,7 @@ def _chainProblem(
     seen: str | None,
     trustRoots: PathLike | None,
 ) -> tuple[str, str]:
-    """What kind of problem OpenSSL has with the chain, and what is said of it."""
+    """Find the kind of OpenSSL's problem with the chain, and the words for it."""
     pin = f"--pin {seen or 'SHA256'}"
     if error in _NO_TRUST:
         trusted = (

@@ -1,6 +1,6 @@
 """
-The one TLS policy of the project, for both ends, and which clients' certificates a
-server takes: those of its authorities, less those that were revoked.
+The one TLS policy of the project, for both ends, and which client certificates a server
+accepts: those by its authorities that are not revoked.
 
 TLS 1.2 and newer, ephemeral keys and authenticated encryption only, no
 compression, no renegotiation and no resumed sessions: with resumption a
@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 VerifyCallback = Callable[[SSL.Connection, X509, int, int, int], bool]
-"""Judges one certificate: connection, certificate, error number, depth, and
-whether OpenSSL is content with it."""
+"""Verifies one certificate: connection, certificate, error number, depth, and whether
+OpenSSL accepts it."""
 
 # SSL_OP_NO_RENEGOTIATION, which pyOpenSSL has no name for.
 _NO_RENEGOTIATION = 1 << 30
@@ -51,7 +51,7 @@ _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 
 
 CRL_SUFFIXES = (".pem", ".crl")
-"""How files with lists are called, in a directory."""
+"""The suffixes of files with lists, in a directory."""
 
 _log = Logger()
 
@@ -73,23 +73,24 @@ _REASONS = {
 @dataclass(frozen=True)
 class ClientTrust:
     """
-    What is asked of a client's certificate.
+    What is required of a client's certificate.
 
-    @ivar authorities: Who may have signed it; nobody, if clients need none.
-    @ivar revocations: Lists of those that are good no more. Once there is one,
-        an issuer without a list of its own vouches for nobody.
+    @ivar authorities: The authorities that may have signed it; empty if clients need
+        none.
+    @ivar revocations: Lists of revoked certificates. Once there is one, certificates by
+        an issuer without a list of its own are refused.
     """
 
     authorities: Sequence[Certificate] = ()
     revocations: Sequence[CertificateRevocationList] = ()
 
     def apply(self, context: SSL.Context) -> None:
-        """Have a server's context ask for it."""
+        """Make a server's context require it."""
         if not self.authorities:
             return
         store = context.get_cert_store()
         assert store is not None
-        # An intermediate authority will do, because whoever names it means it.
+        # An intermediate authority will do: it was named on purpose.
         flags = X509StoreFlags.PARTIAL_CHAIN
         for each in self.authorities:
             store.add_cert(X509.from_cryptography(each))
@@ -104,7 +105,7 @@ class ClientTrust:
 def _judge(
     connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
 ) -> bool:
-    """Say why, where OpenSSL would say that it failed and no more."""
+    """Give the reason, where OpenSSL would only say that it failed."""
     if not ok and error in _REASONS:
         raise SSL.Error([("", "", f"client certificate: {_REASONS[error]}")])
     return bool(ok)
@@ -152,7 +153,7 @@ def loadClientTrust(
     authorities: PathLike | None, revocations: PathLike | None = None
 ) -> ClientTrust:
     """
-    Load what is asked of clients' certificates.
+    Load what is required of clients' certificates.
 
     @param authorities: As for L{loadAuthorities}; C{None} when clients need no
         certificate.
@@ -169,7 +170,7 @@ def loadClientTrust(
 
 def opensslReasons(error: SSL.Error) -> str:
     """
-    Say what OpenSSL said.
+    Read the reasons in an error of OpenSSL.
 
     @param error: The error.
     @return: Its reasons, joined by semicolons; perhaps none.
@@ -215,7 +216,7 @@ def _show(context: SSL.Context, identity: Identity, origin: str) -> None:
 
 
 def _trust(context: SSL.Context, authorities: Sequence[Certificate]) -> None:
-    """Make a context trust certificates, and nothing else."""
+    """Make a context trust only these certificates."""
     store = context.get_cert_store()
     assert store is not None
     store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
@@ -225,7 +226,7 @@ def _trust(context: SSL.Context, authorities: Sequence[Certificate]) -> None:
 
 def acceptableProtocols(protocol: TLSMemoryBIOProtocol) -> list[bytes]:
     """
-    Ask the factory behind a TLS connection what it speaks.
+    Ask the factory behind a TLS connection which protocols it speaks.
 
     @param protocol: The TLS connection.
     @return: ALPN names in order of preference, perhaps none.
@@ -250,7 +251,7 @@ def serverContext(
     """
     Make a server's context.
 
-    @param identity: What to show to clients.
+    @param identity: The certificate to show to clients.
     @param origin: The file that is from, for messages.
     @param clients: Which certificates clients must show, if any.
     @param chooseName: Called when a client asks for a server name; may switch
@@ -279,10 +280,10 @@ def clientContext(
     Make a client's context.
 
     @param verify: Judges the server's certificates.
-    @param mode: C{VERIFY_PEER}, or C{VERIFY_NONE} when the judgement is not to
-        be obeyed.
+    @param mode: C{VERIFY_PEER}, or C{VERIFY_NONE} when the result is not to be
+        enforced.
     @param authorities: What to trust; C{None} for what the platform trusts.
-    @param identity: What to show to a server that asks for it.
+    @param identity: The certificate to show to a server that asks for one.
     @param origin: The file that is from, for messages.
     @return: A new context.
     @raise TunnelError: C{bad-option}, when OpenSSL refuses the certificate.

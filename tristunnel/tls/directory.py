@@ -1,10 +1,10 @@
 """
 A directory of certificates, chosen by the name that the client asks for.
 
-Every PEM file in the directory and below it is read; keys are matched to
-certificates by what they are, not by what their files are called. So the
-layouts that Twisted's C{tls:} endpoint knows work, among them certbot's
-C{live} directory and plain files with a key and a certificate.
+Every PEM file in the directory and below it is read; keys are matched to certificates
+by content, not by file names. So the layouts that Twisted's C{tls:} endpoint knows
+work, among them certbot's C{live} directory and plain files with a key and a
+certificate.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Entry:
         )
 
     def newness(self) -> tuple[bool, datetime]:
-        """Greater, the better: valid now, and then issued last."""
+        """Order certificates, better ones last: valid now, and then issued last."""
         certificate = self.identity.certificate
         since = certificate.not_valid_before_utc
         valid = since <= datetime.now(UTC) <= certificate.not_valid_after_utc
@@ -175,11 +175,11 @@ class CertificateDirectory:
         return tuple(sorted(self._byName))
 
     def certificateFor(self, name: str) -> Certificate:
-        """The certificate that whoever asks for a name is shown."""
+        """The certificate for clients that ask for a name."""
         return self._lookup(name).identity.certificate
 
     def fingerprintFor(self, name: str) -> str:
-        """The fingerprint of the certificate that who asks for a name is shown."""
+        """The fingerprint of the certificate for clients that ask for a name."""
         return self._lookup(name).fingerprint
 
     def _report(self, problems: Sequence[str]) -> None:
@@ -202,7 +202,7 @@ class CertificateDirectory:
                     warnIfOpen(path, os.stat(path).st_mode & 0o007, "a private key")
             except TunnelError as error:
                 problems.append(error.message)
-                # What was in it stays in use until the file is right again.
+                # Its former content stays in use until the file is right again.
                 files[path] = replace(known or _File(sign), signature=sign)
         self._files = files
 
@@ -282,9 +282,8 @@ class CertificateDirectory:
 
     def _retain(self, entries: dict[str, _Entry], problems: list[str]) -> None:
         """
-        Keep the certificates whose files are there but fit no longer, as they
-        do while a renewal is only half done, and those in whose place an
-        expired one was put.
+        Keep certificates whose files are there but do not match any more, as in the
+        middle of a renewal, and those that were replaced by an expired one.
 
         @param entries: What can be served by now; receives what is kept.
         @param problems: Receives why.
@@ -310,7 +309,7 @@ class CertificateDirectory:
             entries[old.fingerprint] = old
 
     def _precedence(self, entry: _Entry) -> tuple[bool, bool, str]:
-        """Less, the fitter to be the default."""
+        """Order certificates, the default first."""
         path = min(entry.paths)
         first = Path(path).relative_to(self._directory).parts[0]
         isDefault = os.path.splitext(first)[0].lower() == "default"
@@ -324,7 +323,7 @@ class CertificateDirectory:
         try:
             found = dict(_findFiles(str(self._directory)))
         except OSError:
-            # It is perhaps being replaced; what is loaded will do.
+            # It may be in the middle of being replaced; what is loaded will do.
             found = {}
         if not found:
             if not self._lost:
@@ -342,7 +341,7 @@ class CertificateDirectory:
             return
         if trust is not self._usedTrust:
             self._usedTrust = trust
-            # None of the contexts there are knows the new ones.
+            # None of the existing contexts knows the new ones.
             self._entries = [
                 replace(each, context=self._contextOf(each.identity, each.paths))
                 for each in self._entries
@@ -379,7 +378,7 @@ class CertificateDirectory:
 
 
 def _findFiles(directory: str) -> Iterator[tuple[str, Signature]]:
-    """Find what may hold certificates or keys; no directory is looked at twice."""
+    """Find files that may hold certificates or keys; no directory is read twice."""
 
     def failed(error: OSError) -> None:
         if error.filename == directory:
@@ -416,7 +415,7 @@ def _issued(issuer: Certificate, certificate: Certificate) -> bool:
 def _completeChain(
     certificate: Certificate, candidates: Sequence[Certificate]
 ) -> tuple[Certificate, ...]:
-    """The authorities between a certificate and its root, which clients have."""
+    """Find the authorities between a certificate and its root, which clients have."""
     chain: list[Certificate] = []
     current = certificate
     while len(chain) < _MAXIMUM_CHAIN and current.issuer != current.subject:

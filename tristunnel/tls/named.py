@@ -1,8 +1,9 @@
 """
-Certificates by name, in a directory whose files are named for what they are for.
+Certificates by name, in a directory whose files are named after their certificates'
+names.
 
 A certificate is looked for when a client asks for its name, and kept from then on, so
-that thousands of them cost a start nothing. L{CertificateDirectory
+that thousands of them do not slow down the start. L{CertificateDirectory
 <tristunnel.tls.directory.CertificateDirectory>} takes files of any name instead, and
 reads all of them.
 """
@@ -32,7 +33,7 @@ def covers(certificate: Certificate, name: str) -> bool:
     """
     Tell whether a certificate is for a name, by itself or by a wildcard.
 
-    @param name: In lower case, without a last dot.
+    @param name: The name in lower case, without a final dot.
     """
     names = certificateNames(certificate)
     return name in names or f"*.{name.partition('.')[2]}" in names
@@ -47,7 +48,7 @@ class NamedCertificates:
     C{blog.example.com.crt} (with C{blog.example.com.key}), or in one of these for
     C{*.example.com} or for C{example.com} if that one is for C{*.example.com}, too.
 
-    @param directory: Where they are.
+    @param directory: The directory.
     @param clientCA: As for L{ReloadingCertificate
         <tristunnel.tls.server_context.ReloadingCertificate>}: whose certificates
         clients must show, or C{None}.
@@ -71,14 +72,14 @@ class NamedCertificates:
         self._clients = clientCA, clientCRL
         self.directory = Path(pathText(directory))
         self._seconds = seconds
-        # By path, so that no visitor's names make it longer than the directory.
+        # By path, so that visitors' names cannot make it longer than the directory.
         self._loaded: dict[str, ReloadingCertificate] = {}
-        # How each file was, and why it cannot be used.
+        # The state of each file, and why it cannot be used.
         self._broken: dict[str, tuple[tuple[Signature, Signature], str]] = {}
 
     def check(self, option: str) -> None:
         """
-        Find out whether the directory can be read at all.
+        Check that the directory can be read at all.
 
         @param option: Which option names it.
         @raise TunnelError: C{bad-option}.
@@ -95,7 +96,7 @@ class NamedCertificates:
         """
         Find the certificate for a name.
 
-        @param name: What a client asks for; anything at all.
+        @param name: The name that a client asks for, which may be anything.
         @return: C{None} if there is none.
         """
         host = parseHost(name)
@@ -112,7 +113,7 @@ class NamedCertificates:
 
     def contextFor(self, name: str) -> SSL.Context | None:
         """
-        Find what shows the certificate for a name, renewed or not.
+        Find the context that shows the certificate for a name, following renewals.
 
         @return: C{None} if there is none.
         """
@@ -121,19 +122,19 @@ class NamedCertificates:
 
     def newest(self, stem: str) -> Certificate | None:
         """
-        Give what a file has by now, whatever names its certificate is for.
+        Give the present certificate of a file, whatever names it is for.
 
-        @param stem: What the file is named for.
+        @param stem: The name that the file has.
         """
         found = self._load(stem)
-        # Asking for it is what has the file looked at.
+        # Asking for it makes the file be checked.
         return None if found is None or not found.context else found.certificate
 
     def broken(self, stem: str) -> str:
         """
         Say why a file cannot be used.
 
-        @param stem: What it is named for.
+        @param stem: The name that the file has.
         @return: Nothing if it can, or if there is none.
         """
         if self._load(stem) is not None:
@@ -142,15 +143,17 @@ class NamedCertificates:
         return next(filter(None, said), "")
 
     def names(self) -> Iterator[str]:
-        """What the directory has by name, which costs a look at all of it."""
+        """
+        The certificates in the directory by name, which takes a look at all of it.
+        """
         for _, stem, problem in self._entries():
             if not problem:
                 yield stem
 
     def unused(self) -> Iterator[str]:
         """
-        Say why things that are there will never be shown. Only files that are named
-        for no domain are read for this, which are few.
+        Say why some certificates will never be shown. Only files not named after a
+        domain are read for this, which are few.
         """
         for path, stem, problem in self._entries():
             if not problem and "." not in stem:
@@ -165,8 +168,8 @@ class NamedCertificates:
         """
         Say what is wrong with the name of a file.
 
-        @param stem: What it is named for.
-        @return: Nothing if its certificate is for that.
+        @param stem: The name that the file has.
+        @return: Empty if its certificate is for that name.
         """
         names = certificateNames(certificate)
         if covers(certificate, stem) or f"*.{stem}" in names:
@@ -175,14 +178,14 @@ class NamedCertificates:
 
     def _entries(self) -> Iterator[tuple[str, str, str]]:
         """
-        What is in the directory.
+        List the content of the directory.
 
-        @return: Of each thing its path, the name that it is for, and why nobody will
-            find it; empty if somebody will.
+        @return: The path of each, the name that it is for, and why it will never be
+            found; empty if it can be.
         """
         try:
             with os.scandir(self.directory) as found:
-                # Unlike is_dir(), this holds out against a link to itself.
+                # Unlike is_dir(), this works for a link to itself.
                 entries = sorted((each.name, os.path.isdir(each)) for each in found)
         except OSError:
             return
@@ -207,7 +210,7 @@ class NamedCertificates:
             yield path, stem, problem
 
     def _places(self, stem: str) -> Iterator[tuple[str, str]]:
-        """The files that a certificate and its key may be in."""
+        """List the files that a certificate and its key may be in."""
         base = os.path.join(self.directory, stem)
         yield os.path.join(base, "fullchain.pem"), os.path.join(base, "privkey.pem")
         yield f"{base}.pem", f"{base}.pem"
@@ -240,7 +243,7 @@ class NamedCertificates:
             self._broken[path] = state, reason.message
             self._log.error("{reason}", reason=reason.message)
             return None
-        # Of others, L{unused} tells.
+        # L{unused} reports others.
         if "." in stem and (problem := self.misnamed(stem, made.certificate)):
             self._log.error(
                 "{path} is never used: {problem}", path=path, problem=problem

@@ -1,6 +1,4 @@
-"""
-TLS on a socket itself, where Twisted puts a memory buffer in between.
-"""
+"""TLS directly on a socket, without Twisted's memory buffer in between."""
 
 from __future__ import annotations
 
@@ -19,10 +17,9 @@ def serverTLS(
     """
     Begin a server's TLS.
 
-    @param creator: What would make a connection for Twisted's TLS; its context is
-        what counts.
+    @param creator: Makes connections for Twisted's TLS; its context is used.
     @param connection: The socket, which does not block.
-    @param protocol: As what C{creator} and the choice by ALPN see the connection:
+    @param protocol: Stands for the connection before C{creator} and the choice by ALPN:
         its C{factory} may have a C{wrappedFactory} that negotiates.
     @return: TLS before the handshake.
     """

@@ -64,10 +64,10 @@ PrivateKey = (
 """The kinds of private key that a TLS certificate can have."""
 
 MAXIMUM_FILE_SIZE = 4 * 1024 * 1024
-"""How many bytes a PEM file may have; a system's bundle has about 250,000."""
+"""The most bytes of a PEM file; a system's bundle has about 250,000."""
 
 CERTIFICATE_SUFFIXES = frozenset({".pem", ".crt", ".cer"})
-"""Which files of a directory of authorities are read."""
+"""The suffixes of the files that are read in a directory of authorities."""
 
 _KEY_BLOCK = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
@@ -83,8 +83,8 @@ def readFile(path: PathLike) -> bytes:
 
     @param path: The file.
     @return: Its bytes, at most L{MAXIMUM_FILE_SIZE} of them.
-    @raise TunnelError: C{bad-option}, when it is missing, may not be read, is
-        no file or is too large.
+    @raise TunnelError: C{bad-option}, when it is missing, may not be read, is not a
+        file or is too large.
     """
     path = pathText(path)
     try:
@@ -226,7 +226,7 @@ def pemFiles(path: Path, suffixes: Container[str]) -> list[Path]:
 
     @param path: A file, or a directory with such files.
     @param suffixes: How those are called, in lower case.
-    @return: Them, sorted.
+    @return: The files, sorted.
     @raise TunnelError: C{bad-option}, when the directory cannot be read.
     """
     if not path.is_dir():
@@ -305,7 +305,7 @@ def alternativeNames(certificate: Certificate) -> tuple[str, ...]:
 
 def certificateNames(certificate: Certificate) -> tuple[str, ...]:
     """
-    List what a certificate says it is for.
+    List the names that a certificate is for.
 
     @param certificate: The certificate.
     @return: Its L{alternativeNames}; the common name when it has none, which
@@ -333,7 +333,7 @@ def isExpired(certificate: Certificate) -> bool:
 @dataclass(frozen=True)
 class Identity:
     """
-    What one end of a TLS connection shows to the other.
+    The certificate that one end of a TLS connection shows to the other.
 
     @ivar certificate: Its own certificate.
     @ivar privateKey: The key that belongs to it.

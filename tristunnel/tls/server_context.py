@@ -1,4 +1,4 @@
-"""A server's certificate from files, followed when they are renewed."""
+"""A server's certificate from files, which is followed when it is renewed."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class ReloadingCertificate:
                     f" {identity.certificate.not_valid_after_utc.date()}, and the one"
                     " before did not: put a valid one there."
                 )
-            # Not an error: who pins the certificate does not mind.
+            # Not an error: clients that pin the certificate do not mind.
             self._log.warn(
                 "The certificate in {path} expired on {date}: renew it, or clients "
                 "that do not pin it will refuse it.",
@@ -104,12 +104,12 @@ class ReloadingCertificate:
         return self._loaded.current.certificate
 
     def certificateFor(self, name: str) -> Certificate:
-        """The certificate that whoever asks for a name is shown."""
+        """The certificate for clients that ask for a name."""
         return self.certificate
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the certificate in force: what clients pin."""
+        """The fingerprint of the certificate in force, which clients pin."""
         return fingerprint(self.certificate)
 
     @property
@@ -119,7 +119,7 @@ class ReloadingCertificate:
 
     @property
     def context(self) -> SSL.Context:
-        """What shows the certificate, or its successor."""
+        """The context that shows the certificate, or its successor."""
         return self._loaded.get().context
 
     def serverConnectionForTLS(
@@ -131,8 +131,8 @@ class ReloadingCertificate:
 @implementer(IOpenSSLServerConnectionCreator)
 class CreatorInForce:
     """
-    Makes TLS connections as another creator does, which may be replaced while
-    ports are open. Connections that exist keep what they began with.
+    Makes TLS connections by another creator, which may be replaced while ports are
+    open. Existing connections keep what they began with.
 
     @param creator: The one that makes them now.
 
@@ -144,8 +144,8 @@ class CreatorInForce:
 
     def certificateFor(self, name: str) -> Certificate | None:
         """
-        The certificate that whoever asks for a name is shown; C{None} if the creator
-        does not say.
+        The certificate for clients that ask for a name; C{None} if the creator does not
+        know.
         """
         find = getattr(self.creator, "certificateFor", None)
         found: Certificate | None = None if find is None else find(name)
