@@ -244,6 +244,8 @@ class TLSNamesTests(TestCase, FileTestCase):
             client.transport.write(data)
             await client.over
             self.assertIn(why, self.notes.events[-1][2])
+            # Browsers that came without TLS are told so.
+            self.assertEqual(b"https://" in client.data, data[:4] == b"GET ")
         self.assertEqual(len(self.notes.events), 5)
 
     async def test_left(self) -> None:

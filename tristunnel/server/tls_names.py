@@ -34,11 +34,21 @@ from tristunnel.tls.named import NamedCertificates, covers
 from tristunnel.tls.pem import isExpired
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.wire.client_hello import CHALLENGE, ClientHello, readClientHello
-from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
+from tristunnel.wire.first_bytes import (
+    HTTP_METHODS,
+    describeFirstBytes,
+    looksLikeTLS,
+)
+from tristunnel.wire.http_answer import wholeResponse
 
 __all__ = ["Certificates", "Served", "TLSNamesFactory", "WithContext"]
 
 _KIND = "tls-name"
+
+_WITHOUT_TLS = wholeResponse(
+    400, b"400 Bad Request: this port takes TLS only; open it by https://\n"
+)
+"""What a browser is told that came without TLS."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -167,7 +177,8 @@ class _Sorting(Sorting):
                     "protocol-error",
                     f"the peer sent {said}, and this port takes TLS only; connect with"
                     " tls: or https:",
-                )
+                ),
+                _WITHOUT_TLS if data.startswith(HTTP_METHODS) else b"",
             )
         else:
             address: Any = self._address
