@@ -13,6 +13,9 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
 
 # How long inputs take to make is a matter of what else runs on the machine.
 settings.register_profile(
-    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "tests",
+    deadline=None,
+    max_examples=500 if os.environ.get("TRISTUNNEL_LONG") else 50,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("tests")

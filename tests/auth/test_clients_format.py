@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -69,7 +69,6 @@ class ParseClientsTests(SynchronousTestCase):
         self.assertTrue(clients.admits(b"b", b"**"))
         self.assertFalse(clients.admits(b"c", b""))
 
-    @settings(deadline=None, max_examples=100)
     @given(words, st.sampled_from([*" \t=,;|/*", "", " *", "\t*"]), words)
     def test_noColon(self, name: str, between: str, secret: str) -> None:
         """Without a colon nobody is admitted, whatever is in its place, and the line is
@@ -119,7 +118,6 @@ class ParseClientsTests(SynchronousTestCase):
         """The digests are not shown."""
         self.assertNotIn("digests", repr(ClientList.parse(b"a:one\n")))
 
-    @settings(deadline=None, max_examples=100)
     @given(st.text() | st.binary())
     def test_anything(self, content: str | bytes) -> None:
         """Any content is read without an exception, and nobody who says nothing is let
@@ -129,7 +127,6 @@ class ParseClientsTests(SynchronousTestCase):
         clients = ClientList.parse(content)
         self.assertFalse(clients.admits(b"", b""))
 
-    @settings(deadline=None, max_examples=100)
     @given(
         st.dictionaries(
             words, words.filter(lambda w: w != "*" and not w.startswith("sha256"))

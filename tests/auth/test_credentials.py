@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.address import IPv4Address
@@ -91,7 +91,6 @@ class TunnelCredentialsTests(SynchronousTestCase):
         self.assertNotIn("s3cr3t", str(TunnelCredentials({"token": "s3cr3t"})))
         self.assertLess(len(repr(TunnelCredentials({"id": "x" * 10_000}))), 120)
 
-    @settings(deadline=None, max_examples=50)
     @given(st.dictionaries(st.text(), jsonValues), jsonValues, jsonValues)
     def test_anything(
         self, fields: dict[str, object], name: object, secret: object

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.strcred import InvalidAuthArgumentString
 from twisted.internet.defer import Deferred
@@ -86,7 +86,6 @@ class FormatTests(SynchronousTestCase):
             with self.assertRaises(TunnelError):
                 parseLine(f"{options} {key}")
 
-    @settings(max_examples=50, deadline=None)
     @given(st.text(max_size=60))
     def test_anything(self, text: str) -> None:
         """Whatever a line says, it is a key or is refused."""

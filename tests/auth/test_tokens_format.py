@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -214,7 +214,6 @@ class LineTests(SynchronousTestCase):
         error = self.assertRaises(ValueError, parseToken, twice)
         self.assertEqual(str(error), "a key appears twice")
 
-    @settings(deadline=None)
     @given(tokens)
     def test_roundTrip(self, token: Token) -> None:
         """What is written is read again."""
@@ -222,7 +221,6 @@ class LineTests(SynchronousTestCase):
         self.assertNotIn("\n", line)
         self.assertEqual(parseToken(line), token)
 
-    @settings(deadline=None)
     @given(st.dictionaries(st.sampled_from(KEYS), json_))
     def test_anything(self, values: dict[str, object]) -> None:
         """Values of any JSON type are read or refused with L{ValueError}."""
@@ -232,7 +230,6 @@ class LineTests(SynchronousTestCase):
             self.assertNotIn("\n", str(error))
             self.assertLess(len(str(error)), 300)
 
-    @settings(deadline=None)
     @given(st.integers(0, 4 * 10**9))
     def test_times(self, seconds: int) -> None:
         """Times are written to the second."""
@@ -294,7 +291,6 @@ class FileTests(SynchronousTestCase):
             ],
         )
 
-    @settings(deadline=None)
     @given(st.lists(tokens | st.binary(max_size=40), max_size=8))
     def test_anything(self, parts: list[Token | bytes]) -> None:
         """Whatever else is in the file, the good lines are in force."""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -130,7 +130,6 @@ class WordsTests(SynchronousTestCase):
         self.assertEqual((request.method, request.params), ("m", ["a", -5]))
         self.assertEqual(request.timeout, 5)
 
-    @settings(deadline=None)
     @given(st.text())
     def test_garbage(self, text: str) -> None:
         """Garbage raises C{ValueError} at most."""

@@ -137,7 +137,7 @@ class MessageProtocolTests(SynchronousTestCase):
         with self.assertRaises(TunnelError):
             self.protocol.send({})
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.binary(max_size=64), st.booleans())
     def test_strange(self, data: bytes, isWhole: bool) -> None:
         """Whatever comes is a message, or the end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
@@ -100,7 +100,6 @@ class EngineAddressTests(SynchronousTestCase):
             self.assertNotIn("\n", caught.exception.message)
             self.assertNotIn("very-secret", caught.exception.message)
 
-    @settings(max_examples=50)
     @given(st.text() | st.text().map("redis://{}".format))
     def test_strange(self, text: str) -> None:
         """Whatever is written is an address, or refused."""

@@ -301,7 +301,7 @@ class SharedTokensTests(SynchronousTestCase):
         shared.look()
         result(Deferred.fromCoroutine(shared.meet("laptop")))
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.data())
     def test_anything(self, data: st.DataObject) -> None:
         """

@@ -58,7 +58,7 @@ class ReadTests(FileTestCase):
         error = self.assertRaises(TunnelError, readConfig, str(path))
         self.assertIn("larger than 1024 KiB", error.message)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(
         st.one_of(
             st.binary(max_size=200),

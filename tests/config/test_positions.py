@@ -163,7 +163,7 @@ class LinesTests(SynchronousTestCase):
             {("a",): 1, ("b",): 2, ("c",): 5},
         )
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(documents())
     def test_documents(self, written: _Writer) -> None:
         """Whatever the style, each part of a document is found, on its line, and
@@ -173,7 +173,7 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(set(found), pathsIn(meant))
         self.assertEqual(found, written.lines)
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(
         st.lists(
             st.sampled_from(

@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
@@ -147,7 +147,6 @@ class VariableTests(SynchronousTestCase):
                 found = isExempt(host, 9000, {name: listed})
                 self.assertEqual(found, expected, f"{listed!r} {host}")
 
-    @settings(deadline=None)
     @given(st.text(), st.text(), st.integers(0, 65535))
     def test_anything(self, listed: str, host: str, port: int) -> None:
         """Whatever it says, it says yes or no."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -247,7 +247,6 @@ class FlowTests(SynchronousTestCase):
         st.lists(st.binary(max_size=300), max_size=30),
         st.lists(st.integers(1, 200), min_size=1, max_size=30),
     )
-    @settings(deadline=None)
     def test_anyPieces(self, datagrams: list[bytes], pieces: list[int]) -> None:
         """However the connection cuts them, datagrams arrive as they were."""
         both = FlowPair()

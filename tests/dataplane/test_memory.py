@@ -8,7 +8,7 @@ import os
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -102,7 +102,6 @@ class HeldBytesTests(SynchronousTestCase):
         self.hold("a", 1 << 40)
         self.assertEqual(self.ended, [])
 
-    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import connectProtocol
@@ -424,7 +424,6 @@ class FilesTests(InnerCase):
 class RequestTests(SynchronousTestCase):
     """The parser of requests to an HTTP proxy."""
 
-    @settings(max_examples=60, deadline=None)
     @given(st.lists(st.binary(max_size=40), max_size=6), st.booleans())
     def test_anything(self, chunks: list[bytes], begins: bool) -> None:
         """Nothing but an error of ours comes of anything."""

@@ -183,7 +183,7 @@ class PageTests(HouseTestCase):
         self.assertEqual(self.ask()[0], 404)
 
     @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_anything(self, text: str) -> None:
         """No other link is good, whatever it is."""
         self.clock.advance(600)

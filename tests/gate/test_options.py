@@ -82,7 +82,7 @@ class OptionTests(SynchronousTestCase):
             self.assertNotIn(secret, shown)
 
     @given(st.dictionaries(st.sampled_from(list(GATE_OPTIONS)), _anything))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def test_anything(self, options: dict[str, Any]) -> None:
         """Whatever is asked is understood or refused."""
         try:

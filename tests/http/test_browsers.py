@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Request
@@ -132,7 +132,6 @@ class OriginRuleTests(SynchronousTestCase):
         """A browser always sends Host."""
         self.assertIsNotNone(objection({"Origin": "http://localhost"}))
 
-    @settings(deadline=None)
     @given(st.text(), st.text())
     def test_garbage(self, host: str, origin: str) -> None:
         """Garbage gets an opinion, not an exception."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
@@ -137,7 +137,6 @@ class LimitTests(MemoryTestCase):
         self.channel.connectionLost(None)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    @settings(deadline=None)
     @given(st.binary(max_size=2000), st.integers(1, 50))
     def test_garbage(self, data: bytes, size: int) -> None:
         """Garbage raises nothing and leaves no clock behind."""

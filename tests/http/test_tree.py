@@ -410,20 +410,20 @@ class HostileTests(SiteTestCase):
                     self.assertNotIn(each["error"]["code"], (-32603, -32000), each)
                     self.assertTrue(len(each["error"]["message"]) < 2000)
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(st.binary(max_size=300))
     def test_bytes(self, body: bytes) -> None:
         """Any bytes."""
         self.assertInForm(body)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(_CALL | st.lists(_CALL, max_size=5))
     def test_calls(self, body: object) -> None:
         """Calls with odd parameters."""
         self.assertInForm(json.dumps(body).encode("ascii"))
         self.closeAll()
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(_OPTIONS)
     def test_options(self, options: dict[str, object]) -> None:
         """Tunnels with odd options."""
@@ -431,7 +431,7 @@ class HostileTests(SiteTestCase):
         self.assertInForm(json.dumps(request).encode("ascii"))
         self.closeAll()
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(st.data())
     def test_broken(self, data: st.DataObject) -> None:
         """A call in which bytes are cut out, doubled and changed."""
@@ -447,7 +447,7 @@ class HostileTests(SiteTestCase):
         self.assertInForm(bytes(body))
         self.closeAll()
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(st.binary(max_size=300))
     def test_xml(self, inside: bytes) -> None:
         """The same for XML-RPC."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xmlrpc.client
 from xmlrpc.client import Fault
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -145,13 +145,11 @@ class TunnelXMLRPCTests(SynchronousTestCase):
                 self.fault(self.ask(text)), (-32700, "Parse error: not an XML-RPC call")
             )
 
-    @settings(deadline=None)
     @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "replace")))
     def test_garbage(self, body: bytes) -> None:
         """Garbage is answered with a fault."""
         self.assertIsInstance(self.ask(body), Fault)
 
-    @settings(deadline=None)
     @given(VALUES)
     def test_anyResult(self, value: object) -> None:
         """Every result that has a JSON form has an XML form."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import EventLoggingObserver
@@ -464,20 +464,17 @@ class GarbageTests(DispatcherTestCase):
             self.assertIn("id", one)
             self.assertNotEqual("result" in one, "error" in one)
 
-    @settings(deadline=None)
     @given(st.binary() | st.text())
     def test_bytes(self, payload: bytes | str) -> None:
         """Garbage is answered."""
         self.check(self.ask(payload))
 
-    @settings(deadline=None)
     @given(VALUES)
     def test_values(self, value: object) -> None:
         """JSON that is no request is answered, parsed or not."""
         self.check(self.ask(json.dumps(value)))
         self.check(self.successResultOf(self.dispatcher.dispatchObject("me", value)))
 
-    @settings(deadline=None)
     @given(
         st.fixed_dictionaries(
             {},

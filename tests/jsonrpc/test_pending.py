@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -108,7 +108,6 @@ class PendingCallsTests(SynchronousTestCase):
             self.failureResultOf(result, TunnelError)
         self.assertEqual(len(pending), 0)
 
-    @settings(deadline=None)
     @given(VALUES)
     def test_garbage(self, value: object) -> None:
         """Garbage is no answer, or fails the call it names, and no more."""

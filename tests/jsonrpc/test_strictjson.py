@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -65,14 +65,12 @@ class DecodeTests(SynchronousTestCase):
         self.assertTrue(depthWithin([1, "a"], 1))
         self.assertFalse(depthWithin([1, [2]], 1))
 
-    @settings(deadline=None)
     @given(st.binary() | st.text())
     def test_garbage(self, text: bytes | str) -> None:
         """Nothing but L{BadJSON} comes out of garbage."""
         with contextlib.suppress(BadJSON):
             decode(text)
 
-    @settings(deadline=None)
     @given(VALUES)
     def test_roundTrip(self, value: object) -> None:
         """What L{encode} writes is what L{decode} reads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -92,7 +92,6 @@ class RecordTests(SynchronousTestCase):
             text = json.dumps({**record.asDict(), "later": 1})
             self.assertEqual(type(record).fromDict(json.loads(text)), record)
 
-    @settings(max_examples=50)
     @given(
         st.sampled_from(RECORDS),
         st.data(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -55,7 +55,6 @@ class HostTests(SynchronousTestCase):
                 hostWanted(text)
             self.assertEqual(caught.exception.code.name, "bad-option")
 
-    @settings(max_examples=100)
     @given(st.text(max_size=300))
     def test_any(self, text: str) -> None:
         """Any text is refused in one line, or written in one way."""

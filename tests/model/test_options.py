@@ -115,7 +115,7 @@ class TunnelOptionsTests(SynchronousTestCase):
             self.assertIn("64", self.refusal(name=name))
         self.assertEqual(TunnelOptions.fromMapping({"name": "x" * 64}).name, "x" * 64)
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(st.dictionaries(NAMES | st.text(max_size=5), VALUES))
     def test_anything(self, options: dict[str, object]) -> None:
         """Whatever a caller gives is taken, or refused with one line."""

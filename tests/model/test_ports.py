@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -108,7 +108,6 @@ class PortRangeTests(SynchronousTestCase):
             self.assertEqual(caught.exception.code.name, "bad-option")
             self.assertIn("30000-31000", caught.exception.message)
 
-    @settings(deadline=None)
     @given(st.text(max_size=20) | st.text("0123456789-, ", max_size=20))
     def test_anything(self, text: str) -> None:
         """Whatever is written is a set of ports, or refused with one line."""
@@ -122,7 +121,6 @@ class PortRangeTests(SynchronousTestCase):
                 self.assertNotIn(port, ports)
             self.assertEqual(parsePorts(str(ports)), ports)
 
-    @settings(deadline=None)
     @given(SPANS)
     def test_shuffled(self, spans: list[tuple[int, int]]) -> None:
         """Every port comes, as often as it was named, and each is permitted."""

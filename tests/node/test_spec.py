@@ -78,7 +78,7 @@ class SpecTests(SynchronousTestCase):
             self.assertIn(part, error.message)
             self.assertIn("--node", error.message)
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(st.text(alphabet="ab=,\\:1/ -.é\n", max_size=60))
     def test_anything(self, text: str) -> None:
         """Whatever is written is read or refused."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import segno
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
@@ -149,7 +149,6 @@ class ClientTests(SynchronousTestCase):
             )
 
     @given(st.text(max_size=300), st.integers(1, 120))
-    @settings(deadline=None, max_examples=50)
     def test_anyText(self, text: str, width: int) -> None:
         """Whatever others write stays within its line and is no code."""
         status = clientStatus(

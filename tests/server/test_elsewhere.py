@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import Mock
 from uuid import UUID, uuid4
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -84,7 +84,6 @@ class PageOwnersTests(SynchronousTestCase):
             self.assertIsNone(owners(0).whose(line[:length]))
         self.assertEqual(owners(0).whose(b"GET /" + b"x" * LONGEST_LINE), HERE)
 
-    @settings(max_examples=50)
     @given(st.binary(max_size=200))
     def test_anything(self, data: bytes) -> None:
         """Whatever comes, there is an answer."""
@@ -94,7 +93,6 @@ class PageOwnersTests(SynchronousTestCase):
 class MarkTests(SynchronousTestCase):
     """What tickets and names begin with."""
 
-    @settings(max_examples=50)
     @given(st.text(max_size=8))
     def test_anything(self, text: str) -> None:
         """Whoever wrote it, it names one of the members or none."""

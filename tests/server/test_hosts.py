@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -41,7 +41,6 @@ class HostTests(SynchronousTestCase):
         ):
             self.assertEqual(hostAsked(head), expected, head)
 
-    @settings(max_examples=60, deadline=None)
     @given(st.binary(max_size=300))
     def test_anything(self, data: bytes) -> None:
         """Anything at all has a host, or none, or is waited for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -44,7 +44,6 @@ class NetworkTests(SynchronousTestCase):
             self.assertEqual(str(networkOf(host)), network)
 
     @given(st.text() | st.ip_addresses().map(str))
-    @settings(max_examples=100, deadline=None)
     def test_anything(self, host: str) -> None:
         """What is no address is none, and each address is within its own network."""
         network, address = networkOf(host), addressOf(host)

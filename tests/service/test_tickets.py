@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -61,7 +61,6 @@ class TicketsTests(SynchronousTestCase):
             self.assertIsNone(self.tickets.redeem(wrong))
         self.assertIs(self.tickets.redeem(ticket.text), use)
 
-    @settings(deadline=None)
     @given(st.one_of(st.text(), st.none(), st.integers(), st.lists(st.text())))
     def test_anything(self, text: object) -> None:
         """Whatever an unauthenticated peer shows, it is answered."""

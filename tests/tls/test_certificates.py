@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
@@ -110,7 +110,6 @@ class FingerprintTests(FileTestCase):
         self.assertRegex(text, "^[0-9a-f]{64}$")
         self.assertEqual(parseFingerprint(text).hex(), text)
 
-    @settings(deadline=None)
     @given(
         st.binary(min_size=32, max_size=32),
         st.sampled_from(
@@ -130,7 +129,6 @@ class FingerprintTests(FileTestCase):
         }[form]
         self.assertEqual(parseFingerprint(prefix + text + "\n"), digest)
 
-    @settings(deadline=None)
     @given(st.text() | st.text(alphabet="0123456789abcdef:=", max_size=120))
     def test_anything(self, text: str) -> None:
         """Any other text is refused with one line."""
@@ -190,7 +188,6 @@ class ParseHostTests(SynchronousTestCase):
         for text in ("", ".", "a..b", "a b", "a/b", "a:1", "*", "a" * 64):
             self.assertIsNone(parseHost(text), text)
 
-    @settings(deadline=None)
     @given(st.text())
     def test_anything(self, text: str) -> None:
         """What comes out is always fit for a certificate."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography.x509 import Certificate
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.task import Clock
@@ -324,7 +324,6 @@ class CertificateDirectoryTests(FileTestCase):
             )
             self.assertEqual(meeting.server.received, b"")
 
-    @settings(deadline=None, max_examples=50)
     @given(st.text())
     def test_anyName(self, name: str) -> None:
         """Whatever a client asks for, there is a certificate."""

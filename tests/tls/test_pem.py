@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -183,7 +183,6 @@ class CertificateTests(SynchronousTestCase):
         self.assertTrue(isExpired(certificateOf(authority.issue(["a"], past)[0])))
         self.assertFalse(isExpired(certificateOf(authority.issue(["a"])[0])))
 
-    @settings(deadline=None)
     @given(
         st.sampled_from(["CERTIFICATE", "PRIVATE KEY", "EC PRIVATE KEY", "X"]),
         st.binary(),

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError
@@ -68,7 +68,6 @@ class SplitEndpointTests(SynchronousTestCase):
         ):
             self.assertEqual(splitEndpoint(text), parts)
 
-    @settings(deadline=None)
     @given(
         TEXTS, st.lists(TEXTS, max_size=4), st.dictionaries(TEXTS, TEXTS, max_size=3)
     )
@@ -87,7 +86,6 @@ class SplitEndpointTests(SynchronousTestCase):
             splitEndpoint(":".join(quoted)), (prefix, positional, keywords)
         )
 
-    @settings(deadline=None)
     @given(st.text())
     def test_anything(self, text: str) -> None:
         """Any string has parts."""

@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from twisted.application.internet import ClientService
 from twisted.application.service import Application, IService, Service
 from twisted.internet import reactor as _reactor
@@ -236,7 +236,6 @@ class OptionTests(SynchronousTestCase):
 class HostileTests(SynchronousTestCase):
     """Events that quote somebody."""
 
-    @settings(deadline=None)
     @given(hostile, hostile, hostile)
     def test_anybody(self, said: str, name: str, message: str) -> None:
         """Whatever an event holds, what is written is printable."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -63,7 +63,6 @@ class DurationTests(SynchronousTestCase):
             self.assertNotIn("\n", error.message)
             self.assertLess(len(error.message), 200)
 
-    @settings(deadline=None)
     @given(ODD)
     def test_anything(self, text: str) -> None:
         """Whatever is written is read or refused."""
@@ -74,7 +73,6 @@ class DurationTests(SynchronousTestCase):
         else:
             self.assertTrue(0 < seconds <= LONGEST)
 
-    @settings(deadline=None)
     @given(st.integers(1, 10**9))
     def test_written(self, seconds: int) -> None:
         """What is written for people is nearly what it was."""
@@ -122,7 +120,6 @@ class RateTests(SynchronousTestCase):
             self.assertEqual(error.code.name, "bad-option")
             self.assertNotIn("\n", error.message)
 
-    @settings(deadline=None)
     @given(ODD)
     def test_anything(self, text: str) -> None:
         """Whatever is written is read or refused."""
@@ -131,7 +128,6 @@ class RateTests(SynchronousTestCase):
         except TunnelError as error:
             self.assertEqual(error.code.name, "bad-option")
 
-    @settings(deadline=None)
     @given(st.integers(1, 10**12))
     def test_written(self, rate: int) -> None:
         """What is written for people is nearly what it was."""
@@ -163,13 +159,11 @@ class RetryAfterTests(SynchronousTestCase):
         ):
             self.assertEqual(retryAfter(text, lambda: NOW), seconds, text)
 
-    @settings(deadline=None)
     @given(st.text() | st.from_regex(r"[A-Z][a-z]+, \d+ \w+ \d+ [\d:]+ ?\w*"))
     def test_anything(self, text: str) -> None:
         """Whatever it says, it is nothing or within bounds."""
         self.assertTrue(0 < (retryAfter(text) or 1) <= LONGEST_HINT)
 
-    @settings(deadline=None)
     @given(st.floats() | st.integers() | st.booleans() | st.text() | st.none())
     def test_hints(self, hint: object) -> None:
         """The same for the protocol's own hints."""

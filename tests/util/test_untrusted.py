@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -55,7 +55,6 @@ class ComingInTests(SynchronousTestCase):
         for text in texts:
             self.assertTrue(text.isprintable(), repr(text))
 
-    @settings(deadline=None)
     @given(hostile, st.sampled_from(sorted(CODES)))
     def test_reasons(self, said: str, code: str) -> None:
         """What ends a session, a stream or an attempt."""
@@ -69,7 +68,6 @@ class ComingInTests(SynchronousTestCase):
             if error is not None:
                 self.assertClean(str(error), error.message, *map(str, error.args))
 
-    @settings(deadline=None)
     @given(st.dictionaries(st.sampled_from(["code", "message", "retryAfter"]), values))
     def test_dicts(self, fields: dict[str, object]) -> None:
         """What a frame gives as a reason, and that it comes back as it was written."""
@@ -78,7 +76,6 @@ class ComingInTests(SynchronousTestCase):
         again = TunnelError.fromDict(json.loads(json.dumps(error.asDict())), "closed")
         self.assertEqual(again.asDict(), error.asDict())
 
-    @settings(deadline=None)
     @given(values)
     def test_results(self, value: object) -> None:
         """What a server answers: addresses, names, status."""
@@ -87,7 +84,6 @@ class ComingInTests(SynchronousTestCase):
         self.assertTrue(calls.answered({"id": request["id"], "result": value}))
         self.assertClean(*strings(self.successResultOf(result)))
 
-    @settings(deadline=None)
     @given(hostile, values, st.sampled_from([*sorted(CODES), "another"]))
     def test_refusals(self, said: str, more: object, code: str) -> None:
         """What a server refuses."""
@@ -99,7 +95,6 @@ class ComingInTests(SynchronousTestCase):
         error: Any = self.failureResultOf(result).value
         self.assertClean(str(error), *strings(getattr(error, "data", None)))
 
-    @settings(deadline=None)
     @given(hostile)
     def test_addresses(self, name: str) -> None:
         """Where somebody comes from; the name of a UNIX socket may be anything."""

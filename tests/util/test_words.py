@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,7 +33,6 @@ class WordsTests(SynchronousTestCase):
         self.assertEqual(", ".join(ages), texts)
 
     @given(st.text())
-    @settings(deadline=None)
     def test_printable(self, text: str) -> None:
         """Nothing that drives a terminal is left, and everything else is."""
         found = printable(text, 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
@@ -345,7 +345,6 @@ class VisitorTests(SynchronousTestCase):
         st.lists(st.integers(1, 60), max_size=40),
         st.binary(max_size=10),
     )
-    @settings(max_examples=60)
     def test_anyPieces(
         self, requests: list[tuple[bytes, int, bool]], cuts: list[int], rest: bytes
     ) -> None:

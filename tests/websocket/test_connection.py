@@ -9,7 +9,7 @@ import struct
 from types import SimpleNamespace
 
 from autobahn.websocket.protocol import WebSocketProtocol
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -191,7 +191,6 @@ class ReceivingTests(ConnectionTestCase):
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual("reset", self.receiver.reason)
 
-    @settings(deadline=None, max_examples=60)
     @given(
         st.lists(st.tuples(st.booleans(), st.binary(max_size=300)), max_size=12),
         st.lists(st.integers(1, 200), min_size=1, max_size=8),
@@ -218,7 +217,6 @@ class ReceivingTests(ConnectionTestCase):
         self.assertEqual(b"".join(m for _, m in messages), bytes(receiver.data))
         self.assertIsNone(receiver.lost)
 
-    @settings(deadline=None, max_examples=60)
     @given(st.binary(max_size=2000))
     def test_garbage(self, data: bytes) -> None:
         """Whatever comes, nothing is raised and little is held."""

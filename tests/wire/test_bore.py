@@ -7,7 +7,7 @@ import json
 from hashlib import sha256
 from uuid import UUID, uuid4
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -77,7 +77,6 @@ class MessageTests(SynchronousTestCase):
             self.assertFalse(isAnswer(other, challenge, secret))
         self.assertFalse(isAnswer(tag, uuid4(), secret))
 
-    @settings(max_examples=100)
     @given(st.lists(st.binary(max_size=40).filter(lambda each: b"\0" not in each)))
     def test_pieces(self, messages: list[bytes]) -> None:
         """Messages are the same ones, in whatever pieces they come."""
@@ -89,7 +88,6 @@ class MessageTests(SynchronousTestCase):
                 read.append(message)
         self.assertEqual((messages, b""), (read, left))
 
-    @settings(max_examples=100)
     @given(st.binary(max_size=600))
     def test_anything(self, data: bytes) -> None:
         """What is no message is refused, and what is kept of it is bounded."""

@@ -6,7 +6,7 @@ import contextlib
 import ssl
 import struct
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -121,7 +121,6 @@ class ClientHelloTests(SynchronousTestCase):
                 readClientHello(data)
             self.assertIn(why, str(caught.exception))
 
-    @settings(max_examples=60, deadline=None)
     @given(st.data())
     def test_pieces(self, data: st.DataObject) -> None:
         """
@@ -138,7 +137,6 @@ class ClientHelloTests(SynchronousTestCase):
         self.assertTrue(cut < needed <= len(whole))
         self.assertEqual(readClientHello(whole), ClientHello("a.example", (b"h2",)))
 
-    @settings(max_examples=100, deadline=None)
     @given(st.data())
     def test_damaged(self, data: st.DataObject) -> None:
         """Anything at all is read, refused, or waited for within bounds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -36,7 +36,6 @@ class FirstBytesTests(SynchronousTestCase):
             self.assertEqual(describeFirstBytes(method + b"/"), "an HTTP request")
         self.assertIn("unknown", describeFirstBytes(b"GETTING"))
 
-    @settings(deadline=None)
     @given(st.binary())
     def test_anything(self, data: bytes) -> None:
         """Whatever comes is described in one short printable line."""

@@ -82,7 +82,6 @@ def problem(feed: Callable[[bytes], object], data: bytes) -> str:
 
 
 class FrameDecoderTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(FRAMES, SIZES)
     def test_chunks(self, frames: list[Frame], sizes: list[int]) -> None:
         """Fed in any pieces, it finds the frames that were written."""
@@ -93,7 +92,7 @@ class FrameDecoderTests(SynchronousTestCase):
         self.assertEqual(merged(whole), merged(frames))
         self.assertEqual(merged(cut), merged(frames))
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.lists(st.binary(max_size=60), max_size=20))
     def test_garbage(self, chunks: list[bytes]) -> None:
         """Random bytes are frames or a C{protocol-error}, and nothing else."""
@@ -107,7 +106,6 @@ class FrameDecoderTests(SynchronousTestCase):
             for frame in frames:
                 self.assertLessEqual(frame.stream, 0xFFFFFFFF)
 
-    @settings(deadline=None, max_examples=50)
     @given(st.integers(0, MAX_FRAME), st.integers(1, 70_000))
     def test_boundedDatum(self, size: int, chunk: int) -> None:
         """Of a data frame nothing is held but an unfinished head."""
@@ -191,7 +189,6 @@ class FrameDecoderTests(SynchronousTestCase):
 
 
 class HandshakeDecoderTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(OBJECTS, st.binary(max_size=40), SIZES)
     def test_chunks(
         self, message: dict[str, object], rest: bytes, sizes: list[int]
@@ -206,7 +203,7 @@ class HandshakeDecoderTests(SynchronousTestCase):
             done = decoder.feed(remaining.pop(0))
         self.assertEqual((done[0], done[1] + b"".join(remaining)), (message, rest))
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.booleans(), st.lists(st.binary(max_size=40), max_size=10))
     def test_garbage(self, magic: bool, chunks: list[bytes]) -> None:
         """Random bytes are an error, or not enough, and few of them are kept."""
@@ -263,7 +260,6 @@ class HandshakeDecoderTests(SynchronousTestCase):
 class ObjectTests(SynchronousTestCase):
     """Tests for L{decodeObject}, L{encodeObject} and the credits."""
 
-    @settings(deadline=None)
     @given(OBJECTS)
     def test_roundTrip(self, message: dict[str, object]) -> None:
         """What is written is read, and is JSON without spaces."""
@@ -283,7 +279,7 @@ class ObjectTests(SynchronousTestCase):
         message = decodeObject(b'{"id":"\\ud800"}')
         self.assertEqual(encodeObject(message), b'{"id":"\\ud800"}')
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
     def test_garbage(self, payload: bytes) -> None:
         """Anything but an object is a C{protocol-error}."""
@@ -310,7 +306,6 @@ class ObjectTests(SynchronousTestCase):
             said = problem(decodeObject, payload)
             self.assertNotIn("\n", said)
 
-    @settings(deadline=None)
     @given(st.integers(0, 2**64 - 1))
     def test_credit(self, credit: int) -> None:
         """A credit is a u64."""

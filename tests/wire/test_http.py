@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -288,7 +288,6 @@ class RequestTests(SynchronousTestCase):
         self.assertTrue(reader.isBetween)
         self.assertEqual(read(reader, _NEXT)[0].target, b"/next")
 
-    @settings(max_examples=150, deadline=None)
     @given(
         st.lists(
             st.one_of(
@@ -398,7 +397,6 @@ class ResponseTests(SynchronousTestCase):
         head, _ = read(reader, data)
         self.assertEqual((head.upgrade, reader.rest), (b"x", b"\x81raw"))
 
-    @settings(max_examples=100, deadline=None)
     @given(
         st.lists(
             st.one_of(

@@ -50,7 +50,7 @@ class InvitationTests(SynchronousTestCase):
             "t.example.com#k7f3-9q2m-abcd-efgh-0fb6-vm48-6q0w-mfrj-hk7a-smfk-3b4t-177e",
         )
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(_INVITATIONS)
     def test_roundTrip(self, invitation: Invitation) -> None:
         """What is written is read, and a shell takes it as one word that it leaves as
@@ -60,7 +60,7 @@ class InvitationTests(SynchronousTestCase):
         self.assertEqual(shlex.split(text), [text])
         self.assertFalse(set(text) & set("[](){}*?$&|;<>\\\"'`!~"))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(_INVITATIONS, st.data())
     def test_mistyped(self, invitation: Invitation, data: st.DataObject) -> None:
         """One wrong letter, two that changed places, and what is missing or too much
@@ -120,7 +120,7 @@ class InvitationTests(SynchronousTestCase):
             self.assertIn(said, message)
             self.assertNotIn(body[:9], message)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(max_size=120))
     def test_anything(self, text: str) -> None:
         """Whatever it is, it is read or refused in one line."""
@@ -143,7 +143,6 @@ class InvitationTests(SynchronousTestCase):
         """A code does not get into a log by the representation."""
         self.assertNotIn(CODE, repr(Invitation("x", USUAL_PORT, PIN, CODE)))
 
-    @settings(deadline=None)
     @given(st.text(max_size=40))
     def test_code(self, text: str) -> None:
         """A code alone is read, or it is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -42,7 +42,6 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(_whole(handshake("a", state=2)).state, 2)
         self.assertEqual(_whole(handshake("a", protocol=767)).protocol, 767)
 
-    @settings(max_examples=60)
     @given(
         host=st.from_regex("[a-z0-9.-]{1,200}[a-z]", fullmatch=True),
         more=st.binary(max_size=40),
@@ -55,7 +54,6 @@ class HandshakeTests(SynchronousTestCase):
             self.assertIsNone(readHandshake(data[:size]))
         self.assertEqual(_whole(data + more).host, host)
 
-    @settings(max_examples=150)
     @given(
         st.binary(max_size=300) | st.binary(max_size=60).map(handshake(b"a").__add__)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import pack
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -49,7 +49,6 @@ class OpeningTests(SynchronousTestCase):
         self.assertEqual(read[0].database, "bob")
         self.assertEqual(StartupMessage().database, "")
 
-    @settings(max_examples=60)
     @given(
         st.dictionaries(_TEXT.filter(bool), _TEXT, max_size=6), st.binary(max_size=20)
     )
@@ -61,7 +60,6 @@ class OpeningTests(SynchronousTestCase):
         read = readOpening(data + more)
         self.assertEqual(read, (StartupMessage(parameters), len(data)))
 
-    @settings(max_examples=150)
     @given(
         st.binary(max_size=60)
         | st.binary(max_size=60).map(lambda b: pack("!II", len(b) + 8, 196608) + b)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.protocols.haproxy._v1parser import V1Parser
 from twisted.protocols.haproxy._v2parser import V2Parser
@@ -20,7 +20,6 @@ _SOURCE = (ip_address("192.0.2.1"), 40000)
 class HeaderTests(SynchronousTestCase):
     """Both versions of the header."""
 
-    @settings(max_examples=60)
     @given(source=_PLACES, destination=st.none() | _PLACES, name=st.text(max_size=300))
     def test_read(self, source: Any, destination: Any, name: str) -> None:
         """What is written is read as it was, with an address of the same family."""

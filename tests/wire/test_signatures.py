@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from base64 import b64encode
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -189,7 +189,6 @@ class SampleTests(SynchronousTestCase):
             max_size=3,
         ),
     )
-    @settings(max_examples=60)
     def test_anything(self, name: str, headers: list[tuple[str, bytes]]) -> None:
         """Whatever is in a head is a claim that does not hold, or none."""
         read = SCHEMES.get(name) or plain(_GITHUB[0])

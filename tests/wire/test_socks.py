@@ -32,7 +32,6 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 class BothRolesTests(SynchronousTestCase):
     """What one role writes the other reads."""
 
-    @settings(max_examples=60, deadline=None)
     @given(_HOSTS, _PORTS, _LOGINS, st.integers(1, 40), st.binary(max_size=20))
     def test_talk(
         self,
@@ -65,7 +64,7 @@ class BothRolesTests(SynchronousTestCase):
         self.assertEqual(asked, [Request(Command.CONNECT, host, port)])
         self.assertEqual(client.buffer, early)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(_HOSTS, _PORTS, st.binary(max_size=100))
     def test_datagrams(self, host: str, port: int, payload: bytes) -> None:
         """A datagram is read as it was written."""
@@ -108,7 +107,6 @@ class ServerTests(SynchronousTestCase):
         event = ServerHandshake().feed(b"\x05\x01\0\x05\x01\0\x03\x08[2::0:1]\0P")
         self.assertEqual(event, Request(Command.CONNECT, "2::1", 80))
 
-    @settings(max_examples=100, deadline=None)
     @given(st.lists(st.binary(max_size=30), max_size=10), st.booleans())
     def test_anything(self, chunks: list[bytes], wantsLogin: bool) -> None:
         """Nothing but C{protocol-error} comes of anything."""
@@ -121,7 +119,6 @@ class ServerTests(SynchronousTestCase):
                 self.assertEqual(error.code.name, "protocol-error")
                 return
 
-    @settings(max_examples=60, deadline=None)
     @given(st.binary(max_size=40))
     def test_anyDatagram(self, data: bytes) -> None:
         """Nor of any datagram."""

@@ -31,7 +31,6 @@ _PORT = st.integers(1, 65535)
 class FieldTests(SynchronousTestCase):
     """RFC 4251, section 5."""
 
-    @settings(max_examples=50)
     @given(_TEXT, st.integers(0, 2**32 - 1), st.booleans(), st.binary(max_size=40))
     def test_roundTrip(self, text: str, number: int, flag: bool, rest: bytes) -> None:
         """What is written is read."""
@@ -42,7 +41,6 @@ class FieldTests(SynchronousTestCase):
             (fields.text(), fields.number(), fields.boolean(), fields.rest()),
         )
 
-    @settings(max_examples=100)
     @given(st.binary(max_size=60), st.lists(st.sampled_from("dntbpr"), max_size=6))
     def test_anything(self, data: bytes, kinds: list[str]) -> None:
         """Whatever comes is read within its bounds, or is a protocol error."""
@@ -165,7 +163,7 @@ class DatagramTests(SynchronousTestCase):
         reader = DatagramReader()
         self.assertEqual([("", bytes(300))], reader.feed(TYPE + bare))
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         st.lists(st.tuples(st.text(min_size=1, max_size=20), st.binary(max_size=200))),
         st.integers(1, 40),
@@ -178,7 +176,6 @@ class DatagramTests(SynchronousTestCase):
             found += reader.feed(data[start : start + size])
         self.assertEqual(datagrams, found)
 
-    @settings(max_examples=100, deadline=None)
     @given(st.lists(st.binary(max_size=30), max_size=8))
     def test_anything(self, pieces: list[bytes]) -> None:
         """Whatever comes is read, or is a protocol error, within a bound."""

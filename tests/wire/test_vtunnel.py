@@ -7,7 +7,7 @@ import contextlib
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -115,7 +115,6 @@ class ParserTests(SynchronousTestCase):
             b"abc", decodeMessage(b'{"type":"data","data":"YWJj\\n"}').data
         )
 
-    @settings(deadline=None)
     @given(
         st.sampled_from([LISTEN, DATA, CONNECT, LISTEN_ERR]),
         st.integers(0, 65535),
@@ -135,7 +134,6 @@ class ParserTests(SynchronousTestCase):
         if data:
             self.assertEqual(data, base64.b64decode(fields["data"]))
 
-    @settings(deadline=None)
     @given(
         st.from_regex(rb"[0-9]{1,11}", fullmatch=True),
         st.binary(max_size=40)
@@ -153,7 +151,6 @@ class ParserTests(SynchronousTestCase):
                 results.append(error.message)
         self.assertEqual(results[0], results[1])
 
-    @settings(deadline=None)
     @given(_JSON)
     def test_anyJSON(self, value: Any) -> None:
         """Any JSON is a message, or refused as a broken one."""
@@ -164,7 +161,6 @@ class ParserTests(SynchronousTestCase):
         else:
             self.assertTrue(message.kind)
 
-    @settings(deadline=None)
     @given(st.binary(max_size=300))
     def test_anyBytes(self, data: bytes) -> None:
         """So are any bytes."""
@@ -187,7 +183,6 @@ class ListenTests(SynchronousTestCase):
         read = Listen.unpack(json.dumps(told).encode())
         self.assertEqual(("X: 1, 2", "Y: "), read.headers)
 
-    @settings(max_examples=60)
     @given(_JSON)
     def test_anything(self, headers: Any) -> None:
         """All else is refused."""

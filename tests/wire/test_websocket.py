@@ -70,7 +70,6 @@ def read(source: FrameReader, *data: bytes) -> list[tuple[int, bytes]]:
 class ReaderTests(SynchronousTestCase):
     """What is read."""
 
-    @settings(deadline=None, max_examples=150)
     @given(
         MESSAGES,
         st.lists(st.integers(1, 200), min_size=1, max_size=8),
@@ -103,7 +102,7 @@ class ReaderTests(SynchronousTestCase):
         source = reader(isMasked)
         self.assertEqual(read(source, *chunks), expected)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.lists(st.binary(max_size=60), max_size=6), st.booleans())
     def test_garbage(self, data: list[bytes], isMasked: bool) -> None:
         """Whatever comes, it is read or refused, and little is kept."""
@@ -225,7 +224,6 @@ class ReaderTests(SynchronousTestCase):
 class WriterTests(SynchronousTestCase):
     """What is written."""
 
-    @settings(deadline=None, max_examples=100)
     @given(st.lists(st.binary(max_size=700), max_size=5), st.booleans())
     def test_asOthersRead(self, pieces: list[bytes], isMasked: bool) -> None:
         """A message is one frame, with a mask where one is due, and another one every

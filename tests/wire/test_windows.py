@@ -10,7 +10,6 @@ from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
 
 
 class SendWindowTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(st.lists(st.integers(0, 1000), max_size=20))
     def test_anyOrder(self, limits: list[int]) -> None:
         """Announcements may come late, twice and in any order."""
@@ -34,7 +33,7 @@ class SendWindowTests(SynchronousTestCase):
 class ReceiveWindowTests(SynchronousTestCase):
     """Tests for L{ReceiveWindow} and L{WindowBudget}."""
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(
         st.integers(1, 1000),
         st.integers(0, 5000),
@@ -73,7 +72,6 @@ class ReceiveWindowTests(SynchronousTestCase):
         window.close()
         self.assertEqual(budget.free, total)
 
-    @settings(deadline=None)
     @given(st.integers(1, 1000), st.integers(1, 1000))
     def test_neverStuck(self, size: int, step: int) -> None:
         """A reader that takes everything always gives new credit in time."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
@@ -79,7 +79,6 @@ class SealingTests(SynchronousTestCase):
         self.assertEqual(self.server.open(self.client.seal(b"")), (b"", True))
 
     @given(st.integers(0, 10_000), st.integers(1, 255))
-    @settings(deadline=None)
     def test_forged(self, place: int, change: int) -> None:
         """A packet with any byte changed is none, and does no harm."""
         client, server = Sealing(_KEYS, False), Sealing(_KEYS, True)
@@ -90,7 +89,6 @@ class SealingTests(SynchronousTestCase):
         self.assertEqual(server.open(packet), (b"content", True))
 
     @given(st.binary(max_size=100))
-    @settings(deadline=None)
     def test_noise(self, noise: bytes) -> None:
         """Anything else is none."""
         self.assertIsNone(Sealing(_KEYS, True).open(noise))

@@ -6,7 +6,7 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -119,7 +119,6 @@ class _End(SilentEnd):
 class RequestTests(SynchronousTestCase):
     """What is asked for."""
 
-    @settings(max_examples=60, deadline=None)
     @given(
         st.dictionaries(
             st.sampled_from(["dial", "client", "x"]),

@@ -95,7 +95,7 @@ class ViolationTests(OneSideTests):
             self.violation((2, FrameType.REFUSED, payload))
             self.violation((2, FrameType.ERROR, payload))
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(
         st.lists(
             st.tuples(

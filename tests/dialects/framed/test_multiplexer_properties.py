@@ -294,7 +294,7 @@ class PlainTests(SynchronousTestCase):
                 self.assertEqual(len(end.closings), 1)
                 self.assertLessEqual(end.finishes, 1)
 
-    @settings(deadline=None, max_examples=25 * MORE)
+    @settings(max_examples=25 * MORE)
     @given(
         st.lists(st.integers(1, 200_000), max_size=6),
         st.lists(st.integers(1, 200_000), min_size=1, max_size=6),

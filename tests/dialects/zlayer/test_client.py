@@ -289,7 +289,7 @@ class SessionTests(ClientCase):
 class GarbageTests(SynchronousTestCase):
     """Whatever a server says."""
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(st.lists(st.binary(max_size=80), max_size=6), st.booleans())
     def test_garbage(self, messages: list[bytes], loggedIn: bool) -> None:
         """The session goes on or ends with a reason."""

@@ -81,7 +81,7 @@ class CodecTests(SynchronousTestCase):
         self.codec.stdin.flush()
         return self.codec.stdout.readline().split(" ", 2)
 
-    @settings(deadline=None, max_examples=500)
+    @settings(max_examples=500)
     @given(messages)
     def test_messages(self, message: Message) -> None:
         """It reads what we write, as the same kind, and writes the same bytes."""
@@ -97,7 +97,7 @@ class CodecTests(SynchronousTestCase):
             known = "unknown message type" not in " ".join(self.ask(data)).lower()
             self.assertEqual(known, code in MESSAGES, hex(code))
 
-    @settings(deadline=None, max_examples=500)
+    @settings(max_examples=500)
     @given(messages, st.data())
     def test_broken(self, message: Message, data: st.DataObject) -> None:
         """What it cannot read, we cannot read either; only what has bytes too many is

@@ -379,7 +379,7 @@ class MessageTests(MemoryCase):
             connection.written[1], bytes.fromhex("30 00000008 00000000000030d4")
         )
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(st.lists(st.binary(max_size=80), max_size=6), st.booleans())
     def test_garbage(self, messages: list[bytes], loggedIn: bool) -> None:
         """Whatever arrives, the session goes on or ends with a reason."""
