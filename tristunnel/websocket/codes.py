@@ -1,6 +1,4 @@
-"""
-What a WebSocket's close code means here, and the other way round.
-"""
+"""Close codes of WebSockets and our errors, in both directions."""
 
 from __future__ import annotations
 
@@ -49,13 +47,13 @@ _REASONS = {
 }
 
 _MOST = 123
-"""Bytes that a close frame has for its reason (RFC 6455, 5.5)."""
+"""The bytes for the reason in a close frame (RFC 6455, 5.5)."""
 
 
 def closeOf(reason: TunnelError) -> tuple[int, str]:
     """
-    Say C{reason} as a close code and a text, which names the code as our own
-    messages do, so that L{reasonOfClose} finds it again.
+    Write C{reason} as a close code and a text, which has our own code in it, so that
+    L{reasonOfClose} finds it again.
     """
     mark = f" [{reason.code.name}]"
     room = _MOST - len(mark)
@@ -65,7 +63,7 @@ def closeOf(reason: TunnelError) -> tuple[int, str]:
 
 def reasonOfClose(code: int | None, text: str | None) -> TunnelError | None:
     """
-    Read what a peer's close frame said.
+    Read a peer's close frame.
 
     @param code: C{None} if it said nothing.
     @return: C{None} after an orderly end. A page that is left counts as one.

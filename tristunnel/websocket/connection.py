@@ -1,12 +1,11 @@
 """
-One WebSocket, of autobahn's making, without autobahn's clock.
+One WebSocket by autobahn, without autobahn's timers.
 
-The handshake, pings and the rules of closing are autobahn's; the frames of
-messages are read and written by L{tristunnel.wire.websocket}. What is left is
-here: how much is gathered into a message, what is too much, when a peer is taken
-for dead, how long a close may take, and what is said at a close. Autobahn's own
-timers run on the global reactor whatever reactor it is given, so none of them is
-used.
+The handshake, pings and the rules of closing are autobahn's; the frames of messages are
+read and written by L{tristunnel.wire.websocket}. The rest is here: how much is gathered
+into a message, which limits there are, when a peer is taken for dead, how long a close
+may take, and its code and reason. Autobahn's own timers run on the global reactor
+whatever reactor it is given, so none of them is used.
 """
 
 from __future__ import annotations
@@ -56,18 +55,18 @@ PREAUTH_CLOSE_TIME = 10.0
 """The same before the peer has authenticated."""
 
 LINGER = 1.0
-"""Seconds for which a peer that was turned away is still read from: to close
-with unread bytes would reset the connection and take our reason with it."""
+"""Seconds for which a refused peer is still read from: closing with unread bytes would
+reset the connection, and our reason would be lost."""
 
 
 class _Quiet:
     """
-    In place of autobahn's log, which tells of every peer's mistakes as
-    warnings of our own; what matters is told by this program.
+    Takes the place of autobahn's log, which reports peers' mistakes as warnings; we log
+    what matters ourselves.
     """
 
     def debug(self, *args: object, **kwargs: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     info = warn = error = debug
 
@@ -76,14 +75,15 @@ class Connection(Incoming, Outgoing):
     """
     What both roles share; mixed into autobahn's classes.
 
-    @ivar receiver: What is told; may be exchanged at any time.
-    @ivar peerAddress: Who is at the far end: the socket's peer, or whom a
-        trusted proxy names.
-    @ivar paused: Whether the receiver wants to read no more for now.
-    @ivar answers: Whether the peer takes what it asks for, once it is open.
+    @ivar receiver: What is told of events; may be replaced at any time.
+    @ivar peerAddress: The address of the far end: the socket's peer, or the one named
+        by a trusted proxy.
+    @ivar paused: Whether the receiver has paused reading.
+    @ivar answers: Limits our answers to what the peer takes; C{None} until the
+        connection is open.
     @ivar probe: Finds out whether the peer still answers.
     @ivar pending: Told when the connection is gone, or C{None}.
-    @ivar group: All connections of whoever made this one, to wait for them.
+    @ivar group: All connections of the same page or endpoint, to wait for them.
     """
 
     log = _Quiet()
@@ -107,7 +107,7 @@ class Connection(Incoming, Outgoing):
         pingInterval: float = PING_INTERVAL,
     ) -> None:
         """
-        Give what this connection needs beyond autobahn's.
+        Give what this connection needs beyond autobahn.
 
         @param pingInterval: Seconds between pings, 0 for none.
         """
@@ -139,11 +139,11 @@ class Connection(Incoming, Outgoing):
 
     @property
     def paused(self) -> bool:
-        """Whether the receiver wants to read no more for now."""
+        """Whether the receiver has paused reading."""
         return "receiver" in self._holds
 
     def pauseReading(self) -> None:
-        """Read no more for now. What autobahn has read already is still handed on."""
+        """Stop reading for now. What autobahn has read already is still handed on."""
         self._holds.hold("receiver")
 
     def resumeReading(self) -> None:
@@ -161,8 +161,8 @@ class Connection(Incoming, Outgoing):
 
     def close(self, code: int = NORMAL, text: str = "") -> None:
         """
-        Close in order: after what was written, and with the peer's consent.
-        What comes until then is still handed on.
+        Close cleanly: after what was written, and with the peer's consent. What comes
+        until then is still handed on.
         """
         if not self.canSend:
             return
@@ -178,9 +178,9 @@ class Connection(Incoming, Outgoing):
 
     def leave(self) -> None:
         """
-        Close in order, and read nothing that still comes: the peer is known to
-        have said its last, and may go on for ever with what says nothing. So the
-        connection is cut as soon as it has taken all, or takes nothing more.
+        Close cleanly, and ignore what still comes: the peer is known to have sent all
+        its data, but may send empty messages for ever. So the connection is cut as soon
+        as it has taken everything, or takes nothing more.
         """
         if not self._lost and self.canSend:
             self.flush()
@@ -201,9 +201,9 @@ class Connection(Incoming, Outgoing):
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
         """
-        Close because of C{reason}, and hand on nothing any more.
+        Close because of C{reason}, and hand on nothing more.
 
-        @param code: The close code, if it is another than the reason's.
+        @param code: The close code, if it is not the reason's.
         """
         if self._lost or self._deaf:
             return
@@ -316,8 +316,8 @@ class Connection(Incoming, Outgoing):
 
     def _closeConnection(self, abort: bool = False) -> None:
         """
-        Autobahn is through with the connection. It aborts where a close has
-        the same effect and costs no bytes.
+        Autobahn is done with the connection. It aborts where a close has the same
+        effect and costs no bytes.
         """
         if not self._blind:
             self._stopAnswers()
@@ -334,7 +334,7 @@ class Connection(Incoming, Outgoing):
         self.receiver.closeReceived(self._peersReason)
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
-        """The peer's close frame came; what we hold was written before it."""
+        """The peer's close frame came; what we hold was sent before it."""
         self.flush()
         stop = bool(super().onCloseFrame(code, reasonRaw))
         self._closeFrameSeen(self.remoteCloseCode, self.remoteCloseReason)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["RELAY_SUBPROTOCOL", "WebSocketEnd"]
 
 RELAY_SUBPROTOCOL = "tristunnel.relay.1"
-"""Raw bytes, before which an empty message tells that the other end is there."""
+"""Raw bytes; an empty message before them tells that the other end is there."""
 
 EMPTIES = 8
-"""Empty messages in a row that are a plain peer's end of file."""
+"""The number of empty messages in a row that count as a plain peer's end of file."""
 
 
 @implementer(IPushProducer)
@@ -35,14 +35,14 @@ class WebSocketEnd(ConnectionEnd):
     """
     The L{End<tristunnel.interfaces.End>} of a raw WebSocket.
 
-    A WebSocket cannot be closed in one direction. So the end of what we send
-    closes it, and what the peer had sent before it learned of that still
-    passes; a peer that closes takes no more either. One that sends empty
-    messages only has nothing more to say, but may listen.
+    A WebSocket cannot be closed in one direction. So the end of what we send closes it,
+    and what the peer sent before it noticed still passes; and a peer that closes takes
+    no more either. One that sends only empty messages has nothing more to send, but may
+    still listen.
 
-    @param arrived: Called once with this end when bytes may pass.
-    @param announces: Whether a peer that understands it is told, by an empty
-        message, that it was joined to somebody.
+    @param arrived: Called once, with this end, when bytes may pass.
+    @param announces: Whether a peer that understands it is told, by an empty message,
+        that it was joined to another end.
     """
 
     guessable = False
@@ -58,7 +58,7 @@ class WebSocketEnd(ConnectionEnd):
         self._discarded = 0
         self._empties = 0
         self._patience: EndPatience | None = None
-        # Whether something was sent after the peer's last.
+        # Whether anything was sent after the peer's last bytes.
         self._answered = False
         self._waiting: IDelayedCall | None = None
 
@@ -115,8 +115,8 @@ class WebSocketEnd(ConnectionEnd):
 
     def _noMorePasses(self) -> None:
         """
-        The far side neither sends nor takes any more. Whoever sends to it may read
-        on: paused for ever it would never see its own end.
+        The far side neither sends nor takes any more. Let the other end read on: if it
+        stayed paused, it would never see its own end.
         """
         if not self._over:
             self._noMoreComes()
@@ -148,12 +148,12 @@ class WebSocketEnd(ConnectionEnd):
 
     @property
     def listens(self) -> bool:
-        """Whether the peer has said its last and may still take an answer."""
+        """Whether the peer has sent its last bytes and may still take an answer."""
         return self._empties >= EMPTIES and not self._over
 
     def resumeReading(self) -> None:
         if self._held & self.PEER and self._patience is not None:
-            # What the peer said meanwhile is only read from now on.
+            # What the peer sent meanwhile is only read from now on.
             self._patience.heardAt = self._reactor.seconds()
         super().resumeReading()
 
@@ -185,8 +185,8 @@ class WebSocketEnd(ConnectionEnd):
     @property
     def _awaitsAnswer(self) -> bool:
         """
-        Whether the peer's answer is waited for before the end of what we send, since
-        that ends both directions.
+        Whether to wait for the peer's answer before ending what we send, since that
+        ends both directions.
         """
         return bool(getattr(self._peer, "listens", False))
 
@@ -200,8 +200,8 @@ class WebSocketEnd(ConnectionEnd):
 
     def _wait(self, patience: EndPatience) -> None:
         """
-        Close if the peer was silent for long enough; unless it was we who did not
-        listen, because the other end holds enough.
+        Close if the peer was silent for long enough, unless it was we who did not read
+        because the other end is full.
         """
         left = patience.left(self._reactor.seconds())
         if self._held:

@@ -1,6 +1,4 @@
-"""
-What a WebSocket's peer sends, and may not send.
-"""
+"""Receiving a WebSocket's messages, and limiting them."""
 
 from __future__ import annotations
 
@@ -29,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BINARY", "MAX_TEXT", "REQUEST_EFFORT", "Incoming", "Receiver"]
 
 MAX_BINARY = 16 * 1024 * 1024
-"""Bytes of the longest binary message accepted. It is handed on in pieces as
-it comes, so this bounds nobody's memory but a peer's mistakes."""
+"""Bytes of the longest binary message accepted. It is handed on in pieces as it comes,
+so this does not limit memory, but a peer's mistakes."""
 
 MAX_TEXT = 1024 * 1024
 """Bytes of the longest text message accepted; it is held whole."""
@@ -39,17 +37,17 @@ SMALL_FRAMES = 5000
 """Frames a second of less than L{SMALL} bytes that are read from a peer."""
 
 MANY = 100
-"""Such frames in one read after which bytes are read in smaller portions."""
+"""The number of such frames in one read after which smaller portions are read."""
 
 FEW = 4096
 """Bytes of such a portion."""
 
 REQUEST_EFFORT = 50
-"""What a request for a port costs, in such frames."""
+"""The cost of a request for a port, in such frames."""
 
 
 class Receiver(Protocol):
-    """What is told of a connection."""
+    """Told of a connection's events."""
 
     def opened(self, connection: Any) -> None:
         """
@@ -67,7 +65,7 @@ class Receiver(Protocol):
 
     def closeReceived(self, reason: TunnelError | None) -> None:
         """
-        The peer sends no more, and will not take any more.
+        The peer sends no more, and takes no more.
 
         @param reason: C{None} after an orderly end.
         """
@@ -82,12 +80,12 @@ class Receiver(Protocol):
 
 class Incoming:
     """
-    Takes messages and judges them; mixed into autobahn's classes, by
+    Reads and checks messages; mixed into autobahn's classes by
     L{Connection<tristunnel.websocket.connection.Connection>}.
 
-    @ivar receiver: What is told; may be exchanged at any time.
+    @ivar receiver: What is told of events; may be replaced at any time.
     @ivar effort: Frames of less than L{SMALL} bytes that were read in one go; a
-        receiver may add what a message costs more than that.
+        receiver may add the further cost of a message.
     """
 
     reactor: Any
@@ -102,8 +100,8 @@ class Incoming:
     _dataReceived: Any
 
     def beginIncoming(self) -> None:
-        """Begin with nothing."""
-        # Whether messages are dropped, and whether bytes are.
+        """Set the initial state."""
+        # Whether messages are dropped, and whether bytes are, too.
         self._deaf = False
         self._blind = False
         self._most = {TEXT: MAX_TEXT, BINARY: MAX_BINARY}
@@ -117,9 +115,9 @@ class Incoming:
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
         """
-        Close because of C{reason}, and hand on nothing any more.
+        Close because of C{reason}, and hand on nothing more.
 
-        @param code: The close code, if it is another than the reason's.
+        @param code: The close code, if it is not the reason's.
         """
 
     @property
@@ -138,8 +136,8 @@ class Incoming:
 
     def _take(self, data: bytes) -> None:
         """
-        Read bytes. Frames that cost more to read than they carry are rationed, so
-        that nobody has to wait for a peer that sends nothing else.
+        Read bytes. Frames that cost more to read than they carry are rationed, so that
+        others need not wait for a peer that sends nothing else.
         """
         start, step = 0, FEW if self._wasSmall else len(data)
         while start < len(data) and not self._blind:
@@ -150,7 +148,7 @@ class Incoming:
             self._wasSmall = small > MANY
             wait = self._small.charge(small) if small else 0.0
             if wait or (self._wasSmall and start < len(data)):
-                # Others have their turn in between.
+                # Others get a turn in between.
                 self._unread = data[start:]
                 self._holds.hold("rate")
                 self._resting = self.reactor.callLater(wait, self._rested)
@@ -209,7 +207,7 @@ class Incoming:
         """
         Take a piece of a message that is handed on whole.
 
-        @raise Violation: If it is no text.
+        @raise Violation: If it is not valid text.
         """
         if self._deaf:
             return
@@ -244,7 +242,7 @@ class Incoming:
 
     def _invalid_payload(self, reason: str) -> bool:
         """
-        The peer's text was none.
+        The peer's text was not UTF-8.
 
         @return: C{True}: stop.
         """

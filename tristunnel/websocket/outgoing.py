@@ -1,6 +1,4 @@
-"""
-What is sent over a WebSocket: gathered into messages that are worth it.
-"""
+"""Sending over a WebSocket: bytes are gathered into messages of a reasonable size."""
 
 from __future__ import annotations
 
@@ -26,7 +24,8 @@ class Outgoing:
     Writes messages; mixed into autobahn's classes, by
     L{Connection<tristunnel.websocket.connection.Connection>}.
 
-    @ivar answers: Whether the peer takes what it asks for, once it is open.
+    @ivar answers: Limits our answers to what the peer takes; C{None} until the
+        connection is open.
     """
 
     reactor: Any
@@ -40,7 +39,7 @@ class Outgoing:
     factory: Any
 
     def beginOutgoing(self) -> None:
-        """Begin with nothing."""
+        """Set the initial state."""
         self._held: list[bytes] = []
         self._heldSize = 0
         self._queued = False
@@ -48,7 +47,7 @@ class Outgoing:
 
     @property
     def canSend(self) -> bool:
-        """Whether what is written has a chance to arrive."""
+        """Whether what is written can still arrive."""
         return self._isOpen and self.state == WebSocketProtocol.STATE_OPEN
 
     def sendBytes(self, data: bytes) -> None:
@@ -92,7 +91,7 @@ class Outgoing:
     def _send(self, opcode: int, pieces: list[bytes]) -> None:
         frame = encodeMessage(opcode, pieces, not self.factory.isServer)
         if not isinstance(self.transport, SocketTransport):
-            # Twisted's own takes nothing but bytes.
+            # Twisted's own takes only bytes.
             frame = [bytes(piece) for piece in frame]
         self.transport.writeSequence(frame)
 

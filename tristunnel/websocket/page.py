@@ -34,8 +34,8 @@ class Visit:
     A request to open a WebSocket.
 
     @ivar request: The request.
-    @ivar name: What the path says behind the page's own, without a slash.
-    @ivar peer: Where it comes from.
+    @ivar name: The rest of the path behind the page's own, without a slash.
+    @ivar peer: The address that it comes from.
     @ivar secure: Whether it does so over TLS.
     """
 
@@ -77,12 +77,12 @@ class WebSocketPage(Resource):
     A page where WebSockets are opened, for itself and all paths below.
 
     @param reactor: Tells time.
-    @param receive: Makes what is told of a connection; may wait, and may
-        raise L{TunnelError}, which is answered before the WebSocket opens.
-    @param subprotocols: What is spoken here.
+    @param receive: Makes the receiver of a connection; may wait, and may raise
+        L{TunnelError}, which is answered before the WebSocket opens.
+    @param subprotocols: The subprotocols that are spoken here.
     @param anyOrigin: Whether web pages from elsewhere may connect.
     @param pingInterval: Seconds between pings, 0 for none.
-    @param forwarded: Whom proxies speak for.
+    @param forwarded: Reads whom proxies speak for.
     @param group: Holds the connections that are there.
     """
 
@@ -147,7 +147,7 @@ class WebSocketPage(Resource):
         try:
             self._resource.render(request)
         except Exception:
-            # Nobody else would tell it.
+            # Nothing else would tell the receiver.
             receiver.connectionLost(TunnelError("internal"), Failure())
             raise
 

@@ -26,8 +26,8 @@ class ServerConnection(Connection, WebSocketServerProtocol):  # type: ignore[mis
     """
     A WebSocket that a client has opened.
 
-    @ivar subprotocols: What may be spoken; the client's first choice of these
-        is, or else none is named.
+    @ivar subprotocols: The subprotocols that are offered; the client's first choice
+        among these is used, or else none.
     @ivar chosen: What was chosen, or empty.
     """
 
@@ -62,8 +62,8 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
 
     def startHandshake(self) -> None:
         """
-        Ask for the upgrade; over TLS only once the server has shown who it
-        is, since the headers may hold secrets.
+        Ask for the upgrade; over TLS, only after the server was verified, since the
+        headers may hold secrets.
         """
         if not INegotiated.providedBy(self.transport):
             self.handshakeCompleted()
@@ -75,8 +75,8 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
         self, data: bytes, sync: bool = False, chopsize: int | None = None
     ) -> None:
         """
-        Send what autobahn made, which names the usual port, and an address
-        without brackets.
+        Send autobahn's request, correcting its Host header: it names the default port,
+        and has no brackets around an address.
         """
         if self.state == self.STATE_CONNECTING:
             host = b"\r\nHost: " + self.factory.hostHeader.encode("ascii")

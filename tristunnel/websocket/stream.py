@@ -24,7 +24,7 @@ __all__ = ["ByteStream"]
 @implementer(ITransport, IPushProducer)
 class ByteStream:
     """
-    Binary messages as a stream; where one ends has no meaning.
+    Binary messages as a stream; their boundaries have no meaning.
 
     The L{Receiver<tristunnel.websocket.connection.Receiver>} of a connection,
     and the transport of the protocol above.
@@ -57,8 +57,8 @@ class ByteStream:
 
     def closeReceived(self, reason: TunnelError | None) -> None:
         """
-        Nothing more comes, and nothing more can be said. The connection's end
-        follows, but not if our consent is lost on its way.
+        Nothing more comes, and nothing more can be sent. The connection's end follows,
+        unless our consent is lost on its way.
         """
         if not self.disconnecting:
             self._lost(reason)
@@ -76,7 +76,7 @@ class ByteStream:
 
     @property
     def full(self) -> int:
-        """Bytes that wait to be sent when a producer is told to pause."""
+        """The number of waiting bytes at which a producer is told to pause."""
         return int(getattr(self._connection.transport, "full", FULL))
 
     @property
@@ -99,7 +99,7 @@ class ByteStream:
             self.disconnecting = True
             self._connection.close()
             if self._connection.paused:
-                # The peer's consent to the close is to be read.
+                # The peer's consent to the close must be read.
                 self._connection.resumeReading()
 
     def abortConnection(self) -> None:
@@ -111,7 +111,9 @@ class ByteStream:
         self._connection.stayQuiet(seconds)
 
     def bytesTaken(self) -> int | None:
-        """How many bytes the far side has taken, or C{None} if nobody knows."""
+        """
+        The number of bytes that the far side has taken, or C{None} if it is not known.
+        """
         return bytesTaken(self._connection.transport)
 
     def getPeer(self) -> Any:
