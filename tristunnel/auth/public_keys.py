@@ -26,11 +26,12 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from tristunnel.auth.credentials import ITunnelCredentials, nameProblem
-from tristunnel.auth.files import Signature, readAtOnce, reasonOf, signatureOf
+from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import Grant, GrantedName, Permissions
 from tristunnel.model.ports import parsePorts
 from tristunnel.util.log_limiter import BoundedLog
+from tristunnel.util.watch import Signature, signatureOf
 from tristunnel.wire.ssh import Fields
 from tristunnel.wire.vtunnel_ssh import keyBlob, parsePublicKey
 
