@@ -52,7 +52,8 @@ class ReloadTests(TestCase):
         write()
         words = ["--config", str(path)]
         client = startTristunnel(reactor, "tunnel-client", words, directory)
-        self.addCleanup(client.kill)
+        # Only a client that is asked to end takes with it what it has started.
+        self.addCleanup(client.stop)
         address = await client.says(r"^tcp://127\.0\.0\.1:(\d+)$")
         run = f"{sys.executable} -m http.server --bind 127.0.0.1 {place}"
         write(f"start = {json.dumps(run)}")
