@@ -61,6 +61,9 @@ class BoreTests(ProgramsTestCase):
         (self.directory / "clients").write_text("laptop:secret\n")
         for more in ((), ("--auth", "clients:clients")):
             await self.serve("--processes", "3", *more)
+            listening = f"Listening for clients on {self.address}"
+            while sum(listening in line for line in self.program.lines) < 3:
+                await deferLater(self.outside, 0.1)
             service, visitors = Service(), freePort()
             secret = ("--secret", "secret") if more else ()
             client = self.bore(self.offer(service), "--port", str(visitors), *secret)

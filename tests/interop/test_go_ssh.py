@@ -151,9 +151,10 @@ class ChiselTests(ProgramsTestCase):
         self.addCleanup(echo.stopListening)
         service = Service()
         target, datagrams = self.offer(service), echo.getHost().port
+        more = self.offer(Service(b"hello"))
         port = await self.server(
             "--dial-allow",
-            f"127.0.0.1:{target}",
+            f"127.0.0.1:{target},{more}",
             "--dial-allow",
             f"udp/127.0.0.1:{datagrams}",
         )
@@ -171,9 +172,7 @@ class ChiselTests(ProgramsTestCase):
         await self.passes(plain, service)
         await self._ask(udp)
         visitor = await self.visit(proxy)
-        visitor.say(b"\5\1\0\5\1\0\1\x7f\0\0\1" + target.to_bytes(2, "big"))
-        talk = await service.arrivals.get()
-        talk.say(b"hello")
+        visitor.say(b"\5\1\0\5\1\0\1\x7f\0\0\1" + more.to_bytes(2, "big"))
         await visitor.until(lambda each: each.data.endswith(b"hello"))
 
     async def _ask(self, port: int) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from twisted.internet.protocol import connectionDone
+
 from tests.support.loopback import LoopbackTestCase, Talk
 from tests.support.polling import until
 from tristunnel.auth.clients_file import ClientsFile
@@ -19,6 +21,7 @@ from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.bore.dialect import BoreDialect
 from tristunnel.dialects.bore.server import BoreVisitors
 from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.detector import ProtocolDetectorFactory
@@ -85,6 +88,7 @@ class Passes:
     def __init__(self) -> None:
         self.takers: dict[str, Any] = {}
         self.passed: list[Any] = []
+        self.isFull = False
 
     def mayPass(self, transport: Any) -> bool:
         """Only once."""
@@ -98,8 +102,12 @@ class Passes:
         self, kind: str, transport: Any, began: bytes, member: int, taker: str
     ) -> None:
         """Have the other one serve a connection."""
+        if self.isFull:
+            raise TunnelError("limit-reached", "no room")
         self.passed.append(transport)
-        transport.protocol = taking = self.takers[taker].buildProtocol(None)
+        taking = self.takers[taker].buildProtocol(None)
+        before, transport.protocol = transport.protocol, taking
+        before.connectionLost(connectionDone)
         taking.makeConnection(transport)
         taking.dataReceived(began)
 
@@ -165,6 +173,13 @@ class OpenTests(BoreTestCase):
         visitor.say(b"question")
         await data.has(8)
         self.assertEqual(b"220 ready\r\n", bytes(visitor.data))
+        # What that process does not take is refused.
+        passing.isFull = True
+        other = await self.visit(self.serverPort)
+        self.say(other, {"Accept": number})
+        self.assertIn("no room", (await self.message(other))["Error"])
+        await other.ended()
+        passing.isFull = False
         # What nobody waits for is not passed for ever.
         data = await self.visit(self.serverPort)
         self.say(data, {"Accept": number})

@@ -252,12 +252,11 @@ class BoreConnection(Protocol):
         if owner is None:
             return False
         began = packVouched(identity) + packAccept(message.id) + self._unread
-        self._ending, self._unread = True, b""
-        self._stopWaiting()
         try:
             passing.give("visitor", self.transport, began, owner, PASSED)
         except TunnelError as refusal:
-            self._sessions.observer.peerRefused(self.peerAddress, refusal)
+            # That process is not there, or not yet.
+            self.fail(refusal)
         return True
 
     @staticmethod
