@@ -94,6 +94,14 @@ class SendingTests(ConnectionTestCase):
         self.clock.advance(0)
         self.assertEqual([GATHER + 1, 1], [len(f.payload) for f in self.sent()])
 
+    def test_slowLine(self) -> None:
+        """No more is gathered than may wait to be sent."""
+        self.transport.full = 4000
+        self.connection.sendBytes(b"a" * 3999)
+        self.assertEqual([], self.sent())
+        self.connection.sendBytes(b"a")
+        self.assertEqual([4000], [len(f.payload) for f in self.sent()])
+
     def test_longWrite(self) -> None:
         """No message is longer than what other programs accept."""
         data = os.urandom(MESSAGE * 2 + 5)

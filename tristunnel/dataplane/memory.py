@@ -27,7 +27,7 @@ _LIMITS = (
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
 
-_KEPT = 4 * 1024 * 1024
+_KEPT = 1024 * 1024
 
 STANDSTILL = 1.0
 """Seconds after which a reader that took nothing stands still."""

@@ -16,7 +16,8 @@ from tristunnel.wire.websocket import BINARY, MESSAGE, TEXT, encodeMessage
 __all__ = ["GATHER", "Outgoing"]
 
 GATHER = 64 * 1024
-"""Bytes that are gathered into one message within a turn of the reactor."""
+"""Bytes that are gathered into one message within a turn of the reactor; as many as may
+wait to be sent, if that is less on a slow line."""
 
 
 class Outgoing:
@@ -60,7 +61,7 @@ class Outgoing:
             return
         self._held.extend(pieces)
         self._heldSize += sum(map(len, pieces))
-        if self._heldSize >= GATHER:
+        if self._heldSize >= min(GATHER, getattr(self.transport, "full", GATHER)):
             self.flush()
         elif not self._queued:
             self._queued = True
