@@ -32,7 +32,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from types import ModuleType
 from typing import Any
 
-__all__ = ["ForkServer"]
+__all__ = ["ForkServer", "canFork"]
 
 _LONGEST = 1 << 17
 """Bytes of a request at most; the system has a similar limit for a command."""
@@ -55,6 +55,23 @@ def _interpreter(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def canFork() -> bool:
+    """Whether the system has what is needed; a sandbox may lack it."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        _adopt(False)
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def _adopt(adopting: bool) -> None:
+    """Have processes whose parents are gone become our children, or no more."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, int(adopting), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
 class ForkServer:
     """
     The process that forks, from outside.
@@ -63,7 +80,6 @@ class ForkServer:
     """
 
     def __init__(self, path: str) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._place = os.path.join(tempfile.mkdtemp(prefix="tt"), "socket")
         environment = {**os.environ, "PYTHONPATH": path}
@@ -127,17 +143,13 @@ class ForkServer:
             "descriptors": list(descriptors),
         }
         # Whoever is without a parent while this holds becomes our child.
-        self._adopting(True)
+        _adopt(True)
         try:
             told = json.dumps(request).encode()
             socket.send_fds(self._control, [told], list(descriptors.values()))
             return int(self._control.recv(_LONGEST))
         finally:
-            self._adopting(False)
-
-    def _adopting(self, adopting: bool) -> None:
-        if self._libc.prctl(_PR_SET_CHILD_SUBREAPER, int(adopting), 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "prctl")
+            _adopt(False)
 
 
 def _importAll() -> None:

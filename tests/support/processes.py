@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import tristunnel
-from tests.support.forkserver import ForkServer
+from tests.support.forkserver import ForkServer, canFork
 
 __all__ = [
     "TWISTD",
@@ -405,7 +405,7 @@ def pythonWords() -> list[str]:
 
 @cache
 def _forkServer() -> ForkServer | None:
-    wanted = sys.platform == "linux" and not os.environ.get("TRISTUNNEL_FRESH")
+    wanted = not os.environ.get("TRISTUNNEL_FRESH") and canFork()
     return ForkServer(_PATH) if wanted else None
 
 
