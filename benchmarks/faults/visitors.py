@@ -51,11 +51,11 @@ def arrive(
     """
     secure = address.startswith("tls:")
     here: list[Any] = []
+    tale = ledger.begin(kind, size)
+    factory: Any
     if address.startswith("ws"):
-        factory = webSocketVisitor(ledger, kind, size, address)
-        tale: Tale = factory.tale
+        factory = webSocketVisitor(ledger, tale, address)
     else:
-        tale = ledger.begin(kind, size)
         carrier = SocketCarrier(not secure)
         carrier.talk = Visitor(ledger, carrier, tale, not secure)
         factory = ClientFactory()

@@ -8,7 +8,7 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 
-from tests.faults.load import Listing, Visitor
+from tests.faults.load import Listing, Tale, Visitor
 
 __all__ = ["webSocketVisitor"]
 
@@ -48,17 +48,15 @@ class _Carrier(WebSocketClientProtocol):
         self.sendClose(_NORMAL)
 
 
-def webSocketVisitor(
-    ledger: Listing, kind: str, size: int, url: str
-) -> WebSocketClientFactory:
+def webSocketVisitor(ledger: Listing, tale: Tale, url: str) -> WebSocketClientFactory:
     """
     Make a visitor that comes by WebSocket.
 
+    @param tale: What becomes of it.
     @return: What is to be connected.
     """
     factory = WebSocketClientFactory(url)
     factory.noisy = False
-    tale = ledger.begin(kind, size)
 
     def build(addr: object) -> _Carrier:
         carrier = _Carrier()
