@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
@@ -13,12 +14,15 @@ from zope.interface.verify import verifyObject
 
 from tests.service.rig import ALICE, BOB, ServiceTestCase
 from tristunnel.errors import TunnelError
+from tristunnel.model.kept_ports import PortsKept
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.quota import TunnelQuota
+from tristunnel.model.record import TunnelRecord
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.caller import Caller, ITunnelService
 from tristunnel.service.entries import BookEntries
 from tristunnel.service.here import Here
+from tristunnel.service.siblings import Siblings
 
 
 class OpenTests(ServiceTestCase):
@@ -176,6 +180,39 @@ class OpenTests(ServiceTestCase):
         self.assertEqual(waiting.refused, "")
         self.close(uri)
         self.assertEqual(self.service.streams(), 0)
+
+    def test_leavingKnown(self) -> None:
+        """It has left when visitors of its names are led elsewhere, and then all others
+        know it, so that no visitor is on the way here any more."""
+        led: Deferred[None] = Deferred()
+        known: Deferred[None] = Deferred()
+        told: list[object] = []
+
+        class Kept(PortsKept):
+            def leaves(self, record: TunnelRecord) -> Deferred[None]:
+                return led
+
+        class Others:
+            name = "0"
+
+            def heed(self, *what: object, patience: float) -> Deferred[None]:
+                told.extend(what)
+                return known
+
+        self.open()
+        (tunnel,) = self.service.here
+        held = self.service.here.get(tunnel.id)
+        assert held is not None
+        held.record = replace(held.record, lease="a lease")
+        self.service.kept, self.service.siblings = Kept(), cast(Siblings, Others())
+        left = self.service.leave(TunnelError("shutting-down"))
+        self.assertNoResult(left)
+        self.assertEqual(told, [])
+        led.callback(None)
+        self.assertEqual(told, ["leaving", "0"])
+        self.assertNoResult(left)
+        known.callback(None)
+        self.successResultOf(left)
 
 
 class OwnerTests(ServiceTestCase):

@@ -13,7 +13,7 @@ from socket import socket
 from typing import Any
 from weakref import WeakSet
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -30,6 +30,7 @@ from tristunnel.processes.ports import RecalledPorts
 from tristunnel.service.entries import ownerOf
 from tristunnel.service.here import Here
 from tristunnel.service.host_rules import HostRules
+from tristunnel.service.siblings import ASSURED
 from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = ["Entries"]
@@ -224,10 +225,15 @@ class Entries(RecalledPorts):
         @raise TunnelError: By the Deferred, if there is no such tunnel.
         """
         await self._follow(await self._book.find(tunnel))
-        if tunnel in self._looking:
-            waiting: Deferred[None] = Deferred()
-            self._waiting.setdefault(tunnel, []).append(waiting)
-            await waiting
+        await self._looked(tunnel)
+
+    def _looked(self, tunnel: str) -> Deferred[None]:
+        """Wait until it is known whether a tunnel can have its public side here."""
+        if tunnel not in self._looking:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._waiting.setdefault(tunnel, []).append(waiting)
+        return waiting
 
     def _take(self, kind: int, interface: str, port: int) -> socket | None:
         found = super()._take(kind, interface, port)
@@ -361,12 +367,15 @@ class Entries(RecalledPorts):
     def moved(self, record: TunnelRecord) -> None:
         self._do(self._follow(record))
 
-    def leaves(self, record: TunnelRecord) -> None:
+    def leaves(self, record: TunnelRecord) -> Deferred[None]:
         wanted = self._publicSide(record)
         if wanted is not None and wanted.name and record.id not in self._tunnels:
             self._do(self._openOnce(record, wanted))
+        return self._looked(record.id).addTimeout(
+            ASSURED, self.reactor, lambda result, seconds: None
+        )
 
-    def memberLeaves(self, member: str) -> None:
+    def memberLeaves(self, caller: object, member: str) -> None:
         """Another member stops: its visitors take their next requests elsewhere."""
         for tunnel, side in self._tunnels.values():
             if side.record.place.member == member:

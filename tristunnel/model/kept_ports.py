@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
+
 from tristunnel.model.record import TunnelRecord
 from tristunnel.model.tunnel import Tunnel
 
@@ -47,13 +49,15 @@ class PortsKept:
         @param record: What the book says of it since then.
         """
 
-    def leaves(self, record: TunnelRecord) -> None:
+    def leaves(self, record: TunnelRecord) -> Deferred[None]:
         """
         Note that a tunnel's client is about to go to another member, since this one
         stops.
 
         @param record: What the book says of it.
+        @return: Fires when its visitors wait for that.
         """
+        return succeed(None)
 
     def elsewhere(self, record: TunnelRecord) -> Tunnel | None:
         """

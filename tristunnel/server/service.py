@@ -138,8 +138,8 @@ class TunnelServerService(Service):
         if self.draining is not None:
             await self.draining.moved()
         self.names.isLeaving = True
+        await self.tunnels.leave(reason)
         self._sessions.leave(reason)
-        self.tunnels.leave(reason)
         await self._drained(self._streams, self.grace)
         await self.tunnels.close(reason)
         self._sessions.close(reason)

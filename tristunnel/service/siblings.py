@@ -22,6 +22,7 @@ from tristunnel.service.caller import Caller
 from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = [
+    "ASSURED",
     "GATHERED",
     "OWNERS",
     "PATIENCE",
@@ -37,6 +38,9 @@ __all__ = [
 
 PATIENCE = 2.0
 """Seconds that a list waits for the other members' parts."""
+
+ASSURED = 0.5
+"""Seconds that a member that leaves waits until its visitors are led elsewhere."""
 
 GATHERED = ("listNodeTunnels", "listSessions", "listTunnels")
 """Methods whose answer is made of the lists of all members."""

@@ -60,7 +60,7 @@ from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
-from tristunnel.service.siblings import Cluster, Siblings
+from tristunnel.service.siblings import ASSURED, Cluster, Siblings
 from tristunnel.service.tickets import Tickets
 from tristunnel.util.deferreds import doAll, returnsDeferred
 
@@ -572,20 +572,26 @@ class TunnelService:
             for stream in tunnel.streams
         )
 
-    def leave(self, reason: TunnelError) -> None:
+    @returnsDeferred
+    async def leave(self, reason: TunnelError) -> None:
         """
         Open no more tunnels. Visitors of a port or a name that another process can take
         over wait for that.
+
+        @return: Fires when no more visitors come to tunnels of here, neither from
+            outside nor from other processes.
         """
         self.leaving = self.here.leaving = reason
+        leading = []
         for tunnel in self.here:
             if tunnel.listener is not None and self.kept.keeps(tunnel.listener):
                 tunnel.listener.close()
             elif (held := self.here.get(tunnel.id)) and held.record.lease:
-                self.kept.leaves(held.record)
+                leading.append(self.kept.leaves(held.record))
                 tunnel.leaveSoon()
+        await gatherResults(leading)
         if self.siblings is not None:
-            self.siblings.tell("leaving", self.siblings.name)
+            await self.siblings.heed("leaving", self.siblings.name, patience=ASSURED)
 
     async def close(self, reason: TunnelError) -> None:
         """
