@@ -193,7 +193,8 @@ class AuthorizedKeys:
         """
         Look for a key in the file of an id.
 
-        @raise OSError: If there is a file that cannot be read, or L{ValueError}.
+        @raise OSError: If there is a file that cannot be read.
+        @raise ValueError: If there is one that is not understood.
         """
         if nameProblem(user) is not None or "/" in user or user.startswith("."):
             return None

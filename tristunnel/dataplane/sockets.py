@@ -56,7 +56,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         or after the TLS handshake where there is one. It may join the end then or
         later; what comes meanwhile is kept, up to
         L{EARLY<tristunnel.dataplane.connection_end.EARLY>} bytes. Without it, whoever
-        calls L{start} knows that they may, unless there is TLS.
+        calls C{start} knows that they may, unless there is TLS.
     @param tls: TLS over the socket, before its handshake.
 
     @ivar lastWords: Gives what the far side is told before the connection is closed, by
