@@ -17,6 +17,7 @@ from tests.support.loopback import Service, Talk
 from tests.support.polling import until
 from tests.tls.authority import makeAuthority
 from tristunnel.dataplane.tls import tlsOverEndpoint
+from tristunnel.dialects.base import stream as streaming
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed import moves
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
@@ -78,6 +79,18 @@ class MoveTests(CarrierTestCase):
         await self.exchange(visitor, talk, 10_000)
         self.assertFalse(self.newest.moves)
         self.assertEqual(len(self.tunnels.tickets), 0)
+
+    async def test_smallStay(self) -> None:
+        """One with many small requests and answers stays, too."""
+        self.carrier = Carrier()
+        self.patch(streaming, "BUSY", 20_000)
+        service = Service(b"hello")
+        visitor, talk = await self.pair(await self.tunnel(service), service)
+        for _ in range(20):
+            await self.exchange(visitor, talk, 1000)
+        self.assertFalse(self.newest.moves)
+        await self.exchange(visitor, talk)
+        await self.moved()
 
     async def test_busyMoves(self) -> None:
         """One that has, moves in the middle; nothing is lost."""

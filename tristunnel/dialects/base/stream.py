@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUSY",
+    "LARGE",
     "SOURCE_HIGH",
     "SOURCE_LOW",
     "SessionStream",
@@ -33,7 +34,11 @@ SOURCE_HIGH = 64 * 1024
 """Bytes held for sending at which the stream's source is paused."""
 
 BUSY = 1024 * 1024
-"""Bytes in a second with which a stream proves busy."""
+"""Bytes in a second, in large pieces, with which a stream proves busy."""
+
+LARGE = 4 * 1024
+"""Bytes of a piece that counts for that. Many small requests and answers cost less in
+the session, which gathers those of all streams, than on a connection for each."""
 
 SOURCE_LOW = 16 * 1024
 """Bytes held for sending at which it is resumed."""
@@ -174,9 +179,8 @@ class SessionStream(Guarded):
         if not data:
             return
         if not self.outgoing and self._multiplexer.sendNow(self, data):
-            self._recent += len(data)
-            if self._recent >= BUSY:
-                self._proveBusy()
+            if len(data) >= LARGE:
+                self._count(len(data))
             return
         if self.outgoing is NOTHING:
             self.outgoing = deque()
@@ -317,12 +321,14 @@ class SessionStream(Guarded):
         if self._elsewhere is not None:
             self._elsewhere.obeyAgain()
 
-    def _proveBusy(self) -> None:
-        """Say so if this many bytes came and went within a second."""
-        now = self._multiplexer.now()
-        if now - self._busySince <= 1.0 and self._elsewhere is None:
-            self._multiplexer.provedBusy(self)
-        self._recent, self._busySince = 0, now
+    def _count(self, size: int) -> None:
+        """A large piece came or went: prove busy if that was much within a second."""
+        self._recent += size
+        if self._recent >= BUSY:
+            now = self._multiplexer.now()
+            if now - self._busySince <= 1.0 and self._elsewhere is None:
+                self._multiplexer.provedBusy(self)
+            self._recent, self._busySince = 0, now
 
     def moveTo(self, elsewhere: MovedEnd) -> None:
         """
@@ -455,9 +461,8 @@ class SessionStream(Guarded):
             self._offset = offset + limit
             data = data[offset : offset + limit]
         self._outgoingSize -= len(data)
-        self._recent += len(data)
-        if self._recent >= BUSY:
-            self._proveBusy()
+        if len(data) >= LARGE:
+            self._count(len(data))
         if self._sourceHeld and self._outgoingSize <= SOURCE_LOW:
             self._resumeSource()
             if self._over:
@@ -468,9 +473,8 @@ class SessionStream(Guarded):
         """Bytes came from the far side; credit was checked."""
         size = len(data)
         self._receivedHere += size
-        self._recent += size
-        if self._recent >= BUSY:
-            self._proveBusy()
+        if size >= LARGE:
+            self._count(size)
         if self._readPaused or self._peer is None or self._incoming:
             if self._incoming is NOTHING:
                 self._incoming = deque()
