@@ -29,8 +29,8 @@ class Others:
         """Have something that can be asked."""
         self._published[name] = function
 
-    def tell(self, name: str, *params: object) -> None:
-        """Nobody hears."""
+    async def heed(self, name: str, *params: object, patience: float) -> None:
+        """All know it."""
 
     async def gather(
         self, name: str, caller: None, *params: object, patience: float
