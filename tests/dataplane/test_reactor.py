@@ -368,11 +368,13 @@ class TLSTests(FileTestCase, TestCase):
         self.trust = makeAuthority().write(self.directory / "other.pem")
         meeting = self.meet(True, True)
         made: list[TLSRecorder] = []
-        TLSRecorder.connectionMade, kept = (  # type: ignore[method-assign]
-            lambda self: (made.append(self), kept(self))[1],  # type: ignore
-            TLSRecorder.connectionMade,
-        )
-        self.addCleanup(setattr, TLSRecorder, "connectionMade", kept)
+        kept = TLSRecorder.connectionMade
+
+        def connectionMade(recorder: TLSRecorder) -> None:
+            made.append(recorder)
+            kept(recorder)
+
+        self.patch(TLSRecorder, "connectionMade", connectionMade)
         waiting = Deferred.fromCoroutine(meeting)
         waiting.addErrback(lambda failure: None)
         while len(made) < 2:
