@@ -21,6 +21,7 @@ from twisted.protocols.portforward import (
 from twisted.trial.unittest import SkipTest
 
 from tests.cli.test_taps_processes import ProcessTestCase
+from tests.support.polling import until
 from tests.support.processes import Program, freePort, startProgram
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.token_store import TokenStore
@@ -41,6 +42,12 @@ class JoinTestCase(ProcessTestCase):
         self.environment: dict[str, str] = {}
         self.home.mkdir()
         TokenStore(self.state / "tokens").make()
+
+    async def server(self, *options: str, **more: Any) -> Program:
+        """Start a server, and wait until it has said where invitations lead."""
+        program = await super().server(*options, **more)
+        await until((self.state / "server.json").exists)
+        return program
 
     async def begin(self) -> Program:
         return await self.server(
