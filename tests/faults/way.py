@@ -57,7 +57,7 @@ class Leg(Protocol):
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             handle.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
         self.transport.setTcpNoDelay(True)
-        self._way.legs.add(self)
+        self._way.legs[self] = None
         if self.isUp:
             self.hold(_FULL)
             self._way.dial(self)
@@ -97,7 +97,7 @@ class Leg(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Pass on a reset."""
         self.over = True
-        self._way.legs.discard(self)
+        self._way.legs.pop(self, None)
         other = self.other
         if other is None or other.over or self._held & _HUNG:
             return
@@ -188,7 +188,7 @@ class Leg(Protocol):
         """Reset this side, and say nothing to the other one."""
         if not self.over:
             self.over = True
-            self._way.legs.discard(self)
+            self._way.legs.pop(self, None)
             self.transport.abortConnection()
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ class Leg(Protocol):
         """
         if not self.over:
             self.over = True
-            self._way.legs.discard(self)
+            self._way.legs.pop(self, None)
             self.transport.unregisterProducer()
             self.transport.dataBuffer = b""
             self.transport._tempDataBuffer = []
@@ -213,7 +213,7 @@ class Link:
     @param reactor: Connects and tells time.
     @param target: The server's port, on the loopback interface.
 
-    @ivar legs: The sides of all connections that pass.
+    @ivar legs: The sides of all connections that pass, oldest first.
     @ivar delay: Seconds that each byte is late.
     @ivar rate: Bytes per second in each direction, of all connections
         together; 0 for any number.
@@ -225,7 +225,7 @@ class Link:
 
     def __init__(self, reactor: Any, target: int, rate: float = 0.0) -> None:
         self.reactor = reactor
-        self.legs: set[Leg] = set()
+        self.legs: dict[Leg, None] = {}
         self.delay = 0.0
         self.rate = rate
         self.refusing = False
@@ -282,10 +282,7 @@ class Link:
 
     def ups(self) -> list[Leg]:
         """The clients' sides of all connections that stand, oldest first."""
-        return sorted(
-            (leg for leg in self.legs if leg.isUp and leg.other is not None),
-            key=lambda leg: leg.transport.getPeer().port,
-        )
+        return [leg for leg in self.legs if leg.isUp and leg.other is not None]
 
     def each(
         self, do: Callable[[Leg], None], up: bool = True, down: bool = True
@@ -316,6 +313,14 @@ class Link:
                 do(leg)
             if down and other is not None:
                 do(other)
+
+    def speak(self) -> None:
+        """Be silent no more, and lead on whom that was for."""
+        self.silent = False
+        for leg in list(self.legs):
+            if leg.isUp and leg.other is None and leg.hung:
+                leg.resume()
+                self.dial(leg)
 
     def clear(self) -> None:
         """Reset what is still hung: nobody waits for it any more."""

@@ -71,12 +71,13 @@ class SecondConnectionTests(CarrierTestCase):
     async def test_slow(self) -> None:
         """One that takes its time is used when it is there."""
         await self.begin()
-        self.way.delay = 0.2
+        self.way.silent = True
         visitor, talk = await self.pair(self.port, self.service)
+        await until(lambda: self.client.session._moves._dialling)
         visitor.say(b"question")
         await talk.has(8)
         self.assertFalse(self.newest.hasMoved)
-        self.way.delay = 0.0
+        self.way.speak()
         await self.moved()
         await self.exchange(visitor, talk)
 
