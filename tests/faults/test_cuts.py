@@ -158,7 +158,7 @@ class BusyTests(SessionTests):
     carrier = Carrier()
 
 
-class LanesTests(SessionTests):
+class ExtraConnectionsTests(SessionTests):
     """In sessions of several connections."""
 
     carrier = Carrier("session", 3)

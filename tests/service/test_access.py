@@ -17,7 +17,7 @@ from tests.support.notes import ClientNotes
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.refusals import STEADY
 from tristunnel.dialects.framed.client_service import TunnelClientService
-from tristunnel.dialects.framed.lanes import MOST_LANES
+from tristunnel.dialects.framed.extra_connections import MOST_EXTRA_CONNECTIONS
 from tristunnel.errors import TunnelError
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.permissions import Grant, Identity, Permissions
@@ -335,38 +335,38 @@ class TokenAccessTests(AccessTestCase):
         self.assertIn(FrameType.ERROR, [frame.kind for frame in self.alice.frames()])
 
 
-class LaneMixin(AccessTestCase):
-    """Has streams opened on a lane of each session instead of on the session."""
+class ExtraConnectionMixin(AccessTestCase):
+    """Has streams opened on an extra connection of each session instead."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.lanes: dict[RawPeer, RawPeer] = {}
+        self.extra: dict[RawPeer, RawPeer] = {}
 
-    def lane(self, peer: RawPeer) -> RawPeer:
+    def connectExtra(self, peer: RawPeer) -> RawPeer:
         (ticket,) = self.ask(peer, "laneTickets", count=1)
         return self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
 
     def reach(self, peer: RawPeer, service: str = "db", number: int = 1) -> str:
-        if peer not in self.lanes:
-            self.lanes[peer] = self.lane(peer)
-        return super().reach(self.lanes[peer], service, number)
+        if peer not in self.extra:
+            self.extra[peer] = self.connectExtra(peer)
+        return super().reach(self.extra[peer], service, number)
 
     def goodbye(self, peer: RawPeer) -> str:
         code = super().goodbye(peer)
-        if peer in self.lanes:
-            self.assertEqual(super().goodbye(self.lanes[peer]), code)
+        if peer in self.extra:
+            self.assertEqual(super().goodbye(self.extra[peer]), code)
         return code
 
 
-class LaneCapabilityTests(LaneMixin, CapabilityTests):
-    """A lane is good for what its session is, and for no more."""
+class ExtraConnectionCapabilityTests(ExtraConnectionMixin, CapabilityTests):
+    """An extra connection is good for what its session is, and for no more."""
 
 
-class LaneTokenTests(LaneMixin, TokenAccessTests):
+class ExtraConnectionTokenTests(ExtraConnectionMixin, TokenAccessTests):
     """The same for tokens."""
 
     def test_closed(self) -> None:
-        """Whoever ends a session ends its lanes, and its tickets are void."""
+        """Whoever ends a session ends its extra connections, and voids its tickets."""
         self.makeToken("all", may=frozenset({"access"}))
         peer = self.client("all")
         self.assertEqual(self.reach(peer), "opened")
@@ -382,7 +382,7 @@ class LaneTokenTests(LaneMixin, TokenAccessTests):
         self.assertEqual(self.refusal(late), "expired")
 
     def test_kicked(self) -> None:
-        """A visitor is sent away from a lane as from a session."""
+        """A visitor is sent away from an extra connection as from a session."""
         self.makeToken("all", may=frozenset({"access"}))
         peer = self.client("all")
         self.assertEqual(self.reach(peer), "opened")
@@ -391,11 +391,11 @@ class LaneTokenTests(LaneMixin, TokenAccessTests):
         ]
         self.rpc("alice", "kick", visitor=visitor["id"])
         self.settle()
-        (broken,) = [f for f in self.lanes[peer].frames() if f.kind == FrameType.ERROR]
+        (broken,) = [f for f in self.extra[peer].frames() if f.kind == FrameType.ERROR]
         self.assertEqual(decodeObject(broken.payload)["code"], "closed")
 
     def test_tunnelsURI(self) -> None:
-        """Nor does a lane do more for whoever has a tunnel's URI only."""
+        """Nor does an extra connection do more for whoever has a tunnel's URI only."""
         self.ask(self.alice, "openTunnel", name="web")
         uri = self.ask(self.alice, "openTunnel", via="w3p", private=True)
         identifier, _, secret = uri.rpartition("/")[2].partition("#")
@@ -444,18 +444,18 @@ class LaneTokenTests(LaneMixin, TokenAccessTests):
         (ticket,) = self.ask(peer, "laneTickets", count=1)
         elsewhere = IPv4Address("TCP", "192.0.2.9", 4000)
         with patch("tests.dialects.framed.network.CLIENT", elsewhere):
-            lane = self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
-        self.assertEqual(self.refusal(lane), "expired")
+            extra = self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
+        self.assertEqual(self.refusal(extra), "expired")
         self.assertEqual(self.reach(peer), "opened")
 
     def test_bounded(self) -> None:
         """However often a client asks, it has so many tickets out and no more."""
         for _ in range(20):
-            tickets = self.ask(self.alice, "laneTickets", count=MOST_LANES)
-            self.assertEqual(len(self.service.tickets), MOST_LANES)
+            tickets = self.ask(self.alice, "laneTickets", count=MOST_EXTRA_CONNECTIONS)
+            self.assertEqual(len(self.service.tickets), MOST_EXTRA_CONNECTIONS)
         for ticket in tickets:
-            lane = self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
-            self.assertIsNone(lane.lost)
+            extra = self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
+            self.assertIsNone(extra.lost)
         self.assertEqual(self.ask(self.alice, "laneTickets", count=1), [])
 
 

@@ -84,21 +84,21 @@ class TicketBookTests(SynchronousTestCase):
         """There are so many of a kind; the oldest make room, and other kinds are not
         touched."""
         other = self.book.grant("other", 1, use)
-        made = [self.book.grant("lane", 3, use) for _ in range(10)]
-        self.assertEqual((self.book.out("lane"), len(self.tickets)), (3, 4))
+        made = [self.book.grant("extra-connection", 3, use) for _ in range(10)]
+        self.assertEqual((self.book.out("extra-connection"), len(self.tickets)), (3, 4))
         self.assertEqual([self.shown(t.text) for t in made], [False] * 7 + [True] * 3)
         self.assertTrue(self.shown(other.text))
-        self.assertEqual((self.book.out("lane"), len(self.tickets)), (0, 0))
+        self.assertEqual((self.book.out("extra-connection"), len(self.tickets)), (0, 0))
 
     def test_expired(self) -> None:
         """One whose time is over is not out any more."""
-        self.book.grant("lane", 3, use)
+        self.book.grant("extra-connection", 3, use)
         self.clock.advance(LIFETIME)
-        self.assertEqual(self.book.out("lane"), 0)
+        self.assertEqual(self.book.out("extra-connection"), 0)
 
     def test_admits(self) -> None:
         """A ticket is good for whom the session may have when it is shown."""
-        text = self.book.grant("lane", 1, use).text
+        text = self.book.grant("extra-connection", 1, use).text
         self.admitted = False
         self.assertFalse(self.shown(text))
 

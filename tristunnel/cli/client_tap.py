@@ -49,7 +49,7 @@ from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.base.dialect import Dialect
 from tristunnel.dialects.framed.dialect import parseTell
-from tristunnel.dialects.framed.lanes import MOST_LANES
+from tristunnel.dialects.framed.extra_connections import MOST_EXTRA_CONNECTIONS
 from tristunnel.dialects.framed.moves import CARRIERS
 from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.dialects.framed.standby import MOST_STANDBYS
@@ -197,7 +197,7 @@ class Options(
             1,
             "Number of connections to spread visitors over.",
             1,
-            MOST_LANES + 1,
+            MOST_EXTRA_CONNECTIONS + 1,
         ),
         count(
             "standby",

@@ -342,14 +342,14 @@ class ManyStockTLSTests(ManyStockTests):
     tls = True
 
 
-class ManyLaneTests(ManyTests):
+class ManyExtraConnectionTests(ManyTests):
     """Streams on three connections of one session."""
 
     carrier = Carrier("session", sessions=3)
 
     async def steady(self) -> None:
-        """Wait for the lanes, which are descriptors too."""
-        await until(lambda: len(self.session.lanes or ()) == 2)
+        """Wait for the extra connections, which are descriptors too."""
+        await until(lambda: len(self.session.extraConnections or ()) == 2)
 
     @property
     def session(self) -> Any:

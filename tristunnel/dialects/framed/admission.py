@@ -24,7 +24,7 @@ from tristunnel.dialects.base.unauthenticated import PendingLogin
 from tristunnel.dialects.framed.datagram_path import PATH, describePath
 from tristunnel.dialects.framed.datagrams import SessionFlow
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
-from tristunnel.dialects.framed.lanes import ServerExtraConnections
+from tristunnel.dialects.framed.extra_connections import ServerExtraConnections
 from tristunnel.dialects.framed.moves import ServerMoves
 from tristunnel.dialects.framed.session import (
     EXTENSION,
@@ -68,9 +68,9 @@ class Admission(FramedProtocol):
     @ivar lease: What keeps its tunnels beyond this connection.
     @ivar moves: What lets streams move to connections of their own, where both
         sides can.
-    @ivar lanes: Its extra connections, if it asked for some.
+    @ivar extraConnections: Its extra connections, if it asked for some.
     @ivar tickets: The tickets by which more connections become part of the session.
-    @ivar laneOver: Called when it ends, if it is an extra connection.
+    @ivar extraConnectionOver: Called when it ends, if it is an extra connection.
     @ivar visits: Its visits to tunnels of others; set with C{identity}.
     @ivar takesDials: Whether the client dials for others.
     @ivar pending: Told when the client is known, or when its login failed.
@@ -96,8 +96,8 @@ class Admission(FramedProtocol):
         self.moves: ServerMoves | None = None
         self._confirmations: EndAcknowledgements | None = None
         self._toldOfEnds = self._sendEnding
-        self.lanes: ServerExtraConnections | None = None
-        self.laneOver: Callable[[FramedProtocol], None] = lambda lane: None
+        self.extraConnections: ServerExtraConnections | None = None
+        self.extraConnectionOver: Callable[[FramedProtocol], None] = lambda gone: None
         self.cameBy: Caller | None = None
         self.vouchedFor: Identity | None = None
         self._service = service
@@ -200,7 +200,9 @@ class Admission(FramedProtocol):
         rest, self._rest = self._rest, b""
         return rest
 
-    def becomeLane(self, opened: Callable[..., None], offer: dict[str, object]) -> None:
+    def becomeExtraConnection(
+        self, opened: Callable[..., None], offer: dict[str, object]
+    ) -> None:
         """
         Carry another session's streams, and nothing else.
 

@@ -28,8 +28,8 @@ from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.datagram_path import PATH, clientPath
 from tristunnel.dialects.framed.explanation import explained, whyClosed
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.framed.extra_connections import ClientExtraConnections
 from tristunnel.dialects.framed.hello import offerOf
-from tristunnel.dialects.framed.lanes import ClientExtraConnections
 from tristunnel.dialects.framed.moves import Carrier, ClientMoves
 from tristunnel.dialects.framed.session import (
     EXTENSION,
@@ -124,7 +124,7 @@ class TunnelClientProtocol(FramedProtocol):
         self._connector = ServiceConnector(factory.reactor, factory.observer)
         self._udpConnector = UDPConnector(factory.observer)
         self._moves: ClientMoves | None = None
-        self._lanes: ClientExtraConnections | None = None
+        self._extraConnections: ClientExtraConnections | None = None
         self._confirmations: EndAcknowledgements | None = None
         self._sendEnding: Callable[[bytes], None] = lambda payload: None
         self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
@@ -297,7 +297,7 @@ class TunnelClientProtocol(FramedProtocol):
         if self._confirmations is not None:
             self._confirmations.up(self._sendEnding)
         if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
-            self._lanes = ClientExtraConnections(
+            self._extraConnections = ClientExtraConnections(
                 self.reactor,
                 self.factory.endpoint,
                 self.limits,
@@ -305,7 +305,7 @@ class TunnelClientProtocol(FramedProtocol):
                 lambda count: self.call("laneTickets", count=count),
                 self._opened,
             )
-            self._lanes.start()
+            self._extraConnections.start()
 
     @property
     def _mayMove(self) -> bool:
@@ -394,7 +394,9 @@ class TunnelClientProtocol(FramedProtocol):
     def streams(self) -> int:
         """How many streams there are, in the session and beside it."""
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
-        beside = 0 if self._lanes is None else self._lanes.streams()
+        beside = (
+            0 if self._extraConnections is None else self._extraConnections.streams()
+        )
         moved = 0 if self._confirmations is None else len(self._confirmations)
         return within + beside + moved + bool(self._farewell)
 
@@ -502,8 +504,8 @@ class TunnelClientProtocol(FramedProtocol):
             self._confirmations.down(self._sendEnding)
         if self._moves is not None:
             self._moves.stop()
-        if self._lanes is not None:
-            self._lanes.stop()
+        if self._extraConnections is not None:
+            self._extraConnections.stop()
         waitingReady, self._waitingReady = self._waitingReady, []
         for ready in waitingReady:
             ready.errback(reason)

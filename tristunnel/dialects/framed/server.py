@@ -25,7 +25,7 @@ from tristunnel.dialects.framed.admission import Admission
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.datagrams import SessionFlow
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
-from tristunnel.dialects.framed.lanes import ServerExtraConnections
+from tristunnel.dialects.framed.extra_connections import ServerExtraConnections
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import Destinations
 from tristunnel.forwards.dialling import DIAL, dialDestinations
@@ -98,7 +98,7 @@ class TunnelServerProtocol(Admission):
         try:
             if stream.tunnel.protocol != "udp":
                 carrier = self.multiplexer
-                if self.lanes is not None:
+                if self.extraConnections is not None:
                     carrier = self.streamsOf(carrier)
                 opened = carrier.open(info)
                 stream.connect(opened)
@@ -139,9 +139,11 @@ class TunnelServerProtocol(Admission):
 
     def streamsOf(self, multiplexer: Multiplexer) -> Multiplexer:
         """Choose the connection for a new stream: the least loaded of several."""
-        if self.lanes is None or not isinstance(multiplexer, ExtendedMultiplexer):
+        if self.extraConnections is None or not isinstance(
+            multiplexer, ExtendedMultiplexer
+        ):
             return multiplexer
-        chosen: Multiplexer = self.lanes.leastLoaded(multiplexer)
+        chosen: Multiplexer = self.extraConnections.leastLoaded(multiplexer)
         return chosen
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
@@ -362,9 +364,9 @@ class TunnelServerProtocol(Admission):
         if "dialled" in vars(self):
             self.dialled.close(reason)
         self.tickets.close()
-        if self.lanes is not None:
-            self.lanes.close(reason)
-        self.laneOver(self)
+        if self.extraConnections is not None:
+            self.extraConnections.close(reason)
+        self.extraConnectionOver(self)
         if self._client is not None:
             self._service.clients.leave(self._client)
         if self.lease is not None:
@@ -406,7 +408,7 @@ def _checkVisit(name: str, protocol: str) -> None:
         )
 
 
-def laneTickets(caller: Caller, count: int) -> list[str]:
+def connectionTickets(caller: Caller, count: int) -> list[str]:
     """
     Give a client tickets for extra connections of its session.
 
@@ -418,9 +420,11 @@ def laneTickets(caller: Caller, count: int) -> list[str]:
         raise TunnelError("not-permitted", "only a session has extra connections")
     if type(count) is not int or count < 1:
         raise TunnelError("bad-option", "count is a number from 1 up")
-    if session.lanes is None:
-        session.lanes = ServerExtraConnections(session.tickets, session.openedByClient)
-    return session.lanes.grant(count)
+    if session.extraConnections is None:
+        session.extraConnections = ServerExtraConnections(
+            session.tickets, session.openedByClient
+        )
+    return session.extraConnections.grant(count)
 
 
 def takeOver(caller: Caller, lease: object = None) -> Deferred[dict[str, object]]:
@@ -470,7 +474,8 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
         self._dispatcher = Dispatcher(
             {
                 **methodsOf(service),
-                "laneTickets": laneTickets,
+                # The wire keeps the name that released clients ask by.
+                "laneTickets": connectionTickets,
                 "takeOver": takeOver,
             }.get
         )

@@ -11,7 +11,7 @@ from tests.dialects.framed import test_session_loopback as base
 from tests.dialects.framed.moves_rig import CarrierTestCase
 from tests.support.loopback import Service
 from tests.support.polling import until
-from tristunnel.dialects.framed.lanes import MOST_LANES
+from tristunnel.dialects.framed.extra_connections import MOST_EXTRA_CONNECTIONS
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.errors import TunnelError
 from tristunnel.jsonrpc.pending import RemoteError
@@ -19,29 +19,29 @@ from tristunnel.jsonrpc.pending import RemoteError
 THREE = Carrier("session", sessions=3)
 
 
-class LaneStreamTests(CarrierTestCase, base.StreamTests):
-    """Whatever a stream within a session does, one on a lane does too."""
+class ExtraConnectionStreamTests(CarrierTestCase, base.StreamTests):
+    """Whatever a stream within a session does, one on an extra connection does too."""
 
     carrier = THREE
 
 
-class LaneTests(CarrierTestCase):
-    """How lanes come and go."""
+class ExtraConnectionTests(CarrierTestCase):
+    """How extra connections come and go."""
 
     carrier = THREE
-    session: Any = many.ManyLaneTests.session
+    session: Any = many.ManyExtraConnectionTests.session
 
     async def begin(self) -> tuple[int, Service]:
         """Start everything."""
         service = Service(b"hello")
         port = await self.tunnel(service)
-        await until(lambda: len(self.session.lanes or ()) == 2)
+        await until(lambda: len(self.session.extraConnections or ()) == 2)
         return port, service
 
     def loads(self) -> list[int]:
         """Streams on each connection."""
-        lanes = self.session.lanes._lanes
-        return [len(each.multiplexer.streams) for each in (self.session, *lanes)]
+        extra = self.session.extraConnections._connections
+        return [len(each.multiplexer.streams) for each in (self.session, *extra)]
 
     async def test_shared(self) -> None:
         """Visitors are spread evenly."""
@@ -53,37 +53,39 @@ class LaneTests(CarrierTestCase):
         self.assertEqual(self.sessions.streams(), 6)
 
     async def test_lost(self) -> None:
-        """With a lane its streams are lost, and no others; it is replaced."""
+        """An extra connection's streams are lost with it, no others; it is replaced."""
         port, _ = await self.begin()
         visitors = [await self.visit(port) for _ in range(3)]
         for visitor in visitors:
             await visitor.has(5)
-        self.session.lanes._lanes[0].transport.abortConnection()
+        self.session.extraConnections._connections[0].transport.abortConnection()
         await until(lambda: sum(v.lost is not None for v in visitors) == 1)
-        await until(lambda: len(self.client.session._lanes._lanes) == 1)
-        self.client.session._lanes._look()
-        await until(lambda: len(self.session.lanes) == 2)
+        await until(
+            lambda: len(self.client.session._extraConnections._connections) == 1
+        )
+        self.client.session._extraConnections._look()
+        await until(lambda: len(self.session.extraConnections) == 2)
 
     async def test_endTogether(self) -> None:
-        """Lanes end with their session."""
+        """Extra connections end with their session."""
         await self.begin()
         await self.client.stopService()
         await until(lambda: not self.sessions.sessions)
 
     async def test_noCalls(self) -> None:
-        """Nobody has logged in on a lane: calls there are not answered."""
+        """Nobody has logged in on an extra connection: calls there are not answered."""
         await self.begin()
-        (lane, _) = self.client.session._lanes._lanes
-        answer = lane.call("listTunnels")
+        (extra, _) = self.client.session._extraConnections._connections
+        answer = extra.call("listTunnels")
         answer.addErrback(lambda failure: failure.trap(TunnelError, RemoteError))
-        pinged = lane._pings
-        lane.sendPing()
-        await until(lambda: lane._pings is not pinged and not lane._pings)
+        pinged = extra._pings
+        extra.sendPing()
+        await until(lambda: extra._pings is not pinged and not extra._pings)
         self.assertFalse(answer.called)
 
     async def test_bounded(self) -> None:
-        """A client has no more lanes than the server cares for."""
+        """A client has no more extra connections than the server cares for."""
         await self.begin()
         tickets = await self.client.session.call("laneTickets", count=1000)
         assert isinstance(tickets, list)
-        self.assertEqual(len(tickets), MOST_LANES - 2)
+        self.assertEqual(len(tickets), MOST_EXTRA_CONNECTIONS - 2)

@@ -1,5 +1,5 @@
 """
-Further connections of a session, which carry streams and nothing else.
+The extra connections of a session, which carry streams and nothing else.
 
 A lost packet stalls all that travels on its connection; with several, only a part of
 it. The session itself (its lease, its tunnels, its calls) stays on the first
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 
 __all__ = [
-    "MOST_LANES",
+    "MOST_EXTRA_CONNECTIONS",
     "ClientExtraConnections",
     "ExtraConnection",
     "ServerExtraConnections",
 ]
 
-MOST_LANES = 15
+MOST_EXTRA_CONNECTIONS = 15
 """Extra connections that a session may have."""
 
 LOOK = 5.0
-"""Seconds between two looks for missing connections."""
+"""Seconds between two checks for missing connections."""
 
 
 class ServerExtraConnections:
@@ -60,10 +60,10 @@ class ServerExtraConnections:
     def __init__(self, tickets: TicketBook, opened: Callable[..., None]) -> None:
         self._tickets = tickets
         self._opened = opened
-        self._lanes: list[FramedProtocol] = []
+        self._connections: list[FramedProtocol] = []
 
     def __len__(self) -> int:
-        return len(self._lanes)
+        return len(self._connections)
 
     def grant(self, count: int) -> list[str]:
         """
@@ -71,25 +71,25 @@ class ServerExtraConnections:
 
         @return: At most as many as are asked for.
         """
-        room = MOST_LANES - len(self._lanes)
+        room = MOST_EXTRA_CONNECTIONS - len(self._connections)
         return [
-            self._tickets.grant("lane", room, self._use).text
+            self._tickets.grant("extra-connection", room, self._use).text
             for _ in range(min(count, room))
         ]
 
     def _use(self, arrival: Any, offer: dict[str, object]) -> bool:
         """Take a connection for this session."""
-        if len(self._lanes) >= MOST_LANES:
+        if len(self._connections) >= MOST_EXTRA_CONNECTIONS:
             return False
-        arrival.becomeLane(self._opened, offer)
-        self._lanes.append(arrival)
-        arrival.laneOver = self._over
+        arrival.becomeExtraConnection(self._opened, offer)
+        self._connections.append(arrival)
+        arrival.extraConnectionOver = self._over
         return True
 
-    def _over(self, lane: FramedProtocol) -> None:
+    def _over(self, connection: FramedProtocol) -> None:
         """Forget a connection that is gone."""
-        if lane in self._lanes:
-            self._lanes.remove(lane)
+        if connection in self._connections:
+            self._connections.remove(connection)
 
     def leastLoaded(self, first: ExtendedMultiplexer) -> Any:
         """
@@ -98,16 +98,16 @@ class ServerExtraConnections:
         @param first: The session's own streams.
         """
         best: Any = first
-        for lane in self._lanes:
-            multiplexer = lane.multiplexer
+        for connection in self._connections:
+            multiplexer = connection.multiplexer
             if multiplexer is not None and len(multiplexer.streams) < len(best.streams):
                 best = multiplexer
         return best
 
     def close(self, reason: TunnelError) -> None:
         """The session is over."""
-        for lane in list(self._lanes):
-            lane.fail(reason)
+        for connection in list(self._connections):
+            connection.fail(reason)
 
 
 @implementer(IHandshakeListener)
@@ -185,7 +185,7 @@ class ClientExtraConnections:
         self._count = count
         self._ask = ask
         self._opened = opened
-        self._lanes: set[ExtraConnection] = set()
+        self._connections: set[ExtraConnection] = set()
         self._dialling: set[Deferred[Any]] = set()
         self._looking = RepeatingCall(reactor, self._look)
 
@@ -199,20 +199,20 @@ class ClientExtraConnections:
             self._looking.stop()
         for dialling in list(self._dialling):
             dialling.cancel()
-        for lane in list(self._lanes):
-            lane.close()
+        for connection in list(self._connections):
+            connection.close()
 
     def streams(self) -> int:
         """How many streams they carry."""
         return sum(
-            len(lane.multiplexer.streams)
-            for lane in self._lanes
-            if lane.multiplexer is not None
+            len(connection.multiplexer.streams)
+            for connection in self._connections
+            if connection.multiplexer is not None
         )
 
     def _look(self) -> None:
         """Replace what is missing."""
-        missing = self._count - len(self._lanes) - len(self._dialling)
+        missing = self._count - len(self._connections) - len(self._dialling)
         if missing > 0:
             asked = self._ask(missing)
             asked.addCallback(self._dial)
@@ -221,13 +221,13 @@ class ClientExtraConnections:
 
     def _dial(self, tickets: object) -> None:
         for ticket in tickets if isinstance(tickets, list) else []:
-            factory = Factory.forProtocol(partial(self._lane, str(ticket)))
+            factory = Factory.forProtocol(partial(self._connection, str(ticket)))
             factory.noisy = False
             dialling: Deferred[Any] = self._endpoint.connect(factory)
             self._dialling.add(dialling)
             dialling.addBoth(self._dialled, dialling)
 
-    def _lane(self, ticket: str) -> ExtraConnection:
+    def _connection(self, ticket: str) -> ExtraConnection:
         return ExtraConnection(
             self._reactor, self._limits, ticket, self._opened, self._over
         )
@@ -236,10 +236,10 @@ class ClientExtraConnections:
         self._dialling.discard(dialling)
         if isinstance(result, ExtraConnection) and result.lost is None:
             if self._looking.running:
-                self._lanes.add(result)
+                self._connections.add(result)
             else:
                 result.close()
 
-    def _over(self, lane: ExtraConnection) -> None:
+    def _over(self, connection: ExtraConnection) -> None:
         """Forget a connection that is gone; the next look replaces it."""
-        self._lanes.discard(lane)
+        self._connections.discard(connection)
