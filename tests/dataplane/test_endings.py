@@ -332,11 +332,32 @@ class PlainTests(EndingTestCase):
                 self.confirmations.arrived(0, bytes(size))
             self.assertEqual(caught.exception.code.name, "protocol-error")
 
+    def test_late(self) -> None:
+        """
+        What is told of a stream is kept however late its connection comes, and heard
+        afterwards, too.
+        """
+        for early in (True, False):
+            with self.subTest(early=early):
+                self.confirmations.close()
+                ending = self.confirmations.expect(NAME)
+                if early:
+                    self.hear(ENDED, 5)
+                self.advance(DEADLINE + 2 * TICK)
+                self.visitor = Talker()
+                self.end = self.begin(ending)
+                self.advance(2 * TICK)
+                self.come(b"hello")
+                self.eof()
+                if not early:
+                    self.hear(ENDED, 5)
+                self.assertTrue(self.visitor.finished)
+                self.assertEqual(self.broken, "")
+
     def test_neverConnected(self) -> None:
-        """A stream that never gets its connection is forgotten."""
+        """Whoever waits in vain for the connection says so, and nothing is left."""
         self.confirmations.close()
-        self.confirmations.expect(NAME)
-        self.advance(DEADLINE + 2 * TICK)
+        self.confirmations.expect(NAME).forget()
         self.assertEqual(len(self.confirmations), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

@@ -125,6 +125,8 @@ class EndAcknowledgements:
         """
         Have what is told of a stream kept, from before there is a connection.
 
+        @return: What is told; to be forgotten by the caller, if the connection does
+            not come about.
         @raise TunnelError: C{protocol-error}, if another stream has that name.
         """
         if key in self._endings:
@@ -208,9 +210,10 @@ class StreamEnd:
         self._told = self._due = self._seen = 0
         self._dueSince = self._movedAt = now
 
-    def attach(self, end: MovedEnd) -> None:
+    def attach(self, end: MovedEnd, now: float) -> None:
         """The stream's connection is there."""
         self._end = end
+        self._dueSince = self._movedAt = now
 
     def forget(self) -> None:
         """Keep nothing any more."""
@@ -252,8 +255,7 @@ class StreamEnd:
         """
         end = self._end
         if end is None:
-            if now - self._movedAt > DEADLINE:
-                self.forget()
+            # Whoever waits for the connection says if there will be none.
             return
         if end.through:
             if now - self._movedAt > DEADLINE:
@@ -311,7 +313,7 @@ class MovedEnd(SocketEnd):
         self._lost = False
         # The far side need not wait for what a dead process would have told.
         resetIfKilled(connection)
-        ending.attach(self)
+        ending.attach(self, self._reactor.seconds())
 
     @property
     def passed(self) -> int:
