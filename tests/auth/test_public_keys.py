@@ -41,7 +41,6 @@ from tristunnel.model.permissions import Identity, Permissions
 
 
 def written(key: object) -> str:
-    """A public key as ssh-keygen writes it."""
     public = key.public_key()  # type: ignore[attr-defined]
     text: bytes = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     return text.decode()
@@ -105,14 +104,12 @@ class LoginTests(SynchronousTestCase):
         self.blob = parseKey(self.key)
 
     def login(self, authenticator: Authenticator, user: str, key: bytes) -> Identity:
-        """Log in by a key that was proved."""
         asked: Deferred[Identity] = authenticator.authenticate(
             {"id": user}, None, "", key
         )
         return self.successResultOf(asked)
 
     def refused(self, authenticator: Authenticator, user: str, key: bytes) -> None:
-        """Not."""
         asked = authenticator.authenticate({"id": user}, None, "", key)
         self.assertEqual(
             "auth-refused", self.failureResultOf(asked, TunnelError).value.code.name

@@ -23,11 +23,9 @@ class ResultsTests(SynchronousTestCase):
     """Tests for L{Results}."""
 
     def setUp(self) -> None:
-        """Choose a file."""
         self.path = Path(self.mktemp())
 
     def make(self, resume: bool = True, seconds: float = 2.0) -> Results:
-        """Begin, or go on."""
         return Results(self.path, {"seconds": seconds}, resume)
 
     def test_resume(self) -> None:

@@ -30,7 +30,6 @@ class PicturesTests(SynchronousTestCase):
         skip = "matplotlib is not here: pip install 'tristunnel[benchmarks]'"
 
     def setUp(self) -> None:
-        """Choose a place."""
         self.place = Path(self.mktemp())
 
     def test_drawn(self) -> None:

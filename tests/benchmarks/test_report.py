@@ -94,7 +94,6 @@ class ChecksTests(SynchronousTestCase):
     """Tests for L{checks} and L{targets}."""
 
     def find(self, what: str, mode: str, against: str) -> Check:
-        """Find the only check of a kind."""
         (found,) = [
             check
             for check in checks({"bulk": _BULK})

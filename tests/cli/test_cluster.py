@@ -22,7 +22,6 @@ WHERE = "http://10.0.0.2:9000"
 
 
 def member(name: str, state: str, clients: int = 0, **more: Any) -> dict[str, Any]:
-    """What a server says of a member."""
     return {
         "member": name,
         "address": "tcp:10.0.0.1:9001",
@@ -54,7 +53,6 @@ class ClusterCommandTests(SynchronousTestCase):
         return answer
 
     def run_(self, *words: str, waits: int = 0) -> list[str]:
-        """Run a command, and say what it prints."""
         options = parser().parse_args(["cluster", *words, "--server", WHERE])
         running = Deferred.fromCoroutine(options.run(self.clock, options))
         for _ in range(waits):
@@ -64,7 +62,6 @@ class ClusterCommandTests(SynchronousTestCase):
         return self.out.getvalue().splitlines()
 
     def refusal(self, *words: str) -> str:
-        """Why a command does nothing."""
         options = parser().parse_args(["cluster", *words])
         running = Deferred.fromCoroutine(options.run(self.clock, options))
         error: Any = self.failureResultOf(running, TunnelError).value

@@ -57,7 +57,6 @@ class NameServingTests(FileTestCase):
 
     @staticmethod
     def asks(creator: Any) -> bool:
-        """Whether a client must show a certificate."""
         mode: int = creator.serverConnectionForTLS(None).get_context().get_verify_mode()
         return bool(mode & SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
 

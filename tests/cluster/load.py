@@ -42,7 +42,6 @@ class Load:
         self.ending = threading.Event()
 
     def look(self) -> None:
-        """Find out who is healthy."""
         while not self.ending.wait(LOOK):
             well = [host for host, port in self.places if self.isWell(host, port)]
             if well != self.well:
@@ -60,7 +59,6 @@ class Load:
             asking.close()
 
     def visit(self, host: str) -> None:
-        """Say something, and hear it again."""
         began = time.monotonic()
         try:
             with socket.create_connection((host, self.port), PATIENCE) as talk:
@@ -84,7 +82,6 @@ class Load:
                 self.longest = max(self.longest, time.monotonic() - began)
 
     def run(self) -> None:
-        """Visit until the input ends."""
         threading.Thread(target=self.look, daemon=True).start()
         threading.Thread(target=self.wait, daemon=True).start()
         visitors: list[threading.Thread] = []

@@ -63,7 +63,6 @@ class EngineAtOnce(Engine):
         self._reader = hiredis.Reader(encoding="utf-8")
 
     def command(self, *words: object) -> Deferred[Any]:
-        """Ask, and wait for the answer."""
         packed: Any = tuple(map(str, words))
         self._socket.sendall(hiredis.pack_command(packed))
         while (answer := self._reader.gets()) is False:
@@ -73,12 +72,10 @@ class EngineAtOnce(Engine):
         return succeed(answer)
 
     def run(self, script: str, *args: object) -> Deferred[list[Any]]:
-        """Run a script in the same way."""
         keys = self._keys
         return self.command("EVAL", scriptNamed(script), len(keys), *keys, *args)
 
     def stop(self) -> Deferred[None]:
-        """Ask no more."""
         self._socket.close()
         return succeed(None)
 
@@ -103,19 +100,16 @@ class Model:
     tokens: dict[str, TokenRecord] = field(default_factory=dict)
 
     def placeOf(self, record: TunnelRecord) -> Place:
-        """Who serves a tunnel."""
         lease = self.leases.get(record.lease)
         return record.place if lease is None else lease.place
 
     def holder(self, reserved: str) -> TunnelRecord | None:
-        """Who has something."""
         for record in self.tunnels.values():
             if reserved in record.reserved:
                 return replace(record, place=self.placeOf(record))
         return None
 
     def claim(self, member: str, lease: str, secret: str, shown: int) -> object:
-        """A lease goes to a member."""
         known = self.leases.get(lease)
         if known is None or known.secret != secret:
             return None
@@ -124,7 +118,6 @@ class Model:
         return known.place, list(known.tunnels)
 
     def open(self, record: TunnelRecord) -> None:
-        """A tunnel is opened."""
         lease = self.leases.get(record.lease)
         if record.lease and (lease is None or lease.place != record.place):
             raise TunnelError("displaced")
@@ -150,7 +143,6 @@ class Model:
                 raise TunnelError("name-taken" if isName else "port-taken")
 
     def change(self, tunnel: str, place: Place, reserved: tuple[str, ...]) -> None:
-        """A tunnel has something else."""
         known = self.tunnels.get(tunnel)
         if known is None:
             raise TunnelError("unknown-tunnel")
@@ -161,7 +153,6 @@ class Model:
         self.tunnels[tunnel] = changed
 
     def close(self, tunnel: str, place: Place) -> None:
-        """A tunnel is over."""
         known = self.tunnels.get(tunnel)
         if known is None or self.placeOf(known) != place:
             return
@@ -173,7 +164,6 @@ class Model:
                 del self.leases[known.lease]
 
     def left(self, lease: str, place: Place, expires: bool) -> None:
-        """Nobody has a lease any more."""
         known = self.leases.get(lease)
         if known is None or known.place != place or known.away:
             return
@@ -219,7 +209,6 @@ class Books(RuleBasedStateMachine):
         return answer
 
     def both(self, member: str, method: str, *args: Any) -> Any:
-        """Ask both books, which answer the same."""
         one, other = (
             self.result(getattr(book, method)(*args)) for book in self.books[member]
         )
@@ -227,14 +216,12 @@ class Books(RuleBasedStateMachine):
         return one
 
     def expect(self, method: Any, *args: Any) -> Any:
-        """What the model answers."""
         try:
             return method(*args)
         except TunnelError as refusal:
             return refusal.code.name
 
     def place(self, member: str, lease: str) -> Place:
-        """As whom a member believes to have a lease."""
         known = self.model.leases.get(lease)
         if known is not None and known.place.member == member:
             return known.place
@@ -249,7 +236,6 @@ class Books(RuleBasedStateMachine):
 
     @rule(member=MEMBERS, lease=LEASES, secret=SECRETS, shown=st.integers(0, 20))
     def claim(self, member: str, lease: str, secret: str, shown: int) -> None:
-        """A client comes to a member."""
         told = self.both(member, "claim", lease, secret, "ann", shown)
         found = told and (told.place, [each.id for each in told.records])
         assert found == self.model.claim(member, lease, secret, shown)
@@ -274,7 +260,6 @@ class Books(RuleBasedStateMachine):
         reserved=st.sets(RESERVED, max_size=2),
     )
     def open(self, member: str, tunnel: str, lease: str, reserved: set[str]) -> None:
-        """A tunnel is opened."""
         known = self.model.tunnels.get(tunnel)
         if known is not None and known.lease != lease:
             return
@@ -287,7 +272,6 @@ class Books(RuleBasedStateMachine):
 
     @rule(member=MEMBERS, tunnel=TUNNELS, reserved=st.sets(RESERVED, max_size=2))
     def change(self, member: str, tunnel: str, reserved: set[str]) -> None:
-        """A tunnel gets another port."""
         place = self.placeFor(member, tunnel)
         fields = {"reserved": tuple(sorted(reserved))}
         told = self.both(member, "change", tunnel, place, fields)
@@ -296,7 +280,6 @@ class Books(RuleBasedStateMachine):
 
     @rule(member=MEMBERS, tunnel=TUNNELS)
     def close(self, member: str, tunnel: str) -> None:
-        """A tunnel is closed."""
         place = self.placeFor(member, tunnel)
         self.both(member, "close", tunnel, place)
         self.model.close(tunnel, place)
@@ -329,7 +312,6 @@ class Books(RuleBasedStateMachine):
 
     @rule(member=MEMBERS, access=ACCESS)
     def drop(self, member: str, access: str) -> None:
-        """Access is taken back."""
         self.both(member, "dropAccess", access)
         if access in self.model.access:
             known = self.model.access[access]
@@ -337,7 +319,6 @@ class Books(RuleBasedStateMachine):
 
     @rule(member=MEMBERS, name=NAMES, version=st.integers(1, 4), line=SECRETS)
     def putToken(self, member: str, name: str, version: int, line: str) -> None:
-        """A token is made, changed or revoked."""
         record = TokenRecord(name, version, line)
         known = self.model.tokens.get(name)
         if known is None or known.version < version:

@@ -87,7 +87,6 @@ class DrainTests(ProcessTestCase):
     timeout = 300
 
     def machine(self, number: int) -> Any:
-        """Start a server."""
         host, port, listen = self.places[number]
         program: Any = self.start(
             "tunnel",
@@ -140,7 +139,6 @@ class DrainTests(ProcessTestCase):
         return out.decode()
 
     def load(self, port: int) -> Program:
-        """Begin to visit."""
         program = Program("load")
         places = [f"{host}:{port}" for host, port, _ in self.places]
         reactor.spawnProcess(
@@ -153,7 +151,6 @@ class DrainTests(ProcessTestCase):
         return program
 
     async def result(self, program: Program) -> dict[str, Any]:
-        """End to visit, and say how that was."""
         program.order("end")
         said = await program.says(r"load (\{.*\})")
         print(said[1])

@@ -37,7 +37,6 @@ class EngineTestCase(TestCase):
     timeout = 60
 
     def server(self, *options: str, made: RedisServer | None = None) -> RedisServer:
-        """Start a server."""
         server = made or RedisServer(*options)
         self.addCleanup(server.stop)
         server.start()
@@ -67,7 +66,6 @@ class EngineTestCase(TestCase):
         await until(lambda: "token" in [each.kind for each in heard])
 
     async def trouble(self, url: str) -> str:
-        """Find out what is said about an engine."""
         self.book(url)
         await until(lambda: self.troubles)
         self.assertNotIn("\n", self.troubles[0])

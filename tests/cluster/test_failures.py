@@ -106,7 +106,6 @@ class FailureTestCase(TestCase):
         self.sentinel.start()
 
     def member(self, name: str, lease: str, engine: str) -> Program:
-        """Start a server on a machine."""
         address = self.network.addresses[name]
         program = self.network.twistd(
             *(name, "tunnel", "--port", "tcp:9000", "--hostname", "t.example"),
@@ -118,7 +117,6 @@ class FailureTestCase(TestCase):
         return program
 
     def visit(self, name: str) -> Program:
-        """Let visitors come in at a machine."""
         program = self.network.run(
             "v",
             f"visitors of {name}",

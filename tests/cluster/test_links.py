@@ -41,7 +41,6 @@ class MemberLinksTests(TestCase):
     """Members that ask each other."""
 
     async def member(self, name: str, secret: bytes = SECRET) -> Any:
-        """Have a member listen."""
         links = MemberLinks(reactor, name, secret, wayTo)
         factory = RelayFactory(reactor, secret, Here().served)
         factory.linked = links.linked
@@ -186,7 +185,6 @@ class MembersTests(SynchronousTestCase):
         raise TunnelError("session-lost")
 
     def join(self, name: str, **about: object) -> None:
-        """Have another member come, or say something else."""
         number = len(self.book.others) + 2
         self.book.others[name] = {
             "address": f"tcp:10.0.0.{number}:9001",

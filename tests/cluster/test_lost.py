@@ -52,7 +52,6 @@ class LostTests(TestCase):
         return program
 
     async def begin(self, port: str, connect: str, *options: str) -> Program:
-        """Start all, and visit."""
         engine = RedisServer(
             *("--port", "6379", "--bind", "10.214.0.4", "--protected-mode", "no"),
             prefix=self.network.within("c"),

@@ -47,7 +47,6 @@ class Balancer(ProxyFactory):
         return made
 
     def cut(self) -> None:
-        """Break all of them."""
         made, self._made = self._made, []
         for each in made:
             for side in (each, getattr(each, "peer", None)):
@@ -68,7 +67,6 @@ class ClusterProcessesTests(ProcessTestCase):
     timeout = 120
 
     async def machine(self, number: int) -> Program:
-        """Start a server."""
         host, port = f"127.0.0.{number}", freePort()
         (self.directory / "member").write_text("a secret of the cluster")
         (self.directory / "member").chmod(0o600)
@@ -143,7 +141,6 @@ class ClusterProcessesTests(ProcessTestCase):
         await self.lost("TERM")
 
     async def lost(self, name: str) -> None:
-        """Lose the owner by a signal."""
         one, other, port = await self.begin()
         there: Any = other
         for host in ("127.0.0.1", "127.0.0.2"):

@@ -34,22 +34,18 @@ class RedisTestCase(TestCase):
         return Deferred.fromCoroutine(self.begin())
 
     async def begin(self) -> None:
-        """Start all."""
         self.server = self.engine()
         self.name = token_hex(8)
         self.books: list[RedisBook] = []
         self.one, self.other = await self.join("one"), await self.join("other")
 
     def engine(self) -> RedisServer:
-        """The server."""
         return RedisServer.shared()
 
     def endpoint(self) -> Any:
-        """The way to the server."""
         return UNIXClientEndpoint(reactor, str(self.server.path))
 
     async def join(self, member: str, **more: Any) -> RedisBook:
-        """Have another member."""
         engine = Engine(self.endpoint(), self.name)
         reader = Engine(self.endpoint(), self.name, patience=None)
         times = {"beat": 0.05, "memberTTL": 1.0, "grace": 0.0, **more}

@@ -110,7 +110,6 @@ class RelayTestCase(RedisTestCase):
             await self.listen(member)
 
     async def listen(self, member: Member) -> None:
-        """Have a member take visitors of others."""
         factory = RelayFactory(reactor, SECRET, member.tunnels.here.served)
         endpoint = TCP4ServerEndpoint(reactor, 0, interface=member.host)
         port = await endpoint.listen(factory)
@@ -121,7 +120,6 @@ class RelayTestCase(RedisTestCase):
         self.addCleanup(self.over, member)
 
     async def over(self, member: Member) -> None:
-        """Stop a member."""
         await member.entries.stop()
         await member.tunnels.discard(member.tunnels.tunnels, TunnelError("closed"))
 

@@ -53,7 +53,6 @@ class Member:
         self.start()
 
     def start(self) -> None:
-        """Know nothing but what is in the file."""
         self.file = TokenFile(self.path, Clock(), self.now)
         self.shared = SharedTokens(self.book, [self.file], self.now)
         self.invitations = Invitations([self.file], self.now)
@@ -61,7 +60,6 @@ class Member:
         self.end = result(self.book.watch(self.shared.changed))
 
     def stop(self) -> None:
-        """Hear no more."""
         self.isThere = False
         self.end()
 
@@ -79,16 +77,13 @@ class Member:
         self.meet()
 
     def meet(self) -> None:
-        """Have file and book agree."""
         result(Deferred.fromCoroutine(self.shared.meet()))
 
     def tokens(self) -> dict[str, Token]:
-        """What its file says."""
         self.file.follow()
         return {each.name: each for each in self.file.tokens()}
 
     def login(self, token: str) -> Any:
-        """Log in with a token."""
         return result(self.file.requestAvatarId(TunnelCredentials({"token": token})))
 
 
@@ -111,7 +106,6 @@ class SharedTokensTests(SynchronousTestCase):
         self.begin(2)
 
     def begin(self, number: int) -> None:
-        """Have so many members."""
         self.book = MemoryBook(self.clock)
         self.members = [
             Member(
@@ -330,7 +324,6 @@ class SharedTokensTests(SynchronousTestCase):
                 self.assertIsNotNone(token.revoked)
 
     def something(self, member: Member, name: str, kind: str) -> None:
-        """Do something at a member."""
         known = member.tokens().get(name)
         if kind == "create" and (known is None or known.revoked is not None):
             member.file.store.create(name, Permissions())

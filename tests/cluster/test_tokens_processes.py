@@ -27,11 +27,9 @@ class TokensOfMachinesTests(ProcessTestCase):
     timeout = 120
 
     def file(self, number: int) -> Path:
-        """The tokens of a machine."""
         return self.directory / f"tokens-{number}"
 
     async def machine(self, number: int) -> Program:
-        """Start a server."""
         host, port = f"127.0.0.{number}", freePort()
         program = self.start(
             "tunnel",
@@ -48,13 +46,11 @@ class TokensOfMachinesTests(ProcessTestCase):
         return program
 
     async def asked(self, number: int, token: str, *words: str) -> Any:
-        """Call a method at a machine."""
         command = [f"http://{self.places[number]}", *words]
         request = parseCommand(command, {"TRISTUNNEL_TOKEN": token})
         return await ask(self.reactor, request)
 
     async def refused(self, number: int, token: str) -> str:
-        """Why a machine refuses a token."""
         try:
             await self.asked(number, token, "listTunnels")
         except CallFailed as refusal:

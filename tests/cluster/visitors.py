@@ -27,14 +27,12 @@ class Visitors:
         self.begin()
 
     def begin(self) -> None:
-        """Count anew."""
         self.came = self.refused = 0
         self.longest = 0.0
         self.answered = [time.monotonic()]
         self.why: dict[str, int] = {}
 
     async def visit(self) -> None:
-        """Come once."""
         began = time.monotonic()
         self.came += 1
         try:
@@ -54,7 +52,6 @@ class Visitors:
             self.answered.append(now)
 
     def report(self) -> None:
-        """Say what became of them."""
         times = [*sorted(self.answered), time.monotonic()]
         gaps = [after - before for before, after in itertools.pairwise(times)]
         said = {
@@ -70,7 +67,6 @@ class Visitors:
 
 
 async def main(host: str, port: int) -> None:
-    """Let them come."""
     visitors = Visitors(host, port)
 
     def asked() -> None:

@@ -126,7 +126,6 @@ class Programs:
         return program
 
     def forwarding(self, port: int) -> None:
-        """Wait until the client has a port."""
         self.client.says(f"^tcp://.*:{port}$")
 
     def stop(self) -> float:

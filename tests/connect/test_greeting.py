@@ -38,7 +38,6 @@ class W3P(Protocol):
         self._handshake = HandshakeDecoder()
 
     def dataReceived(self, data: bytes) -> None:
-        """Filter the client."""
         whole = self._handshake.feed(data)
         if whole is not None:
             self._seen.append(whole[0])
@@ -121,11 +120,9 @@ class W3PTests(ClientServiceTestCase):
         self.way = MemoryServer(connect)
 
     def start(self, *forwards: Any, **options: Any) -> Any:
-        """Start a client with its credentials."""
         return self.client(*forwards, credentials=self.CREDENTIALS, **options)
 
     def keyed(self) -> list[bool]:
-        """Which handshakes had our key."""
         return ["tristunnel" in message for message in self.handshakes]
 
     def test_strict(self) -> None:
@@ -211,7 +208,6 @@ class W3PTests(ClientServiceTestCase):
         self.assertEqual(found.verdict, "OK")
 
     def judge(self, check: ClientCheck) -> Any:
-        """What a check finds of the credentials."""
         judging = Deferred.fromCoroutine(check.look("credential"))
         self.settle()
         return self.successResultOf(judging)[0]

@@ -36,7 +36,6 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _rows(data: bytes, width: int, depth: int) -> Iterator[bytes]:
-    """Undo the filters of a picture's rows."""
     stride = width * depth
     before = bytearray(stride)
     for start in range(0, len(data), stride + 1):

@@ -117,7 +117,6 @@ class FakeSocket:
 
     @property
     def space(self) -> int:
-        """Bytes that can be sent now."""
         if self.peer is None:
             return self.room
         return max(0, self.room - len(self.peer.incoming))
@@ -154,7 +153,6 @@ class FakeSocket:
         self.problem = errno.ECONNRESET
 
     def events(self) -> int:
-        """What an epoll instance would report."""
         events = 0
         if self.incoming or self.peerEnded:
             events |= IN

@@ -82,11 +82,9 @@ class Far(Protocol):
         self._offer = 0
 
     def connectionMade(self) -> None:
-        """Be ready."""
         self.ready.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep bytes."""
         self.taken += data
 
     def readConnectionLost(self) -> None:
@@ -99,7 +97,6 @@ class Far(Protocol):
         """Ours."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Keep why."""
         self.lost = reason
 
     @property
@@ -120,15 +117,12 @@ class Far(Protocol):
 
     @property
     def offered(self) -> int:
-        """Bytes of L{offer} that were not sent yet."""
         return self._offer
 
     def pauseProducing(self) -> None:
-        """Send no more for now."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Send more."""
         self._paused = False
         while self._offer and not self._paused:
             size = min(self._offer, 16 * 1024)
@@ -138,7 +132,6 @@ class Far(Protocol):
             self.transport.unregisterProducer()
 
     def stopProducing(self) -> None:
-        """The connection is gone."""
         self._offer = 0
 
 
@@ -149,7 +142,6 @@ class Watching(ServerObserver):
         self.gone: list[Stream] = []
 
     def visitorGone(self, stream: Stream) -> None:
-        """Keep a stream."""
         self.gone.append(stream)
 
 
@@ -208,7 +200,6 @@ class Meeting:
         self._join()
 
     async def connect(self) -> None:
-        """Make both connections."""
         for kind, far, arrived in (
             (self.kinds[0], self.visitor, self._visitorArrived),
             (self.kinds[1], self.service, self._serviceArrived),
@@ -254,7 +245,6 @@ class Meeting:
         )
 
     async def turns(self, count: int = 100) -> None:
-        """Let the reactor turn a few times."""
         for _ in range(count):
             await deferLater(reactor, 0)
 
@@ -296,7 +286,6 @@ class LoopbackCase(TestCase):
     stock = False
 
     async def meet(self, visitor: str = "tcp", service: str = "tcp") -> Meeting:
-        """Have a visitor and a service joined."""
         meeting = self.make(visitor, service)
         await meeting.connect()
         return meeting

@@ -32,14 +32,12 @@ class DeadlineTests(SynchronousTestCase):
     """Deadlines over memory."""
 
     def setUp(self) -> None:
-        """A connection with bytes that nobody takes."""
         self.clock = Clock()
         self.transport = StringTransport()
         self.left = 1000 * SLOWEST
         self.patch(closing, "unsent", lambda transport: self.left)
 
     def close(self, patient: bool) -> Any:
-        """Close it within ten seconds."""
         deadline = WriteDeadline(self.clock, self.transport, 10.0, patient)
         deadline.close()
         return deadline
@@ -88,18 +86,15 @@ class _Full(Protocol):
         self._deadline: Any = None
 
     def connectionMade(self) -> None:
-        """Write more than any kernel takes."""
         assert self.transport is not None
         self.transport.write(bytes(32 * 2**20))
         self.begun.callback(None)
 
     def close(self, reactor: Any, seconds: float) -> None:
-        """Close within a time."""
         self._deadline = WriteDeadline(reactor, self.transport, seconds, True)
         self._deadline.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is over."""
         self._deadline.cancel()
         self.over.callback(None)
 
@@ -164,7 +159,6 @@ class SocketEndTests(SynchronousTestCase):
         self.end.join(RecordingEnd(), self.over.append)
 
     def turn(self) -> None:
-        """What the reactor does in one iteration."""
         for reader in list(self.reactor.readers):
             reader.doRead()
         self.reactor.advance(0)

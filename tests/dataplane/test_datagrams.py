@@ -49,16 +49,13 @@ class RecordingFlow(FlowEnd):
         self.closings: list[str] = []
 
     def send(self, datagram: bytes) -> None:
-        """Keep it."""
         self.taken.append(datagram)
 
     def meet(self, flow: SessionFlow) -> None:
-        """Join a session's flow."""
         flow.join(self, self._ended)
         self.join(flow, self._ended)
 
     def _ended(self, reason: TunnelError | None) -> None:
-        """Note an end."""
         self.closings.append(reason.code.name if reason else "")
 
 
@@ -90,7 +87,6 @@ class FlowPair:
         end.meet(flow)
 
     def open(self) -> tuple[SessionFlow, RecordingFlow]:
-        """Open a flow at the server."""
         flow = self.server.openFlow({"visitor": "192.0.2.1:5"})
         end = RecordingFlow()
         end.meet(flow)
@@ -105,7 +101,6 @@ class FlowTests(SynchronousTestCase):
     """What a flow carries, and how it ends."""
 
     def setUp(self) -> None:
-        """Make a session."""
         self.both = FlowPair()
         self.pair = self.both.pair
 
@@ -435,7 +430,6 @@ class BackedUpTests(SynchronousTestCase):
             stream.write(bytes(64 * 1024))
 
     def _takeUntil(self, amount: int) -> None:
-        """Have the connection take so many bytes."""
         server, sink = self.both.server, self.both.pair.server.sink
         write = sink.writeSequence
 

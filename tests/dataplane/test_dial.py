@@ -41,7 +41,6 @@ class ServiceEndpointTests(TestCase):
         return int(listening.getHost().port)
 
     async def check(self, host: str) -> Talk:
-        """Connect, talk and leave."""
         endpoint = ServiceEndpoint(reactor, host, self.listen())
         factory = Factory.forProtocol(Talk)
         factory.noisy = False

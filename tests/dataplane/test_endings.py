@@ -59,7 +59,6 @@ class EndingTestCase(SynchronousTestCase):
     secure = False
 
     def setUp(self) -> None:
-        """Make an end."""
         self.clock = FakeReactor()
         self.kernel = FakeKernel()
         self.poller = fakePoller(self.clock, self.kernel)
@@ -74,12 +73,10 @@ class EndingTestCase(SynchronousTestCase):
         self.addCleanup(self.confirmations.close)
 
     def _send(self, payload: bytes) -> None:
-        """Note what is told."""
         self.assertEqual(payload[:KEY], NAME)
         self.told.append((payload[KEY], int.from_bytes(payload[KEY + 1 :], "big")))
 
     def begin(self, ending: StreamEnd) -> MovedEnd:
-        """Make the end, and join it to a visitor."""
         self.socket: Any = self.kernel.socket()
         tls: Any = None
         if self.secure:
@@ -100,12 +97,10 @@ class EndingTestCase(SynchronousTestCase):
         return end
 
     def hear(self, what: int, count: int = 0) -> None:
-        """Be told something."""
         payload = NAME + bytes([what]) + count.to_bytes(8, "big")
         self.confirmations.arrived(0, payload)
 
     def lose(self, error: Exception) -> None:
-        """Have the connection end."""
         if isinstance(error, ConnectionDone):
             self.eof()
             self.end._finishBoth()
@@ -113,28 +108,23 @@ class EndingTestCase(SynchronousTestCase):
             self.end._fail(Failure(error))
 
     def come(self, data: bytes) -> None:
-        """Have bytes come."""
         self.socket.incoming += data
         self.turn()
 
     def eof(self) -> None:
-        """Have the connection's own end come."""
         self.socket.peerEnded = True
         self.turn()
 
     def turn(self) -> None:
-        """Do what the reactor does in one iteration."""
         for reader in list(self.clock.readers):
             reader.doRead()
         self.clock.advance(0)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, a tick at a time."""
         self.clock.pump([TICK] * round(seconds / TICK))
 
     @property
     def broken(self) -> str:
-        """Why the visitor's connection was broken."""
         return "" if self.visitor.broken is None else self.visitor.broken.message
 
 

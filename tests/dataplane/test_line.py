@@ -119,7 +119,6 @@ class FollowingTests(SynchronousTestCase):
     """A transport lets little wait, and never the line."""
 
     def make(self, source: Source) -> tuple[SlowSocket, FakeKernel, SocketTransport]:
-        """Connect somebody to a slow socket."""
         kernel = FakeKernel()
         socket: Any = SlowSocket(kernel, 3)
         kernel.sockets[3] = socket

@@ -37,11 +37,9 @@ class Names:
         self.asked: list[tuple[str, Any]] = []
 
     def resolveHostName(self, receiver: Any, host: str, port: int = 0) -> None:
-        """Take a question."""
         self.asked.append((host, receiver))
 
     def answer(self, *hosts: str, failed: bool = False) -> None:
-        """Answer the oldest question."""
         _, receiver = self.asked.pop(0)
         receiver.failed = failed
         for host in hosts:
@@ -54,18 +52,15 @@ class LookUpTests(SynchronousTestCase):
     """Who waits for what, and for how long."""
 
     def setUp(self) -> None:
-        """Make a reactor."""
         clock: Any = Clock()
         self.clock = clock
         self.names: Names = Names()
         clock.nameResolver = self.names
 
     def look(self, host: str = "db.test", **more: bool) -> Deferred[Answer]:
-        """Look a name up."""
         return lookUp(self.clock, host, **more)
 
     def found(self, asking: Deferred[Answer]) -> list[str]:
-        """What was found."""
         return self.successResultOf(asking).addresses
 
     def test_shared(self) -> None:
@@ -157,7 +152,6 @@ class RaceTests(SynchronousTestCase):
     """Which of a name's addresses are dialled."""
 
     def setUp(self) -> None:
-        """Make an endpoint."""
         memory: Any = MemoryReactorClock()
         self.memory = memory
         self.names: Names = Names()
@@ -165,17 +159,14 @@ class RaceTests(SynchronousTestCase):
         self.endpoint = HostEndpoint(self.memory, "db.test", 5432)
 
     def connect(self) -> Deferred[Any]:
-        """Connect."""
         factory = Factory.forProtocol(Talk)
         factory.noisy = False
         return self.endpoint.connect(factory)
 
     def dialled(self) -> list[str]:
-        """Where attempts went."""
         return [each[0] for each in self.memory.tcpClients]
 
     def refuse(self, number: int) -> None:
-        """Let an attempt fail."""
         self.memory.tcpClients[number][2].clientConnectionFailed(
             self.memory.connectors[number], Failure(ConnectionRefusedError())
         )

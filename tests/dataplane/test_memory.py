@@ -28,14 +28,11 @@ class HeldBytesTests(SynchronousTestCase):
     """L{HeldBytes}."""
 
     def setUp(self) -> None:
-        """Have room for 1,600 bytes."""
         self.clock = Clock()
         self.held = HeldBytes(1600, self.clock.seconds)
         self.ended: list[str] = []
 
     def hold(self, name: str, amount: int) -> None:
-        """Hold something."""
-
         def end(reason: TunnelError) -> None:
             self.assertEqual(reason.code.name, "stalled")
             self.assertIn("--max-memory", reason.message)
@@ -139,18 +136,15 @@ class StreamTests(SynchronousTestCase):
     """What sessions hold is counted, and the bound holds across sessions."""
 
     def setUp(self) -> None:
-        """Have a bound of 1 MiB."""
         self.held = HeldBytes(1024 * 1024)
         self.patch(SessionStream, "memory", self.held)
         self.clock = Clock()
         self.written = 0
 
     def write(self, data: bytes) -> None:
-        """Be a session's connection."""
         self.written += len(data)
 
     def writeSequence(self, data: Any) -> None:
-        """Be a session's connection."""
         self.written += sum(map(len, data))
 
     def pauseProducing(self) -> None:
@@ -159,7 +153,6 @@ class StreamTests(SynchronousTestCase):
     resumeProducing = pauseProducing
 
     def session(self) -> ExtendedMultiplexer:
-        """Begin a session."""
         return ExtendedMultiplexer(
             self,
             self.clock.seconds,
@@ -171,7 +164,6 @@ class StreamTests(SynchronousTestCase):
         )
 
     def stalled(self, session: ExtendedMultiplexer, amount: int) -> WaitingEnd:
-        """Have a stream whose reader stands still."""
         stream = session.open({})
         peer = WaitingEnd()
         stream.join(peer, lambda reason: None)
@@ -224,7 +216,6 @@ class StreamTests(SynchronousTestCase):
 
 
 def _closeAll(descriptors: list[int]) -> None:
-    """Close descriptors."""
     for each in descriptors:
         os.close(each)
 

@@ -19,7 +19,6 @@ class PipePoolTests(SynchronousTestCase):
         skip = "this system has no splice"
 
     def setUp(self) -> None:
-        """Make a small pool."""
         self.pool = PipePool(most=2, kept=1)
         self.addCleanup(self.pool.clear)
 

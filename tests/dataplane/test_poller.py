@@ -65,14 +65,12 @@ class PolledTestCase(SynchronousTestCase):
         self.poller = fakePoller(self.reactor, self.kernel)
 
     def make(self, tls: type[FakeTLS] | None = None) -> tuple[Recording, FakeSocket]:
-        """A connection under watch."""
         connection = self.kernel.socket()
         made = Recording(self.poller, connection, tls and tls(connection))
         made.start()
         return made, connection
 
     def turn(self) -> None:
-        """What the reactor does in one iteration."""
         for reader in list(self.reactor.readers):
             reader.doRead()
         self.reactor.advance(0)

@@ -58,7 +58,6 @@ class Recorder(Protocol):
             enough.callback(self.data)
 
     def get(self, count: int) -> Deferred[bytes]:
-        """Wait for bytes."""
         done: Deferred[bytes] = Deferred()
         self.wanted, self.enough = count, done
         self.dataReceived(b"")
@@ -94,7 +93,6 @@ class TransportCases:
     assertEqual: Any
 
     def reactor(self) -> Any:
-        """Give endpoints sockets of ours."""
         from twisted.internet import reactor
 
         return polledReactor(reactor) if self.ours else reactor
@@ -133,7 +131,6 @@ class TransportCases:
         return server, client
 
     async def end(self, protocol: Any) -> None:
-        """Leave nothing behind."""
         if not protocol.over.called:
             protocol.transport.abortConnection()
         await protocol.over

@@ -56,7 +56,6 @@ class _Rule:
         self.charges: list[int] = []
 
     def charge(self, amount: int) -> float:
-        """Note it."""
         self.charges.append(amount)
         return 0.001 if len(self.charges) % 20 == 0 else 0.0
 
@@ -70,7 +69,6 @@ def closeNow(talk: Talk) -> None:
 
 
 def descriptors() -> int:
-    """How many descriptors this process has."""
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -88,7 +86,6 @@ class Spliced(TestCase):
         skip = "this system has no splice"
 
     async def meet(self) -> None:
-        """Connect both programs and join their ends."""
         PIPES.clear()
         # Other tests of the process may hold some.
         self.pipes = PIPES.opened
@@ -120,7 +117,6 @@ class Spliced(TestCase):
         self.addCleanup(self.leave)
 
     def places(self, factory: Factory) -> list[Any]:
-        """Listen, and say where."""
         port = ours.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return [TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)] * 2
@@ -129,7 +125,6 @@ class Spliced(TestCase):
         """Do something before the ends are joined."""
 
     def closed(self, reason: TunnelError | None) -> None:
-        """Note the end of an end."""
         self.over.append(reason)
         if len(self.over) == 2:
             self.allOver.callback(None)
@@ -254,7 +249,6 @@ class UNIXTests(BytesTests):
     """The same with UNIX sockets."""
 
     def places(self, factory: Factory) -> list[Any]:
-        """Listen on a path."""
         path = str(shortDirectory(self) / "s")
         port = ours.listenUNIX(path, factory)
         self.addCleanup(port.stopListening)
@@ -350,7 +344,6 @@ class OppositeTests(BreakTests):
     """The same in the other direction."""
 
     async def meet(self) -> None:
-        """Change places."""
         await super().meet()
         self.one, self.other = self.other, self.one
         self.ends.reverse()

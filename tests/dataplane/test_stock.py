@@ -205,7 +205,6 @@ class ProcessTests(TestCase):
         )
 
     async def until(self, pair: Pair, visitor: RecordingEnd, done: Any) -> None:
-        """Carry what passes until something is so."""
         while not done():
             pair.settle()
             turn: Deferred[None] = Deferred()

@@ -34,38 +34,30 @@ class MemoryEnd:
         self.closed: Closed
 
     def join(self, peer: MemoryEnd, closed: Closed) -> None:
-        """Keep both."""
         self.peer, self.closed = peer, closed
 
     def passTo(self, peer: MemoryEnd) -> tuple[MemoryEnd, bool]:
-        """Keep it."""
         before, self.peer = self.peer, peer
         return before, self.paused > 0
 
     def whileWaiting(self, left: Closed) -> None:
-        """Keep it."""
         self.closed = left
 
     def write(self, data: bytes) -> None:
-        """Keep it."""
         self.taken.append(data)
 
     send = write
 
     def finish(self) -> None:
-        """Keep that."""
         self.ended.append("finish")
 
     def reset(self, reason: TunnelError) -> None:
-        """Keep why."""
         self.ended.append(reason.code.name)
 
     def pauseReading(self) -> None:
-        """Count."""
         self.paused += 1
 
     def resumeReading(self) -> None:
-        """Count."""
         self.paused -= 1
 
 
@@ -73,7 +65,6 @@ class ThrottleTests(SynchronousTestCase):
     """L{Throttle}."""
 
     def setUp(self) -> None:
-        """Have a slow one."""
         self.clock = Clock()
         self.throttle = Throttle(self.clock, 1000)
 

@@ -54,7 +54,6 @@ class MemoryTransport(StringTransport):
         self.producer = None
 
     def loseWriteConnection(self) -> None:
-        """Note a half-close."""
         self.calls.append("half")
 
     def loseConnection(self) -> None:
@@ -63,7 +62,6 @@ class MemoryTransport(StringTransport):
         self.calls.append("close")
 
     def abortConnection(self) -> None:
-        """Note a reset."""
         self.calls.append("abort")
 
 
@@ -75,23 +73,18 @@ class Peer(SilentEnd):
         self.events: list[object] = []
 
     def write(self, data: bytes) -> None:
-        """Note bytes."""
         self.events.append(data)
 
     def finish(self) -> None:
-        """Note the end."""
         self.events.append("finish")
 
     def reset(self, reason: TunnelError) -> None:
-        """Note a reset."""
         self.events.append(f"reset: {reason.code.name}")
 
     def pauseReading(self) -> None:
-        """Note a pause."""
         self.events.append("pause")
 
     def resumeReading(self) -> None:
-        """Note that it is over."""
         self.events.append("resume")
 
 
@@ -99,7 +92,6 @@ class TransportEndTests(SynchronousTestCase):
     """Tests for L{TransportEnd}."""
 
     def setUp(self) -> None:
-        """Make an end whose connection is there."""
         self.clock = Clock()
         self.arrivals: list[TransportEnd] = []
         self.closings: list[TunnelError | None] = []
@@ -117,7 +109,6 @@ class TransportEndTests(SynchronousTestCase):
         self.end.makeConnection(self.transport)
 
     def join(self) -> None:
-        """Join the end to the peer."""
         self.end.join(self.peer, self.closings.append)
 
     def test_interfaces(self) -> None:

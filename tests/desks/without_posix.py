@@ -45,7 +45,6 @@ def _locks() -> Any:
 
 
 def refuse() -> None:
-    """From now on."""
     sys.modules["msvcrt"] = _locks()
     imported = builtins.__import__
 
@@ -64,7 +63,6 @@ def refuse() -> None:
 
 
 def main() -> None:
-    """Run a program."""
     reactor, program, *arguments = sys.argv[1:]
     # What Twisted and Python need of it is there before.
     import subprocess

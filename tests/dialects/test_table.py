@@ -14,12 +14,10 @@ class ServedTests(SynchronousTestCase):
     """What is said, and what follows from who may connect."""
 
     def served(self, names: str | None = None, *ports: int, **asks: bool) -> list[str]:
-        """Say which are served."""
         login, certificates = asks.get("login", False), asks.get("certificates", False)
         return list(parseDialects(names, ports, login, certificates))
 
     def refused(self, names: str, *ports: int, **asks: bool) -> str:
-        """Say why they cannot be."""
         with self.assertRaises(TunnelError) as caught:
             self.served(names, *ports, **asks)
         return caught.exception.message

@@ -44,7 +44,6 @@ async def startWeb(case: PageTestCase) -> None:
 
 
 async def joinServer(case: PageTestCase) -> None:
-    """Run a server that this machine has joined."""
     port = f"ssl:{case.port(9000)}:interface=127.0.0.1"
     server = case.start(
         f"exec tristunnel server --hostname localhost --port {port}"
@@ -78,7 +77,6 @@ async def visitorEnds(case: PageTestCase) -> None:
 
 
 async def _ends(case: PageTestCase, kind: str) -> None:
-    """Wait for the end of a program that runs."""
     (running,) = [each for each in case.running if re.search(kind, each.command)]
     await running.program.whenEnded()
     said = "\n".join(running.program.lines)
@@ -176,7 +174,6 @@ async def startDatabase(case: PageTestCase) -> None:
 
 
 def _varint(number: int) -> bytes:
-    """Write a number as the game does."""
     written = b""
     while number >= 0x80:
         written += bytes([number & 0x7F | 0x80])
@@ -201,7 +198,6 @@ class ListPing(Protocol):
         self._data = b""
 
     def dataReceived(self, data: bytes) -> None:
-        """Answer whole packets."""
         assert self.transport is not None
         self._data += data
         while self._data and len(self._data) > self._data[0]:
@@ -243,18 +239,15 @@ class _Until(Protocol):
         self._end, self._question, self._data = end, question, b""
 
     def connectionMade(self) -> None:
-        """Ask."""
         assert self.transport is not None
         self.transport.write(self._question)
 
     def dataReceived(self, data: bytes) -> None:
-        """Look whether it is all."""
         self._data += data
         if self._data.endswith(self._end) and not self.answer.called:
             self.answer.callback(self._data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is over."""
         if not self.answer.called:
             self.answer.errback(reason)
         self.gone.callback(None)
@@ -272,13 +265,11 @@ class _Socks(Protocol):
         self._other: Any = None
 
     def dataReceived(self, data: bytes) -> None:
-        """Go on."""
         self._data += data
         while self._stage():
             pass
 
     def _greeted(self) -> bool:
-        """Need no password."""
         if len(self._data) < 2 or len(self._data) < 2 + self._data[1]:
             return False
         self._data = self._data[2 + self._data[1] :]
@@ -287,7 +278,6 @@ class _Socks(Protocol):
         return True
 
     def _asked(self) -> bool:
-        """Connect."""
         if len(self._data) < 5 or len(self._data) < 7 + self._data[4]:
             return False
         end = 5 + self._data[4]
@@ -301,13 +291,11 @@ class _Socks(Protocol):
         return True
 
     def _connected(self, other: Any) -> None:
-        """Say so, and pass on."""
         self._other = other
         self._say(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
         self._passOn()
 
     def _passOn(self) -> bool:
-        """Pass on what there is."""
         if self._other is not None and self._data:
             self._other.transport.write(self._data)
             self._data = b""
@@ -322,7 +310,6 @@ class _Socks(Protocol):
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Take the other connection along."""
         if self._other is not None:
             self._other.transport.abortConnection()
 
@@ -334,11 +321,9 @@ class _Beyond(Protocol):
         self._front = front
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on."""
         self._front._say(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End the other one."""
         self._front._end()
 
 

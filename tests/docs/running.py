@@ -161,7 +161,6 @@ class PageTestCase(TestCase):
             self.program(name, f'exec {python} {arguments} "$@"')
 
     def program(self, name: str, script: str) -> None:
-        """Put a shell script where a shell finds it."""
         path = self.directory / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/sh\n{script}\n")
@@ -270,7 +269,6 @@ class PageTestCase(TestCase):
                 await self._runCommand(item, story)
 
     async def _runCommand(self, command: Command, story: Story) -> None:
-        """Run one command."""
         text = self._confined(self.here(command.text.partition("  #")[0], story))
         if re.match(r"(export|cd) ", text):
             self.prelude.append(text)
@@ -288,13 +286,11 @@ class PageTestCase(TestCase):
             await check(self)
 
     async def done(self, text: str) -> None:
-        """Run a command in a shell to its good end."""
         program = self.start(text)
         await program.whenEnded()
         self.assertEqual(program.status, 0, "\n".join([text, *program.lines]))
 
     def start(self, text: str) -> Program:
-        """Start a command in a shell."""
         script = "\n".join(["set -e", *self.prelude, text])
         program = startProgram(
             self.reactor,
@@ -307,7 +303,6 @@ class PageTestCase(TestCase):
         return program
 
     async def _foreground(self, command: Command, text: str, story: Story) -> None:
-        """Run a command to its end."""
         program = self.last = self.start(text)
         assert program.transport is not None
         program.transport.closeStdin()
@@ -424,7 +419,6 @@ class PageTestCase(TestCase):
                 self.serve(port, story.kinds.get(port) or standard)
 
     def serve(self, port: int, kind: Any) -> StandIn:
-        """Run a service at a documented port."""
         standIn = StandIn(kind)
         at = self.reactor.listenTCP(self.port(port), standIn, interface="127.0.0.1")
         self.addCleanup(at.stopListening)
@@ -432,12 +426,10 @@ class PageTestCase(TestCase):
         return standIn
 
     async def end(self, running: _Running) -> None:
-        """End a program in the background, at once."""
         self.running.remove(running)
         await running.program.kill()
 
     async def _endAll(self) -> None:
-        """End all of them."""
         for running in list(self.running):
             await self.end(running)
 
@@ -459,7 +451,6 @@ def _freeShift() -> int:
 
 
 def _isFree(port: int) -> bool:
-    """Whether nobody listens at a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -470,7 +461,6 @@ def _isFree(port: int) -> bool:
 
 
 def _report(command: Command, program: Program) -> str:
-    """What to show of a command that failed."""
     said = "\n".join(program.lines[-30:])
     return (
         f"{command.page}:{command.line}: {command.text}\n"

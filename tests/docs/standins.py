@@ -27,7 +27,6 @@ class Banner(Protocol):
     """A service that speaks first, as SSH does."""
 
     def connectionMade(self) -> None:
-        """Speak."""
         assert self.transport is not None
         self.transport.write(b"SSH-2.0-standin\r\n")
 
@@ -36,7 +35,6 @@ class Site(Protocol):
     """A web server of one page, for one request."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Answer."""
         assert self.transport is not None
         self.transport.write(_PAGE)
         self.transport.loseConnection()
@@ -58,7 +56,6 @@ class StandIn(Factory):
         self._empty: Deferred[None] | None = None
 
     def buildProtocol(self, addr: object) -> Protocol:
-        """Serve one more."""
         standIn = self
         kind = self.kind
 
@@ -66,13 +63,11 @@ class StandIn(Factory):
             """Tells when it comes and goes."""
 
             def connectionMade(self) -> None:
-                """It is there."""
                 standIn.served += 1
                 standIn._open.add(self)
                 super().connectionMade()
 
             def connectionLost(self, reason: Failure = connectionDone) -> None:
-                """It is gone."""
                 standIn._open.discard(self)
                 super().connectionLost(reason)
                 if standIn._empty is not None and not standIn._open:
@@ -114,17 +109,14 @@ class Asking(Protocol):
         self._question = question
 
     def connectionMade(self) -> None:
-        """Ask."""
         assert self.transport is not None
         self.transport.write(self._question)
 
     def dataReceived(self, data: bytes) -> None:
-        """Note the first bytes."""
         if not self.answer.called:
             self.answer.callback(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail if there were none."""
         if not self.answer.called:
             self.answer.errback(reason)
         self.gone.callback(None)
@@ -136,7 +128,6 @@ class Echoing(DatagramProtocol):
     noisy = False
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """Answer."""
         assert self.transport is not None
         self.transport.write(datagram, addr)
 
@@ -155,12 +146,10 @@ class Knocking(DatagramProtocol):
         self._port = port
 
     def startProtocol(self) -> None:
-        """Say something."""
         transport: Any = self.transport
         transport.connect("127.0.0.1", self._port)
         transport.write(b"anybody there?")
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """Note the answer."""
         if not self.answer.called:
             self.answer.callback(datagram)

@@ -36,7 +36,6 @@ class CommandTests(PageTestCase):
     """Every command of every page is run, in the order of the page."""
 
     async def _page(self, name: str) -> None:
-        """Run a page."""
         await self.runPage(name, STORIES.get(name, Story()), LEFT_OUT.get(name, {}))
 
 
@@ -136,7 +135,6 @@ class LeftOutTests(SynchronousTestCase):
                     self._look(command.text)
 
     def _look(self, text: str) -> None:
-        """Look at one command."""
         words = shlex.split(text)
         for kind in ("tunnel", "tunnel-client"):
             if kind in words and ("twistd" in words or "docker" in words):

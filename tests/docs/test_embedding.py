@@ -40,12 +40,10 @@ class _Visitor(Protocol):
         self.answer: Deferred[bytes] = Deferred()
 
     def connectionMade(self) -> None:
-        """Begin."""
         assert self.transport is not None
         self.transport.write(b"hello")
 
     def dataReceived(self, data: bytes) -> None:
-        """Take the answer."""
         self.answer.callback(data)
 
 

@@ -26,7 +26,6 @@ class ExamplesTests(ProcessTestCase):
         skip = "the examples are not installed"
 
     def run_(self, name: str, *arguments: str, **environment: str) -> Program:
-        """Run an example."""
         program = startProgram(
             self.reactor,
             f"examples/{name}",

@@ -102,7 +102,6 @@ class ExtendingTests(LoopbackTestCase):
         return client, answer
 
     async def leave(self, talk: Talk) -> None:
-        """Leave when the other side has left."""
         await talk.ended()
         talk.close()
         await talk.gone()

@@ -228,7 +228,6 @@ class TableTests(SynchronousTestCase):
     """The tables that Sphinx makes of the source."""
 
     def setUp(self) -> None:
-        """Import what reads them."""
         sys.path.insert(0, str(DOCS))
         self.addCleanup(sys.path.remove, str(DOCS))
         import rows

@@ -53,12 +53,10 @@ TRUST = re.compile(r"--(pin|ca|insecure)\b")
 
 
 def isServer(text: str) -> bool:
-    """Whether a command is a server of ours."""
     return re.search(r"\btwistd\b.* tunnel(?: |$)|^tristunnel server", text) is not None
 
 
 def takenBy(text: str) -> frozenset[str]:
-    """What a program does not share with others."""
     if isServer(text):
         found = re.findall(r"--(?:port|rpc|https?) \w+:(\d+)", text)
     else:

@@ -88,7 +88,6 @@ class Tale:
 
     @property
     def over(self) -> bool:
-        """Whether both ends know that it is over."""
         return self.visitor.gone is not None and (
             self.service is None or self.service.gone is not None
         )
@@ -108,13 +107,11 @@ class Tale:
 
     @property
     def lasted(self) -> float:
-        """When the last end knew, in seconds."""
         sides = (self.visitor, self.service)
         ends = [side.gone for side in sides if side is not None]
         return max((end for end in ends if end is not None), default=0.0)
 
     def faults(self) -> list[str]:
-        """What must not be."""
         found = []
         for name, side, other in (
             ("visitor", self.visitor, self.service),
@@ -153,7 +150,6 @@ class Listing:
         self.changed: list[Callable[[], None]] = []
 
     def begin(self, kind: str, size: int) -> Tale:
-        """Note a new stream."""
         number = len(self.tales) + 1
         tale = self.tales[number] = Tale(number, kind, size, self.seconds())
         return tale
@@ -185,7 +181,6 @@ class Talk:
         self._sending = False
 
     def began(self, tale: Tale, key: int) -> None:
-        """Know which stream it is."""
         self.tale = tale
         self._key, self._otherKey = tale.number * 2 + key, tale.number * 2 + 1 - key
 
@@ -196,7 +191,6 @@ class Talk:
         self.resumeProducing()
 
     def resumeProducing(self) -> None:
-        """Send."""
         self._paused = False
         if self._sending:
             return
@@ -214,24 +208,20 @@ class Talk:
             self.bulkSent()
 
     def pauseProducing(self) -> None:
-        """Wait."""
         self._paused = True
 
     def stopProducing(self) -> None:
-        """It is over."""
         self._bulk = 0
 
     def bulkSent(self) -> None:
         """All of it was handed over."""
 
     def say(self, size: int) -> None:
-        """Send a few bytes of content."""
         data = content(self._key, self.side.sent, size)
         self.side.sent += size
         self.carrier.send(data)
 
     def finish(self) -> None:
-        """Send no more."""
         if not self.side.finished:
             self.side.finished = True
             self.carrier.finish()
@@ -246,7 +236,6 @@ class Talk:
             side.got += len(piece)
 
     def eof(self) -> None:
-        """The other end sends no more."""
         self.side.ended = True
 
     def gone(self, broken: str) -> None:
@@ -275,7 +264,6 @@ class _Answer(Talk):
         self._halfCloses = True
 
     def came(self, data: bytes) -> None:
-        """Read the first line, and do what it says."""
         if self.tale is None:
             self._head += data
             if len(self._head) < _LINE:
@@ -288,7 +276,6 @@ class _Answer(Talk):
         self._arrived(len(data))
 
     def _start(self, line: bytes) -> None:
-        """Know what is wanted."""
         number, halfCloses = map(int, line.split()[:2])
         tale = self.ledger.tales[number]
         self._halfCloses = bool(halfCloses)
@@ -303,7 +290,6 @@ class _Answer(Talk):
         self.finish()
 
     def _arrived(self, size: int) -> None:
-        """Echo, or see that an upload is whole."""
         assert self.tale is not None
         if self.tale.kind == "E":
             self.say(size)
@@ -316,7 +302,6 @@ class _Answer(Talk):
             self.finish()
 
     def eof(self) -> None:
-        """The visitor sends no more."""
         super().eof()
         if self.tale is not None and self.tale.kind == "U" and self._halfCloses:
             if not self.side.finished and self.side.got == self.tale.size:
@@ -350,7 +335,6 @@ class Visitor(Talk):
         self.side.total = {"D": 0}.get(tale.kind, tale.size)
 
     def start(self) -> None:
-        """Say which stream it is, and begin."""
         tale = self.tale
         assert tale is not None
         self.carrier.send(
@@ -381,7 +365,6 @@ class Visitor(Talk):
                 self.finish()
 
     def eof(self) -> None:
-        """The answer is over, and so is our part."""
         super().eof()
         self.finish()
 
@@ -404,17 +387,14 @@ class SocketCarrier(Protocol):
         self._over = False
 
     def connectionMade(self) -> None:
-        """Begin."""
         self.transport.setTcpNoDelay(True)
         if isinstance(self.talk, Visitor):
             self.talk.start()
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on."""
         self.talk.came(data)
 
     def readConnectionLost(self) -> None:
-        """An orderly end of what comes."""
         self._eof = True
         self.talk.eof()
         if self._finished:
@@ -424,22 +404,18 @@ class SocketCarrier(Protocol):
         """Our end is said."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """All is over."""
         self._over = True
         clean = reason.check(ConnectionDone) is not None
         self.talk.gone("" if clean else str(reason.value) or "broken")
 
     def produce(self, producer: Any) -> None:
-        """Have C{producer} asked for bytes."""
         if not self._over:
             self.transport.registerProducer(producer, True)
 
     def send(self, data: bytes) -> None:
-        """Send."""
         self.transport.write(data)
 
     def finish(self) -> None:
-        """Send no more."""
         if self._over or self._finished:
             return
         self._finished = True
@@ -464,7 +440,6 @@ class Service(Factory):
         self.open: set[Any] = set()
 
     def buildProtocol(self, addr: object) -> Protocol:
-        """Serve a visitor."""
         carrier = _Served(self)
         carrier.talk = _Answer(self.ledger, carrier)
         return carrier
@@ -478,12 +453,10 @@ class _Served(SocketCarrier):
         self._service = service
 
     def connectionMade(self) -> None:
-        """Be here."""
         self._service.open.add(self)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Be gone."""
         self._service.open.discard(self)
         super().connectionLost(reason)
 
@@ -491,7 +464,6 @@ class _Served(SocketCarrier):
 def visitorProtocol(
     ledger: Listing, kind: str, size: int, halfCloses: bool = True
 ) -> SocketCarrier:
-    """Make a visitor that comes by TCP or TLS."""
     carrier = SocketCarrier(halfCloses)
     tale = ledger.begin(kind, size)
     carrier.talk = Visitor(ledger, carrier, tale, halfCloses)

@@ -56,7 +56,6 @@ class SessionTests(LoopbackTestCase):
         )
 
     async def come(self, kind: str, size: int) -> Tale:
-        """Have a visitor come."""
         tale = self.ledger.begin(kind, size)
         carrier = SocketCarrier()
         carrier.talk = Visitor(self.ledger, carrier, tale)
@@ -82,7 +81,6 @@ class SessionTests(LoopbackTestCase):
         return waiting
 
     def happens(self, fault: str) -> None:
-        """Have something happen to the way."""
         legs = self.way.ups()
         if fault.endswith("one") and legs:
             legs = [self.chance.choice(legs)]

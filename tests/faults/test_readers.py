@@ -26,7 +26,6 @@ class _Stalled(SocketCarrier):
     """Reads no more than the first bytes."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Read no more."""
         super().dataReceived(data)
         self.transport.pauseProducing()
 
@@ -43,7 +42,6 @@ class SessionTests(LoopbackTestCase):
     survives = True
 
     async def come(self, carrier: SocketCarrier, kind: str, size: int) -> Tale:
-        """Have a visitor come."""
         tale = self.ledger.begin(kind, size)
         carrier.talk = Visitor(self.ledger, carrier, tale, False)
         self.addCleanup(self._leave, carrier)
@@ -52,7 +50,6 @@ class SessionTests(LoopbackTestCase):
         return tale
 
     async def _leave(self, carrier: SocketCarrier) -> None:
-        """Be gone."""
         if carrier.transport is not None:
             carrier.transport.abortConnection()
         await deferLater(self.reactor, 0)
@@ -124,7 +121,6 @@ class PlainTests(SessionTests):
     survives = False
 
     def setUp(self) -> None:
-        """Have the client offer nothing."""
         super().setUp()
         say = clientSession.TunnelClientProtocol.sendHandshake
 

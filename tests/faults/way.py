@@ -63,7 +63,6 @@ class Leg(Protocol):
             self._way.dial(self)
 
     def meet(self, other: Leg) -> None:
-        """The other side stands."""
         self.other, other.other = other, self
         # Each is the producer of what the other one sends.
         self.transport.registerProducer(other, True)
@@ -73,7 +72,6 @@ class Leg(Protocol):
     # What comes
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on, at the way's pace."""
         way = self._way
         way.passed += len(data)
         self._send(data)
@@ -86,7 +84,6 @@ class Leg(Protocol):
             self._way.reactor.callLater(wait, self.release, _SLOW)
 
     def readConnectionLost(self) -> None:
-        """Pass on the end."""
         self._eof = True
         self._send(None)
         self._closeIfThrough()
@@ -95,7 +92,6 @@ class Leg(Protocol):
         """The end is on its way."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Pass on a reset."""
         self.over = True
         self._way.legs.pop(self, None)
         other = self.other
@@ -105,7 +101,6 @@ class Leg(Protocol):
             other.transport.abortConnection()
 
     def _send(self, data: bytes | None) -> None:
-        """Send to the other side, now or later."""
         if self._late or self._way.delay:
             due = self._way.reactor.seconds() + self._way.delay
             self._late.append((due, data))
@@ -114,7 +109,6 @@ class Leg(Protocol):
             self.other.put(data)
 
     def _sendLate(self) -> None:
-        """Send what is due."""
         now = self._way.reactor.seconds()
         while self._late and self._late[0][0] <= now and not self._held & _HUNG:
             _, data = self._late.popleft()
@@ -125,7 +119,6 @@ class Leg(Protocol):
             self._timer = self._way.reactor.callLater(wait, self._sendLate)
 
     def put(self, data: bytes | None) -> None:
-        """Write, or send no more."""
         if self.over:
             return
         if data is not None:
@@ -146,13 +139,11 @@ class Leg(Protocol):
     # Holding
 
     def hold(self, why: int) -> None:
-        """Read no more."""
         if not (self._held or self.over or self._eof):
             self.transport.pauseProducing()
         self._held |= why
 
     def release(self, why: int) -> None:
-        """Read again."""
         if self._held & why:
             self._held &= ~why
             if not (self._held or self.over or self._eof):
@@ -160,7 +151,6 @@ class Leg(Protocol):
 
     @property
     def hung(self) -> bool:
-        """Whether nothing passes from this side."""
         return bool(self._held & _HUNG)
 
     def hang(self) -> None:
@@ -168,17 +158,14 @@ class Leg(Protocol):
         self.hold(_HUNG)
 
     def resume(self) -> None:
-        """Let everything pass again."""
         self.release(_HUNG)
         if self._late:
             self._sendLate()
 
     def pauseProducing(self) -> None:
-        """The other side's transport holds enough."""
         self.hold(_FULL)
 
     def resumeProducing(self) -> None:
-        """It has sent all it held."""
         self.release(_FULL)
 
     def stopProducing(self) -> None:
@@ -242,14 +229,12 @@ class Link:
         self.port: int = address.port
 
     def stop(self) -> Deferred[None]:
-        """Close everything."""
         for leg in list(self.legs):
             leg.abort()
         stopped: Deferred[None] = self._port.stopListening()
         return stopped
 
     def dial(self, leg: Leg) -> None:
-        """Make the other side of a connection."""
         if self.refusing:
             leg.abort()
             return
@@ -337,7 +322,6 @@ class _Down(Leg):
         self._first = other
 
     def connectionMade(self) -> None:
-        """Join the two."""
         super().connectionMade()
         if self._first.over:
             self.transport.abortConnection()

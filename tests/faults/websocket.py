@@ -21,11 +21,9 @@ class _Carrier(WebSocketClientProtocol):
     talk: Visitor
 
     def onOpen(self) -> None:
-        """Begin."""
         self.talk.start()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Pass it on."""
         self.talk.came(payload)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
@@ -34,16 +32,13 @@ class _Carrier(WebSocketClientProtocol):
         self.talk.gone("" if clean else f"closed with {code}: {reason}")
 
     def produce(self, producer: Any) -> None:
-        """Have C{producer} asked for bytes."""
         self.transport.registerProducer(producer, True)
 
     def send(self, data: bytes) -> None:
-        """Send."""
         if self.state == self.STATE_OPEN:
             self.sendMessage(data, isBinary=True)
 
     def finish(self) -> None:
-        """Close."""
         self.transport.unregisterProducer()
         self.sendClose(_NORMAL)
 

@@ -41,7 +41,6 @@ class CheckTests(SynchronousTestCase):
         return succeed(None) if self.answer is True else fail(self.answer)
 
     def see(self, *answers: object) -> list[bool]:
-        """What it tells after each of some checks."""
         for self.answer in answers:
             self.clock.advance(10)
         found = [told[0] for told in self.told[-len(answers) :]]

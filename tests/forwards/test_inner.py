@@ -173,7 +173,6 @@ class InnerCase(LoopbackTestCase):
     """A client with a proxy into this machine."""
 
     async def through(self, url: str, port: int) -> Talk:
-        """Connect to a port through a proxy."""
         talk = Talk()
         endpoint = ProxiedEndpoint(
             self.outside, parseProxy(self.outside, url), "127.0.0.1", port

@@ -113,11 +113,9 @@ class Doors:
         self._left = {**dict.fromkeys(names, 0), "timers": 2}
 
     def close(self) -> None:
-        """Listen to the log no more."""
         globalLogPublisher.removeObserver(self._observer)
 
     def _note(self, event: LogEvent) -> None:
-        """Keep what should not happen."""
         if event.get("log_level") in (LogLevel.error, LogLevel.critical):
             self.errors.append(event)
 
@@ -211,7 +209,6 @@ class _Line(StringTransport):
         """Nobody listens anyway."""
 
     def isSecure(self) -> bool:
-        """No."""
         return False
 
 
@@ -221,20 +218,17 @@ class _Endpoint:
     factory: Any
 
     def listen(self, factory: Any) -> Any:
-        """Keep it."""
         self.factory = factory
         return succeed(None)
 
 
 def proxied(doors: Doors) -> Any:
-    """Put the PROXY protocol around a port."""
     endpoint = _Endpoint()
     behindProxy(cast(Any, endpoint), lambda host: True).listen(doors.factory)
     return endpoint.factory
 
 
 def _certificates() -> CertificateDirectory:
-    """Certificates for some names."""
     with tempfile.TemporaryDirectory() as directory:
         authority = makeAuthority()
         for number, names in enumerate((["a.example"], ["*.b.example", "c.example"])):
@@ -265,14 +259,12 @@ def named(doors: Doors) -> Any:
 
 
 def players(doors: Doors) -> Any:
-    """Have a port for Minecraft servers."""
     return MinecraftFactory(
         doors.clock, doors.factory.observer, doors.limiter, table=NameTable()
     )
 
 
 def databases(doors: Doors) -> Any:
-    """Have a port for PostgreSQL servers."""
     return PostgresFactory(
         doors.clock,
         doors.factory.observer,
@@ -284,7 +276,6 @@ def databases(doors: Doors) -> Any:
 
 
 def boring(doors: Doors) -> Any:
-    """Have a port for bore's clients."""
     return ProtocolDetectorFactory(
         doors.clock,
         BoreDialect().portProtocols(doors.sessions),

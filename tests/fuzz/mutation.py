@@ -32,7 +32,6 @@ _WORDS = (
 
 
 def mutate(seeds: Sequence[bytes], chance: random.Random) -> bytes:
-    """Make something that is nearly right."""
     data = bytearray(chance.choice(seeds))
     for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
         size = len(data)

@@ -101,7 +101,6 @@ def _sshHandshakes() -> list[bytes]:
 
 
 def _seeds() -> dict[str, list[bytes]]:
-    """Good inputs, by target."""
     offer = {
         "versions": [1],
         "streamWindow": 262144,

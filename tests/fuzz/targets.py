@@ -75,7 +75,6 @@ def handshake(data: bytes) -> bool:
 
 
 def frames(data: bytes) -> bool:
-    """Frames of the framed protocol."""
     decoder = FrameDecoder()
     try:
         decoder.feed(data[: len(data) // 3])
@@ -96,7 +95,6 @@ def zlayerMessage(data: bytes) -> bool:
 
 
 def vtunnelMessage(data: bytes) -> bool:
-    """A message of vtunnel's."""
     try:
         vtunnel.decodeMessage(data)
     except TunnelError:
@@ -120,7 +118,6 @@ def jsonRPC(data: bytes) -> bool:
 
 
 def xmlRPC(data: bytes) -> bool:
-    """XML-RPC."""
     try:
         _parse(data)
     except CallError:
@@ -300,7 +297,6 @@ def sshFields(data: bytes) -> bool:
 
 
 def minecraft(data: bytes) -> bool:
-    """A player's first packet."""
     try:
         read = readHandshake(data)
     except NotMinecraft:
@@ -311,7 +307,6 @@ def minecraft(data: bytes) -> bool:
 
 
 def postgres(data: bytes) -> bool:
-    """What a program says first to PostgreSQL."""
     try:
         read = readOpening(data)
     except NotPostgres:

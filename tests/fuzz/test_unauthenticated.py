@@ -59,7 +59,6 @@ class ServerTests(SynchronousTestCase):
     """Whole servers."""
 
     def setUp(self) -> None:
-        """Make them."""
         self.servers = {name: make() for name, make in SERVERS.items()}
         for server in self.servers.values():
             self.addCleanup(server.close)

@@ -52,7 +52,6 @@ class FakeProvider:
         self.rotate("one")
 
     def rotate(self, name: str) -> None:
-        """Have another key."""
         self.key: EllipticCurvePrivateKey = generate_private_key(SECP256R1())
         self.head["kid"] = name
         jwk = jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key(), as_dict=True)

@@ -24,7 +24,6 @@ HTML = "Accept: text/html\r\n"
 
 
 def quickly(password: str) -> str:
-    """A hash that takes no time."""
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
 
 
@@ -92,7 +91,6 @@ class GateTestCase(VisitorTestCase):
         return cookieOf(self.post(target, **fields))
 
     def told(self) -> str:
-        """What the service was told last."""
         return self.service().take().decode()
 
 

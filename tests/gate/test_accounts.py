@@ -42,7 +42,6 @@ class AccountTests(GateTestCase):
         return found[1], cookieOf(answer)
 
     def back(self, lines: str = "") -> str:
-        """Go to the provider and come back."""
         url, cookie = self.begin()
         return self.get(self.provider.authorize(url)[0], lines or cookie + HTML)
 

@@ -89,7 +89,6 @@ class KnockLoopbackTests(UDPTestCase):
         return talk.data.decode()
 
     async def comes(self, host: str) -> Talk:
-        """Be a visitor of both."""
         talk = await self.talk(host, portOf(self.tcp))
         await talk.has(5)
         visitor = Party.visitor(self.reactor, portOf(self.udp), host)
@@ -100,7 +99,6 @@ class KnockLoopbackTests(UDPTestCase):
         return talk
 
     async def isRefused(self, host: str) -> None:
-        """Be one whom neither lets in."""
         before = len(self.notes.named("visitorRefused"))
         visitor = Party.visitor(self.reactor, portOf(self.udp), host)
         self.addCleanup(visitor.port.close)

@@ -28,7 +28,6 @@ from tristunnel.hooks.target import parseTarget
 
 
 def anEvent(kind: str = "client-up", **fields: Any) -> HookEvent:
-    """An event of no consequence."""
     return HookEvent("an-id", kind, 12.5, "Client laptop is up", "server", fields)
 
 

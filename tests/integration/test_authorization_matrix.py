@@ -68,7 +68,6 @@ class MatrixTestCase(AccessTestCase):
     """A server where alice has one of everything."""
 
     def setUp(self) -> None:
-        """Let her have it."""
         super().setUp()
         self.makeToken("mallory", may=frozenset())
         self.makeToken("revoked")
@@ -96,7 +95,6 @@ class MatrixTestCase(AccessTestCase):
         self.settle()
 
     def _claim(self) -> Any:
-        """Use the capability."""
         from twisted.internet.defer import Deferred
 
         secret = self.capability.partition("#")[2]
@@ -107,7 +105,6 @@ class MatrixTestCase(AccessTestCase):
         )
 
     async def _noLogin(self) -> Identity:
-        """No login is needed."""
         raise TunnelError("auth-refused")
 
     def unharmed(self) -> None:
@@ -262,7 +259,6 @@ class DialectTests(MatrixTestCase):
     """The requests of the dialects, as bytes at the port."""
 
     def setUp(self) -> None:
-        """Serve all of them at one port."""
         super().setUp()
         callers = HTTPCallers(self.authenticator)
         pages = {
@@ -278,7 +274,6 @@ class DialectTests(MatrixTestCase):
         self.addCleanup(self.leave)
 
     def leave(self) -> None:
-        """End all connections."""
         for peer in self.peers:
             if peer.lost is None:
                 peer.transport.abortConnection()
@@ -295,7 +290,6 @@ class DialectTests(MatrixTestCase):
         return peer
 
     def credentials(self) -> dict[str, dict[str, str]]:
-        """What those say who may not come in at all."""
         return {
             "nobody": {},
             "wrong": {"token": "tun_" + "x" * 43},
@@ -305,7 +299,6 @@ class DialectTests(MatrixTestCase):
         }
 
     def late(self, name: str) -> tuple[str, ...]:
-        """The codes with which somebody is refused."""
         return ("auth-refused", f"token-{name}")
 
     def test_framed(self) -> None:

@@ -15,7 +15,6 @@ class CertificateTests(ProcessTestCase):
     """Over TLS and over WebSockets alike."""
 
     def setUp(self) -> None:
-        """Make a server's certificate, and two clients'."""
         super().setUp()
         self.authority = makeAuthority()
         for name, client in (("localhost", False), ("good", True), ("bad", True)):

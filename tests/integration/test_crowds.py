@@ -45,7 +45,6 @@ class CrowdMixin:
     assertEqual: Any
 
     async def come(self, port: int) -> None:
-        """Be two hundred visitors of a port."""
         visitors = await gatherResults(
             [Deferred.fromCoroutine(self.visit(port)) for _ in range(VISITORS)]
         )

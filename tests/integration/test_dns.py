@@ -36,20 +36,17 @@ class Resolver(ProcessProtocol):
         self._said = b""
 
     def errReceived(self, data: bytes) -> None:
-        """It says that it has started."""
         self._said += data
         if b"started" in self._said and not self.ready.called:
             self.ready.callback(None)
 
     def processEnded(self, reason: Failure) -> None:
-        """It is gone."""
         if not self.ready.called:
             self.ready.errback(RuntimeError(self._said.decode()))
         reason.trap(ProcessTerminated)
         self.ended.callback(None)
 
     def stop(self) -> Deferred[None]:
-        """End it."""
         self.transport.signalProcess("KILL")
         return self.ended
 
@@ -80,7 +77,6 @@ class DNSTests(UDPTestCase):
                 return number
 
     def _start(self, number: int) -> Resolver:
-        """Start dnsmasq on a port."""
         resolver = Resolver()
         self.reactor.spawnProcess(
             resolver,

@@ -66,7 +66,6 @@ class Terminal:
         os.write(self._terminal, b"\n")
 
     def until(self, pattern: str) -> re.Match[str]:
-        """Wait until the terminal shows something."""
         while (found := re.search(pattern, self.screen)) is None:
             self._read()
         return found
@@ -85,7 +84,6 @@ class Terminal:
         self.screen += _COLOURS.sub("", data.decode("utf-8", "replace"))
 
     def close(self) -> None:
-        """End the shell, and what runs in it now."""
         for group in {os.tcgetpgrp(self._terminal), self._pid}:
             os.killpg(group, signal.SIGKILL)
         os.close(self._terminal)
@@ -174,7 +172,6 @@ class FirstHourTests(SynchronousTestCase):
         return made
 
     def wheel(self) -> str:
-        """Build the wheel of this checkout."""
         source = self.root / "source"
         source.mkdir()
         for name in ("tristunnel", "twisted", "README.rst", "LICENSE", "NEWS.rst"):

@@ -145,7 +145,6 @@ class _Body:
         self._data = data
 
     def startProducing(self, consumer: Any) -> Deferred[None]:
-        """Say it all."""
         consumer.write(self._data)
         return succeed(None)
 

@@ -31,7 +31,6 @@ class _Source(Protocol):
     transport: Any
 
     def connectionMade(self) -> None:
-        """Begin."""
         cast(Any, self.factory).sources.append(self)
         self.sent = 0
         self._paused = True
@@ -39,7 +38,6 @@ class _Source(Protocol):
         self.resumeProducing()
 
     def resumeProducing(self) -> None:
-        """Go on."""
         self._paused = False
         while not self._paused and self.sent < GIB:
             self.transport.write(_BLOCK)
@@ -49,11 +47,9 @@ class _Source(Protocol):
             self.transport.loseConnection()
 
     def pauseProducing(self) -> None:
-        """Wait."""
         self._paused = True
 
     def stopProducing(self) -> None:
-        """Stop."""
         self._paused = True
 
 
@@ -66,13 +62,11 @@ class _Sink(Talk):
         self.size = 0
 
     def dataReceived(self, data: bytes) -> None:
-        """Take it."""
         self.hash.update(data)
         self.size += len(data)
 
 
 def memoryOf(pid: int) -> int:
-    """The resident memory of a process, in MiB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition("VmRSS:")[2].split()[0]) >> 10
 
@@ -85,7 +79,6 @@ class GiBTests(LoopbackTestCase):
         skip = "set TRISTUNNEL_LONG=1 to send GiBs about"
 
     def start(self, command: str, *options: str) -> Program:
-        """Start one of our programs."""
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         program = startTristunnel(
@@ -98,7 +91,6 @@ class GiBTests(LoopbackTestCase):
         return program
 
     async def begin(self) -> None:
-        """Start the server and the service."""
         self.serverPort = freePort()
         self.server = self.start(
             "tunnel", "--port", f"tcp:{self.serverPort}:interface=127.0.0.1"
@@ -113,19 +105,16 @@ class GiBTests(LoopbackTestCase):
         self.service = listening.getHost().port
 
     def _endSources(self) -> None:
-        """End what still sends."""
         for source in self.factory.sources:
             source.transport.abortConnection()
 
     async def byFramed(self) -> int:
-        """A framed client by WebSocket."""
         port = freePort()
         client = self.client("--forward", f"{port}=127.0.0.1:{self.service}")
         await client.says("reach")
         return port
 
     async def byVTunnel(self) -> int:
-        """A vtunnel client."""
         port = freePort()
         client = self.client(
             "--dialect", "vtunnel", "--forward", f"{port}=127.0.0.1:{self.service}"
@@ -134,7 +123,6 @@ class GiBTests(LoopbackTestCase):
         return port
 
     async def byRelay(self) -> int:
-        """A relay's two sides."""
         port = freePort()
         host = self.client(
             "--dialect", "relay", "--forward", f"=127.0.0.1:{self.service}", path="host"
@@ -149,12 +137,10 @@ class GiBTests(LoopbackTestCase):
     def client(  # type: ignore[override]
         self, *options: str, path: str = "tunnel"
     ) -> Program:
-        """Start a client."""
         url = f"ws://127.0.0.1:{self.serverPort}/{path}"
         return self.start("tunnel-client", "--connect", url, *options)
 
     async def sink(self, port: int) -> _Sink:
-        """Come as a visitor."""
         from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)

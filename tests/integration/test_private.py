@@ -40,7 +40,6 @@ class PrivateTests(WebSocketTestCase):
     users = MappingProxyType({"one": "1", "two": "2"})
 
     def byTCP(self) -> ServerAddress:
-        """The server's port, without HTTP."""
         where = f"tcp:127.0.0.1:{self.serverPort}"
         return parseConnect(self.reactor, where, self.trust)
 
@@ -51,7 +50,6 @@ class PrivateTests(WebSocketTestCase):
         private: bool = True,
         lease: ClientLease | None = None,
     ) -> TunnelClientService:
-        """Offer a service by name."""
         ready: Deferred[None] = Deferred()
 
         def told(event: tuple[Any, ...]) -> None:

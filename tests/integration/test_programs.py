@@ -39,28 +39,23 @@ class _ProgramTestCase(WebSocketTestCase):
     """A test with child processes."""
 
     def start(self, name: str, *command: str) -> Program:
-        """Start a program, and stop it at the end."""
         program = startProgram(self.reactor, name, command, self.directory)
         self.addCleanup(program.kill)
         return program
 
     def adapter(self, *arguments: str) -> Program:
-        """Start one of the relay's programs."""
         command = [sys.executable, adapters.__file__, *arguments]
         return self.start(arguments[0], *command)
 
     async def portOf(self, program: Program) -> int:
-        """Wait for the port that a program has got."""
         found = await program.says(r"^port (\d+)$")
         return int(found[1])
 
     async def echo(self, port: int, service: Service) -> None:
-        """Send much there and back, and close."""
         visitor, at = await self.pair(port, service)
         await self.exchange(visitor, at)
 
     async def exchange(self, visitor: Talk, at: Talk) -> None:
-        """Send much there and back, and close."""
         visitor.say(DATA)
         await at.has(len(DATA))
         at.say(bytes(at.data[::-1]))
@@ -167,7 +162,6 @@ class VTunnelTests(_ProgramTestCase):
     variant = ""
 
     def program(self, end: str, *options: str) -> Program:
-        """Start one of vtunnel's programs."""
         directory = os.environ["TRISTUNNEL_VTUNNEL"]
         return self.start(end, f"{directory}/vtunnel{self.variant}-{end}", *options)
 
@@ -239,7 +233,6 @@ class VTunnelAuthTests(VTunnelTests):
     users = MappingProxyType({"laptop": "secret"})
 
     async def realClient(self, *options: str, services: int = 1) -> list[Service]:
-        """Give the client its header."""
         header = "Authorization: Basic bGFwdG9wOnNlY3JldA=="
         return await super().realClient("-header", header, *options, services=services)
 

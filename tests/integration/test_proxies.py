@@ -82,7 +82,6 @@ class _ProxyTestCase(FramedTestCase):
         raise AssertionError
 
     async def startProxy(self) -> None:
-        """Start the proxy."""
         raise NotImplementedError
 
     def example(self, name: str, *changes: tuple[str, str]) -> str:
@@ -94,7 +93,6 @@ class _ProxyTestCase(FramedTestCase):
         return text
 
     def run_(self, *command: str) -> Program:
-        """Start a program."""
         program = Program(command[0])
         self.reactor.spawnProcess(
             program,
@@ -124,7 +122,6 @@ class _ProxyTestCase(FramedTestCase):
         return self.lastPort()
 
     def wss(self, path: str) -> str:
-        """Where a page is, by the proxy."""
         return f"wss://localhost:{self.front}{path}"
 
 
@@ -202,7 +199,6 @@ class _Proxied:
     limit = ""
 
     def coroutine(self: Any, awaitable: Any) -> Any:
-        """Make a Deferred of a coroutine."""
         from twisted.internet.defer import Deferred
 
         return Deferred.fromCoroutine(awaitable)
@@ -236,7 +232,6 @@ class NginxTests(_Proxied, _ProxyTestCase):
         self.run_("nginx", "-c", str(path), "-p", str(self.directory), "-e", "stderr")
 
     def _temporary(self) -> str:
-        """Where it may write."""
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         return "".join(f"{kind}_temp_path {self.directory}/{kind};" for kind in kinds)
 
@@ -272,7 +267,6 @@ class HAProxyTests(_Proxied, _ProxyTestCase):
         skip = "haproxy is not installed"
 
     async def startProxy(self) -> None:
-        """Start HAProxy in the foreground."""
         text = self.example(
             "haproxy.cfg",
             (r"bind :443", f"bind 127.0.0.1:{self.front}"),

@@ -51,7 +51,6 @@ class ProgramsTestCase(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        """Make places."""
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -108,7 +107,6 @@ class ProgramsTestCase(TestCase):
         return run.out.decode()
 
     async def dial(self, port: int) -> Talk:
-        """Connect to a port."""
         where = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
         talk: Talk = await connectProtocol(where, Talk())
         return talk
@@ -199,7 +197,6 @@ class ProgramsTestCase(TestCase):
 
 
 def _isSocket(path: str) -> bool:
-    """Whether a descriptor is a socket."""
     try:
         return os.readlink(path).startswith("socket:")
     except OSError:
@@ -374,7 +371,6 @@ class ElsewhereTests(ProgramsTestCase):
     LIST = '{"jsonrpc":"2.0","id":1,"method":"openTunnel"}'
 
     async def status(self, port: int, path: str = "/rpc") -> bytes:
-        """What a call to a port says."""
         run = await self.run_(
             "curl",
             *("-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", self.LIST),
@@ -486,7 +482,6 @@ class ElsewhereTests(ProgramsTestCase):
 
 
 def _http(address: str) -> str:
-    """A tunnel's address as a browser wants it."""
     return address.replace("tcp:", "http:")
 
 

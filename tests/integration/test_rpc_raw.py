@@ -51,7 +51,6 @@ CALL = {"jsonrpc": "2.0", "id": 1}
 
 
 def openSockets() -> frozenset[str]:
-    """The sockets that this process has open."""
     found = set()
     for descriptor in os.listdir("/proc/self/fd"):
         # The directory's own descriptor is gone.
@@ -61,7 +60,6 @@ def openSockets() -> frozenset[str]:
 
 
 def portOf(uri: str) -> int:
-    """The port of a URI."""
     return int(uri.rpartition(":")[2])
 
 
@@ -74,7 +72,6 @@ class RPCTestCase(LoopbackTestCase):
     ports: PortRange = UNPRIVILEGED
 
     async def setUp(self) -> None:  # type: ignore[override]
-        """Start a server, and count."""
         super().setUp()
         # Other tests of the process may have left some.
         self.others = frozenset(self.everything())
@@ -85,7 +82,6 @@ class RPCTestCase(LoopbackTestCase):
         self.before = openSockets()
 
     async def startRPC(self) -> None:
-        """Start the server."""
         authority = makeAuthority()
         certificate, key = authority.issue(["localhost"])
         path = self.directory / "visitors.pem"
@@ -132,11 +128,9 @@ class RPCTestCase(LoopbackTestCase):
         self.addCleanup(server.stopService)
 
     def everything(self) -> set[object]:
-        """What the reactor watches."""
         return {*self.reactor.getReaders(), *self.reactor.getWriters()}
 
     def transports(self) -> list[object]:
-        """The connections of this test."""
         new = self.everything() - self.others
         return [each for each in new if ITCPTransport.providedBy(each)]
 
@@ -146,7 +140,6 @@ class RPCTestCase(LoopbackTestCase):
 
     @staticmethod
     def request(body: object) -> bytes:
-        """The bytes of a post."""
         data = json.dumps(body).encode()
         return (
             b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -155,7 +148,6 @@ class RPCTestCase(LoopbackTestCase):
         )
 
     async def post(self, body: object) -> Any:
-        """Post JSON on a connection of its own."""
         talk = await self.visit(self.serverPort)
         talk.say(self.request(body))
         await talk.ended()
@@ -187,16 +179,12 @@ class RPCTestCase(LoopbackTestCase):
         return uri, portOf(uri), portOf(address)
 
     async def overTLS(self, port: int) -> Talk:
-        """Connect to a port with TLS."""
         plain = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
         talk: Talk = await connectProtocol(wrapClientTLS(self.creator, plain), Talk())
         self._talks.append(talk)
         return talk
 
     async def come(self, where: str) -> Talk:
-        """
-        Connect to a tunnel's URI or address.
-        """
         dial = self.overTLS if where.startswith("tls") else self.visit
         return await dial(portOf(where))
 
@@ -211,7 +199,6 @@ class RPCTestCase(LoopbackTestCase):
             await self.assertFailure(self.visiting(port), ConnectError)
 
     def visiting(self, port: int) -> Deferred[Talk]:
-        """Come as a visitor."""
         return Deferred.fromCoroutine(self.visit(port))
 
 

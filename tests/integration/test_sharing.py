@@ -41,7 +41,6 @@ class SharingTests(LoopbackTestCase):
         return visitor, bytes(visitor.data)
 
     async def heard(self, count: int) -> str:
-        """Whom so many visitors reach, who stay."""
         return "".join([(await self.come())[1].decode() for _ in range(count)])
 
     async def test_beside(self) -> None:

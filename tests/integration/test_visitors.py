@@ -184,12 +184,10 @@ class VisitorTests(TestCase):
         return str(await self.browser.evaluate("document.body.innerText"))
 
     async def told(self) -> dict[str, str]:
-        """What the application was told."""
         found: dict[str, str] = json.loads(await self.text())
         return found
 
     async def fill(self, **fields: str) -> None:
-        """Fill in a form and send it."""
         for name, value in fields.items():
             box = f"document.querySelector({json.dumps(f'[name={name}]')})"
             await self.browser.evaluate(f"{box}.value = {json.dumps(value)}")

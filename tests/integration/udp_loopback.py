@@ -45,7 +45,6 @@ class Party:
 
     @classmethod
     def service(cls, reactor: Any, host: str = "127.0.0.1", port: int = 0) -> Party:
-        """Listen."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         skt = socket.socket(family, socket.SOCK_DGRAM)
         skt.bind((host, port))
@@ -53,7 +52,6 @@ class Party:
 
     @classmethod
     def visitor(cls, reactor: Any, port: int, host: str = "127.0.0.1") -> Party:
-        """Be somebody who speaks to one port."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         skt = socket.socket(family, socket.SOCK_DGRAM)
         skt.connect((host, port))
@@ -61,15 +59,12 @@ class Party:
 
     @property
     def number(self) -> int:
-        """The port."""
         return int(self.port.address[1])
 
     def say(self, datagram: bytes, address: Any = None) -> None:
-        """Send a datagram."""
         self.port.send(datagram, address)
 
     def has(self, count: int) -> Deferred[None]:
-        """Wait until so many datagrams came."""
         waiting: Deferred[None] = Deferred()
         if self.count >= count:
             waiting.callback(None)
@@ -78,7 +73,6 @@ class Party:
         return waiting
 
     def _arrived(self, datagram: bytes, address: Any, local: Any) -> None:
-        """Note a datagram."""
         self.count += 1
         self.heard.append((datagram, address))
         self.arrived(datagram, address)
@@ -97,7 +91,6 @@ class UDPTestCase(TestCase):
     timeout = 120
 
     def setUp(self) -> None:
-        """Make notebooks."""
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -122,7 +115,6 @@ class UDPTestCase(TestCase):
         self.addCleanup(self._stopServer, port)
 
     async def _stopServer(self, port: Any) -> None:
-        """End everything."""
         await port.stopListening()
         from tristunnel.errors import TunnelError
 
@@ -183,13 +175,11 @@ class UDPTestCase(TestCase):
         return waiting
 
     def service(self, host: str = "127.0.0.1", port: int = 0) -> Party:
-        """Run a UDP service."""
         party = Party.service(self.reactor, host, port)
         self.addCleanup(party.port.close)
         return party
 
     def visitor(self, port: int, host: str = "127.0.0.1") -> Party:
-        """Be a visitor."""
         party = Party.visitor(self.reactor, port, host)
         self.addCleanup(party.port.close)
         return party

@@ -27,13 +27,11 @@ class ProgramsTestCase(LoopbackTestCase):
     timeout = 120
 
     def run_(self, name: str, *command: str) -> Program:
-        """Start a program."""
         program = startProgram(self.outside, name, command, self.directory)
         self.addCleanup(program.stop)
         return program
 
     def ours(self, command: str, *options: str) -> Program:
-        """Start one of ours."""
         state = ("--state-dir", str(self.directory / command))
         program = startTristunnel(
             self.outside, command, [*options, *state], self.directory
@@ -98,6 +96,5 @@ class ProgramsTestCase(LoopbackTestCase):
         await self.passes(visitors, service)
 
     async def passesMuch(self, port: int, service: Source) -> None:
-        """Have a gigabyte come whole."""
         visitor, talk = await self.pair(port, service)
         self.assertEqual(service.whole, await service.passesTo(visitor, talk))

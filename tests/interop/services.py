@@ -34,7 +34,6 @@ class Conversation(Protocol):
     """
 
     def __init__(self) -> None:
-        """Begin with nothing received."""
         self.data = b""
         self.ended: Deferred[bytes] = Deferred()
         self._wanted: list[tuple[int, Deferred[bytes]]] = []
@@ -53,26 +52,22 @@ class Conversation(Protocol):
         return arrived
 
     def dataReceived(self, data: bytes) -> None:
-        """Remember the bytes."""
         self.data += data
         for wanted in [each for each in self._wanted if each[0] <= len(self.data)]:
             self._wanted.remove(wanted)
             wanted[1].callback(self.data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Report the end."""
         wanted, self._wanted = self._wanted, []
         for _, arrived in wanted:
             arrived.errback(reason)
         self.ended.callback(self.data)
 
     def write(self, data: bytes) -> None:
-        """Send bytes to the other end."""
         assert self.transport is not None
         self.transport.write(data)
 
     def close(self) -> None:
-        """Close once everything written has left."""
         assert self.transport is not None
         self.transport.loseConnection()
 
@@ -130,7 +125,6 @@ class ClosableFactory(WrappingFactory):
         self._empty: list[Deferred[None]] = []
 
     def unregisterProtocol(self, p: ProtocolWrapper) -> None:
-        """Notice when the last connection is gone."""
         super().unregisterProtocol(p)
         if not self.protocols:
             waiting, self._empty = self._empty, []
@@ -171,7 +165,6 @@ class Gathering(Resource):
         self._present: list[Request] = []
 
     def render_GET(self, request: Request) -> int:
-        """Let the request wait for the others."""
         self._present.append(request)
         if len(self._present) == self._size:
             for each in self._present:
@@ -200,18 +193,15 @@ class DigestReader(Protocol):
     """
 
     def __init__(self) -> None:
-        """Begin with nothing read."""
         self.finished: Deferred[tuple[str, int]] = Deferred()
         self._hash = hashlib.sha256()
         self._length = 0
 
     def dataReceived(self, data: bytes) -> None:
-        """Count and hash."""
         self._hash.update(data)
         self._length += len(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Report what was read."""
         self.finished.callback((self._hash.hexdigest(), self._length))
 
 

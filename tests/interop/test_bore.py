@@ -31,14 +31,12 @@ class BoreTests(ProgramsTestCase):
         self.address = "127." + ".".join(map(str, numbers))
 
     async def serve(self, *options: str) -> None:
-        """Start our server with bore's port."""
         where = f"tcp:7835:interface={self.address}"
         here = ("--interface", "127.0.0.1")
         await self.server("--port", where, *here, *options)
         await self.program.says(f"Listening for clients on {self.address}")
 
     def bore(self, target: int, *options: str) -> Program:
-        """Start bore."""
         command = (BORE, "local", str(target), "--to", self.address, *options)
         return self.run_("bore", *command)
 

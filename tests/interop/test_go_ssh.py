@@ -202,7 +202,6 @@ class ChiselTests(ProgramsTestCase):
 
 
 def chiselServer(port: int) -> tuple[str, ...]:
-    """The command of chisel's server."""
     where = ("--host", "127.0.0.1", "--port", str(port))
     # A key that is the same the next time.
     return (CHISEL, "server", "--reverse", "--key", "seed", *where)

@@ -164,7 +164,6 @@ class PairingMixin(_Case):
         return Agent(self.reactor, pool=pool)
 
     async def get(self, port: int, page: str) -> bytes:
-        """Fetch a page through the tunnel."""
         uri = f"http://127.0.0.1:{port}/{page}".encode("ascii")
         response = await self.agent().request(b"GET", uri)
         self.assertEqual(response.code, 200)
@@ -172,7 +171,6 @@ class PairingMixin(_Case):
         return body
 
     async def visit(self, port: int) -> Conversation:
-        """Connect to the tunnel as a visitor."""
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
         visitor: Conversation = await connectProtocol(endpoint, Conversation())
         self.addCleanup(self._leave, visitor)
@@ -253,7 +251,6 @@ class W3PClientMixin(PairingMixin):
         raise NotImplementedError
 
     async def openTunnel(self, servicePort: int) -> int:
-        """Start the server, then the client."""
         settings: dict[str, object] = {
             "host": "localhost",
             "port": await self.startServer(),
@@ -272,7 +269,6 @@ class W3PClientMixin(PairingMixin):
         return await self._acknowledged(since)
 
     async def _acknowledged(self, since: int) -> int:
-        """Wait until the client is told its port."""
         event = await self.client.waitForEvent("authentication-acknowledged", since)
         port: int = event["port"]
         return port

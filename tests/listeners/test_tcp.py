@@ -51,7 +51,6 @@ class _Reactor(MemoryReactorClock):
     def listenTCP(
         self, port: int, factory: Any, backlog: int = 50, interface: str = ""
     ) -> Any:
-        """Listen, or fail."""
         number = self.failing.get(port, self.failing.get(interface))
         if number is not None:
             raise CannotListenError(interface, port, OSError(number, "no"))
@@ -62,7 +61,6 @@ class TCPListenersTests(SynchronousTestCase):
     """Which port is given."""
 
     def setUp(self) -> None:
-        """Make a reactor that never has a real port."""
         self.reactor = _Reactor()
         self.arrived: list[tuple[End, str]] = []
         self.onV6: list[int] = []
@@ -84,7 +82,6 @@ class TCPListenersTests(SynchronousTestCase):
         interface: str = "",
         ports: PortRange = UNPRIVILEGED,
     ) -> Any:
-        """Open a port."""
         listeners = TCPListeners(self.reactor, interface, ports)
         self.patch(listeners, "bind", self.bind)
         opened = listeners.open(
@@ -98,7 +95,6 @@ class TCPListenersTests(SynchronousTestCase):
         return self.successResultOf(opened)
 
     def refused(self, code: str, *words: str, **options: Any) -> None:
-        """Expect a refusal of one line."""
         error = self.assertRaises(TunnelError, self.open, **options)
         self.assertEqual(error.code.name, code)
         self.assertNotIn("\n", error.message)
@@ -106,7 +102,6 @@ class TCPListenersTests(SynchronousTestCase):
             self.assertIn(word, error.message)
 
     def listened(self) -> list[tuple[int, str]]:
-        """What was listened on."""
         return [(server[0], server[3]) for server in self.reactor.tcpServers]
 
     def test_asked(self) -> None:
@@ -250,7 +245,6 @@ class HandshakeTests(FileTestCase):
         self.factory: Any = self.reactor.tcpServers[0][1]
 
     def come(self, host: str = "192.0.2.1") -> FakeTransport:
-        """Connect, and say nothing."""
         protocol = self.factory.buildProtocol(IPv4Address("TCP", host, 777))
         transport = FakeTransport(protocol, True)
         protocol.makeConnection(transport)
@@ -353,7 +347,6 @@ class RealPortTests(TestCase):
         await self.close(listener)
 
     async def close(self, listener: Any) -> None:
-        """Close a port."""
         await listener.close()
 
 
@@ -399,7 +392,6 @@ class RealHandshakeTests(TestCase):
 
     @staticmethod
     def reset(visitor: socket.socket) -> None:
-        """Leave with a reset."""
         visitor.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
         visitor.close()
 

@@ -41,20 +41,17 @@ class FakeSocket:
     def listen(
         cls, reactor: Any, interface: str, port: int, arrived: Any, bind: Any
     ) -> Any:
-        """Listen, unless the port is taken."""
         if port == _TAKEN:
             raise OSError(98, "Address already in use")
         return cls(port)
 
     def send(self, datagram: bytes, address: Any, local: Any) -> bool:
-        """Keep a datagram."""
         if self.full:
             return False
         self.sent.append((datagram, address))
         return True
 
     def close(self) -> None:
-        """Note it."""
         self.closed = True
 
 
@@ -67,7 +64,6 @@ class ListenerTests(SynchronousTestCase):
     """Flows begin, live and end."""
 
     def setUp(self) -> None:
-        """Listen, and answer nobody yet."""
         self.patch(udp, "DatagramSocket", FakeSocket)
         self.clock = Clock()
         self.arrivals: list[tuple[TableFlow, str]] = []
@@ -75,20 +71,17 @@ class ListenerTests(SynchronousTestCase):
         self.listener = self.listen()
 
     def listen(self, **options: Any) -> UDPListener:
-        """Make a listener."""
         listener = UDPListener(self.clock, self._arrived, **options)
         listener.listen("", 5353)
         return listener
 
     def _arrived(self, flow: Any, address: str) -> None:
-        """Serve a visitor."""
         self.arrivals.append((flow, address))
         end = RecordingFlow()
         end.meet(flow)
         self.ends.append(end)
 
     def say(self, number: int, datagram: bytes = b"?") -> None:
-        """A visitor says something."""
         self.listener.datagramArrived(datagram, visitor(number), None)
 
     def test_flows(self) -> None:
@@ -225,7 +218,6 @@ class _Server:
         self.both = both
 
     def serve(self, stream: Stream) -> None:
-        """Open a flow."""
         stream.connect(self.both.server.openFlow({"visitor": stream.visitorAddress}))
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
@@ -236,7 +228,6 @@ class ThousandsTests(SynchronousTestCase):
     """Five thousand flows through a listener, a tunnel and a session."""
 
     def setUp(self) -> None:
-        """Put everything together."""
         self.patch(udp, "DatagramSocket", FakeSocket)
         self.clock = Clock()
         self.both = FlowPair()

@@ -25,7 +25,6 @@ class UNIXListenersTests(LoopbackTestCase):
     """Visitors of the server's own machine."""
 
     async def startServer(self, *arguments: Any, **more: Any) -> Any:
-        """Start one that gives tunnels UNIX sockets."""
         server = await super().startServer(*arguments, **more)
         self.sockets = self.directory / "sockets"
         self.sockets.mkdir()
@@ -35,7 +34,6 @@ class UNIXListenersTests(LoopbackTestCase):
         return server
 
     async def come(self, name: str) -> Talk:
-        """Come as a visitor."""
         talk = Talk()
         path = str(self.sockets / name)
         await connectProtocol(UNIXClientEndpoint(self.outside, path), talk)

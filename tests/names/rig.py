@@ -140,7 +140,6 @@ class VisitorTestCase(SynchronousTestCase):
         visitor.connectionLost(Failure(reason))
 
     def answer(self) -> bytes:
-        """What the visitor got since the last look."""
         got: bytes = self.transport.value()
         self.transport.clear()
         return got

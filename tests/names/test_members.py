@@ -50,7 +50,6 @@ class Page(Resource):
 
 
 def hello(name: str) -> bytes:
-    """What a client of TLS says first."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = ssl.create_default_context()
     try:
@@ -61,7 +60,6 @@ def hello(name: str) -> bytes:
 
 
 def startup(database: str) -> bytes:
-    """What a client of PostgreSQL says first."""
     words = b"user\0me\0database\0" + database.encode() + b"\0\0"
     return struct.pack("!II", len(words) + 8, 196608) + words
 
@@ -92,7 +90,6 @@ class NamesTestCase(ProcessTestCase):
         self.pin.chmod(0o600)
 
     def options(self, host: str) -> list[str]:
-        """What a server is told."""
         return [
             *(
                 word
@@ -103,15 +100,12 @@ class NamesTestCase(ProcessTestCase):
         ]
 
     async def begin(self) -> None:
-        """Start the servers."""
         raise NotImplementedError
 
     def place(self, client: int) -> str:
-        """Where a client connects."""
         return f"tcp:{self.hosts[client % len(self.hosts)]}:{self.ports['port']}"
 
     async def atMembers(self) -> int:
-        """At how many members the clients are."""
         return 1
 
     async def clients(self) -> list[str]:
@@ -360,7 +354,6 @@ class TwoMachinesTests(Cases, NamesTestCase):
         await deferLater(self.reactor, 3.5)
 
     async def machine(self, host: str) -> Program:
-        """Start a server."""
         machine = self.start(
             "tunnel",
             *("--port", f"tcp:{self.ports['port']}:interface={host}"),

@@ -31,7 +31,6 @@ class FakeReactor(Clock):
         self.writers.discard(writer)
 
     def turn(self) -> None:
-        """Let everybody read and write once."""
         for writer in list(self.writers):
             writer.doWrite()
         for reader in list(self.readers):
@@ -39,5 +38,4 @@ class FakeReactor(Clock):
 
 
 def descriptors(process: int | str = "self") -> int:
-    """How many a process has open."""
     return len(os.listdir(f"/proc/{process}/fd"))

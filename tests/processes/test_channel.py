@@ -37,7 +37,6 @@ class ChannelTests(SynchronousTestCase):
         self.lost += 1
 
     def pump(self, count: int) -> None:
-        """Take turns until so many messages came."""
         for _ in range(10_000):
             if len(self.came) >= count:
                 return
@@ -206,7 +205,6 @@ class LinkTests(TestCase):
         raise TunnelError("unknown-tunnel", "there is none")
 
     def answer(self, asked: Deferred[Any]) -> Any:
-        """Let the other side answer."""
         for _ in range(10):
             self.reactor.turn()
         return self.successResultOf(asked)

@@ -20,7 +20,6 @@ class OptionsTests(SynchronousTestCase):
     """What is said on the command line."""
 
     def options(self, *words: str) -> Options:
-        """Read a command line."""
         made = Options()
         directory = self.mktemp()
         made.parseOptions([*words, "--port", "tcp:0", "--state-dir", directory])
@@ -68,15 +67,12 @@ class SharedClientsTests(SynchronousTestCase):
         self.met = shareClients(self.clock, siblings, self.clients)
 
     def tell(self, *news: object) -> None:
-        """Be the other members."""
         self.told.append(news)
 
     def publish(self, name: str, function: Any) -> None:
-        """Be asked by them."""
         self.published[name] = function
 
     def enter(self) -> Any:
-        """Have a client come."""
         return self.clients.enter(
             Identity("ann"), "192.0.2.1:1", "framed", lambda reason: None
         )

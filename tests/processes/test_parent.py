@@ -55,11 +55,9 @@ class Process:
         return take
 
     def signalProcess(self, number: int) -> None:
-        """Take a signal."""
         self.signals.append(number)
 
     def end(self) -> None:
-        """Be killed."""
         self.link.close()
         for each in (*self.begin.sockets, *self.sockets):
             each.close()
@@ -82,7 +80,6 @@ class ParentReactor(FakeReactor):
         directory: str,
         childFDs: dict[int, Any],
     ) -> Process:
-        """Have the test play it."""
         channel = socket.socket(fileno=os.dup(childFDs[CHANNEL]))
         made = Process(self, output, channel)
         self.started.append(made)
@@ -123,12 +120,10 @@ class ParentTests(SynchronousTestCase):
         self.assertLessEqual(descriptors(), self.before)
 
     def turn(self) -> None:
-        """Let messages arrive."""
         for _ in range(5):
             self.reactor.turn()
 
     def ready(self) -> list[Process]:
-        """Have both members serve."""
         one, other = self.reactor.started
         for each in (one, other):
             each.link.tell("ready")
@@ -137,7 +132,6 @@ class ParentTests(SynchronousTestCase):
         return [one, other]
 
     def ask(self, process: Process, method: str, *params: object, **more: Any) -> Any:
-        """Ask the parent something."""
         asked: Deferred[Any] = process.link.call(method, params, **more)
         self.turn()
         return self.successResultOf(asked)
@@ -259,7 +253,6 @@ class ParentTests(SynchronousTestCase):
         return bound
 
     def isOpen(self, port: int) -> bool:
-        """Whether somebody listens on a port."""
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 

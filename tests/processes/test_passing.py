@@ -37,7 +37,6 @@ class Member:
         self.siblings: dict[int, Link] = {}
 
     def sibling(self, index: int) -> Link:
-        """Find the other one."""
         if index not in self.siblings:
             raise TunnelError("session-lost")
         return self.siblings[index]
@@ -56,11 +55,9 @@ class Server(Talk):
         self._giveTo = giveTo
 
     def connectionMade(self) -> None:
-        """Be known to the test."""
         self._test.served.append(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on, or keep it."""
         if self._giveTo is None or not self._test.one.mayPass(self.transport):
             super().dataReceived(data)
             return
@@ -121,7 +118,6 @@ class PassingTestCase(TestCase):
         return number
 
     async def come(self) -> Talk:
-        """Connect."""
         where = f"{self.scheme}:localhost:{self.port}"
         endpoint: Any = parseConnect(self.reactor, where, self.trust).endpoint
         talk = Talk()

@@ -50,14 +50,12 @@ BULK = 3_000_000
 
 
 def pidOf(program: Program) -> int:
-    """The number of a program's process."""
     transport: Any = program.transport
     pid: int = transport.pid
     return pid
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
     return [
         int(each)
         for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -88,7 +86,6 @@ class TwoProcessesTestCase(ProcessTestCase):
         return (await readBody(await agent.request(b"GET", url))).decode()
 
     async def call(self, method: str, **params: object) -> Any:
-        """Call a method, by a connection of its own."""
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         response = await Agent(self.reactor).request(
             b"POST",
@@ -159,7 +156,6 @@ class PassingTests(TwoProcessesTestCase):
         self.assertEqual(bytes(arrival.data), b"question")
 
     async def _relay(self, room: str) -> None:
-        """Have both sides of a channel meet."""
         ends = [Recorder(), Recorder()]
         for end, page in zip(ends, ("host", "client"), strict=True):
             where = f"ws://127.0.0.1:{self.port}/{page}/{room}"
@@ -188,7 +184,6 @@ class PassingTests(TwoProcessesTestCase):
         self.note(f"{passed:.0f} connections passed; descriptors {before} as before")
 
     async def _tickets(self, count: int) -> None:
-        """Come with tickets that nobody has granted."""
         for number in range(count):
             peer = await self.visit(self.port)
             ticket = {"ticket": f"{number % 2}.abc.def"}
@@ -429,7 +424,6 @@ class KilledTests(TwoProcessesTestCase):
         return broken
 
     async def _tunnels(self) -> list[dict[str, Any]]:
-        """All tunnels, when all have their clients."""
         while True:
             tunnels: list[dict[str, Any]] = await self.call("listTunnels")
             if all(each["connected"] for each in tunnels):
@@ -457,17 +451,14 @@ class Crowd:
         self._over: Deferred[None] | None = None
 
     def start(self) -> None:
-        """Begin to come."""
         self._over = Deferred.fromCoroutine(self._come())
 
     async def stop(self) -> None:
-        """Come no more."""
         self._running = False
         if self._over is not None:
             await self._over
 
     def served(self, more: int) -> Deferred[None]:
-        """Wait until so many more were served."""
         waiting: Deferred[None] = Deferred()
         self._waits.append((self.count + more, waiting))
         return waiting

@@ -246,7 +246,6 @@ class ServerTests(ExposeTestCase):
 
 
 def _run(code: str) -> str:
-    """Run a program that has to end by itself."""
     root = str(Path(tristunnel.__file__).parent.parent)
     ended = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", "-c", code],

@@ -40,7 +40,6 @@ class RecipeTests(SynchronousTestCase):
         }
 
     def code(self, name: str) -> str:
-        """The page's, with a service that is there."""
         return codeBlock(page("docs/howto/python.rst"), name).replace(
             "3000", str(self.port)
         )

@@ -20,12 +20,10 @@ COUNT = 4
 
 
 def owners(index: int) -> PageOwners:
-    """Make what decides at one of four members."""
     return PageOwners(Mock(), index, COUNT)
 
 
 def asked(path: str, index: int = 0) -> int | None:
-    """Whose a request for a page is."""
     return owners(index).whose(f"GET {path} HTTP/1.1\r\nHost: x\r\n".encode())
 
 

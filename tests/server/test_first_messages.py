@@ -101,7 +101,6 @@ class FirstMessageTestCase(TestCase, FileTestCase):
         self.table.enter(Route(self.kind, "a.t.example", "", options, arrived))
 
     def make(self) -> Any:
-        """Make what serves the port."""
         raise NotImplementedError
 
     async def listen(self, factory: Any) -> int:
@@ -124,8 +123,6 @@ class FirstMessageTestCase(TestCase, FileTestCase):
         return deferToThread(talking)
 
     def say(self, *pieces: bytes, end: bytes = b"") -> Deferred[bytes]:
-        """Say something in pieces."""
-
         def speak(connection: socket.socket) -> bytes:
             for piece in pieces:
                 connection.sendall(piece)
@@ -231,8 +228,6 @@ class PostgresTests(FirstMessageTestCase):
     def secure(
         self, serverName: str, data: bytes, asks: bool = True, end: bytes = b""
     ) -> Deferred[bytes]:
-        """Say something within TLS."""
-
         def speak(connection: socket.socket) -> bytes:
             if asks:
                 connection.sendall(_ASK_TLS)

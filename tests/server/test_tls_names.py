@@ -136,7 +136,6 @@ class TLSNamesTests(TestCase, FileTestCase):
         self.table.enter(route)
 
     async def quiet(self) -> None:
-        """Leave no connection behind."""
         for end in self.ends:
             end.reset(TunnelError("closed"))
         await until(lambda: not self.alive)

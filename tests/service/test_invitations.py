@@ -74,7 +74,6 @@ class InvitationsTests(TokenServerTestCase):
         self.assertEqual(self.rpc("admin", "listTokens")[1]["state"], "revoked")
 
     def taken(self, code: str) -> tuple[Token, str]:
-        """Take up an invitation."""
         answers: list[Any] = []
         self.invitations.join(code, NONCE).addBoth(answers.append)
         (answer,) = answers

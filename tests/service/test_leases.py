@@ -80,7 +80,6 @@ class LeasesTests(SynchronousTestCase):
         return claimed[0]
 
     def keep(self, tunnel: Tunnel) -> None:
-        """Have the lease keep a tunnel open."""
         record = TunnelRecord(tunnel.id, self.lease.place, self.lease.id)
         self.successResultOf(self.book.open(record, TunnelLimits()))
         self.here.add(Held(tunnel, record))
@@ -107,7 +106,6 @@ class LeasesTests(SynchronousTestCase):
 
     @property
     def expired(self) -> list[str]:
-        """The leases that nobody came back for."""
         return [each.id for each in self.changes if each.kind == "expired"]
 
     def test_granted(self) -> None:

@@ -71,7 +71,6 @@ class SharingTests(SynchronousTestCase):
         return self.successResultOf(Deferred.fromCoroutine(opening))
 
     def named(self, name: str) -> Any:
-        """The tunnel that has a name, or C{None}."""
         record = self.successResultOf(self.book.holder(f"name:{name}"))
         return None if record is None else self.service.here.live(record)
 

@@ -69,7 +69,6 @@ class UsedElsewhereTests(SynchronousTestCase):
             self.tunnels.append(tunnel)
 
     def visit(self, member: int) -> Stream:
-        """Have a visitor come to a member."""
         tunnel = self.tunnels[member]
         stream = Stream(tunnel, SilentEnd(), "192.0.2.1:5", 0.0)
         tunnel.streams.add(stream)
@@ -81,12 +80,10 @@ class UsedElsewhereTests(SynchronousTestCase):
         return stream
 
     def look(self) -> None:
-        """Let two seconds pass."""
         for each in self.used * 2:
             each.look()
 
     def rates(self) -> list[int]:
-        """How much may pass at each."""
         throttles = [tunnel.throttle for tunnel in self.tunnels]
         return [0 if each is None else each.rate for each in throttles]
 

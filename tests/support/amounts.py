@@ -37,7 +37,6 @@ class Source(Service):
         talk.transport.registerProducer(self, False)
 
     def resumeProducing(self) -> None:
-        """Send the next piece."""
         self.sent += 1
         self.talk.say(_PIECE)
         if self.sent * len(_PIECE) >= self._amount:

@@ -255,7 +255,6 @@ def _placed(told: bytes, descriptors: Sequence[int]) -> dict[str, Any]:
 
 
 def _place(descriptors: Mapping[int, int]) -> None:
-    """Give descriptors their numbers."""
     free = max([*descriptors, *descriptors.values(), 2]) + 1
     held = {
         own: fcntl(ours, F_DUPFD_CLOEXEC, free) for own, ours in descriptors.items()

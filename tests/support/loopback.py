@@ -88,19 +88,16 @@ class Talk(Protocol):
         return self.until(lambda talk: talk.lost is not None)
 
     def _look(self) -> None:
-        """Fire what has come true."""
         for wait in list(self._waits):
             if wait[0](self):
                 self._waits.remove(wait)
                 wait[1].callback(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
         self.data += data
         self._look()
 
     def readConnectionLost(self) -> None:
-        """The other side says no more."""
         self.eof = True
         self._look()
         if self._finished:
@@ -111,7 +108,6 @@ class Talk(Protocol):
         """Our last word is said."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is over."""
         self.lost = reason
         self._look()
         waits, self._waits = self._waits, []
@@ -124,7 +120,6 @@ class Talk(Protocol):
             self.transport.write(data)
 
     def finish(self) -> None:
-        """Send no more, and go on listening."""
         self._finished = True
         if self.eof:
             self.transport.loseConnection()
@@ -175,14 +170,12 @@ class Service(Factory):
         self.talks: list[Talk] = []
 
     def buildProtocol(self, addr: object) -> Talk:
-        """Make a conversation."""
         service = self
 
         class Arrival(Talk):
             """Shows itself when it is connected."""
 
             def connectionMade(self) -> None:
-                """Speak first."""
                 if service.greeting:
                     self.say(service.greeting)
                 service.talks.append(self)
@@ -214,7 +207,6 @@ class LoopbackTestCase(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        """Make places and notebooks."""
         from twisted.internet import reactor
 
         self.outside: Any = reactor
@@ -387,7 +379,6 @@ class LoopbackTestCase(TestCase):
         return number
 
     async def _endAll(self, service: Any) -> None:
-        """End a service's conversations."""
         for talk in getattr(service, "talks", []):
             if talk.lost is None:
                 talk.abort()

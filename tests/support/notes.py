@@ -42,51 +42,40 @@ class ServerNotes(ServerObserver):
         return [event[1:] for event in self.events if event[0] == name]
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
-        """Note it."""
         self.peers.append(getattr(peer, "host", ""))
         self.note("clientConnected", identity.name, dialect)
 
     def clientGone(
         self, peer: IAddress, identity: Identity, reason: TunnelError
     ) -> None:
-        """Note it."""
         self.note("clientGone", identity.name, reason.code.name)
 
     def requestNoted(self, identity: Identity, text: str, refused: bool) -> None:
-        """Note it."""
         self.note("requestNoted", identity.name, text, refused)
 
     def authenticationFailed(self, peer: IAddress, reason: TunnelError) -> None:
-        """Note it."""
         self.note("authenticationFailed", reason.code.name)
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
-        """Note it."""
         self.note("tunnelCreated", tunnel.address)
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """Note it."""
         self.note("tunnelDestroyed", tunnel.address, reason.code.name)
 
     def visitorConnected(self, stream: Stream) -> None:
-        """Note it."""
         self.note("visitorConnected", stream.visitorAddress)
 
     def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
-        """Note it."""
         self.note("visitorRefused", stream.visitorAddress, reason.code.name)
 
     def visitorGone(self, stream: Stream) -> None:
-        """Note it."""
         reason = stream.reason.code.name if stream.reason else ""
         self.note("visitorGone", stream.bytesIn, stream.bytesOut, reason)
 
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
-        """Note it."""
         self.note("peerRefused", reason.code.name, reason.message)
 
     def roundTripMeasured(self, seconds: float) -> None:
-        """Note it."""
         self.note("roundTripMeasured", seconds)
 
 
@@ -113,48 +102,37 @@ class ClientNotes(ClientObserver):
         return [event[1:] for event in self.events if event[0] == name]
 
     def connected(self, peer: IAddress) -> None:
-        """Note it."""
         self.note("connected")
 
     def credentialsSent(self, peer: IAddress) -> None:
-        """Note it."""
         self.note("credentialsSent")
 
     def acknowledged(self, dialect: str) -> None:
-        """Note it."""
         self.note("acknowledged", dialect)
 
     def tunnelReady(self, address: str, target: str) -> None:
-        """Note it."""
         self.note("tunnelReady", address, target)
 
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
-        """Note it."""
         self.note("tunnelFailed", wanted, reason.code.name)
 
     def disconnected(self, reason: TunnelError) -> None:
-        """Note it."""
         self.note("disconnected", reason.code.name, reason.message)
 
     def reconnectQueued(self, delay: float) -> None:
-        """Note it."""
         self.note("reconnectQueued", delay)
 
     def gaveUp(self, reason: TunnelError) -> None:
-        """Note it."""
         self.note("gaveUp", reason.code.name)
 
     def serviceConnected(self, target: str) -> None:
-        """Note it."""
         self.note("serviceConnected", target)
 
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
-        """Note it."""
         self.note("serviceFailed", target, reason.code.name)
 
     def serviceGone(
         self, target: str, received: int, sent: int, reason: TunnelError | None
     ) -> None:
-        """Note it."""
         code = reason.code.name if reason else ""
         self.note("serviceGone", target, received, sent, code)

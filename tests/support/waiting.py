@@ -58,7 +58,6 @@ class WaitingEnd(SilentEnd):
         self._stir()
 
     def _stir(self) -> None:
-        """Tell who listens."""
         if self.peer is None and self.heard is not None:
             self.heard()
 
@@ -68,17 +67,14 @@ class WaitingEnd(SilentEnd):
         self.received -= count
 
     def join(self, peer: End, closed: Closed) -> None:
-        """Note the peer."""
         assert self.peer is None and not self.refused
         self.peer, self._closed = peer, closed
 
     def whileWaiting(self, left: Closed) -> None:
-        """Note who wants to know."""
         if self.peer is None:
             self._closed = left
 
     def reset(self, reason: TunnelError) -> None:
-        """Note the reason."""
         assert not self.refused
         if not self.ended:
             self.refused = reason.code.name

@@ -83,7 +83,6 @@ class _End:
         self.peer: End | None = None
 
     def join(self, peer: End, closed: Closed) -> None:
-        """Remember the other end."""
         self.peer = peer
 
     def whileWaiting(self, left: Closed) -> None:
@@ -120,7 +119,6 @@ class _Service:
         self.connection: Any = None
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """Accept a connection."""
         self.connection = protocolFactory.buildProtocol(None)
         self.connection.makeConnection(_ServiceTransport())
         return succeed(self.connection)
@@ -181,7 +179,6 @@ class _Wire:
 
 
 def _extended() -> list[str]:
-    """A session between our own ends."""
     clock = Clock()
     wire = _Wire(clock)
     service = _Service()

@@ -178,7 +178,6 @@ class LeftoverTests(TestCase):
         self.lock = Path(f"{self.path}.lock")
 
     def leave(self, owner: int | None) -> None:
-        """Leave what a killed program leaves."""
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(self.path))
         if owner is not None:

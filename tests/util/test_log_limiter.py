@@ -33,7 +33,6 @@ class RepetitionTests(SynchronousTestCase):
         self.quiet = LogRateLimiter(self.clock.seconds, self.clock.callLater)
 
     def tell(self, kind: str = "a", count: int = 1, freely: int = 1) -> None:
-        """Tell of events."""
         for _ in range(count):
             self.quiet.log(
                 (kind,),

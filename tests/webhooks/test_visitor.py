@@ -121,7 +121,6 @@ class VisitorTests(SynchronousTestCase):
         return self.transport.value()
 
     def refused(self, status: int, words: str = "") -> None:
-        """The last thing that the visitor has heard."""
         last = self.heard.rpartition(b"HTTP/1.1 ")[2].decode()
         self.assertTrue(last.startswith(f"{status} "), self.heard)
         self.assertIn(words, last)

@@ -72,7 +72,6 @@ def merged(frames: list[Frame]) -> list[tuple[int, int, bytes]]:
 
 
 def problem(feed: Callable[[bytes], object], data: bytes) -> str:
-    """What a peer did wrong that sent C{data}."""
     try:
         feed(data)
     except TunnelError as error:

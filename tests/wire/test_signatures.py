@@ -21,7 +21,6 @@ from tristunnel.wire.signatures import (
 
 
 def aHead(*headers: tuple[str, bytes]) -> Head:
-    """Make a head of headers."""
     return Head(
         "1.1",
         [(name.lower().encode(), name.encode(), value) for name, value in headers],

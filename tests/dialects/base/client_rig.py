@@ -28,7 +28,6 @@ class ClientServiceTestCase(NetworkTestCase):
     def forward(
         self, port: int = 0, name: str = "", service: MemoryService | None = None
     ) -> Forward:
-        """Offer a service in memory."""
         target = name or "web"
         spec = f"{name or port}={target}"
         return Forward(spec, port, name, target, service or self.web)
@@ -59,7 +58,6 @@ class ClientServiceTestCase(NetworkTestCase):
         )
 
     def client(self, *forwards: Forward, **options: Any) -> TunnelClientService:
-        """Start a client."""
         client = self.makeClient(*forwards, **options)
         client.startService()
         self.settle()
@@ -72,7 +70,6 @@ class ClientServiceTestCase(NetworkTestCase):
             self.web.settle()
 
     def stop(self, client: TunnelClientService) -> None:
-        """Stop a client that nobody uses."""
         stopping = client.stopService()
         self.clock.advance(0)
         self.settle()

@@ -35,7 +35,6 @@ class MatchedTests(SynchronousTestCase):
     """Which forward has become which."""
 
     def match(self, before: str, after: str) -> str:
-        """Match forwards, with blanks between."""
         pairs = matched(
             [offer(spec) for spec in before.split()],
             [offer(spec) for spec in after.split()],
@@ -65,14 +64,12 @@ class ChangeTests(ClientServiceTestCase):
     """A client's forwards change, with our own server."""
 
     def change(self, client: TunnelClientService, *forwards: Forward) -> list[str]:
-        """Change a client's forwards."""
         changing = client.changeForwards(forwards)
         self.settle()
         told: list[str] = self.successResultOf(changing)
         return told
 
     def tunnelNames(self) -> list[str]:
-        """The names of the server's tunnels."""
         return [t.name for t in list(self.service.here)]
 
     def policies(self) -> list[VisitorPolicy]:
@@ -80,7 +77,6 @@ class ChangeTests(ClientServiceTestCase):
         return [t.policy for t in list(self.service.here)]
 
     def uris(self) -> list[str]:
-        """The server's tunnels."""
         return [t.uri for t in list(self.service.here)]
 
     def test_nothing(self) -> None:

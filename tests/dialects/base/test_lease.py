@@ -36,7 +36,6 @@ class ClientLeaseTests(FileTestCase):
         return lease
 
     def fill(self, lease: ClientLease) -> None:
-        """Have a server grant it."""
         lease.granted(OFFER, [])
         lease.opened(_SPEC, "w3p://a/1", 4000)
 
@@ -295,7 +294,6 @@ class ClientLeaseTests(FileTestCase):
         self.assertEqual(list(path.parent.iterdir()), [path])
 
     def _die(self, *arguments: object) -> None:
-        """Be killed."""
         raise KeyboardInterrupt
 
     def test_replacedWhileTaken(self) -> None:

@@ -30,7 +30,6 @@ class ServerSideTests(SynchronousTestCase):
     """Tests for L{PlainServerSide}."""
 
     def setUp(self) -> None:
-        """Make a server's side."""
         self.clock = Clock()
         self.sink = MemorySink()
         self.side = PlainServerSide(
@@ -42,11 +41,9 @@ class ServerSideTests(SynchronousTestCase):
         )
 
     def unexpected(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """A client opens no streams."""
         self.fail("a stream was opened")
 
     def visitor(self) -> RecordingEnd:
-        """Have a visitor arrive."""
         end = RecordingEnd()
         end.meet(self.side.open({"visitor": "not told"}))
         return end

@@ -26,7 +26,6 @@ class ClientSideTests(SynchronousTestCase):
     """Tests for L{PlainClientSide}."""
 
     def setUp(self) -> None:
-        """Make a client's side."""
         self.clock = Clock()
         self.sink = MemorySink()
         self.services: list[RecordingEnd] = []
@@ -39,7 +38,6 @@ class ClientSideTests(SynchronousTestCase):
         )
 
     def opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """Reach the service."""
         self.assertEqual(info, {})
         service = RecordingEnd()
         service.meet(stream)

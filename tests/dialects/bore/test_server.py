@@ -35,7 +35,6 @@ class BoreTestCase(LoopbackTestCase):
     secrets = ""
 
     async def begin(self) -> None:
-        """Start it."""
         self.tunnels = TunnelService(
             self.reactor,
             MemoryBook(self.reactor),
@@ -68,7 +67,6 @@ class BoreTestCase(LoopbackTestCase):
                 return read
 
     async def login(self, secret: bytes) -> Talk:
-        """Connect, and answer what the server asks."""
         talk = await self.visit(self.serverPort)
         challenge = UUID((await self.message(talk))["Challenge"])
         key = sha256(secret).digest()
@@ -78,7 +76,6 @@ class BoreTestCase(LoopbackTestCase):
 
     @staticmethod
     def say(talk: Talk, message: object) -> None:
-        """Send a message."""
         talk.say(json.dumps(message).encode() + b"\0")
 
 
@@ -95,13 +92,11 @@ class Passes:
         return transport not in self.passed
 
     def ownerOf(self, ticket: str) -> int | None:
-        """The other one."""
         return 1 if ticket == "1." else None
 
     def give(
         self, kind: str, transport: Any, began: bytes, member: int, taker: str
     ) -> None:
-        """Have the other one serve a connection."""
         if self.isFull:
             raise TunnelError("limit-reached", "no room")
         self.passed.append(transport)

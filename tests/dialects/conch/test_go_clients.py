@@ -42,11 +42,9 @@ class GoWireTestCase(WebSocketTestCase):
     """A test with a client that speaks SSH in a WebSocket."""
 
     def makeSession(self, forward: Forward) -> SSHClientSession:
-        """Make a session."""
         raise NotImplementedError
 
     def forward(self, service: Service) -> Forward:
-        """Offer a service."""
         spec = f"{freePort()}=127.0.0.1:{self.offer(service)}"
         return parseForward(self.reactor, spec)
 
@@ -210,7 +208,6 @@ class ChiselRemotesTests(GoWireTestCase):
     """chisel's remotes without C{R:}: the server dials."""
 
     async def come(self) -> ChannelStreams:
-        """Connect a client, and have its channels."""
         await self.startServer()
         session = ChiselClientSession(
             self.reactor, _NONE, [self.forward(Service())], self.seen, "localhost"

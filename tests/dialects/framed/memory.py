@@ -40,23 +40,18 @@ class MemorySink:
         self._decoder = FrameDecoder()
 
     def write(self, data: bytes) -> None:
-        """Keep bytes."""
         self.held += data
 
     def writeSequence(self, data: Iterable[bytes | memoryview]) -> None:
-        """Keep several pieces."""
         self.held += b"".join(data)
 
     def pauseProducing(self) -> None:
-        """The multiplexer reads no more."""
         self.reading = False
 
     def resumeProducing(self) -> None:
-        """The multiplexer reads again."""
         self.reading = True
 
     def fetch(self, amount: int | None = None) -> bytes:
-        """Take bytes out, all of them by default."""
         data = bytes(self.held[:amount])
         del self.held[: len(data)]
         return data
@@ -103,20 +98,17 @@ class RecordingEnd(SilentEnd):
         stream.join(self, self.closings.append)
 
     def say(self, data: bytes) -> None:
-        """Send bytes."""
         assert self.stream is not None
         self.received += len(data)
         self.said += data
         self.stream.write(data)
 
     def end(self) -> None:
-        """Send no more."""
         assert self.stream is not None
         self.ended = True
         self.stream.finish()
 
     def crash(self) -> None:
-        """Break the stream."""
         assert self.stream is not None
         self.ended = self.reset_ = True
         self.stream.reset(TunnelError("reset"))
@@ -132,19 +124,15 @@ class RecordingEnd(SilentEnd):
             self.stream.pauseReading()
 
     def finish(self) -> None:
-        """Note the end."""
         self.finishes += 1
 
     def reset(self, reason: TunnelError) -> None:
-        """Note a break."""
         self.broken = reason
 
     def pauseReading(self) -> None:
-        """Say no more for now."""
         self.paused = True
 
     def resumeReading(self) -> None:
-        """Speak again."""
         self.paused = False
 
 
@@ -164,7 +152,6 @@ class CreditAudit:
         self._decoder = FrameDecoder()
 
     def sent(self, data: bytes) -> None:
-        """The side sent bytes."""
         for stream, kind, payload in self._decoder.feed(data):
             if kind == FrameType.OPEN:
                 self._limits.setdefault(stream, self._credit)
@@ -178,7 +165,6 @@ class CreditAudit:
                     assert total <= self._limits[number], "credit is overdrawn"
 
     def told(self, frames: Iterable[Frame]) -> None:
-        """The side was told of credit."""
         for stream, kind, payload in frames:
             if kind in (FrameType.OPEN, FrameType.OPENED, FrameType.WINDOW):
                 limit = int.from_bytes(payload[:8], "big")
@@ -209,7 +195,6 @@ class Side:
             accept(stream)
 
     def open(self) -> RecordingEnd:
-        """Open a stream and join an end to it."""
         multiplexer = self.multiplexer
         assert isinstance(multiplexer, (ExtendedMultiplexer, PlainServerSide))
         stream = multiplexer.open({})
@@ -232,7 +217,6 @@ class Pair:
         self._wires = {id(server): bytearray(), id(client): bytearray()}
 
     def other(self, side: Side) -> Side:
-        """The side at the far end."""
         return self.client if side is self.server else self.server
 
     def carry(self, source: Side, amount: int | None = None) -> bool:
@@ -312,5 +296,4 @@ def plainPair(limits: Limits | None = None) -> Pair:
 
 
 def frameBytes(*frames: tuple[int, int, bytes]) -> bytes:
-    """Write several frames."""
     return b"".join(encodeFrame(*frame) for frame in frames)

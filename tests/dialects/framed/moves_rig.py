@@ -34,13 +34,11 @@ class CarrierTestCase(LoopbackTestCase):
 
     @property
     def session(self) -> Any:
-        """The server's side of the only session."""
         (session,) = [s for s in self.sessions.sessions if s.multiplexer is not None]
         return session
 
     @property
     def newest(self) -> Any:
-        """The client's end of the newest stream."""
         (tunnel,) = self.session.lease.tunnels
         return max(tunnel.streams, key=lambda stream: stream.number).client
 
@@ -49,7 +47,6 @@ class CarrierTestCase(LoopbackTestCase):
         await until(lambda: self.newest.hasMoved)
 
     async def exchange(self, visitor: Talk, talk: Talk, size: int = MUCH) -> None:
-        """Say much in both directions, and check it."""
         await visitor.has(5)
         there, back = len(talk.data), len(visitor.data)
         visitor.say(pattern(size, 1))

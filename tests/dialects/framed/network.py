@@ -81,28 +81,23 @@ class Talker:
     # What the test does
 
     def say(self, data: bytes) -> None:
-        """Send bytes."""
         self.received += len(data)
         self._toPeer(lambda peer: peer.write(data))
 
     def end(self) -> None:
-        """Send no more."""
         self._ended = True
         self._toPeer(lambda peer: peer.finish())
         self._checkOver()
 
     def crash(self) -> None:
-        """Break off."""
         reason = TunnelError("reset")
         self._toPeer(lambda peer: peer.reset(reason))
         self._over(reason)
 
     def stall(self) -> None:
-        """Take nothing for now."""
         self._toPeer(lambda peer: peer.pauseReading())
 
     def relent(self) -> None:
-        """Take what comes again."""
         self._toPeer(lambda peer: peer.resumeReading())
 
     def _toPeer(self, act: Callable[[End], None]) -> None:
@@ -115,14 +110,12 @@ class Talker:
     # End
 
     def join(self, peer: End, closed: Closed) -> None:
-        """Begin to pass bytes."""
         self._peer, self._closed = peer, closed
         early, self._early = self._early, []
         for act in early:
             act()
 
     def passTo(self, peer: End) -> tuple[End | None, bool]:
-        """Be joined to what stands for the peer."""
         before, self._peer = self._peer, peer
         return before, self.paused
 
@@ -130,35 +123,28 @@ class Talker:
         """Nobody leaves early here."""
 
     def write(self, data: bytes) -> None:
-        """Take bytes."""
         assert not self.finished and self.broken is None
         self.taken += data
 
     def finish(self) -> None:
-        """Note the end."""
         self.finished = True
         self._checkOver()
 
     def reset(self, reason: TunnelError) -> None:
-        """Note a break."""
         self.broken = reason
         self._over(reason)
 
     def pauseReading(self) -> None:
-        """Say no more for now."""
         self.paused = True
 
     def resumeReading(self) -> None:
-        """Speak again."""
         self.paused = False
 
     def _checkOver(self) -> None:
-        """Both directions may be over."""
         if self.finished and self._ended:
             self._over(None)
 
     def _over(self, reason: TunnelError | None) -> None:
-        """Tell whoever waits."""
         if self._closed is not None:
             closed, self._closed = self._closed, None
             closed(reason)
@@ -181,18 +167,15 @@ class MemoryListener:
 
     @property
     def address(self) -> tuple[str, str, int]:
-        """Where it is."""
         return ("tcp", "", self._port)
 
     def visit(self, address: str = "192.0.2.7:50000") -> Talker:
-        """Come as a visitor."""
         assert not self.closed
         visitor = Talker()
         self._arrived(visitor, address)
         return visitor
 
     def close(self) -> Deferred[None]:
-        """Listen no more."""
         self.closed = True
         self._listeners.open_.pop(self._port, None)
         return succeed(None)
@@ -222,7 +205,6 @@ class MemoryListeners:
         arrived: Callable[[End, str], None],
         reserve: Reserve,
     ) -> MemoryListener:
-        """Listen."""
         port = options.port
         if self.exhausted:
             raise TunnelError("ports-exhausted")
@@ -240,7 +222,6 @@ class MemoryListeners:
         return self.open_[port]
 
     def only(self) -> MemoryListener:
-        """The one port that is open."""
         (listener,) = self.open_.values()
         return listener
 
@@ -254,7 +235,6 @@ class _Only(Factory):
         self._protocol = protocol
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Give it out."""
         return self._protocol
 
 
@@ -303,7 +283,6 @@ class MemoryService:
         self._greeting = greeting
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """Connect a client to it."""
         if self.refusing:
             return fail(Failure(ConnectionRefusedError()))
         if self.silent:
@@ -319,11 +298,9 @@ class MemoryService:
         return succeed(client)
 
     def _cancel(self, connecting: Deferred[Any]) -> None:
-        """The client has lost patience."""
         self.cancelled += 1
 
     def settle(self) -> None:
-        """Carry bytes."""
         for pump in self.pumps:
             pump.flush()
 
@@ -344,15 +321,12 @@ class ServiceProtocol(Protocol):
         self._greeting = greeting
 
     def connectionMade(self) -> None:
-        """Speak first."""
         self.transport.write(self._greeting)
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
         self.data += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Keep why."""
         self.lost = reason
 
 
@@ -375,16 +349,13 @@ class RawPeer(Protocol):
         self._frames: list[Frame] = []
 
     def connectionMade(self) -> None:
-        """Say what is to be said first."""
         if self._greeting:
             self.transport.write(self._greeting)
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
         self.data += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Keep why."""
         self.lost = reason
 
     def say(self, *messages: Mapping[str, object] | Frame | bytes) -> None:
@@ -400,7 +371,6 @@ class RawPeer(Protocol):
 
     @property
     def handshake(self) -> dict[str, Any]:
-        """The other side's first message."""
         self._decode()
         assert self._handshake is not None, "no handshake came"
         return self._handshake
@@ -412,7 +382,6 @@ class RawPeer(Protocol):
         return frames
 
     def _decode(self) -> None:
-        """Take what came apart."""
         data, self.data = self.data, b""
         if self._handshake is None and data:
             whole = HandshakeDecoder().feed(data)
@@ -442,7 +411,6 @@ class MemoryServer:
         self._connect = connect
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """Connect a client."""
         self.attempts += 1
         if self.away:
             return fail(Failure(ConnectionRefusedError()))
@@ -464,7 +432,6 @@ class NetworkTestCase(FileTestCase):
     tls = False
 
     def setUp(self) -> None:
-        """Make the server."""
         super().setUp()
         self.clock = Clock()
         self.notes = ServerNotes()
@@ -497,7 +464,6 @@ class NetworkTestCase(FileTestCase):
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
 
     def contexts(self) -> tuple[Any, Any]:
-        """The server's and the client's TLS."""
         if self._context is None:
             authority = makeAuthority()
             certificate, key = authority.issue(["server.example"])
@@ -544,8 +510,6 @@ class NetworkTestCase(FileTestCase):
             self.tls = True
 
     def endpoint(self) -> MemoryServer:
-        """The way to the server, for a client."""
-
         def connect(factory: IProtocolFactory) -> object:
             client: Any = factory.buildProtocol(SERVER)
             self.join(self.sessions, client)
@@ -566,13 +530,11 @@ class NetworkTestCase(FileTestCase):
         return peer
 
     def settle(self) -> None:
-        """Carry everything everywhere."""
         for _ in range(3):
             for wire in self.wires:
                 wire.settle()
 
     def advance(self, seconds: float, step: float = 1.0) -> None:
-        """Let time pass."""
         while seconds > 0:
             self.clock.advance(min(step, seconds))
             seconds -= step

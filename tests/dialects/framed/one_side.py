@@ -30,7 +30,6 @@ class OneSideTests(SynchronousTestCase):
     """Tests of one L{ExtendedMultiplexer}, a server's, whose peer is the test."""
 
     def setUp(self) -> None:
-        """Make a multiplexer."""
         self.clock = Clock()
         self.sink = MemorySink()
         self.ends: list[RecordingEnd] = []
@@ -47,7 +46,6 @@ class OneSideTests(SynchronousTestCase):
         )
 
     def opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """Accept a stream."""
         self.infos.append(info)
         end = RecordingEnd()
         self.ends.append(end)
@@ -55,7 +53,6 @@ class OneSideTests(SynchronousTestCase):
         self.multiplexer.accept(stream)
 
     def open(self) -> RecordingEnd:
-        """Open a stream from this side."""
         end = RecordingEnd()
         end.meet(self.multiplexer.open({}))
         return end

@@ -19,12 +19,10 @@ OFFER = {"versions": [1], "streamWindow": WINDOW, "sessionWindow": 1 << 25}
 
 
 def hello(**offer: object) -> dict[str, object]:
-    """The handshake of an extended client."""
     return {"id": "laptop", "tristunnel": {**OFFER, **offer}}
 
 
 def call(ident: int, method: str, **params: object) -> Frame:
-    """A call on the control channel."""
     message = {"jsonrpc": "2.0", "id": ident, "method": method, "params": params}
     return Frame(0, FrameType.CONTROL, encodeObject(message))
 
@@ -33,7 +31,6 @@ class ServerTestCase(NetworkTestCase):
     """A test of sessions with peers that the test plays."""
 
     def extended(self, *messages: Frame, **offer: object) -> RawPeer:
-        """Connect as an extended client."""
         return self.dial(hello(**offer), *messages)
 
     def answers(self, peer: RawPeer) -> dict[int, dict[str, Any]]:

@@ -47,20 +47,17 @@ class ClientTestCase(NetworkTestCase):
     """
 
     def setUp(self) -> None:
-        """Make what the client needs."""
         super().setUp()
         self.web = MemoryService()
         self.seen = ClientNotes()
         self.server = RawPeer()
 
     def connect(self, **options: Any) -> TunnelClientProtocol:
-        """Connect a client to the server."""
         self.client = self.factory(**options).buildProtocol(SERVER)
         self.join(self.server, self.client)
         return self.client
 
     def factory(self, **options: Any) -> TunnelClientFactory:
-        """Make a client's factory."""
         kind = "tls" if self.tls else "tcp"
         return TunnelClientFactory(
             self.clock,
@@ -78,7 +75,6 @@ class ClientTestCase(NetworkTestCase):
             self.web.settle()
 
     def reason(self, client: TunnelClientProtocol | None = None) -> TunnelError:
-        """Why a client is not ready."""
         failed = self.failureResultOf((client or self.client).whenReady(), TunnelError)
         error = failed.value
         assert isinstance(error, TunnelError)
@@ -179,7 +175,6 @@ class ExtendedServerTests(ClientTestCase):
     """A server that speaks the extension."""
 
     def ready(self, *messages: Frame, **options: Any) -> None:
-        """Connect, and be let in."""
         self.connect(**options)
         self.server.say(WELCOME, *messages)
         self.settle()

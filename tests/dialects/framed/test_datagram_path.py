@@ -34,7 +34,6 @@ class SealingTests(SynchronousTestCase):
     """Packets are the peer's, whole, and good for once."""
 
     def setUp(self) -> None:
-        """Make both ends."""
         self.client, self.server = Sealing(_KEYS, False), Sealing(_KEYS, True)
 
     def test_bytes(self) -> None:
@@ -128,13 +127,11 @@ class PathTests(SynchronousTestCase):
         self.service = self.both.ends[self.flow.id]
 
     def _sent(self, fromServer: bool, packet: bytes) -> bool:
-        """A packet is on its way."""
         if not self.lost[fromServer]:
             self.wire[fromServer].append(packet)
         return True
 
     def carry(self) -> None:
-        """Deliver packets."""
         while any(self.wire.values()):
             for fromServer, to in ((True, self.client), (False, self.server)):
                 packets, self.wire[fromServer] = self.wire[fromServer], []
@@ -142,7 +139,6 @@ class PathTests(SynchronousTestCase):
                     to.packetArrived(packet)
 
     def pass_(self, seconds: float) -> None:
-        """Let time pass."""
         for _ in range(int(seconds * 10)):
             self.clock.advance(0.1)
             self.carry()
@@ -273,7 +269,6 @@ class OfferTests(SynchronousTestCase):
     """What the server says of its path."""
 
     def _path(self, offer: object, peer: object = None) -> UDPPath | None:
-        """Make a client's end."""
         return clientPath(
             Clock(),
             peer or IPv4Address("TCP", "127.0.0.1", 9),

@@ -51,14 +51,12 @@ class Exchange:
         self._push("in")
 
     def _atService(self, datagram: bytes, sender: object) -> None:
-        """The service learns where to send its own."""
         first, self._address = self._address is None, sender
         self._arrived("in", datagram)
         if first:
             self._push("out")
 
     def _push(self, way: str) -> None:
-        """Send as many as may be under way."""
         source = self._parties[way][0]
         while (
             self._sent[way] < self._count
@@ -74,7 +72,6 @@ class Exchange:
             source.say(datagram, self._address if way == "out" else None)
 
     def _arrived(self, way: str, datagram: bytes) -> None:
-        """Check what came."""
         missing = self._missing[way]
         if missing[datagram] < 1:
             self.wrong += 1
@@ -327,7 +324,6 @@ class _Meter(Protocol):
     """Sends back what comes."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Send it back."""
         assert self.transport is not None
         self.transport.write(data)
 
@@ -394,18 +390,15 @@ class Asker(Factory):
         """It is over."""
 
     def buildProtocol(self, addr: object) -> Protocol:
-        """Make the one connection."""
         factory = self
 
         class Asking(Protocol):
             """The connection."""
 
             def connectionMade(self) -> None:
-                """Ask the first."""
                 self.ask()
 
             def ask(self) -> None:
-                """Ask, or be done."""
                 assert self.transport is not None
                 if not factory._left:
                     self.transport.loseConnection()
@@ -416,7 +409,6 @@ class Asker(Factory):
                 self.transport.write(bytes(factory._size))
 
             def dataReceived(self, data: bytes) -> None:
-                """Part of an answer."""
                 factory.heard += len(data)
                 factory._due -= len(data)
                 if not factory._due:

@@ -183,7 +183,6 @@ class DialTests(LoopbackTestCase):
     async def connect(
         self, name: str, allowed: tuple[str, ...] = (), asks: bool = True
     ) -> TunnelClientService:
-        """Start a client that asks, or dials."""
         client = TunnelClientService(
             self.reactor,
             parseConnect(self.reactor, f"tcp:127.0.0.1:{self.serverPort}", self.trust),

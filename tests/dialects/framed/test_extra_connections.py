@@ -32,14 +32,12 @@ class ExtraConnectionTests(CarrierTestCase):
     session: Any = many.ManyExtraConnectionTests.session
 
     async def begin(self) -> tuple[int, Service]:
-        """Start everything."""
         service = Service(b"hello")
         port = await self.tunnel(service)
         await until(lambda: len(self.session.extraConnections or ()) == 2)
         return port, service
 
     def loads(self) -> list[int]:
-        """Streams on each connection."""
         extra = self.session.extraConnections._connections
         return [len(each.multiplexer.streams) for each in (self.session, *extra)]
 

@@ -86,7 +86,6 @@ class GuardedTests(SynchronousTestCase):
     """Two streams in a session; one of their services is written badly."""
 
     def pairs(self) -> list[Pair]:
-        """Make a session of each kind."""
         return [extendedPair(), plainPair()]
 
     def open(self, pair: Pair, *bad: str) -> tuple[RecordingEnd, BadEnd]:

@@ -52,7 +52,6 @@ class Plan:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What the number says."""
         chance = random.Random(self.number)
         up, down = (int(2 ** chance.uniform(0, 20.5)) for _ in range(2))
         ways = ["close", "abort"] + ["finish"] * self.halves
@@ -65,7 +64,6 @@ class Plan:
         }
 
     def said(self, side: str) -> bytes:
-        """What a side is to say."""
         said: bytes = self.facts["up" if side == "visitor" else "down"]
         return said
 
@@ -92,7 +90,6 @@ class Side(Talk):
             self._case.served.append(Deferred.fromCoroutine(self.serve()))
 
     async def serve(self) -> None:
-        """Be the service of one stream."""
         await self.until(lambda talk: len(talk.data) >= _HEAD or talk.lost)
         if len(self.data) < _HEAD:
             # Who breaks a stream may do so before it said anything.
@@ -166,7 +163,6 @@ class Side(Talk):
             self._case.assertFalse(self.eof, f"stream {self.plan.number}")
 
     async def _say(self, data: bytes) -> None:
-        """Send something in pieces, with pauses."""
         sent = 0
         while sent < len(data) and self.lost is None:
             piece = self._chance.randrange(1, 300_000)
@@ -176,18 +172,15 @@ class Side(Talk):
                 await deferLater(self._case.reactor, self._chance.random() * 0.005)
 
     def _rest(self) -> None:
-        """Some do not listen for a while."""
         if self._chance.random() < 0.2:
             self.transport.pauseProducing()
             self._case.reactor.callLater(self._chance.random() * 0.02, self._wake)
 
     def _wake(self) -> None:
-        """Listen again."""
         if self.lost is None:
             self.transport.resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave."""
         super().connectionLost(reason)
         self._case.sides.discard(self)
 
@@ -253,13 +246,11 @@ class ManyTests(CarrierTestCase):
                 self.session.moves.offer(stream)
 
     def side(self, name: str) -> Side:
-        """Make a visitor or a service."""
         side = Side(self, name)
         self.sides.add(side)
         return side
 
     async def one(self, port: int, number: int) -> None:
-        """Be the visitor of one stream."""
         endpoint = TCP4ClientEndpoint(self.outside, "127.0.0.1", port)
         visitor: Side = await connectProtocol(endpoint, self.side("visitor"))
         visitor.say(number.to_bytes(_HEAD, "big"))
@@ -278,7 +269,6 @@ class ManyWebSocketTests(ManyTests, WebSocketTestCase):
     tls = True
 
     async def startClient(self, *forwards: str, **options: Any) -> list[int]:
-        """Connect by WebSocket."""
         return await super().startClient(
             *forwards, connect=self.url("/tunnel"), **options
         )
@@ -318,7 +308,6 @@ class ManyCopiedTests(ManyDirectTests):
     splices = False
 
     def setUp(self) -> None:
-        """Hide it."""
         super().setUp()
         self.patch(joining, "canSplice", lambda: False)
 
@@ -353,6 +342,5 @@ class ManyExtraConnectionTests(ManyTests):
 
     @property
     def session(self) -> Any:
-        """The session itself."""
         (main,) = [s for s in self.sessions.sessions if s.lease is not None]
         return main

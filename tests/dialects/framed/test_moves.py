@@ -258,7 +258,6 @@ class HostileMoveTests(CarrierTestCase):
         self.patch(ClientMoves, "_show", note)
 
     async def shown(self, ticket: object) -> Talk:
-        """Show a ticket, and wait for the answer."""
         talk = await self.visit(self.serverPort)
         talk.say(encodeHandshake({"tristunnel": {"ticket": ticket}}))
         return await talk.ended()
@@ -297,7 +296,6 @@ class HostileMoveTests(CarrierTestCase):
         self.assertTrue(self.newest.moves)
 
     def keep(self, ticket: str) -> Deferred[Any]:
-        """Keep a ticket, and show it to nobody."""
         self.tickets.append(ticket)
         return Deferred(lambda cancelled: None)
 

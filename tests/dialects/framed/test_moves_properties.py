@@ -53,7 +53,6 @@ class Moving(RuleBasedStateMachine):
 
     @initialize(window=st.sampled_from([2**10, 2**16]), room=st.sampled_from([7, 3000]))
     def open(self, window: int, room: int) -> None:
-        """Open the stream."""
         limits = Limits(streamWindow=window)
         self.pair = extendedPair(limits, limits)
         self.reactor = FakeReactor()
@@ -208,7 +207,6 @@ class Moving(RuleBasedStateMachine):
         )
 
     def settle(self) -> None:
-        """Let everything happen that can."""
         before: Any = None
         while before != (before := self.progress()) or self.pair.server.sink.held:
             self.pair.settle()

@@ -71,7 +71,6 @@ SCRIPTS = st.one_of(
 
 @st.composite
 def tightLimits(draw: st.DrawFn) -> Limits:
-    """Windows so small that all of them run out."""
     stream = draw(st.integers(1, 3000))
     return Limits(
         stream,
@@ -99,7 +98,6 @@ class Conversation:
         self.bothOpen = bothOpen
 
     def play(self, script: Script) -> None:
-        """Take every step."""
         for step, atServer, value in script:
             side = self.pair.server if atServer else self.pair.client
             end = self._pick(side, value)
@@ -121,12 +119,10 @@ class Conversation:
                 self._act(step, end, value)
 
     def _pick(self, side: Side, value: int) -> RecordingEnd | None:
-        """Choose one of a side's ends."""
         ends = list(side.ends.values())
         return ends[value % len(ends)] if ends else None
 
     def _act(self, step: str, end: RecordingEnd, value: int) -> None:
-        """Have an end do something."""
         assert end.stream is not None
         if step == "unread":
             end.stream.pauseReading()
@@ -153,7 +149,6 @@ class Conversation:
         self.pair.settle()
 
     def finishAll(self, side: Side) -> None:
-        """End all that a side still sends."""
         for end in list(side.ends.values()):
             if not end.ended and end.broken is None:
                 end.end()
@@ -253,7 +248,6 @@ class PlainTests(SynchronousTestCase):
     """Tests of L{plain.PlainServerSide} and L{plain.PlainClientSide}."""
 
     def setUp(self) -> None:
-        """Have readers count as stalled early."""
         self.patch(plain, "HOLD", 6000)
 
     @settings(

@@ -246,7 +246,6 @@ class _Echo(Protocol):
     """Says what it hears."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Say it."""
         assert self.transport is not None
         self.transport.write(data)
 
@@ -271,7 +270,6 @@ class CrowdTests(LoopbackTestCase):
             """Offers bytes as fast as they are taken."""
 
             def resumeProducing(self) -> None:
-                """Offer a piece."""
                 nonlocal offered
                 offered += len(piece)
                 flooding.transport.write(piece)

@@ -92,7 +92,6 @@ class StandbyTests(SynchronousTestCase):
         return succeed(session)
 
     def begin(self, count: int = 1, places: Any = None) -> Any:
-        """Have the first session come up."""
         self.standby.count = count
         listed = ["a:1", "b:1", "c:1"] if places is None else places
         main: Any = Session(self.clock, listed)
@@ -153,7 +152,6 @@ class StandbyTests(SynchronousTestCase):
         self.assertEqual(main.lost.code.name, "session-lost")
 
     def take(self) -> Any:
-        """Lose the first session."""
         self.standby.down()
         lease = {"id": "x", "secret": "y"}
         confirmations = EndAcknowledgements(self.clock)
@@ -233,7 +231,6 @@ class ServerTests(ServerTestCase):
         )
 
     def other(self) -> Any:
-        """Have a session stand by at another member."""
         self.makeServer(book=self.shared.ofMember("b"))
         return self.dial(hello(standby=True))
 
@@ -314,8 +311,6 @@ class ClientTests(NetworkTestCase):
             self.members[place] = self.sessions
 
     def address(self, place: str) -> ServerAddress:
-        """The way to a member."""
-
         def connect(factory: IProtocolFactory) -> object:
             client: Any = factory.buildProtocol(SERVER)
             self.join(self.members[place], client)
@@ -331,7 +326,6 @@ class ClientTests(NetworkTestCase):
             self.web.settle()
 
     def begin(self, standby: int) -> TunnelClientService:
-        """Start a client, at the first member."""
         forward = Forward("web", 0, "web", "web", self.web)
         client = TunnelClientService(
             *(self.clock, self.address("a:1"), [forward], {"id": "x"}, self.seen),
@@ -345,14 +339,12 @@ class ClientTests(NetworkTestCase):
         return client
 
     def stop(self, client: TunnelClientService) -> None:
-        """Stop it."""
         stopping = client.stopService()
         for _ in range(20):
             self.advance(0.2, 0.1)
         self.successResultOf(stopping)
 
     def tunnels(self, place: str) -> list[str]:
-        """The tunnels that a member has."""
         return [each.uri for each in self.members[place].service.here]
 
     def test_lost(self) -> None:

@@ -30,7 +30,6 @@ class LocaltunnelTestCase(LoopbackTestCase):
     named = False
 
     async def begin(self) -> None:
-        """Start a server."""
         listeners: dict[str, Any] = {"tcp": TCPListeners(self.reactor, "127.0.0.1")}
         if self.named:
             names = PublicNames()

@@ -84,11 +84,9 @@ class Peer:
         self.taken(channel)
 
     def accept(self, channel: Channel) -> None:
-        """Accept what the server opens."""
         self.streams.accept(channel)
 
     def forward(self, address: str, port: int) -> Deferred[bytes]:
-        """Ask for a tunnel."""
         asked = packText(address) + packNumbers(port)
         return self.connection.ask("tcpip-forward", asked)
 
@@ -117,7 +115,6 @@ class SSHTestCase(LoopbackTestCase):
         grace: float = 0.2,
         listeners: Any = None,
     ) -> TunnelServerService:
-        """Start a server that knows all dialects."""
         self.tunnels = TunnelService(
             self.reactor,
             MemoryBook(self.reactor),
@@ -174,7 +171,6 @@ class SSHTestCase(LoopbackTestCase):
             await peer.lost
 
     def ssh(self, *options: str) -> Program:
-        """Start OpenSSH's client."""
         assert SSH is not None
         command = [
             SSH,

@@ -33,7 +33,6 @@ ROOM = 50
 
 
 def _open(number: int, kind: str = "direct-tcpip", size: int = 32768) -> bytes:
-    """What opens a channel."""
     place = packText("nobody") + packNumbers(1) + packText("x") + packNumbers(1)
     return packTexts(kind) + packNumbers(number, 1 << 20, size) + place
 
@@ -58,7 +57,6 @@ class EnemyTestCase(SSHTestCase):
         await until(lambda: not self.sessions.sessions)
 
     async def turn(self) -> None:
-        """Let the reactor turn once."""
         await deferLater(self.outside, 0)
 
 

@@ -13,7 +13,6 @@ from tristunnel.wire.ssh import packNumbers, packText
 
 
 def place(host: str, port: int) -> bytes:
-    """What a C{direct-tcpip} channel says."""
     return packText(host) + packNumbers(port) + packText("127.0.0.1") + packNumbers(1)
 
 

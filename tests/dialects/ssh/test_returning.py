@@ -26,7 +26,6 @@ class Others:
         self._published: dict[str, Callable[..., Any]] = {}
 
     def publish(self, name: str, function: Callable[..., Any]) -> None:
-        """Have something that can be asked."""
         self._published[name] = function
 
     async def heed(self, name: str, *params: object, patience: float) -> None:
@@ -35,7 +34,6 @@ class Others:
     async def gather(
         self, name: str, caller: None, *params: object, patience: float
     ) -> Gathered:
-        """Ask it."""
         answer = await self._published[name](caller, *params)
         return Gathered([("1", answer)], {})
 
@@ -50,7 +48,6 @@ class ReturningTests(SSHTestCase):
     )
 
     async def enter(self, name: str = "ann") -> Peer:
-        """Connect as somebody."""
         return await self.come(Credentials(name, "secret"))
 
     async def cut(self, peer: Peer) -> None:

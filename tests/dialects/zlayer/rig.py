@@ -37,7 +37,6 @@ __all__ = ["CLIENT_ID", "FakeConnection", "Peer", "ZLayerTestCase", "named"]
 
 
 async def named(tunnels: TunnelService, name: str) -> Tunnel:
-    """Find a tunnel by its name."""
     record = await tunnels.entries.holder(f"name:{name}")
     assert record is not None
     return tunnels.here.live(record)
