@@ -54,13 +54,14 @@ _PORTS = range(12_000, 19_000)
 """Where no system chooses ports by itself, for outgoing connections above all: those
 would take what was free a moment ago."""
 
-_given: set[int] = set()
+_given: dict[int, socket.socket] = {}
+"""What this process has been given, and what keeps others from being given it."""
 
 
 def freePort() -> int:
     """
-    Find a port that is free for TCP and UDP on the loopback interface, and that this
-    process has not been given before.
+    Find a port that is free for TCP and UDP on the loopback interface, and that no
+    process has been given that still runs its tests.
 
     For programs that must be told a port; whatever can report its own port is
     given port 0 instead.
@@ -77,9 +78,22 @@ def freePorts(count: int, host: str = "127.0.0.1") -> int:
     while True:
         first = _PORTS.start + secrets.randbelow(len(_PORTS) - count)
         found = range(first, first + count)
-        if _given.isdisjoint(found) and all(_isFree(host, port) for port in found):
-            _given.update(found)
+        if all(_take(port) and _isFree(host, port) for port in found):
             return first
+
+
+def _take(port: int) -> bool:
+    """Have a port given to nobody else, until this process ends."""
+    if port in _given:
+        return False
+    claim = _given[port] = socket.socket(socket.AF_UNIX)
+    if sys.platform == "linux":
+        # A name that no file has is free again with the process.
+        try:
+            claim.bind(f"\0tristunnel test port {port}")
+        except OSError:
+            return False
+    return True
 
 
 def _isFree(host: str, port: int) -> bool:
