@@ -328,9 +328,9 @@ class TwoProcessesTests(Cases, NamesTestCase):
                 for name in names * 5:
                     try:
                         answers = await self.visits(False, self.hosts[0], [(name, "/")])
-                    except (OSError, HTTPException):
+                    except (OSError, HTTPException) as problem:
                         # It was on its way to the process that was killed.
-                        self.assertEqual(how, signal.SIGKILL)
+                        self.assertEqual(how, signal.SIGKILL, repr(problem))
                     else:
                         self.assertEqual([status for status, _ in answers], [200])
                 await self.one.says("Listening for clients on", since)

@@ -32,6 +32,7 @@ class Process:
     @ivar begin: What it was told first.
     @ivar told: What it was told then, by name.
     @ivar changes: What it was told of the book.
+    @ivar met: Whom it has met, and whether they were about to leave.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Process:
         self.begin: Message = firstOf(channel)
         self.told: list[str] = []
         self.changes: list[dict[str, Any]] = []
+        self.met: list[tuple[int, bool]] = []
         self.sockets: list[socket.socket] = []
         self.signals: list[int] = []
         self._output = output
@@ -50,6 +52,8 @@ class Process:
             self.told.append(name)
             if name == "changed":
                 self.changes += params
+            elif name == "meet":
+                self.met.append(params)
             self.sockets += asker.message.sockets
 
         return take
@@ -191,6 +195,41 @@ class ParentTests(SynchronousTestCase):
         again.link.tell("ready")
         self.turn()
         self.assertEqual(other.told[2:], ["standBack", "meet"])
+
+    def test_leaves(self) -> None:
+        """
+        Another one also accepts in the place of a member that is about to end, but has
+        not yet; whoever begins meanwhile learns that it leaves.
+        """
+        one, other = self.ready()
+        self.assertIsNone(self.ask(one, "leaving"))
+        self.assertEqual(other.told[1:], ["standIn"])
+        other.end()
+        self.reactor.advance(0)
+        again = self.reactor.started[2]
+        again.link.tell("ready")
+        self.turn()
+        self.assertEqual(sorted(again.told), ["meet", "standIn"])
+        self.assertEqual(again.met, [(0, True)])
+        one.end()
+        self.turn()
+        self.assertEqual(sorted(again.told), ["meet", "standIn"])
+        self.reactor.advance(0)
+        last = self.reactor.started[3]
+        last.link.tell("ready")
+        self.turn()
+        self.assertEqual(again.told[2:], ["standBack", "meet"])
+        self.assertEqual(last.met, [(1, False)])
+
+    def test_allLeave(self) -> None:
+        """Nobody accepts in the place of members that all end."""
+        one, other = self.ready()
+        stopping: Any = self.parent.stopService()
+        self.assertIsNone(self.ask(one, "leaving"))
+        self.assertEqual(other.told[1:], ["stop"])
+        one.end()
+        other.end()
+        self.successResultOf(stopping)
 
     def test_killedAgain(self) -> None:
         """One that ends as soon as it has begun is begun less and less often."""

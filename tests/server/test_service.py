@@ -5,6 +5,7 @@ The server as a service, L{tristunnel.server.service}.
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -20,7 +21,12 @@ from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
 from tristunnel.model.options import TunnelOptions
 from tristunnel.server.ports import ServerPort
-from tristunnel.server.service import RETRY_AFTER, TunnelServerService
+from tristunnel.server.service import (
+    AT_ONCE,
+    RETRY_AFTER,
+    UNKNOWN,
+    TunnelServerService,
+)
 from tristunnel.wire.framed import FrameType, decodeObject
 
 
@@ -176,6 +182,36 @@ class TunnelServerServiceTests(NetworkTestCase):
         self.advance(0.2, 0.1)
         self.successResultOf(stopping)
         self.assertIsNotNone(visitor.broken)
+
+    def test_othersGoOn(self) -> None:
+        """
+        Where others take its place, it waits for the first bytes of connections that it
+        has accepted, but not for ever, and clients are told to come back at once.
+        """
+        for isPatient in (True, False):
+            self.makeServer()
+            waiting = [1]
+            server = self.start(_Endpoint())
+            server.isLast, server.unknown = (lambda: False), partial(sum, waiting)
+            peer = self.dial(hello())
+            stopping = server.stopService()
+            self.settle()
+            self.advance(UNKNOWN / 2, 0.1)
+            self.assertNoResult(stopping)
+            if isPatient:
+                waiting[0] = 0
+            self.advance(0.2 if isPatient else UNKNOWN, 0.1)
+            self.successResultOf(stopping)
+            goaway = next(f for f in peer.frames() if f.kind == FrameType.GOAWAY)
+            self.assertEqual(decodeObject(goaway.payload)["retryAfter"], AT_ONCE)
+
+    def test_last(self) -> None:
+        """Where nobody does, it does not wait for such connections."""
+        server = self.start(_Endpoint())
+        server.unknown = lambda: 1
+        stopping = server.stopService()
+        self.settle()
+        self.successResultOf(stopping)
 
     def test_clientGoesDuringStop(self) -> None:
         """A client that goes while the server stops leaves no lease behind."""

@@ -95,7 +95,7 @@ def serveAsMember(
             service.hosts,
             kept=kept,
         )
-        entries.near = ways.otherThanThis
+        entries.near = ways
         service.kept = entries
         service.leases.meanwhile = entries.meanwhile
         siblings.publish("leaving", entries.memberLeaves)

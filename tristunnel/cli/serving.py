@@ -214,6 +214,12 @@ class Serving(MultiService):
     def _isDraining(self) -> bool:
         return self._cluster is not None and self._cluster.members.isDraining
 
+    def _isLast(self) -> bool:
+        """Whether no other member of this server goes on when this one stops."""
+        if self._cluster is not None and self._cluster.members.elsewhere():
+            return False
+        return self._membership is None or self._membership.allStop
+
     def _watchCertificates(self, hooks: Hooks) -> None:
         options = self._options
         paths = [port.certificatePath for port in options.serverPorts]
@@ -328,7 +334,10 @@ class Serving(MultiService):
             self._cannotStart,
         )
         made.names = self._names
-        made.before = self._knowing
+        made.before, made.isLast = self._knowing, self._isLast
+        made.unknown = lambda: sum(each.unauthenticated for each in self._limiters)
+        if self._membership is not None:
+            made.leaving = self._membership.leaving
         if self._cluster is not None:
             members = self._cluster.members
             draining = Draining(self._reactor, self._sessions, self._tunnels, members)

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from tristunnel.cluster.grouped import Grouped
 from tristunnel.cluster.leading import AGAIN, HOLD, MemberSide, Ways
+from tristunnel.cluster.siblings import SiblingWays
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
 from tristunnel.model.kept_ports import PortsKept
@@ -58,8 +59,8 @@ class Entries(RecalledPorts):
     @ivar unbound: Ports that cannot be had here.
     @ivar opensPort: Whether this member opens the port of a tunnel, by its record;
         others of the same machine open the rest.
-    @ivar near: Which other process of this machine a member is, by its name; C{None}
-        for one that connections cannot be passed to.
+    @ivar near: The other processes of this machine, to which connections can be passed;
+        C{None} if there are none.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -85,7 +86,7 @@ class Entries(RecalledPorts):
         self._here = here
         self._hosts = hosts
         self.kept = kept or PortsKept()
-        self.near: Callable[[str], int | None] = lambda member: None
+        self.near: SiblingWays | None = None
         self.opensPort: Callable[[TunnelRecord], bool] = lambda record: True
         self._tunnels: Grouped[tuple[Tunnel, MemberSide]] = Grouped(
             lambda known: known[1].record.lease
@@ -322,8 +323,8 @@ class Entries(RecalledPorts):
     def _passTo(self, listener: Any, record: TunnelRecord) -> None:
         """Set to which other process the connections for a name may be passed."""
         route = getattr(listener, "route", None)
-        if route is not None:
-            route.member = self.near(record.place.member)
+        if route is not None and self.near is not None:
+            route.member = self.near.otherThanThis(record.place.member)
 
     # PortsKept
 
@@ -377,11 +378,12 @@ class Entries(RecalledPorts):
 
     def memberLeaves(self, caller: object, member: str) -> None:
         """Another member stops: its visitors take their next requests elsewhere."""
+        if self.near is not None:
+            self.near.memberLeaves(member)
         for tunnel, side in self._tunnels.values():
             if side.record.place.member == member:
                 tunnel.leaveSoon()
-                if (route := getattr(tunnel.listener, "route", None)) is not None:
-                    route.member = None
+                self._passTo(tunnel.listener, side.record)
 
     async def recall(self, tunnel: str) -> None:
         """

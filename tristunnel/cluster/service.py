@@ -229,7 +229,7 @@ class ClusterService(Service):
             return crc32(record.id.encode()) % membership.count == membership.index
 
         entries.opensPort = isMine
-        entries.near = near.otherThanThis
+        entries.near = near
 
         def changed(change: Change) -> None:
             if change.kind == "closed":

@@ -48,9 +48,21 @@ class SiblingWays:
         membership.answers["visitor"] = self._came
 
     def otherThanThis(self, member: str) -> int | None:
-        """Which other process of this machine a member is, if it is one."""
+        """
+        Which other process of this machine a member is, if it is one that may be given
+        visitors.
+        """
         index = self.indexOf(member)
-        return None if index == self._membership.index else index
+        link = None if index is None else self._membership.siblings.get(index)
+        if index == self._membership.index or (link is not None and link.isLeaving):
+            return None
+        return index
+
+    def memberLeaves(self, member: str) -> None:
+        """Learn that a member stops, which may be another process of this machine."""
+        index = self.indexOf(member)
+        if index is not None and index in self._membership.siblings:
+            self._membership.siblings[index].isLeaving = True
 
     async def wayTo(self, record: TunnelRecord, visitor: str, host: str) -> Any:
         """

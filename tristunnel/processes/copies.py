@@ -150,6 +150,7 @@ class InheritingReactor(PolledReactor):
         self._inherited = inherited
         self._factories: list[Any] = []
         self._others: dict[tuple[int, int], Acceptor] = {}
+        self._isLeaving = False
 
     def _next(self, factory: Any) -> Acceptor:
         mine = self._inherited[len(self._factories)]
@@ -174,8 +175,9 @@ class InheritingReactor(PolledReactor):
 
     def standIn(self, member: int, sockets: list[socket]) -> None:
         """Accept what comes to another member's sockets, too."""
+        known = 0 if self._isLeaving else len(self._factories)
         for index, each in enumerate(sockets):
-            if index < len(self._factories) and (member, index) not in self._others:
+            if index < known and (member, index) not in self._others:
                 accepting = self._acceptor(each, self._factories[index])
                 self._others[member, index] = accepting
                 accepting.startListening()
@@ -188,7 +190,8 @@ class InheritingReactor(PolledReactor):
             self._others.pop(key).stopListening()
 
     def leave(self) -> None:
-        """Stop accepting for other members."""
+        """Stop accepting for other members, for good."""
+        self._isLeaving = True
         for accepting in self._others.values():
             accepting.stopListening()
         self._others.clear()

@@ -183,6 +183,7 @@ class Link(Conversation):
     @param lost: Called once with this link when the other process has gone.
 
     @ivar index: Which process is at the other end; -1 for the parent.
+    @ivar isLeaving: Whether that process stops, and takes no visitors any more.
     """
 
     def __init__(
@@ -195,6 +196,7 @@ class Link(Conversation):
     ) -> None:
         super().__init__(reactor, lookup)
         self.index = index
+        self.isLeaving = False
         self._whenLost = lost
         self.channel = Channel(reactor, connection, self.received, self._lost)
 

@@ -16,7 +16,10 @@ from tristunnel.processes.channel import firstOf
 from tristunnel.processes.copies import InheritingReactor
 from tristunnel.processes.link import Asker, Link
 
-__all__ = ["Membership"]
+__all__ = ["ANSWERED", "Membership"]
+
+ANSWERED = 0.5
+"""Seconds that a process that stops waits for its parent."""
 
 
 class Membership:
@@ -35,6 +38,7 @@ class Membership:
     @ivar whenMet: Called when another member has come.
     @ivar stop: Called when the parent stops, or has ended.
     @ivar hurry: Called when the parent does not wait for streams any longer.
+    @ivar allStop: Whether the others stop, too.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -58,7 +62,7 @@ class Membership:
         self._connection = connection
         self._inherited = begin.sockets
         self._copied: dict[str, list[socket]] = {}
-        self._leaving = False
+        self._leaving = self.allStop = False
 
     def join(self, reactor: Any) -> InheritingReactor:
         """
@@ -78,7 +82,7 @@ class Membership:
             ),
             "standBack": lambda asker, index: self.reactor.standBack(index),
             "copied": self._copiesCame,
-            "stop": lambda asker: self.stopOnce(),
+            "stop": lambda asker: self._allStop(),
             "hurry": lambda asker: self.hurry(),
         }
         reactor.addSystemEventTrigger("before", "shutdown", self._leave)
@@ -112,23 +116,42 @@ class Membership:
             self._leaving = True
             self.stop()
 
+    def _allStop(self) -> None:
+        self.allStop = True
+        self.stopOnce()
+
     def _parentLost(self, link: Link) -> None:
         if not self._leaving:
             self._log.error("The parent process has ended: so does this one")
-            self.stopOnce()
+        self._allStop()
+
+    def leaving(self) -> Deferred[None]:
+        """
+        Have others accept connections in the place of this process, which stops.
+
+        @return: Fires when they do, and all links to processes that take this one for
+            present are in L{siblings}; or if the parent does not answer.
+        """
+        told: Deferred[Any] = self.parent.call("leaving", patience=ANSWERED)
+        return told.addErrback(lambda failure: failure.trap(TunnelError) and None)
 
     # Siblings
 
-    def _meet(self, asker: Asker, index: int) -> None:
-        """Take the link to another member."""
+    def _meet(self, asker: Asker, index: int, isLeaving: bool) -> None:
+        """
+        Take the link to another member.
+
+        @param isLeaving: Whether that one stops already.
+        """
         before = self.siblings.pop(index, None)
         if before is not None:
             before.close()
         sockets = asker.message.sockets
         if sockets:
-            self.siblings[index] = Link(
+            link = self.siblings[index] = Link(
                 self.reactor, sockets[0], self.answers.get, self._siblingLost, index
             )
+            link.isLeaving = isLeaving
             self.whenMet()
 
     def _siblingLost(self, link: Link) -> None:

@@ -98,6 +98,7 @@ class _Member:
     @ivar process: Its process, or C{None} while there is none.
     @ivar link: The link to it, likewise.
     @ivar isReady: Whether it serves.
+    @ivar accepts: Whether it also accepts connections, and does not stop.
     @ivar wasReady: Whether it ever has.
     @ivar hasMissed: Whether the book has changed while it could not be told.
     @ivar standIn: The member that accepts in its place.
@@ -109,6 +110,7 @@ class _Member:
     process: Any = None
     link: Link | None = None
     isReady: bool = False
+    accepts: bool = False
     wasReady: bool = False
     hasMissed: bool = False
     standIn: _Member | None = None
@@ -291,7 +293,7 @@ class ParentService(Service):
         if link is not None:
             link.close()
         member.process = None
-        wasReady, member.isReady = member.isReady, False
+        member.isReady = False
         ended, member.ended = member.ended, []
         for each in ended:
             each.callback(None)
@@ -306,22 +308,31 @@ class ParentService(Service):
             process=member.index,
         )
         self._book.memberLost(str(member.index), self._lease)
-        if wasReady:
-            self._standIn(member)
-        for other in self._members:
-            if other.standIn is member:
-                self._standIn(other)
+        self._acceptsNoMore(member)
         lived = self._reactor.seconds() - member.started
         member.delay = 0.0 if lived >= SOON else min(SLOWEST, member.delay * 2 or SOON)
         member.restart = self._reactor.callLater(member.delay, self._start, member)
 
+    def _acceptsNoMore(self, member: _Member) -> None:
+        """
+        Have others accept in the place of a process that stops, or has ended: whoever
+        came to its sockets would wait for as long as it still serves somebody. It may
+        be called twice.
+        """
+        if self._stopping or not member.accepts:
+            return
+        member.accepts = False
+        for each in self._members:
+            if each is member or each.standIn is member:
+                self._standIn(each)
+
     def _standIn(self, member: _Member) -> None:
         """
-        Have another member accept the connections to the sockets of one that is gone.
+        Have another member accept the connections to the sockets of one that does not.
         """
         count = len(self._members)
         others = (self._members[(member.index + n) % count] for n in range(1, count))
-        member.standIn = next((each for each in others if each.isReady), None)
+        member.standIn = next((each for each in others if each.accepts), None)
         if member.standIn is not None and member.standIn.link is not None:
             copies = [each.sockets[member.index].dup() for each in self._copying.places]
             self._tell(member.standIn, "standIn", [member.index], copies)
@@ -355,6 +366,7 @@ class ParentService(Service):
         return {
             **answering(self._book.ofMember(str(member.index))),
             "ready": lambda asker: self._ready(member),
+            "leaving": lambda asker: self._acceptsNoMore(member),
             "keep": self._keep,
             "drop": lambda asker, tunnel: self._ports.drop(tunnel),
             "dropOf": lambda asker, lease: self._ports.dropOf(lease),
@@ -363,7 +375,7 @@ class ParentService(Service):
 
     def _ready(self, member: _Member) -> None:
         """Tell the others that a member serves now."""
-        member.isReady = member.wasReady = True
+        member.isReady = member.accepts = member.wasReady = True
         missed, member.hasMissed = member.hasMissed, False
         if missed:
             # Perhaps after it has read the book.
@@ -374,9 +386,10 @@ class ParentService(Service):
         for other in self._members:
             if other is not member and other.isReady:
                 one, two = pair()
-                self._tell(other, "meet", [member.index], [one])
-                self._tell(member, "meet", [other.index], [two])
-            if other.process is None and other.standIn is None and other.wasReady:
+                self._tell(other, "meet", [member.index, False], [one])
+                isLeaving = not other.accepts
+                self._tell(member, "meet", [other.index, isLeaving], [two])
+            if other.wasReady and other.standIn is None and not other.accepts:
                 self._standIn(other)
 
     def _keep(self, asker: Asker, tunnel: str, lease: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,6 +28,12 @@ __all__ = ["TunnelServerService"]
 RETRY_AFTER = 1.0
 """Seconds after which clients are told to come back when the server stops."""
 
+AT_ONCE = 0.05
+"""The same, if other processes of the server take them."""
+
+UNKNOWN = 1.0
+"""Seconds for which a process that others take the place of waits for the first bytes
+of connections that it has accepted."""
 
 ELSEWHERE = 5.0
 """Seconds for which a stopping server lets visitors wait whose clients go to another
@@ -51,6 +57,10 @@ class TunnelServerService(Service):
     @ivar names: Told of the ports that names share.
     @ivar before: Waited for before it listens, or C{None}.
     @ivar draining: Sends clients elsewhere before it stops; C{None} without a cluster.
+    @ivar leaving: Called when it stops; it waits until others accept connections in its
+        place.
+    @ivar isLast: Whether there are none who do.
+    @ivar unknown: How many connections it has whose first bytes have not come.
     """
 
     _log = Logger()
@@ -74,6 +84,9 @@ class TunnelServerService(Service):
         self.names = PublicNames()
         self.before: Deferred[None] | None = None
         self.draining: Draining | None = None
+        self.leaving: Callable[[], Deferred[None]] = lambda: succeed(None)
+        self.isLast: Callable[[], bool] = lambda: True
+        self.unknown: Callable[[], int] = lambda: 0
         self._failed = failed
         self._drain: Drain | None = None
         self._begun = False
@@ -130,23 +143,27 @@ class TunnelServerService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        reason = TunnelError("shutting-down", retryAfter=RETRY_AFTER)
+        hint = RETRY_AFTER if self.isLast() else AT_ONCE
+        reason = TunnelError("shutting-down", retryAfter=hint)
         listening, self.listening = self.listening, []
         for port in listening:
             isOurs(port, False)
             await maybeDeferred(port.stopListening)
+        await self.leaving()
         if self.draining is not None:
             await self.draining.moved()
         self.names.isLeaving = True
         await self.tunnels.leave(reason)
         self._sessions.leave(reason)
+        unknown = Drain(self._reactor, self._unknown, UNKNOWN).wait()
         await self._drained(self._streams, self.grace)
+        await unknown
         await self.tunnels.close(reason)
         self._sessions.close(reason)
         # Their clients will be at other processes in a moment.
         kept = self.tunnels.kept
-        if kept.waiting():
-            await self._drained(kept.waiting, ELSEWHERE)
+        if self._waiting():
+            await self._drained(self._waiting, ELSEWHERE)
             await self._drained(kept.streams, self.grace)
         await Drain(
             self._reactor, lambda: len(self._sessions.webSockets), FAREWELL
@@ -156,6 +173,12 @@ class TunnelServerService(Service):
     async def _drained(self, streams: Callable[[], int], seconds: float) -> None:
         self._drain = Drain(self._reactor, streams, seconds)
         await self._drain.wait()
+
+    def _unknown(self) -> int:
+        return 0 if self.isLast() else self.unknown()
+
+    def _waiting(self) -> int:
+        return 0 if self.isLast() else self.tunnels.kept.waiting()
 
     def _streams(self) -> int:
         return max(self._sessions.streams(), self.tunnels.streams())

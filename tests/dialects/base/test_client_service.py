@@ -12,7 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dialects.base.client_rig import ClientServiceTestCase
 from tests.dialects.framed.network import MemoryService
-from tristunnel.dialects.base.client import FIRST_DELAY, LONGEST_DELAY, backoff
+from tristunnel.dialects.base.client import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    SETTLED,
+    backoff,
+)
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.base.refusals import STEADY
 from tristunnel.dialects.framed.client_service import TunnelClientService
@@ -326,10 +331,22 @@ class ClientServiceTests(ClientServiceTestCase):
         self.advance(9.5)
         self.way.away = False
         self.advance(3)
-        self.advance(11)
+        self.advance(SETTLED + 1)
         self.wires[-1].cut()
         self.advance(1)
         self.assertEqual(self.delays[-1], (0, None))
+
+    def test_lostAgain(self) -> None:
+        """
+        The processes of a server end one after the other, as in an update: a session
+        that served in between is no failure.
+        """
+        self.client()
+        for _ in range(3):
+            self.wires[-1].cut()
+            self.advance(3)
+            self.advance(SETTLED + 1)
+        self.assertEqual(self.delays, [(0, None)] * 3)
 
     def test_notSettled(self) -> None:
         """A session that is lost at once counts as a failure."""

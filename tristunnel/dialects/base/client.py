@@ -195,8 +195,9 @@ moment ago: the server is probably being restarted."""
 RETRYING = 10.0
 """Seconds after a session for which this goes on."""
 
-SETTLED = 10.0
-"""Seconds after which a session counts as a success."""
+SETTLED = 2.0
+"""Seconds after which a session counts as a success. The processes of a server may end
+one after the other, a few seconds apart, and none of that should make visitors wait."""
 
 
 def backoff(failures: int, retryAfter: float | None = None) -> float:
