@@ -98,7 +98,7 @@ class EndingTestCase(SynchronousTestCase):
 
     def hear(self, what: int, count: int = 0) -> None:
         payload = NAME + bytes([what]) + count.to_bytes(8, "big")
-        self.confirmations.arrived(0, payload)
+        self.confirmations.arrived(payload)
 
     def lose(self, error: Exception) -> None:
         if isinstance(error, ConnectionDone):
@@ -319,7 +319,7 @@ class PlainTests(EndingTestCase):
         self.assertEqual(self.broken, "")
         for size in (0, 16, 18):
             with self.assertRaises(TunnelError) as caught:
-                self.confirmations.arrived(0, bytes(size))
+                self.confirmations.arrived(bytes(size))
             self.assertEqual(caught.exception.code.name, "protocol-error")
 
     def test_late(self) -> None:

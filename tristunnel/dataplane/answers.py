@@ -54,7 +54,7 @@ class Holds:
     ) -> None:
         self._pause = pause
         self._resume = resume
-        self._reasons: set[str] = set()
+        self._reasons: frozenset[str] = frozenset()
 
     def __contains__(self, reason: str) -> bool:
         return reason in self._reasons
@@ -65,14 +65,14 @@ class Holds:
     def hold(self, reason: str) -> None:
         """Do not read, for one reason more."""
         first = not self._reasons
-        self._reasons.add(reason)
+        self._reasons |= {reason}
         if first:
             self._pause()
 
     def release(self, reason: str) -> None:
         """Read again, unless there is another reason not to."""
         if reason in self._reasons:
-            self._reasons.remove(reason)
+            self._reasons -= {reason}
             if not self._reasons:
                 self._resume()
 

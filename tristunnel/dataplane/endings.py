@@ -112,7 +112,7 @@ class EndAcknowledgements:
 
     def down(self, send: Callable[[bytes], None]) -> None:
         """A session is over; there may be another one already."""
-        if self._send is send:
+        if self._send == send:
             self._send = None
             self._aloneSince = self._reactor.seconds()
 
@@ -156,7 +156,7 @@ class EndAcknowledgements:
             self._send(payload)
         return self._send is not None
 
-    def arrived(self, streamId: int, payload: bytes) -> None:
+    def arrived(self, payload: bytes) -> None:
         """
         The far side tells us.
 

@@ -122,7 +122,7 @@ class TunnelGroup(Protocol):
         """Find the tunnel that a visitor is for; C{None} if all are closed."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Tunnel:
     """
     A meeting place with two ends.

@@ -23,6 +23,7 @@ from tristunnel.dialects.framed.datagram_path import (
     clientPath,
     describePath,
 )
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import FrameType
 from tristunnel.wire.sealed import OVERHEAD, REPLAY_WINDOW, Keys, Sealing, newKeys
@@ -336,14 +337,13 @@ class TunnelTests(UDPTestCase):
         visitor = self.visitor(port)
         await self._untilUsed(visitor, server, client)
         inSession: list[int] = []
-        for side in (server, client):
-            write = side._multiplexer.writePieces
+        write = ExtendedMultiplexer.writePieces
 
-            def count(*pieces: bytes, write: Any = write) -> None:
-                inSession.append(1)
-                write(*pieces)
+        def count(side: ExtendedMultiplexer, *pieces: bytes) -> None:
+            inSession.append(1)
+            write(side, *pieces)
 
-            self.patch(side._multiplexer, "writePieces", count)
+        self.patch(ExtendedMultiplexer, "writePieces", count)
         for number in range(1000):
             visitor.say(b"%d" % number)
             await visitor.has(visitor.count + 1)

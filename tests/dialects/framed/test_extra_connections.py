@@ -76,9 +76,9 @@ class ExtraConnectionTests(CarrierTestCase):
         (extra, _) = self.client.session._extraConnections._connections
         answer = extra.call("listTunnels")
         answer.addErrback(lambda failure: failure.trap(TunnelError, RemoteError))
-        pinged = extra._pings
+        pinged = extra._lastPing
         extra.sendPing()
-        await until(lambda: extra._pings is not pinged and not extra._pings)
+        await until(lambda: extra._lastPing > pinged and extra._pinged is None)
         self.assertFalse(answer.called)
 
     async def test_bounded(self) -> None:

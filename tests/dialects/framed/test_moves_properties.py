@@ -74,7 +74,12 @@ class Moving(RuleBasedStateMachine):
     def _acknowledge(self, name: str) -> None:
         acknowledgements = self.told[name] = EndAcknowledgements(self.reactor)
         multiplexer: Any = self.side(name).multiplexer
-        multiplexer.handle(FrameType.ENDING, acknowledgements.arrived)
+
+        def take(kind: int, payload: bytes) -> bool:
+            acknowledgements.arrived(payload)
+            return True
+
+        multiplexer.takeOther = take
         multiplexer.whenMoved = self._reachesNothing
         acknowledgements.up(
             lambda payload: multiplexer.sendFrame(0, FrameType.ENDING, payload)

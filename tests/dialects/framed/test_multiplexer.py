@@ -147,12 +147,15 @@ class ViolationTests(OneSideTests):
     def test_handled(self) -> None:
         """A type that somebody takes is no longer unknown."""
         taken: list[tuple[int, bytes]] = []
-        self.multiplexer.handle(
-            FrameType.PING, lambda number, payload: taken.append((number, payload))
-        )
-        self.hear((0, FrameType.PING, b"12345678"))
-        self.assertEqual(taken, [(0, b"12345678")])
-        self.assertEqual(self.multiplexer.unknownFrames, 0)
+
+        def take(kind: int, payload: bytes) -> bool:
+            taken.append((kind, payload))
+            return kind == FrameType.PING
+
+        self.multiplexer.takeOther = take
+        self.hear((0, FrameType.PING, b"12345678"), (0, 0xFF, b""))
+        self.assertEqual(taken, [(FrameType.PING, b"12345678"), (0xFF, b"")])
+        self.assertEqual(self.multiplexer.unknownFrames, 1)
 
     def test_unknownStreams(self) -> None:
         """

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import ref
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from tristunnel.dataplane.answers import Answers, Holds
+from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.base.stream_carrier import StreamCarrier
 from tristunnel.errors import TunnelError
@@ -32,7 +33,15 @@ from tristunnel.wire.framed import (
 )
 from tristunnel.wire.windows import UNLIMITED, SendWindow
 
-__all__ = ["FRAME_ALONE", "FRAME_SHARED", "LEAVE", "Limits", "Multiplexer", "Sink"]
+__all__ = [
+    "FRAME_ALONE",
+    "FRAME_SHARED",
+    "LEAVE",
+    "FrameTable",
+    "Limits",
+    "Multiplexer",
+    "Sink",
+]
 
 FRAME_SHARED = 16 * 1024
 """Most payload of a data frame while other streams wait, so that a keystroke
@@ -46,6 +55,10 @@ FRAME_ALONE = 64 * 1024
 LEAVE = 120.0
 """Seconds in which a local end must be over after its stream was closed: the
 last bytes may still be on their way."""
+
+FrameTable = Mapping[int, Callable[[Any, int, bytes], None]]
+"""The methods of a multiplexer that take a stream's number and the payload of a frame,
+by its type."""
 
 _DATA = int(FrameType.DATA)
 
@@ -109,9 +122,32 @@ class Multiplexer(StreamCarrier[SessionStream]):
     @ivar answers: Whether the peer takes what it asks for; C{None} if somebody
         else looks after that.
     @cvar frameAlone: Most payload of a data frame in any case.
+    @cvar frames: The methods that take the frames of each type.
     """
 
     frameAlone = FRAME_ALONE
+    frames: ClassVar[FrameTable] = {}
+
+    __slots__ = (
+        "_largest",
+        "_left",
+        "_notesSending",
+        "_opened",
+        "_over",
+        "_paused",
+        "_pumping",
+        "_ready",
+        "_seconds",
+        "_sendsFrames",
+        "_sink",
+        "answers",
+        "holds",
+        "lateFrames",
+        "limits",
+        "sendWindow",
+        "streams",
+        "unknownFrames",
+    )
 
     def __init__(
         self,
@@ -130,14 +166,13 @@ class Multiplexer(StreamCarrier[SessionStream]):
         self._sink = sink
         self._seconds = seconds
         self._opened = opened
-        self._ready: deque[SessionStream] = deque()
+        self._ready: deque[SessionStream] = NOTHING
         self._paused = False
         self._pumping = False
         self._largest = self.frameAlone
         self._notesSending = type(self).sending is not Multiplexer.sending
         self._sendsFrames = type(self).sendData is Multiplexer.sendData
         self._over = False
-        self._frames: dict[int, Callable[[int, bytes], None]] = {}
         # When local ends were told that the other side has left. Most of them
         # are over soon, and are not kept alive by this.
         self._left: list[tuple[float, ref[End]]] = []
@@ -169,20 +204,16 @@ class Multiplexer(StreamCarrier[SessionStream]):
 
         @raise TunnelError: C{protocol-error}; the session cannot go on.
         """
-        table = self._frames
+        table = self.frames
         for streamId, kind, payload in frames:
             take = table.get(kind)
             if take is None:
-                self.unknownFrame(kind)
+                self.otherFrame(kind, payload)
             else:
-                take(streamId, payload)
+                take(self, streamId, payload)
 
-    def handle(self, kind: int, take: Callable[[int, bytes], None]) -> None:
-        """Have C{take} called with the frames of a type that concerns no stream."""
-        self._frames[kind] = take
-
-    def unknownFrame(self, kind: int) -> None:
-        """A frame came whose type is not known."""
+    def otherFrame(self, kind: int, payload: bytes) -> None:
+        """A frame came of a type that is not in L{frames}."""
         self.unknownFrames += 1
 
     # What goes
@@ -190,6 +221,8 @@ class Multiplexer(StreamCarrier[SessionStream]):
     def wantsToSend(self, stream: SessionStream) -> None:
         if not stream.queued:
             stream.queued = True
+            if self._ready is NOTHING:
+                self._ready = deque()
             self._ready.append(stream)
         if not (self._paused or self._pumping):
             self._pump()

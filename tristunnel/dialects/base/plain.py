@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from tristunnel.dialects.base.lingering import LingeringEnds
-from tristunnel.dialects.base.multiplexer import Limits, Multiplexer, Sink
+from tristunnel.dialects.base.multiplexer import FrameTable, Limits, Multiplexer, Sink
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import FrameType
@@ -90,13 +90,8 @@ class _PlainMultiplexer(Multiplexer):
         self._full: dict[SessionStream, None] = {}
         self._pausedSince: float | None = None
         self._look: Any = None
-        self._frames = {
-            FrameType.DATA: self._data,
-            FrameType.CLOSE: self._close,
-            FrameType.ERROR: self._error,
-        }
 
-    def unknownFrame(self, kind: int) -> None:
+    def otherFrame(self, kind: int, payload: bytes) -> None:
         """W3P's own programs end the connection here, and so do we."""
         raise TunnelError("protocol-error", f"frame type 0x{kind:02x} is not W3P's")
 
@@ -283,6 +278,12 @@ class _PlainMultiplexer(Multiplexer):
         self.breakLeft()
         self._endPause()
 
+    frames: ClassVar[FrameTable] = {
+        FrameType.DATA: _data,
+        FrameType.CLOSE: _close,
+        FrameType.ERROR: _error,
+    }
+
 
 class PlainServerSide(LingeringEnds, _PlainMultiplexer):
     """A plain W3P client's streams, at the server."""
@@ -364,6 +365,8 @@ class PlainServerSide(LingeringEnds, _PlainMultiplexer):
         if waited and self._pausedSince is None:
             self.readsAgain()
 
+    frames: ClassVar[FrameTable] = {**_PlainMultiplexer.frames, FrameType.DATA: _data}
+
 
 class PlainClientSide(_PlainMultiplexer):
     """The streams of a client at a plain W3P server."""
@@ -422,3 +425,9 @@ class PlainClientSide(_PlainMultiplexer):
         self._gone[stream.id] = None
         if len(self._gone) > _REMEMBERED:
             self._gone.popitem(last=False)
+
+    frames: ClassVar[FrameTable] = {
+        **_PlainMultiplexer.frames,
+        FrameType.CLOSE: _close,
+        FrameType.ERROR: _error,
+    }

@@ -18,6 +18,8 @@ _Stream = TypeVar("_Stream", contravariant=True)
 class StreamCarrier(ABC, Generic[_Stream]):
     """What streams need of the session that carries them."""
 
+    __slots__ = ()
+
     @abstractmethod
     def now(self) -> float:
         """The time, in seconds."""

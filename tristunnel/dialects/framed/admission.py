@@ -80,6 +80,30 @@ class Admission(FramedProtocol):
     takesDials = False
     visits: Visits
 
+    __slots__ = (
+        "_admitting",
+        "_authenticator",
+        "_client",
+        "_early",
+        "_host",
+        "_largestDatagram",
+        "_leaving",
+        "_observer",
+        "_peer",
+        "_service",
+        "_standingBy",
+        "_tunnel",
+        "cameBy",
+        "extraConnectionOver",
+        "extraConnections",
+        "identity",
+        "lease",
+        "moves",
+        "tickets",
+        "visits",
+        "vouchedFor",
+    )
+
     def __init__(
         self,
         service: TunnelService,
@@ -94,10 +118,8 @@ class Admission(FramedProtocol):
         self.identity: Identity | None = None
         self.lease: Lease | None = None
         self.moves: ServerMoves | None = None
-        self._confirmations: EndAcknowledgements | None = None
-        self._toldOfEnds = self._sendEnding
         self.extraConnections: ServerExtraConnections | None = None
-        self.extraConnectionOver: Callable[[FramedProtocol], None] = lambda gone: None
+        self.extraConnectionOver: Callable[[FramedProtocol], None] | None = None
         self.cameBy: Caller | None = None
         self.vouchedFor: Identity | None = None
         self._service = service
@@ -330,7 +352,7 @@ class Admission(FramedProtocol):
         if quiet:
             self.stayQuiet(quiet)
         if self._confirmations is not None:
-            self._confirmations.up(self._toldOfEnds)
+            self._confirmations.up(self._sendEnding)
 
     async def takeOver(self, lease: object) -> dict[str, object]:
         """
@@ -350,7 +372,7 @@ class Admission(FramedProtocol):
             raise TunnelError("session-lost")
         moves = self._offerMoves(*standing)
         if self._confirmations is not None:
-            self._confirmations.up(self._toldOfEnds)
+            self._confirmations.up(self._sendEnding)
         return {**answer, **moves}
 
     def _offerMoves(
@@ -399,7 +421,6 @@ class Admission(FramedProtocol):
         if not isinstance(self.transport, SocketTransport):
             return None
         self._confirmations = self.confirmationsOf(whose)
-        multiplexer.handle(FrameType.ENDING, self._confirmations.arrived)
         return self._confirmations
 
     def _sendEnding(self, payload: bytes) -> None:

@@ -125,7 +125,6 @@ class TunnelClientProtocol(FramedProtocol):
         self._udpConnector = UDPConnector(factory.observer)
         self._moves: ClientMoves | None = None
         self._extraConnections: ClientExtraConnections | None = None
-        self._confirmations: EndAcknowledgements | None = None
         self._sendEnding: Callable[[bytes], None] = lambda payload: None
         self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
         self._waitingOver: list[Deferred[TunnelError]] = []
@@ -330,7 +329,6 @@ class TunnelClientProtocol(FramedProtocol):
         confirmations = self.factory.confirmations
         if confirmations is None:
             confirmations = EndAcknowledgements(self.reactor)
-        multiplexer.handle(FrameType.ENDING, confirmations.arrived)
         self._confirmations, self._sendEnding = confirmations, send
         return confirmations
 
@@ -420,13 +418,14 @@ class TunnelClientProtocol(FramedProtocol):
             accept = self.multiplexer.datagrams.accept
             self._udpConnector.connect(flow, target, service, accept, info)
 
-    def _pong(self, streamId: int, payload: bytes) -> None:
-        """Tell of the round trip, too."""
+    def _pong(self, payload: bytes) -> None:
+        """An answer to the last ping of all means that what came before has arrived."""
         if self._farewell and decodeCredit(payload) == self._farewell:
             self._saidFarewell()
-        super()._pong(streamId, payload)
-        if isinstance(self.multiplexer, ExtendedMultiplexer):
-            self._observer.roundTripMeasured(self.multiplexer.roundTrip)
+        super()._pong(payload)
+
+    def roundTripMeasured(self, seconds: float) -> None:
+        self._observer.roundTripMeasured(seconds)
 
     def _tunnelClosed(
         self, caller: object, uri: str, code: str = "closed", message: str = ""
@@ -453,7 +452,7 @@ class TunnelClientProtocol(FramedProtocol):
         super().goAway(reason)
         if self.extended and self.isReplaced():
             self.sendPing()
-            self._farewell = next(iter(self._pings), 0)
+            self._farewell = self._pinged or 0
             self._hurry = self.reactor.callLater(FAREWELL, self._saidFarewell)
         else:
             self._goingAway = reason

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.logger import Logger
 
 from tristunnel.dataplane.datagrams import FlowEnd
+from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dialects.base.guarded import Guarded
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import (
@@ -54,8 +55,6 @@ _OVERHEAD = 64
 
 _DATAGRAM = int(FrameType.DATAGRAM)
 _OPEN = int(FrameType.OPEN)
-
-_Take = Callable[[int, bytes], None]
 
 
 def largestDatagram(offer: dict[str, object]) -> int:
@@ -166,6 +165,18 @@ class DatagramFlows:
 
     _log = Logger()
 
+    __slots__ = (
+        "_multiplexer",
+        "_told",
+        "_waiting",
+        "dropped",
+        "flows",
+        "largest",
+        "opened",
+        "path",
+        "queued",
+    )
+
     def __init__(self, multiplexer: FrameSender) -> None:
         self.largest = 0
         self.flows: dict[int, SessionFlow] = {}
@@ -174,7 +185,7 @@ class DatagramFlows:
         self.opened: Callable[[SessionFlow, dict[str, object]], None] = _refuse
         self.path: UDPPath | None = None
         self._multiplexer = multiplexer
-        self._waiting: deque[SessionFlow] = deque()
+        self._waiting: deque[SessionFlow] = NOTHING
         self._told = 0
 
     @property
@@ -220,7 +231,7 @@ class DatagramFlows:
     def pathArrived(self, number: int, datagram: bytes) -> None:
         """A datagram came past the session."""
         if len(datagram) <= MAX_DATAGRAM:
-            self._datagram(number, datagram)
+            self.datagramArrived(number, datagram)
 
     def accept(self, flow: SessionFlow) -> None:
         """Tell the peer that the flow it opened has reached its service."""
@@ -257,6 +268,8 @@ class DatagramFlows:
         if flow.queued + cost > QUEUE - self.queued:
             return False
         if not flow.queue:
+            if self._waiting is NOTHING:
+                self._waiting = deque()
             self._waiting.append(flow)
         flow.queue.append((kind, payload, multiplexer.now()))
         flow.queued += cost
@@ -315,36 +328,26 @@ class DatagramFlows:
 
     # What comes
 
-    def frames(self, streams: dict[int, _Take]) -> dict[int, _Take]:
+    def arrived(self, number: int, kind: int, payload: bytes) -> bool:
         """
-        Make the entries of the table of frames that concern flows, alone or
-        beside streams.
+        Take a frame, other than a datagram, that is for no stream.
 
-        @param streams: The table as streams have it.
+        @return: Whether it is for a flow.
         """
-        return {
-            _DATAGRAM: self._datagram,
-            FrameType.OPENED: self._either(self._accepted, streams[FrameType.OPENED]),
-            FrameType.REFUSED: self._either(self._refused, streams[FrameType.REFUSED]),
-            FrameType.CLOSE: self._either(self._close, streams[FrameType.CLOSE]),
-            FrameType.ERROR: self._either(self._error, streams[FrameType.ERROR]),
-        }
+        flow = self.flows.get(number)
+        if flow is None:
+            return False
+        if kind == FrameType.OPENED:
+            flow.answered = True
+        elif kind == FrameType.CLOSE:
+            flow.guarded(flow.worldOver, None)
+        else:
+            usual = "reset" if kind == FrameType.ERROR else "service-refused"
+            message = decodeObject(payload) if payload else {}
+            flow.guarded(flow.worldOver, TunnelError.fromDict(message, usual))
+        return True
 
-    def _either(
-        self, ours: Callable[[SessionFlow, bytes], None], streams: _Take
-    ) -> _Take:
-        """Tell flows from streams."""
-
-        def take(number: int, payload: bytes) -> None:
-            flow = self.flows.get(number)
-            if flow is None:
-                streams(number, payload)
-            else:
-                ours(flow, payload)
-
-        return take
-
-    def _datagram(self, number: int, payload: bytes) -> None:
+    def datagramArrived(self, number: int, payload: bytes) -> None:
         """A datagram came."""
         if len(payload) > MAX_DATAGRAM:
             raise TunnelError(
@@ -357,24 +360,6 @@ class DatagramFlows:
             self._multiplexer.lateFrames += 1
         else:
             flow.guarded(flow.passOn, payload)
-
-    def _accepted(self, flow: SessionFlow, payload: bytes) -> None:
-        """The peer accepts a flow."""
-        flow.answered = True
-
-    def _refused(self, flow: SessionFlow, payload: bytes) -> None:
-        """The peer refuses a flow."""
-        reason = TunnelError.fromDict(decodeObject(payload), "service-refused")
-        flow.guarded(flow.worldOver, reason)
-
-    def _close(self, flow: SessionFlow, payload: bytes) -> None:
-        """The peer ends a flow."""
-        flow.guarded(flow.worldOver, None)
-
-    def _error(self, flow: SessionFlow, payload: bytes) -> None:
-        """The peer breaks a flow."""
-        message = decodeObject(payload) if payload else {}
-        flow.guarded(flow.worldOver, TunnelError.fromDict(message, "reset"))
 
     # The session's life
 
@@ -394,7 +379,7 @@ class DatagramFlows:
             self.path.close()
         for flow in list(self.flows.values()):
             flow.guarded(flow.worldOver, reason)
-        self._waiting.clear()
+        self._waiting = NOTHING
 
 
 def _refuse(flow: SessionFlow, info: dict[str, object]) -> None:

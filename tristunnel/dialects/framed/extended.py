@@ -9,9 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-from tristunnel.dialects.base.multiplexer import FRAME_SHARED, Limits, Multiplexer, Sink
+from tristunnel.dialects.base.multiplexer import (
+    FRAME_SHARED,
+    FrameTable,
+    Limits,
+    Multiplexer,
+    Sink,
+)
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.datagrams import DatagramFlows, SessionFlow
 from tristunnel.errors import TunnelError
@@ -62,9 +68,29 @@ class ExtendedMultiplexer(Multiplexer):
     @ivar datagrams: What is carried in datagrams, beside the streams.
     @ivar callLater: Has something called later; without it deadlines are looked
         at by L{tick} alone.
+    @ivar takeOther: Takes the type and the payload of frames that concern no stream,
+        and returns whether it knows the type.
     """
 
     frameAlone = FRAME_LONG
+
+    __slots__ = (
+        "_budget",
+        "_crowd",
+        "_fullSince",
+        "_lastId",
+        "_look",
+        "_parity",
+        "_peerStreamWindow",
+        "_receiveWindow",
+        "callLater",
+        "datagrams",
+        "roundTrip",
+        "takeOther",
+        "whenAskedToMove",
+        "whenBusy",
+        "whenMoved",
+    )
 
     def __init__(
         self,
@@ -90,25 +116,13 @@ class ExtendedMultiplexer(Multiplexer):
         self._fullSince: float | None = None
         self.callLater: Callable[..., Any] | None = None
         self._look: Any = None
-        self._frames = {
-            FrameType.DATA: self._data,
-            FrameType.CLOSE: self._close,
-            FrameType.ERROR: self._error,
-            FrameType.EOF: self._eof,
-            FrameType.WINDOW: self._window,
-            FrameType.OPEN: self._open,
-            FrameType.OPENED: self._openedByPeer,
-            FrameType.REFUSED: self._refused,
-            FrameType.MOVE: self._askedToMove,
-            FrameType.MOVED: self._moved,
-        }
         self.whenBusy: Callable[[SessionStream], None] | None = None
         self.whenAskedToMove: (
             Callable[[SessionStream, dict[str, object]], None] | None
         ) = None
-        self.whenMoved: Callable[[SessionStream], None] = lambda stream: None
+        self.whenMoved: Callable[[SessionStream], None] | None = None
+        self.takeOther: Callable[[int, bytes], bool] | None = None
         self.datagrams = DatagramFlows(self)
-        self._frames.update(self.datagrams.frames(self._frames))
 
     # Opening
 
@@ -191,7 +205,7 @@ class ExtendedMultiplexer(Multiplexer):
     def _openedByPeer(self, streamId: int, payload: bytes) -> None:
         stream = self.streams.get(streamId)
         if stream is None:
-            self.lateFrames += 1
+            self._noStreams(streamId, FrameType.OPENED, payload)
             return
         stream.answered = True
         if stream.sendWindow.grant(decodeCredit(payload)):
@@ -203,11 +217,16 @@ class ExtendedMultiplexer(Multiplexer):
     def _refused(self, streamId: int, payload: bytes) -> None:
         stream = self.streams.get(streamId)
         if stream is None:
-            self.lateFrames += 1
+            self._noStreams(streamId, FrameType.REFUSED, payload)
         else:
             stream.broken(
                 TunnelError.fromDict(decodeObject(payload), "service-refused")
             )
+
+    def _noStreams(self, number: int, kind: int, payload: bytes) -> None:
+        """A frame came for a flow, or for what is over."""
+        if not self.datagrams.arrived(number, kind, payload):
+            self.lateFrames += 1
 
     # Bytes and credit
 
@@ -286,14 +305,14 @@ class ExtendedMultiplexer(Multiplexer):
         """The peer neither sends nor takes any more."""
         stream = self.streams.get(streamId)
         if stream is None:
-            self.lateFrames += 1
+            self._noStreams(streamId, FrameType.CLOSE, payload)
         else:
             stream.farSideLeft()
 
     def _error(self, streamId: int, payload: bytes) -> None:
         stream = self.streams.get(streamId)
         if stream is None:
-            self.lateFrames += 1
+            self._noStreams(streamId, FrameType.ERROR, payload)
         else:
             message = decodeObject(payload) if payload else {}
             stream.broken(TunnelError.fromDict(message, "reset"))
@@ -350,7 +369,7 @@ class ExtendedMultiplexer(Multiplexer):
             self.lateFrames += 1
         else:
             stream.movedArrived(decodeCredit(payload))
-            if not stream.moves:
+            if not stream.moves and self.whenMoved is not None:
                 self.whenMoved(stream)
 
     # Datagrams take turns with streams
@@ -364,6 +383,10 @@ class ExtendedMultiplexer(Multiplexer):
         """Send a frame that is in pieces."""
         if not self._over:
             self._sink.writeSequence(pieces)
+
+    def _datagram(self, number: int, payload: bytes) -> None:
+        """A datagram of a flow came."""
+        self.datagrams.datagramArrived(number, payload)
 
     def _pump(self) -> None:
         """Send, streams and datagrams in turn, until the connection holds enough."""
@@ -379,6 +402,25 @@ class ExtendedMultiplexer(Multiplexer):
                     break
         finally:
             self._pumping = False
+
+    def otherFrame(self, kind: int, payload: bytes) -> None:
+        """A frame came that concerns no stream, or that a newer peer has sent."""
+        if self.takeOther is None or not self.takeOther(kind, payload):
+            self.unknownFrames += 1
+
+    frames: ClassVar[FrameTable] = {
+        FrameType.DATA: _data,
+        FrameType.CLOSE: _close,
+        FrameType.ERROR: _error,
+        FrameType.EOF: _eof,
+        FrameType.WINDOW: _window,
+        FrameType.DATAGRAM: _datagram,
+        FrameType.OPEN: _open,
+        FrameType.OPENED: _openedByPeer,
+        FrameType.REFUSED: _refused,
+        FrameType.MOVE: _askedToMove,
+        FrameType.MOVED: _moved,
+    }
 
     def close(self, reason: TunnelError) -> None:
         """Break all streams and flows; the connection is gone."""

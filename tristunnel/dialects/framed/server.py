@@ -360,13 +360,14 @@ class TunnelServerProtocol(Admission):
         for stream in self._early:
             stream.refuse(TunnelError("client-away"))
         if self._confirmations is not None:
-            self._confirmations.down(self._toldOfEnds)
+            self._confirmations.down(self._sendEnding)
         if "dialled" in vars(self):
             self.dialled.close(reason)
         self.tickets.close()
         if self.extraConnections is not None:
             self.extraConnections.close(reason)
-        self.extraConnectionOver(self)
+        if self.extraConnectionOver is not None:
+            self.extraConnectionOver(self)
         if self._client is not None:
             self._service.clients.leave(self._client)
         if self.lease is not None:
@@ -390,14 +391,8 @@ class TunnelServerProtocol(Admission):
             return made
         return self.factory.confirmations.setdefault(whose, made)
 
-    def _pong(self, streamId: int, payload: bytes) -> None:
-        """Tell of the round trip, too."""
-        answered = len(self._pings)
-        super()._pong(streamId, payload)
-        if len(self._pings) < answered and isinstance(
-            self.multiplexer, ExtendedMultiplexer
-        ):
-            self._observer.roundTripMeasured(self.multiplexer.roundTrip)
+    def roundTripMeasured(self, seconds: float) -> None:
+        self._observer.roundTripMeasured(seconds)
 
 
 def _checkVisit(name: str, protocol: str) -> None:

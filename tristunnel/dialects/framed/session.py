@@ -22,6 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers
+from tristunnel.dataplane.endings import EndAcknowledgements
+from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.probe import Probe
 from tristunnel.dataplane.stock import boundUnsent, tuneSocket
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
@@ -31,7 +33,6 @@ from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
 from tristunnel.jsonrpc.dispatcher import Dispatcher, errorResponse
 from tristunnel.jsonrpc.pending import PendingCalls
-from tristunnel.util.repeating import RepeatingCall
 from tristunnel.wire.framed import (
     MAX_CONTROL,
     MAX_DATAGRAM,
@@ -145,6 +146,35 @@ class FramedProtocol(ABC, Protocol):
     _log = Logger()
     transport: Any
 
+    __slots__ = (
+        "_answering",
+        "_answers",
+        "_asked",
+        "_calls",
+        "_confirmations",
+        "_deadline",
+        "_decoder",
+        "_dispatcher",
+        "_ended",
+        "_handshake",
+        "_introduced",
+        "_lastHeard",
+        "_lastPing",
+        "_next",
+        "_pinged",
+        "_probe",
+        "_quietUntil",
+        "_rest",
+        "_seconds",
+        "_ticking",
+        "extended",
+        "handshakeTimeout",
+        "limits",
+        "lost",
+        "multiplexer",
+        "reactor",
+    )
+
     def __init__(
         self,
         reactor: IReactorTime,
@@ -160,7 +190,7 @@ class FramedProtocol(ABC, Protocol):
         self.handshakeTimeout = handshakeTimeout
         self._dispatcher = dispatcher
         self._calls = PendingCalls()
-        self._asked: deque[dict[str, object]] = deque()
+        self._asked: deque[dict[str, object]] = NOTHING
         self._answering = 0
         self._next: IDelayedCall | None = None
         self._answers: Answers | None = None
@@ -169,15 +199,16 @@ class FramedProtocol(ABC, Protocol):
         self._introduced = False
         self._rest = b""
         self._deadline: IDelayedCall | None = None
-        self._ticking: RepeatingCall | None = None
+        self._ticking: IDelayedCall | None = None
         # Looked up once: this is for each read.
         self._seconds = reactor.seconds
         self._lastHeard = 0.0
         self._lastPing = 0.0
-        self._pings: dict[int, float] = {}
+        self._pinged: int | None = None
         self._quietUntil = float("-inf")
         self._ended = False
         self._probe = Probe(reactor, self.sendPing)
+        self._confirmations: EndAcknowledgements | None = None
 
     # The connection
 
@@ -251,13 +282,9 @@ class FramedProtocol(ABC, Protocol):
         self._answers.taken = self._answerCalls
         if isinstance(multiplexer, ExtendedMultiplexer):
             self.extended = True
-            multiplexer.handle(FrameType.CONTROL, self._control)
-            multiplexer.handle(FrameType.PING, self._ping)
-            multiplexer.handle(FrameType.PONG, self._pong)
-            multiplexer.handle(FrameType.GOAWAY, self._goaway)
+            multiplexer.takeOther = self._takeOther
             self.sendPing()
-        self._ticking = RepeatingCall(self.reactor, self._tick)
-        self._ticking.start(TICK, now=False)
+        self._ticking = self.reactor.callLater(TICK, self._tick)
         rest, self._rest = self._rest, b""
         if rest:
             self.dataReceived(rest)
@@ -286,6 +313,26 @@ class FramedProtocol(ABC, Protocol):
         multiplexer.datagrams.largest = largestDatagram(offer)
         multiplexer.callLater = self.reactor.callLater
         return multiplexer
+
+    def _takeOther(self, kind: int, payload: bytes) -> bool:
+        """
+        Take a frame that concerns no stream.
+
+        @return: Whether its type is known.
+        """
+        if kind == FrameType.CONTROL:
+            self._control(payload)
+        elif kind == FrameType.PING:
+            self._ping(payload)
+        elif kind == FrameType.PONG:
+            self._pong(payload)
+        elif kind == FrameType.GOAWAY:
+            self._goaway(payload)
+        elif kind == FrameType.ENDING and self._confirmations is not None:
+            self._confirmations.arrived(payload)
+        else:
+            return False
+        return True
 
     # The control channel
 
@@ -316,12 +363,14 @@ class FramedProtocol(ABC, Protocol):
             payload = encodeObject(errorResponse(message.get("id"), refusal))
         self.multiplexer.sendFrame(0, FrameType.CONTROL, payload)
 
-    def _control(self, streamId: int, payload: bytes) -> None:
+    def _control(self, payload: bytes) -> None:
         """A control frame: an answer to us, or a call."""
         message = decodeObject(payload)
         if "method" not in message:
             self._calls.answered(message)
         elif self._dispatcher is not None:
+            if self._asked is NOTHING:
+                self._asked = deque()
             self._asked.append(message)
             if len(self._asked) > MOST_CALLS and self.multiplexer is not None:
                 self.multiplexer.holds.hold("calls")
@@ -356,6 +405,8 @@ class FramedProtocol(ABC, Protocol):
                 self._answering -= 1
             else:
                 answer.addBoth(self._answeredLate)
+        if not self._asked:
+            self._asked = NOTHING
         if begun == CALLS_AT_ONCE and self._asked and not self._ended:
             self._next = self.reactor.callLater(0, self._answerCalls)
         if len(self._asked) <= MOST_CALLS and self.multiplexer is not None:
@@ -380,6 +431,7 @@ class FramedProtocol(ABC, Protocol):
     # Liveness
 
     def _tick(self) -> None:
+        self._ticking = self.reactor.callLater(TICK, self._tick)
         if self.multiplexer is None:
             return
         self.multiplexer.tick()
@@ -415,20 +467,26 @@ class FramedProtocol(ABC, Protocol):
         if self.multiplexer is not None:
             token = secrets.randbits(64)
             self._lastPing = self.reactor.seconds()
-            self._pings = {token: self._lastPing}
+            self._pinged = token
             self.multiplexer.sendFrame(0, FrameType.PING, encodeCredit(token))
 
-    def _ping(self, streamId: int, payload: bytes) -> None:
+    def _ping(self, payload: bytes) -> None:
         decodeCredit(payload)
         if self.multiplexer is not None and self._answers is not None:
             send = self.multiplexer.sendFrame
             self._answers.latest(partial(send, 0, FrameType.PONG, payload))
 
-    def _pong(self, streamId: int, payload: bytes) -> None:
+    def _pong(self, payload: bytes) -> None:
         """Take the measure of the round trip."""
-        sent = self._pings.pop(decodeCredit(payload), None)
-        if sent is not None and isinstance(self.multiplexer, ExtendedMultiplexer):
-            self.multiplexer.roundTrip = self.reactor.seconds() - sent
+        if decodeCredit(payload) == self._pinged:
+            self._pinged = None
+            if isinstance(self.multiplexer, ExtendedMultiplexer):
+                taken = self.reactor.seconds() - self._lastPing
+                self.multiplexer.roundTrip = taken
+                self.roundTripMeasured(taken)
+
+    def roundTripMeasured(self, seconds: float) -> None:
+        """A ping was answered."""
 
     # The end
 
@@ -439,7 +497,7 @@ class FramedProtocol(ABC, Protocol):
                 0, FrameType.GOAWAY, encodeObject(reason.asDict())
             )
 
-    def _goaway(self, streamId: int, payload: bytes) -> None:
+    def _goaway(self, payload: bytes) -> None:
         self.peerLeaves(TunnelError.fromDict(decodeObject(payload), "shutting-down"))
 
     def peerLeaves(self, reason: TunnelError) -> None:
@@ -495,8 +553,9 @@ class FramedProtocol(ABC, Protocol):
         self.lost = reason
         self._probe.close()
         self._stopDeadline()
-        if self._ticking is not None and self._ticking.running:
-            self._ticking.stop()
+        if self._ticking is not None and self._ticking.active():
+            self._ticking.cancel()
+        self._ticking = None
         if self.multiplexer is not None:
             self.multiplexer.close(reason)
         self._calls.abandon(reason)

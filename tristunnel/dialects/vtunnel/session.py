@@ -95,7 +95,7 @@ class _Messages(Multiplexer):
 
     def messageArrived(self, message: Message) -> None:
         kind = FrameType.DATA if message.kind == DATA else FrameType.CLOSE
-        self._frames[kind](message.stream, message.data)
+        self.frames[kind](self, message.stream, message.data)
 
 
 class VTunnelServerSide(_Messages, PlainServerSide):
