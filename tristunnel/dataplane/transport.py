@@ -258,20 +258,20 @@ class SocketTransport(LeavableSocket):
         Send bytes, together with what else is written in this turn. As with
         Twisted's, that is possible until a close comes to pass.
         """
-        if self._writeDone or not (self.connected and data):
+        if not (self.connected and data):
             return
-        if self._writeEnding and not self.disconnecting:
+        if self._writeEnding and (self._writeDone or not self.disconnecting):
             return
-        if self._out is NOTHING:
-            self._out = deque()
-        self._out.append(data)
-        size = len(data)
-        self.unsent += size
-        self._written += size
-        if not (self._kernelFull or self._queued):
+        out = self._out
+        if out is NOTHING:
+            out = self._out = deque()
+        out.append(data)
+        self._written += (size := len(data))
+        self.unsent = unsent = self.unsent + size
+        if not (self._queued or self._kernelFull):
             self._queued = True
             self.poller.flushLater(self)
-        if self.unsent > self.full and self._streaming and not self._paused:
+        if unsent > self.full and self._streaming and not self._paused:
             self._paused = True
             self.producer.pauseProducing()
 

@@ -98,6 +98,9 @@ class Frame(NamedTuple):
 
 _DATA = int(FrameType.DATA)
 
+_HEAD = _HEADER.size
+_unpackHeader = _HEADER.unpack_from
+
 # Without the detour by way of Python that a named tuple's own constructor takes.
 _frame = tuple.__new__
 
@@ -132,42 +135,30 @@ class FrameDecoder:
             data = bytes(self._partial)
             self._partial.clear()
             self._needed = 0
-        offset, end = 0, len(data)
-        while offset < end:
-            if self._remaining:
-                piece = data[offset : offset + self._remaining]
-                self._remaining -= len(piece)
-                offset += len(piece)
-                frames.append(_frame(Frame, (self._stream, _DATA, piece)))
-                continue
-            if end - offset < _HEADER.size:
-                self._keep(data, offset, _HEADER.size)
-                break
-            length, stream, kind = _HEADER.unpack_from(data, offset)
+        start, end = 0, len(data)
+        if self._remaining and data:
+            piece = data[: self._remaining]
+            start = len(piece)
+            self._remaining -= start
+            frames.append(_frame(Frame, (self._stream, _DATA, piece)))
+        while end - start >= _HEAD:
+            length, stream, kind = _unpackHeader(data, start)
             bound = self._maxFrame if kind == _DATA else MAX_CONTROL + 5
             if not 5 <= length <= bound:
                 raise _wrongLength(length, kind, bound)
-            if kind == _DATA:
-                offset += _HEADER.size
-                size = length - 5
-                piece = data[offset : offset + size]
-                came = len(piece)
-                if came or not size:
-                    frames.append(_frame(Frame, (stream, kind, piece)))
-                if came < size:
-                    self._stream, self._remaining = stream, size - came
-                offset += came
-                continue
-            whole = _LENGTH.size + length
-            if end - offset < whole:
-                self._keep(data, offset, whole)
-                break
-            frames.append(
-                _frame(
-                    Frame, (stream, kind, data[offset + _HEADER.size : offset + whole])
-                )
-            )
-            offset += whole
+            payload, after = start + _HEAD, start + length + 4
+            if after > end:
+                if kind != _DATA:
+                    self._keep(data, start, after - start)
+                    return frames
+                self._stream, self._remaining = stream, after - end
+                if payload == end:
+                    return frames
+                after = end
+            frames.append(_frame(Frame, (stream, kind, data[payload:after])))
+            start = after
+        if start < end:
+            self._keep(data, start, _HEAD)
         return frames
 
     def _keep(self, data: bytes, offset: int, needed: int) -> None:
