@@ -67,17 +67,20 @@ def _connected(host: str, port: int) -> socket | None:
     made = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM | NON_BLOCKING)
     if not NON_BLOCKING:
         made.setblocking(False)
-    where = (host, port)
-    # The first call connects; the second one tells how it went.
-    if made.connect_ex(where) == 0 or made.connect_ex(where) == 0:
-        here = made.getsockname()
-        if here[1] != port or here != made.getpeername():
-            return made
+    made.connect_ex((host, port))
+    try:
+        there = made.getpeername()
+    except OSError:
+        # Refused, or under way.
+        made.close()
+        return None
+    if there == made.getsockname():
         # It has met itself, see C{_Dial}. Without a reset the port would be
         # taken for a minute.
         made.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
-    made.close()
-    return None
+        made.close()
+        return None
+    return made
 
 
 class _Dial(ClientFactory):
