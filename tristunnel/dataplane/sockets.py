@@ -229,6 +229,8 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
             # Over TLS hardly anybody says goodbye who still listens: who does it
             # before there is a peer has left.
             self._finishBoth()
+        elif self._refusal is not None:
+            self._fail(self._refusal)
         elif self._finished and self._number >= 0 and not self._writeDone:
             self._closeInTime()
 
@@ -277,12 +279,6 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         self._writeEnding = True
         self._ask()
         self._emptied()
-
-    def _readOver(self) -> None:
-        """The far side sends no more."""
-        super()._readOver()
-        if self._refusal is not None:
-            self._fail(self._refusal)
 
     # ConnectionEnd
 
