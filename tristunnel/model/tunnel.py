@@ -147,7 +147,10 @@ class Tunnel:
     @ivar visitorCount: Visitors so far.
     @ivar served: Visitors who reached a client's end.
     @ivar exhausted: Called when the last visitor has left.
-    @ivar filters: Who decides on visitors; all must agree.
+    @ivar checks: Called with a visitor's stream, before L{filters}; raise
+        L{TunnelError}, if it is turned away.
+    @ivar filters: Who decides on visitors, and wants to know of their leaving; all must
+        agree.
     @ivar ask: Decides on visitors when all others have agreed, or C{None}.
     @ivar policy: The limits on visitors; L{filters} apply it.
     @ivar refusals: How many visitors were turned away, by the code of the reason.
@@ -201,6 +204,7 @@ class Tunnel:
     streams: set[Stream] = field(default_factory=set)
     closed: TunnelError | None = None
     exhausted: Callable[[Tunnel], None] = lambda tunnel: None
+    checks: list[Callable[[Stream], object]] = field(default_factory=list)
     filters: list[VisitorFilter] = field(default_factory=list)
     ask: Callable[[Stream], Deferred[None]] | None = None
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
@@ -391,8 +395,10 @@ class Tunnel:
         """
         if self.closed is not None:
             raise self.closed
+        for check in self.checks:
+            check(stream)
         entered = stream.filters
-        for each in (*self.filters, *filters):
+        for each in (*self.filters, *filters) if filters else self.filters:
             each.enter(stream)
             entered.append(each)
         if self.visitorLimit and self._expected() > self.visitorLimit:

@@ -14,11 +14,10 @@ from tristunnel.dataplane.descriptors import RESERVE, Reserve
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.policy import VisitorPolicy
-from tristunnel.model.tunnel import Tunnel
+from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.countries import CountryDatabase
 from tristunnel.service.knocked import Knocked, networkOf
 from tristunnel.service.visitor_filter import (
-    DescriptorFilter,
     PolicyFilter,
     StreamSweep,
     hostOfVisitor,
@@ -63,7 +62,7 @@ class VisitorPolicies:
         self.policy = VisitorPolicy()
         self.countries: CountryDatabase | None = None
         self._reactor = reactor
-        self._descriptors = DescriptorFilter(reserve)
+        self._reserve = reserve
         self._sweep = StreamSweep(reactor)
         self._asked: WeakKeyDictionary[Tunnel, _Asked] = WeakKeyDictionary()
 
@@ -156,9 +155,13 @@ class VisitorPolicies:
         if asked is None:
             door = PolicyFilter(VisitorPolicy(), self._reactor.seconds, self._countryOf)
             asked = self._asked[tunnel] = _Asked(door)
-            tunnel.filters.append(self._descriptors)
+            tunnel.checks.append(self._checkDescriptors)
             tunnel.filters.append(door)
         return asked
+
+    def _checkDescriptors(self, stream: Stream) -> None:
+        """Let no visitor have one of the last descriptors."""
+        self._reserve.checkVisitor()
 
     def _countryOf(self, host: str) -> str:
         return "" if self.countries is None else self.countries.countryOf(host)

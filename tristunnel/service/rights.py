@@ -165,8 +165,8 @@ class TunnelRights:
 
         @param discard: Ends it when its owner's grant does.
         """
-        if self not in tunnel.filters:
-            tunnel.filters.append(self)
+        if self.check not in tunnel.checks:
+            tunnel.checks.append(self.check)
         grant = tunnel.owner.grant
         if grant is None:
             return
@@ -204,10 +204,7 @@ class TunnelRights:
         if not tunnels:
             del self._tunnels[grant]
 
-    def leave(self, stream: Stream) -> None:
-        pass
-
-    def enter(self, stream: Stream) -> None:
+    def check(self, stream: Stream) -> None:
         """
         Decide on a visitor, by what the tunnel's owner may do now.
 
@@ -223,7 +220,7 @@ class TunnelRights:
         permissions = grant.permissions
         if "open" not in permissions.may:
             raise TunnelError(
-                "not-permitted", "this token may not open any more tunnels tunnels"
+                "not-permitted", "this token may not open any more tunnels"
             )
         if tunnel.listener is not None:
             kind, _, port = tunnel.listener.address

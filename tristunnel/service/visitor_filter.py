@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from tristunnel.dataplane.descriptors import Reserve
 from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.tunnel import Stream
 from tristunnel.util.hosts import addressOf
 
-__all__ = ["DescriptorFilter", "PolicyFilter", "StreamSweep", "hostOfVisitor"]
+__all__ = ["PolicyFilter", "StreamSweep", "hostOfVisitor"]
 
 SHARE = 8
 """Streams are looked at so many times within the shortest limit; one may live for
@@ -139,24 +138,6 @@ class PolicyFilter:
             # them.
             self._buckets.popitem(last=False)
         return bucket.take()
-
-
-class DescriptorFilter:
-    """
-    Lets no visitor have one of the last descriptors: a
-    L{VisitorFilter<tristunnel.model.tunnel.VisitorFilter>}.
-
-    @param reserve: Knows how many are left.
-    """
-
-    def __init__(self, reserve: Reserve) -> None:
-        self._reserve = reserve
-
-    def enter(self, stream: Stream) -> None:
-        self._reserve.checkVisitor()
-
-    def leave(self, stream: Stream) -> None:
-        """The kernel counts the descriptors, so there is nothing to do."""
 
 
 def hostOfVisitor(address: str) -> str:
