@@ -285,7 +285,7 @@ class StatusTests(SynchronousTestCase):
             found,
             [
                 {
-                    "id": "2",
+                    "id": "1",
                     "from": "203.0.113.7:5",
                     "address": f"tcp://server.example:{ord('b')}",
                     "target": "web",

@@ -209,8 +209,7 @@ class ClientStatus(ClientObserver):
         offer = self._offerOf(visit.target, visit.tunnel)
         offer.visits[visit] = self._seconds()
         offer.visitorsTotal += 1
-        self._whole.number(visit)
-        self._tell("visitor", partial(_came, visit.visitor, visit.target))
+        self._whole.tellVisit(partial(_came, visit.visitor, visit.target))
 
     def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
         for offer in (*self._offers.values(), self._stray, self._whole.former):
@@ -224,7 +223,7 @@ class ClientStatus(ClientObserver):
         offer.bytesOut += bytesOut
         seconds = self._seconds() - since
         said = partial(_left, visit.visitor, seconds, bytesIn, bytesOut, reason)
-        self._tell("visitor", said)
+        self._whole.tellVisit(said)
 
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         self._offerOf(target).refused += 1
@@ -399,10 +398,10 @@ class ProcessStatus:
         self.events.add(kind, text, level, same=same)
         self.changed()
 
-    def number(self, visit: Visit) -> None:
-        """Give a visit a number of its own."""
-        self._numbers += 1
-        visit.number = self._numbers
+    def tellVisit(self, text: Callable[[], str]) -> None:
+        """Note the beginning or the end of a visit."""
+        self.events.addFlood(text)
+        self.changed()
 
     @property
     def _offers(self) -> list[Offer]:
@@ -471,6 +470,10 @@ class ProcessStatus:
     def _visitor(self, visit: Visit, since: float, address: str) -> dict[str, object]:
         bytesIn, bytesOut = visit.bytesIn, visit.bytesOut
         rateIn, rateOut = self._meter.measure(visit, since, bytesIn, bytesOut)
+        if not visit.number:
+            # Most are never seen.
+            self._numbers += 1
+            visit.number = self._numbers
         return {
             "id": str(visit.number),
             "from": printable(visit.visitor),

@@ -6,7 +6,7 @@ Subclass and override what is of interest; every method does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.interfaces import IAddress
@@ -209,7 +209,10 @@ def severalObservers(kind: type[_Observer], *observers: _Observer) -> _Observer:
     @param observers: To whom, in this order.
     """
 
-    def passOn(name: str) -> Any:
+    several = kind()
+    for name in dir(kind):
+        if name.startswith("_"):
+            continue
         # Most observers ignore most methods, some of which are called for every
         # visitor.
         methods = [
@@ -218,20 +221,21 @@ def severalObservers(kind: type[_Observer], *observers: _Observer) -> _Observer:
             if getattr(type(observer), name, None) is not getattr(kind, name)
             or name in getattr(observer, "__dict__", ())
         ]
-        if len(methods) == 1:
-            return methods[0]
-
-        def tell(*arguments: Any) -> None:
-            for method in methods:
-                method(*arguments)
-
-        return tell
-
-    several = kind()
-    for name in dir(kind):
-        if not name.startswith("_"):
-            setattr(several, name, passOn(name))
+        if methods:
+            several.__dict__[name] = _passOn(methods)
     return several
+
+
+def _passOn(methods: list[Callable[..., None]]) -> Callable[..., None]:
+    """Make of several methods one that calls them all."""
+    if len(methods) == 1:
+        return methods[0]
+
+    def tell(*arguments: Any) -> None:
+        for method in methods:
+            method(*arguments)
+
+    return tell
 
 
 class Counted(Protocol):
@@ -253,7 +257,7 @@ class Visit:
     @param info: What the server said of the visitor.
     @param observer: Told of it.
 
-    @ivar number: Tells it from others, where they are numbered.
+    @ivar number: Tells it from others, once somebody has numbered it; 0 before that.
     @ivar visitor: The visitor's address, or empty if the server did not say.
     @ivar tunnel: The tunnel's URI, or empty likewise.
     """
@@ -311,5 +315,6 @@ class Visit:
 
     def over(self, reason: TunnelError | None) -> None:
         """Whether both ends are over."""
-        self._observer.serviceGone(self.target, self.bytesOut, self.bytesIn, reason)
+        received, sent = self._service.received, self._stream.received
+        self._observer.serviceGone(self.target, received, sent, reason)
         self._observer.visitorGone(self, reason)

@@ -109,6 +109,11 @@ class RecentEvents:
                     break
         events.append(event)
 
+    def addFlood(self, text: Callable[[], str]) -> None:
+        """Note an event of the kind of which there may be a flood; it repeats none."""
+        self._number += 1
+        self._floods.append(Event(self._number, self._now(), self._flood, "info", text))
+
     def latest(self, most: int, owner: str | None = None) -> list[Event]:
         """
         The newest events, newest first. Up to half of them are not of the kind
