@@ -34,7 +34,7 @@ from tristunnel.util.platform import NOT_INHERITED, SHARED
 
 __all__ = ["BATCH", "PAUSE", "Acceptor", "listeningSocket"]
 
-BATCH = 64
+BATCH = 16
 """Connections that one port takes in one turn."""
 
 PAUSE = 0.1

@@ -55,10 +55,10 @@ LONG_READ = 256 * 1024 - 64
 """The same after a turn in which there were more: the kernel moves bytes for half the
 price then, but for a few of them so much memory would be asked for in vain."""
 
-MOST_EVENTS = 256
+MOST_EVENTS = 16
 """Sockets that are served in one turn; the kernel begins with the next ones in
-the following turn."""
-
+the following turn. What is gathered for a session goes out as a turn ends, so with
+more of them the other side would stand idle meanwhile, and then have all at once."""
 
 TURNS = 4
 """Turns that follow each other, as long as there is something to do, before others
