@@ -18,6 +18,7 @@ from tests.cluster.test_redis_book import RedisTestCase
 from tests.support.ends import SilentEnd
 from tests.support.loopback import Talk
 from tests.support.polling import until
+from tests.support.processes import freePort
 from tristunnel.cluster import entries
 from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.redis_book import RedisBook
@@ -221,7 +222,7 @@ class RelayTests(RelayTestCase):
     async def test_taken(self) -> None:
         """A port that a machine has for somebody else is not its visitors' way in."""
         here, there = self.members
-        taken = TCP4ServerEndpoint(reactor, 0, interface=there.host)
+        taken = TCP4ServerEndpoint(reactor, freePort(), interface=there.host)
         port = await taken.listen(Factory.forProtocol(Talk))
         self.addCleanup(port.stopListening)
         self.patch(there.entries, "_stopped", False)

@@ -18,6 +18,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import TestCase
 
 from tests.support.loopback import Service, Talk
+from tests.support.processes import freePort
 from tristunnel.dataplane import dial as dialling
 from tristunnel.dataplane.dial import ServiceEndpoint, dial
 
@@ -109,9 +110,6 @@ class ServiceEndpointTests(TestCase):
         A connection that got the very port that it goes to has met itself:
         nothing listens there, and a service can start there at once.
         """
-        with socket.socket() as bound:
-            bound.bind(("127.0.0.1", 0))
-            port = bound.getsockname()[1]
 
         class Bound(socket.socket):
             """Comes from the port."""
@@ -123,7 +121,7 @@ class ServiceEndpointTests(TestCase):
 
         factory = Factory.forProtocol(Talk)
         factory.noisy = False
-        here = ("127.0.0.1", port)
+        here = ("127.0.0.1", freePort())
         for bind, kind in ((here, socket.socket), (None, Bound)):
             self.patch(dialling, "socket", kind)
             connecting = dial(reactor, *here, factory, bindAddress=bind)

@@ -15,7 +15,7 @@ from itertools import product
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     connectProtocol,
@@ -196,7 +196,13 @@ class RPCTestCase(LoopbackTestCase):
         await until(lambda: len(self.tunnels.here) == 0)
         await until(lambda: self.sockets() == 0)
         for port in ports:
-            await self.assertFailure(self.visiting(port), ConnectError)
+            # Another process may have it by now, or the visitor has met itself: the
+            # kernel may let it come from there. Neither is a second socket of ours.
+            with contextlib.suppress(ConnectError):
+                talk = await self.visit(port)
+                self.assertLessEqual(self.sockets(), 1)
+                talk.abort()
+                await until(lambda: self.sockets() == 0)
 
     def visiting(self, port: int) -> Deferred[Talk]:
         return Deferred.fromCoroutine(self.visit(port))
@@ -462,12 +468,7 @@ class ManyTests(RPCTestCase):
         for number, (client, visitor) in enumerate(zip(clients, visitors, strict=True)):
             (client if number % 2 else visitor).close()
             (visitor if number % 2 else client).finish()
-        await self.assertNothingLeft()
-        results = await DeferredList(
-            [self.visiting(portOf(where)) for where in uris + addresses],
-            consumeErrors=True,
-        )
-        self.assertEqual([success for success, _ in results], [False] * 400)
+        await self.assertNothingLeft(*map(portOf, uris + addresses))
 
     async def test_disconnecting(self) -> None:
         """
