@@ -315,6 +315,9 @@ class Echo(FlowEnd):
     def send(self, datagram: bytes) -> None:
         self.passOn(datagram)
 
+    def letGo(self, reason: TunnelError | None) -> None:
+        pass
+
 
 class Recorded(SilentEnd):
     """

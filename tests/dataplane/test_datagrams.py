@@ -51,6 +51,9 @@ class RecordingFlow(FlowEnd):
     def send(self, datagram: bytes) -> None:
         self.taken.append(datagram)
 
+    def letGo(self, reason: TunnelError | None) -> None:
+        pass
+
     def meet(self, flow: SessionFlow) -> None:
         flow.join(self, self._ended)
         self.join(flow, self._ended)

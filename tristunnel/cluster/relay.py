@@ -13,7 +13,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -74,7 +74,7 @@ def _proof(secret: bytes, word: str, asked: Mapping[str, object]) -> str:
     return hmac.new(secret, text.encode("utf-8", "replace"), sha256).hexdigest()
 
 
-class _Lines(ABC, Peeking):
+class _Lines(Peeking):
     """
     Reads a line, and then perhaps another one.
 

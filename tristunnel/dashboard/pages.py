@@ -88,7 +88,6 @@ class _HTMLPage(CallerPage):
     async def html(
         self, request: Request, element: Element, status: int = 200
     ) -> bytes:
-        """Write a page."""
         page = await htmlOf(request, element)
         request.setHeader(b"Content-Type", b"text/html; charset=utf-8")
         request.setResponseCode(status)
@@ -196,9 +195,9 @@ class ActionPage(_HTMLPage):
             return errorText(
                 request, 415, "Only the dashboard's own forms are accepted here."
             )
-        return self.serve(request, self._act)
+        return self.serve(request)
 
-    async def _act(self, request: Request, caller: Caller) -> bytes:
+    async def answer(self, request: Request, caller: Caller) -> bytes:
         fields = {name: value.strip() for name, value in formOf(request).items()}
         if not self.guard.isGoodToken(request, caller, fields.get("form", "")):
             page = Question(

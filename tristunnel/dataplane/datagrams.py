@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def replyFrom(local: Any) -> Any:
     return [(level, kind, data[:16] + bytes(len(data) - 16))]
 
 
-class FlowEnd:
+class FlowEnd(ABC):
     """
     What the ends of a flow share: see
     L{DatagramEnd<tristunnel.interfaces.DatagramEnd>}.
@@ -143,9 +144,9 @@ class FlowEnd:
             self._early.append(datagram)
             self._earlyBytes += size
 
+    @abstractmethod
     def send(self, datagram: bytes) -> None:
         """Send a datagram to this end's world, or drop it."""
-        raise NotImplementedError
 
     def finish(self) -> None:
         """End in order."""
@@ -181,6 +182,7 @@ class FlowEnd:
             closed(reason)
         return True
 
+    @abstractmethod
     def letGo(self, reason: TunnelError | None) -> None:
         """Called once, when the flow is over."""
 

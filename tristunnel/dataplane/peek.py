@@ -6,6 +6,7 @@ as if nobody had looked.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +23,7 @@ PAUSE = 0.05
 not: the other side sends no more, or memory is short."""
 
 
-class Peeking(Protocol):
+class Peeking(ABC, Protocol):
     """
     Shows the first bytes of a connection, all of them each time that there are more,
     until it is handed over.
@@ -38,6 +39,7 @@ class Peeking(Protocol):
         self._pause: IDelayedCall | None = None
         self._inner: Any = None
 
+    @abstractmethod
     def seen(self, data: bytes) -> int:
         """
         For subclasses: bytes came.
@@ -46,8 +48,8 @@ class Peeking(Protocol):
         @return: How many there must be for another call to make sense. What is
             returned after L{handOver}, or an end of the connection, does not matter.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def left(self, reason: Failure) -> None:
         """For subclasses: the connection is over before it was handed over."""
 

@@ -4,7 +4,8 @@ Answers to callers who are known: pages, and calls that are posted.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs
 
@@ -102,7 +103,7 @@ def answerWith(
     return NOT_DONE_YET
 
 
-class CallerPage(Resource):
+class CallerPage(ABC, Resource):
     """
     A page that asks who wants to see it.
 
@@ -117,38 +118,34 @@ class CallerPage(Resource):
         self._callers = callers
         self.guard = guard
 
+    @abstractmethod
     async def answer(self, request: Request, caller: Caller) -> bytes | None:
         """
-        Answer a request; for subclasses.
+        Answer a request.
 
         @return: The body, or C{None} if the answer goes on.
         @raise TunnelError: To refuse.
         """
-        raise NotImplementedError
 
     def render_GET(self, request: Request) -> bytes | int:
         objection = self.guard.objectionToReading(request)
         if objection is not None:
             return errorText(request, 403, objection)
-        return self.serve(request, self.answer)
+        return self.serve(request)
 
-    def serve(
-        self,
-        request: Request,
-        answer: Callable[[Request, Caller], Awaitable[bytes | None]],
-    ) -> int:
-        """Find out who asks, and have C{answer} called."""
+    def serve(self, request: Request) -> int:
+        """Find out who asks, and have L{answer} called."""
 
         async def work() -> bytes | None:
             try:
-                return await answer(request, await self._callers(request))
+                return await self.answer(request, await self._callers(request))
             except TunnelError as refusal:
                 return refusalText(request, refusal, BROWSERS)
 
         return answerWith(request, work(), "A page could not be made")
 
 
-class PostedCalls(Resource):
+class PostedCalls(ABC, Resource):
     """
     Takes a body by POST, from a caller who is known, and answers with a body.
 
@@ -178,13 +175,13 @@ class PostedCalls(Resource):
         self._callerFor = callerFor
         self._originRule = OriginRule(hostnames)
 
+    @abstractmethod
     async def answer(self, caller: object, body: bytes) -> bytes | None:
         """
-        Answer what was posted; for subclasses.
+        Answer what was posted.
 
         @return: The body of the answer, or C{None} if there is none.
         """
-        raise NotImplementedError
 
     def emptyStatus(self, request: Request) -> int:
         """The HTTP status of an answer without a body."""

@@ -5,7 +5,7 @@ belongs to the service is taken from it.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from tristunnel.util.hosts import addressText
 __all__ = ["Sorting", "SortingFactory"]
 
 
-class Sorting(ABC, Peeking):
+class Sorting(Peeking):
     """
     Waits for the bytes that name a tunnel, which a subclass reads in L{sort}.
 
