@@ -6,7 +6,7 @@ Reading needs no script; actions are forms that are posted, after a question.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -303,7 +303,7 @@ def dashboardPages(
     callers: HTTPCallers, board: Board, guard: Guard
 ) -> dict[bytes, IResource]:
     """Make the pages, by path."""
-    pages: dict[bytes, type[_HTMLPage]] = {
+    pages: dict[bytes, Callable[[HTTPCallers, Board, Guard], _HTMLPage]] = {
         b"": IndexPage,
         b"dashboard/end": EndPage,
         b"dashboard/grant": GrantPage,
