@@ -16,7 +16,6 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
@@ -46,8 +45,8 @@ from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.counters import RateMeter
 from tristunnel.service.description import describeTunnel
 from tristunnel.service.elsewhere import Elsewhere
+from tristunnel.service.ending import Expiries, dismantle, retire
 from tristunnel.service.entries import BookEntries, ownerOf
-from tristunnel.service.expiry import Expiries
 from tristunnel.service.here import Held, Here
 from tristunnel.service.host_rules import HostRules
 from tristunnel.service.invitations import Invitations
@@ -55,14 +54,13 @@ from tristunnel.service.knocks import Knocks
 from tristunnel.service.leases import Lease, Leases
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.opening import askedAgain, build, made, shown
-from tristunnel.service.patience import leftUndone
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
 from tristunnel.service.siblings import ASSURED, Cluster, Siblings
 from tristunnel.service.tickets import Tickets
-from tristunnel.util.deferreds import doAll, returnsDeferred
+from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = ["TunnelService"]
 
@@ -94,6 +92,7 @@ class TunnelService:
     @ivar here: The tunnels whose visitors this process serves.
     @ivar entries: What the book says of them.
     @ivar leases: Who may come back to which of them.
+    @ivar expiries: Ends tunnels by timers.
     @ivar keepWhile: Ends a tunnel that nobody serves, see L{Expiries.keepWhile}.
     @ivar via: What can be asked for as C{via}.
     @ivar clientPort: The port that clients connect to, and whether it speaks
@@ -119,8 +118,6 @@ class TunnelService:
     @ivar leaving: Why no more tunnels are opened, or C{None}.
     @ivar reload: Reads the server's configuration again, if that can be done.
     """
-
-    _log = Logger(namespace="tristunnel.server")
 
     def __init__(
         self,
@@ -153,8 +150,8 @@ class TunnelService:
         self.clientPort: tuple[int, bool] = (0, False)
         self.waiting = waiting or WaitingRoom()
         self.leaving: TunnelError | None = None
-        self._expiries = Expiries(reactor, self.discard)
-        self.keepWhile = self._expiries.keepWhile
+        self.expiries = Expiries(reactor, self.discard)
+        self.keepWhile = self.expiries.keepWhile
         self.clients = ConnectedClients(reactor.seconds)
         self.policies = VisitorPolicies(reactor)
         self.hosts = HostRules()
@@ -303,12 +300,12 @@ class TunnelService:
         except Exception as error:
             # Also when the caller leaves meanwhile.
             refusal = error if isinstance(error, TunnelError) else None
-            await self._dismantle(tunnel, refusal or TunnelError("internal"))
+            await dismantle(self, tunnel, refusal or TunnelError("internal"))
             raise
         self.sharing.asked(tunnel, wanted)
         self.rights.opened(tunnel, self.discard)
         if tunnel.until is not None:
-            self._expiries.after(tunnel, wanted.ttl, tunnel.until)
+            self.expiries.after(tunnel, wanted.ttl, tunnel.until)
         self.observer.tunnelCreated(tunnel)
         return tunnel
 
@@ -361,29 +358,9 @@ class TunnelService:
             # The same answer as for one that does not exist.
             raise TunnelError("unknown-tunnel")
         if finish and tunnel.streams and tunnel.closed is None:
-            await self._retire(tunnel)
+            await retire(self, tunnel)
             return
         await self.destroy(tunnel, TunnelError("closed", "its owner closed the tunnel"))
-
-    async def _retire(self, tunnel: Tunnel) -> None:
-        """Free a tunnel's port and name; it ends with the last of its visitors."""
-        held = self.here.get(tunnel.id)
-        if held is None:
-            return
-        tunnel.visitorLimit = max(1, tunnel.served)
-        tunnel.leaveSoon()
-        # The last visitor may leave meanwhile, and a port is closed only once.
-        listener, tunnel.listener = tunnel.listener, None
-        self.kept.drop(tunnel.id)
-        if listener is not None:
-            await listener.close()
-        self.hosts.release(tunnel)
-        await self._left(tunnel, held)
-        port, name, tunnel.name = held.port("visitors"), tunnel.name, ""
-        held.reserved = {use: it for use, it in held.reserved.items() if use == "uri"}
-        if tunnel.closed is None:
-            await self.entries.announce(held)
-        self.claims.freed(tunnel, port, name)
 
     @returnsDeferred
     async def listTunnels(self, caller: Caller) -> list[dict[str, object]]:
@@ -489,53 +466,10 @@ class TunnelService:
         if tunnel.closed is not None:
             return
         held = self.here.of(tunnel)
-        await self._dismantle(tunnel, reason)
+        await dismantle(self, tunnel, reason)
         self.observer.tunnelDestroyed(tunnel, reason)
         if held is not None:
             self.claims.freed(tunnel, held.port("visitors"), tunnel.name)
-
-    async def _dismantle(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        Close all parts of a tunnel. All of them begin to close before any is waited
-        for, so that one that fails or does not answer does not keep others open.
-        """
-        self._expiries.forget(tunnel)
-        self.policies.forget(tunnel)
-        parts: list[Callable[[], Awaitable[object] | None]] = [
-            partial(self.rights.forget, tunnel),
-            partial(self.hosts.release, tunnel),
-            partial(tunnel.close, reason),
-        ]
-        if tunnel.clientSide is not None:
-            parts.append(partial(tunnel.clientSide.tunnelClosed, tunnel, reason))
-        for listener in (tunnel.listener, tunnel.clientListener):
-            if listener is not None:
-                parts.append(listener.close)
-        held = self.here.of(tunnel)
-        if held is not None:
-            self.leases.drop(held.record.lease, tunnel)
-            # Last: nobody else may get what is still open here.
-            parts.append(partial(self.entries.forget, tunnel.id))
-        await doAll(
-            parts,
-            leftUndone(
-                self._log, "A part of {uri} did not close", uri=tunnel.publicURI
-            ),
-        )
-        await self._left(tunnel, held)
-
-    async def _left(self, tunnel: Tunnel, held: Held | None) -> None:
-        """Pass on what a tunnel had reserved for its group."""
-        heir = self.sharing.left(tunnel)
-        heirs = None if heir is None else self.here.get(heir.id)
-        if held is None or heirs is None:
-            return
-        try:
-            await self.entries.inherit(heirs, held)
-        except TunnelError as refusal:
-            self._log.warn(
-                "A name was not passed on to another client: {reason}", reason=refusal
-            )
 
     def _exhausted(self, tunnel: Tunnel) -> None:
         self.discard([tunnel], TunnelError("closed", "it has had all of its visitors"))
