@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import skipUnless
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -75,6 +76,7 @@ class PebbleTests(TestCase):
         self.assertIsNone(self.pebble.answers.get(token.encode()))
         self.assertIn(b"CERTIFICATE", await self.pebble.root())
 
+    @skipUnless(LONG, WHY)
     async def test_tlsALPN(self) -> None:
         """A name is proved by a certificate with the challenge."""
         await self.pebble.start()
@@ -82,6 +84,7 @@ class PebbleTests(TestCase):
         self.store.save("blog.test.example", issued)
         self.assertIsNone(self.pebble.answers.contextFor("blog.test.example"))
 
+    @skipUnless(LONG, WHY)
     async def test_updates(self) -> None:
         """A domain and all names in it are proved by updates of a name server."""
         await self.pebble.start()
@@ -95,6 +98,7 @@ class PebbleTests(TestCase):
         self.assertEqual(state.names, ("t.test.example", "*.t.test.example"))
         self.assertEqual(names.updates, 4)
 
+    @skipUnless(LONG, WHY)
     async def test_command(self) -> None:
         """A wildcard is proved by a command, which removes its records again."""
         await self.pebble.start()
@@ -105,6 +109,7 @@ class PebbleTests(TestCase):
         await self.orders(records=records).obtain(["*.test.example", "test.example"])
         self.assertEqual(file.read_text(), "")
 
+    @skipUnless(LONG, WHY)
     async def test_refused(self) -> None:
         """A name that is not proved is told of, and the next attempt is later."""
         await self.pebble.start()
@@ -135,6 +140,7 @@ class PebbleTests(TestCase):
         account = self.pebble.account(ExternalAccount("kid-1", key))
         await self.orders("http-01", account=account).obtain(["a.test.example"])
 
+    @skipUnless(LONG, WHY)
     async def test_unknownAccount(self) -> None:
         """An authority that has forgotten an account gets another one."""
         await self.pebble.start()
@@ -148,6 +154,7 @@ class PebbleTests(TestCase):
         self.assertIn(b"CERTIFICATE", issued.fullchain)
         self.assertNotIn("/my-account/0", regr.read_text())
 
+    @skipUnless(LONG, WHY)
     async def test_closedAccount(self) -> None:
         """An account that was closed gets a successor with another key."""
         await self.pebble.start()
@@ -165,6 +172,7 @@ class PebbleTests(TestCase):
         self.assertIn(b"CERTIFICATE", issued.fullchain)
         self.assertNotEqual((path / "private_key.json").read_text(), before)
 
+    @skipUnless(LONG, WHY)
     async def test_renewal(self) -> None:
         """A certificate is renewed when two thirds of its time are over."""
         await self.pebble.start()
@@ -197,19 +205,6 @@ class PebbleTests(TestCase):
         with self.assertRaises(AuthorityProblem) as caught:
             await self.orders("http-01").obtain(["a.test.example"])
         self.assertIn("localhost:1/dir: it cannot be reached", str(caught.exception))
-
-    if not LONG:
-        for each in (
-            test_tlsALPN,
-            test_updates,
-            test_command,
-            test_refused,
-            test_unknownAccount,
-            test_closedAccount,
-            test_renewal,
-        ):
-            each.skip = WHY  # type: ignore[attr-defined]
-        del each
 
 
 HOOK = """

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
@@ -61,12 +62,12 @@ class ClientsFileTests(SynchronousTestCase):
 
     def admits(self, checker: ClientsFile, **fields: object) -> bool:
         answer = checker.requestAvatarId(TunnelCredentials(fields))
-        results: list[object] = []
+        results: list[Any] = []
         answer.addBoth(results.append)
         if isinstance(results[0], bytes):
             self.assertIn(results[0].decode(), (str(fields.get("id")), "a"))
             return True
-        results[0].trap(UnauthorizedLogin)  # type: ignore[attr-defined]
+        results[0].trap(UnauthorizedLogin)
         return False
 
     def test_interfaces(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.cred.checkers import ANONYMOUS, ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
@@ -10,13 +11,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tristunnel.auth.checkers import ConnectionFilter, checkingCallable
+from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.credentials import TunnelCredentials
 
 
 class CheckingCallableTests(SynchronousTestCase):
     def ask(
-        self, connectionFilter: ConnectionFilter, **fields: object
+        self, connectionFilter: Callable[..., Any], **fields: object
     ) -> Deferred[bytes | tuple[()]]:
         checker = checkingCallable(connectionFilter)
         verifyObject(ICredentialsChecker, checker)
@@ -46,7 +47,7 @@ class CheckingCallableTests(SynchronousTestCase):
 
     def test_forgottenReturn(self) -> None:
         """A function that returns nothing admits nobody."""
-        answer = self.ask(lambda fields: None, id="a")  # type: ignore[arg-type,return-value]
+        answer = self.ask(lambda fields: None, id="a")
         self.failureResultOf(answer, UnauthorizedLogin)
 
     def test_later(self) -> None:
@@ -57,7 +58,7 @@ class CheckingCallableTests(SynchronousTestCase):
         async def connectionFilter(fields: Mapping[str, object]) -> bool:
             return fields["id"] == "b"
 
-        answer = self.ask(connectionFilter, id="a")  # type: ignore[arg-type]
+        answer = self.ask(connectionFilter, id="a")
         self.failureResultOf(answer, UnauthorizedLogin)
 
     def test_raises(self) -> None:
@@ -67,5 +68,5 @@ class CheckingCallableTests(SynchronousTestCase):
     def test_neitherYesNorNo(self) -> None:
         """An answer that is only true by accident admits nobody."""
         for odd in ("no", object(), 1, []):
-            answer = self.ask(lambda fields, odd=odd: odd, id="a")  # type: ignore[misc]
+            answer = self.ask(lambda fields, odd=odd: odd, id="a")
             self.failureResultOf(answer, TypeError)

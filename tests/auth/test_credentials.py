@@ -34,14 +34,14 @@ class TunnelCredentialsTests(SynchronousTestCase):
         self.assertEqual(dict(credentials.fields), {"id": "a", "extra": [1]})
         self.assertIs(credentials.peer, peer)
         with self.assertRaises(TypeError):
-            credentials.fields["id"] = "c"  # type: ignore[index]
+            credentials.fields["id"] = "c"  # type: ignore[index] # it must not
 
     def test_notAnObject(self) -> None:
         """A handshake that is no JSON object is a L{TypeError}."""
         odds: list[object] = [[], "id", None, 7]
         for sent in odds:
             with self.assertRaises(TypeError):
-                TunnelCredentials(sent)  # type: ignore[arg-type]
+                TunnelCredentials(sent)  # type: ignore[arg-type] # it must not
 
     def test_username(self) -> None:
         """The username is the id in UTF-8; what cannot be a name is as good as
@@ -76,7 +76,7 @@ class TunnelCredentialsTests(SynchronousTestCase):
         credentials = TunnelCredentials({"id": "a", "secret": "s\u00e9"})
         self.assertTrue(credentials.checkPassword("s\u00e9".encode()))
         self.assertTrue(
-            credentials.checkPassword("s\u00e9")  # type: ignore[arg-type]
+            credentials.checkPassword("s\u00e9")  # type: ignore[arg-type] # it must not
         )
         self.assertFalse(credentials.checkPassword(b"s"))
         self.assertFalse(credentials.checkPassword(b""))

@@ -9,6 +9,7 @@ import sys
 from base64 import b64encode
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -40,8 +41,8 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity, Permissions
 
 
-def written(key: object) -> str:
-    public = key.public_key()  # type: ignore[attr-defined]
+def written(key: Any) -> str:
+    public = key.public_key()
     text: bytes = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     return text.decode()
 

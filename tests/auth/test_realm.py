@@ -65,7 +65,7 @@ class TunnelRealmTests(SynchronousTestCase):
         """An avatar id becomes a name, and logging out is harmless."""
         for avatarId in (b"caf\xc3\xa9", "caf\u00e9"):
             interface, avatar, logout = TunnelRealm().requestAvatar(
-                avatarId,  # type: ignore[arg-type]
+                avatarId,  # type: ignore[arg-type] # of checkers that err
                 None,
                 IIdentity,
             )
@@ -87,7 +87,7 @@ class TunnelRealmTests(SynchronousTestCase):
     def test_noName(self) -> None:
         """A checker that answers L{None} admits nobody."""
         with self.assertRaises(TypeError):
-            TunnelRealm().requestAvatar(None, None, IIdentity)  # type: ignore[arg-type]
+            TunnelRealm().requestAvatar(None, None, IIdentity)  # type: ignore[arg-type] # of checkers that err
 
     def test_otherInterface(self) -> None:
         """The realm has no other avatars."""
@@ -266,7 +266,7 @@ class AuthenticatorTests(SynchronousTestCase):
         authenticator = Authenticator(portalFor([FixedChecker(b"a")]))
         odds: list[object] = [[], "a", None]
         for sent in odds:
-            answer = authenticator.authenticate(sent, PEER)  # type: ignore[arg-type]
+            answer = authenticator.authenticate(sent, PEER)  # type: ignore[arg-type] # of checkers that err
             self.assertRefused(answer)
             self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 

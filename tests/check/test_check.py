@@ -55,10 +55,10 @@ class InquiryTests(SynchronousTestCase):
         """
         output = StringIO()
         statuses: list[int] = []
-        reactor = Clock()
+        reactor: Any = Clock()
         stopped: list[bool] = []
-        reactor.callWhenRunning = lambda call: call()  # type: ignore[attr-defined]
-        reactor.stop = lambda: stopped.append(True)  # type: ignore[attr-defined]
+        reactor.callWhenRunning = lambda call: call()
+        reactor.stop = lambda: stopped.append(True)
         service = CheckService(reactor, Inquiry(looks), output, statuses.append)
         service.startService()
         self.assertEqual(stopped, [True])
@@ -91,8 +91,9 @@ class InquiryTests(SynchronousTestCase):
         closing: Deferred[Finding] = Deferred(
             lambda it: it.errback(TunnelError("session-lost", "the connection ended"))
         )
-        output, reactor = StringIO(), Clock()
-        reactor.callWhenRunning = lambda call: call()  # type: ignore[attr-defined]
+        output = StringIO()
+        reactor: Any = Clock()
+        reactor.callWhenRunning = lambda call: call()
         for waiting in (Deferred(), closing):
             output.truncate(0)
             statuses: list[int] = []

@@ -151,7 +151,8 @@ class AccessCase(LoopbackTestCase):
         self.addCleanup(self._stop, access)
         while access.client.session is None or self.port.listening is None:
             await deferLater(self.reactor, 0.005)
-        return int(self.port.listening.getHost().port)  # type: ignore[attr-defined]
+        address: Any = self.port.listening.getHost()
+        return int(address.port)
 
 
 class AccessTests(AccessCase):
@@ -236,7 +237,7 @@ class AccessTests(AccessCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def _nowhere(self) -> ServerAddress:
-        return ServerAddress("nowhere", "nowhere", None)  # type: ignore[arg-type]
+        return ServerAddress("nowhere", "nowhere", None)  # type: ignore[arg-type] # nobody connects
 
     def _nobody(self) -> Any:
         return None

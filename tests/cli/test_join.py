@@ -35,7 +35,7 @@ class JoinTestCase(ProcessTestCase):
     @ivar home: Where that somebody's configuration is.
     """
 
-    async def setUp(self) -> None:  # type: ignore[override]
+    async def setUp(self) -> None:  # type: ignore[override] # trial waits for it
         super().setUp()
         self.state = self.directory / "tunnel-state"
         self.home = self.directory / "home"

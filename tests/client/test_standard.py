@@ -74,7 +74,7 @@ class VisitTests(LoopbackTestCase):
         def pipes(reactor: Any, arrived: Any) -> None:
             end = StandardEnd(reactor, arrived, ours)
             # The stubs know the class of Windows alone.
-            StandardIO(end, theirs, ours, reactor)  # type: ignore[call-arg]
+            StandardIO(end, theirs, ours, reactor)  # type: ignore[call-arg] # the stubs know only that of Windows
 
         self.over: Deferred[tuple[TunnelError | None, bool]] = Deferred()
         visit = StandardVisit(

@@ -41,14 +41,14 @@ class MemberLinksTests(TestCase):
     """Members that ask each other."""
 
     async def member(self, name: str, secret: bytes = SECRET) -> Any:
-        links = MemberLinks(reactor, name, secret, wayTo)
+        links: Any = MemberLinks(reactor, name, secret, wayTo)
         factory = RelayFactory(reactor, secret, Here().served)
         factory.linked = links.linked
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         port: Any = await endpoint.listen(factory)
         self.addCleanup(port.stopListening)
         self.addCleanup(links.close)
-        links.place = str(port.getHost().port)  # type: ignore[attr-defined]
+        links.place = str(port.getHost().port)
         return links
 
     async def test_asked(self) -> None:

@@ -82,7 +82,7 @@ class ClusterProcessesTests(ProcessTestCase):
         while len(self.lines(program, "Listening for clients on")) < self.processes:
             await program.says("Listening for clients on", len(program.lines))
         await program.says("This is member")
-        program.place = (host, port)  # type: ignore[attr-defined]
+        program.place = (host, port)
         return program
 
     async def echoes(self, host: str, port: int) -> float:

@@ -47,7 +47,7 @@ class FileOptionsTestCase(OptionsTestCase):
     def read(self, text: str, *arguments: str) -> Any:
         return self.parse("--config", str(self.file(text)), *arguments)
 
-    def refused(  # type: ignore[override]
+    def refused(  # type: ignore[override] # it has parameters of its own
         self, text: str, *arguments: str
     ) -> str:
         path = self.file(text)

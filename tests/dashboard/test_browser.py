@@ -95,7 +95,7 @@ class BrowserTests(TestCase):
     kind, way, web = ("ssl", "tls", "https") if PICTURES else ("tcp", "tcp", "http")
     toServer = ("--insecure",) if PICTURES else ()
 
-    async def setUp(self) -> None:  # type: ignore[override]
+    async def setUp(self) -> None:  # type: ignore[override] # trial waits for it
         self.programs: list[Program] = []
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir(parents=True)

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 from unittest import skipIf
 
 from tests.dashboard.watched import PEER, WatchedTestCase
@@ -28,8 +29,8 @@ class MetricsTestCase(WatchedTestCase):
 
     def fill(self) -> None:
         identity = Identity("alice")
-        session = Session()
-        session.multiplexer = _Multiplexer()  # type: ignore[attr-defined]
+        session: Any = Session()
+        session.multiplexer = _Multiplexer()
         self.service.clients.enter(
             identity, "192.0.2.1:1", "framed", lambda reason: None, session
         )

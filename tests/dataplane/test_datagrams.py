@@ -26,6 +26,7 @@ from tristunnel.dialects.framed.session import extensionOffer
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import (
     MAX_DATAGRAM,
+    Frame,
     FrameType,
     encodeCredit,
     encodeFrame,
@@ -224,8 +225,8 @@ class FlowTests(SynchronousTestCase):
     def test_numberTwice(self) -> None:
         """A peer that opens a number twice breaks the protocol."""
         info = encodeCredit(0) + encodeObject({"protocol": "udp"})
-        frame = (2, FrameType.OPEN, info)
-        self.both.client.framesArrived([frame])  # type: ignore[list-item]
+        frame = Frame(2, FrameType.OPEN, info)
+        self.both.client.framesArrived([frame])
         error = self.assertRaises(TunnelError, self.both.client.framesArrived, [frame])
         self.assertEqual(error.code.name, "protocol-error")
 

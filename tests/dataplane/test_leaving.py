@@ -71,7 +71,7 @@ class LeavingTests(PolledTestCase):
         near, far = self.kernel.pair(1 << 20)
         owner = Owner()
         over: Any = tls and tls(near)
-        transport = SocketTransport(self.poller, near, owner, over)  # type: ignore[arg-type]
+        transport = SocketTransport(self.poller, near, owner, over)  # type: ignore[arg-type] # a fake
         transport.begin()
         self.turn()
         return transport, owner, near, far

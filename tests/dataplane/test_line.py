@@ -128,7 +128,7 @@ class FollowingTests(SynchronousTestCase):
             socket,
             source,
             None,
-            object(),  # type: ignore[arg-type]
+            object(),  # type: ignore[arg-type] # nobody asks
         )
         transport.begin()
         return socket, kernel, transport

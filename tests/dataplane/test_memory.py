@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import Any
+from unittest import skipUnless
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -223,6 +224,7 @@ def _closeAll(descriptors: list[int]) -> None:
 class ReserveTests(SynchronousTestCase):
     """L{Reserve}, with the descriptors of this process."""
 
+    @skipUnless(os.path.isdir("/proc/self/fd"), "there is no /proc")
     def test_real(self) -> None:
         """
         When a process has few descriptors left, visitors get none, and the
@@ -252,10 +254,7 @@ class ReserveTests(SynchronousTestCase):
         for _ in range(3):
             opened.append(os.open(os.devnull, os.O_RDONLY))
 
-    test_real.skip = (  # type: ignore[attr-defined]
-        None if os.path.isdir("/proc/self/fd") else "there is no /proc"
-    )
-
+    @skipUnless(os.path.isdir("/proc/self/fd"), "there is no /proc")
     def test_gap(self) -> None:
         """
         A gap, as the reactor leaves one when it takes a copy of a socket and
@@ -277,8 +276,6 @@ class ReserveTests(SynchronousTestCase):
             os.close(first)
         left = limit - len(os.listdir("/proc/self/fd"))
         self.assertGreaterEqual(left, reserve.size - EACH)
-
-    test_gap.skip = test_real.skip  # type: ignore[attr-defined]
 
     def test_none(self) -> None:
         """With none left at all, nobody is let in, and it is no error."""

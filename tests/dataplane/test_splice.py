@@ -217,7 +217,7 @@ class BytesTests(Spliced):
         def prepare() -> None:
             self.ends[1]._transmit(b"greeting:")
 
-        self.prepare = prepare  # type: ignore[method-assign]
+        self.patch(self, "prepare", prepare)
         await self.meet()
         self.one.say(pattern(SIZE, 1))
         await self.other.has(9 + SIZE)

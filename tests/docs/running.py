@@ -350,7 +350,7 @@ class PageTestCase(TestCase):
 
     async def _ready(self, command: Command, program: Program) -> None:
         """Wait for one more line that says that a program is ready."""
-        since = getattr(program, "since", 0)
+        since = program.since
         pattern = re.compile(
             r"Listening for clients on|Visitors of .* reach|Serving HTTP|"
             r"(No tunnel for|Giving up|Not connected|Cannot start|Error|error:)"
@@ -359,7 +359,7 @@ class PageTestCase(TestCase):
         for number, line in enumerate(program.lines[since:], since + 1):
             found = pattern.search(line)
             if found is not None:
-                program.since = number  # type: ignore[attr-defined]
+                program.since = number
                 self.assertIsNone(found[1], _report(command, program))
                 return
 

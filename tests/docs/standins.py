@@ -59,7 +59,7 @@ class StandIn(Factory):
         standIn = self
         kind = self.kind
 
-        class Counted(kind):  # type: ignore[misc, valid-type]
+        class Counted(kind):  # type: ignore[misc, valid-type] # it is made here
             """Tells when it comes and goes."""
 
             def connectionMade(self) -> None:

@@ -11,6 +11,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -62,9 +63,8 @@ def _makeTests() -> None:
         test.__doc__ = f"The commands of C{{{name}}}."
         story = STORIES.get(name, Story())
         missing = [each for each in story.needs if not _isThere(each)]
-        if missing:
-            test.skip = f"not installed: {', '.join(missing)}"  # type: ignore[attr-defined]
-        setattr(CommandTests, test.__name__, test)
+        skipping = skipIf(bool(missing), f"not installed: {', '.join(missing)}")
+        setattr(CommandTests, test.__name__, skipping(test))
 
 
 if DOCS.is_dir():

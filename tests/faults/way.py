@@ -243,10 +243,10 @@ class Link:
             return
         factory = ClientFactory()
         factory.noisy = False
-        factory.buildProtocol = (  # type: ignore[method-assign]
+        factory.buildProtocol = (  # type: ignore[method-assign] # of one factory
             lambda addr: _Down(self, leg)
         )
-        factory.clientConnectionFailed = (  # type: ignore[method-assign]
+        factory.clientConnectionFailed = (  # type: ignore[method-assign] # of one factory
             lambda connector, reason: leg.abort()
         )
         self.reactor.connectTCP("127.0.0.1", self.target, factory)

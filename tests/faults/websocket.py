@@ -59,5 +59,5 @@ def webSocketVisitor(ledger: Listing, tale: Tale, url: str) -> WebSocketClientFa
         carrier.talk = Visitor(ledger, carrier, tale, False)
         return carrier
 
-    factory.buildProtocol = build  # type: ignore[method-assign]
+    factory.buildProtocol = build  # type: ignore[method-assign] # of one factory
     return factory

@@ -311,7 +311,7 @@ class DatagramTests(InnerCase):
         self.tunnels.listeners["udp"] = UDPListeners(self.reactor, "127.0.0.1")
         services = []
         for name in (b"a", b"b"):
-            echo = _Datagrams(lambda data, name=name: name + data)  # type: ignore[misc]
+            echo = _Datagrams(lambda data, name=name: name + data)  # type: ignore[misc] # of this round
             port = self.outside.listenUDP(0, echo, interface="127.0.0.1")
             self.addCleanup(port.stopListening)
             services.append(port.getHost().port)

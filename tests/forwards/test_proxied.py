@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from typing import Any
+from unittest import skipUnless
 
 from twisted.internet.endpoints import TCP6ClientEndpoint, connectProtocol
 from twisted.internet.task import Clock, deferLater
@@ -183,17 +184,14 @@ class ProgramTests(LoopbackTestCase):
             for version in ("v1", "v2"):
                 await self.told(interface, version)
 
+    @skipUnless(shutil.which("nginx", path=_PATH), "nginx is not installed")
     async def test_nginx(self) -> None:
         """nginx's C{proxy_protocol}."""
         await self.started("nginx", _NGINX, "-c")
         await self.all()
 
+    @skipUnless(shutil.which("haproxy", path=_PATH), "HAProxy is not installed")
     async def test_haproxy(self) -> None:
         """HAProxy's C{accept-proxy}."""
         await self.started("haproxy", _HAPROXY, "-f")
         await self.all()
-
-    if shutil.which("nginx", path=_PATH) is None:
-        test_nginx.skip = "nginx is not installed"  # type: ignore[attr-defined]
-    if shutil.which("haproxy", path=_PATH) is None:
-        test_haproxy.skip = "HAProxy is not installed"  # type: ignore[attr-defined]

@@ -24,8 +24,8 @@ class AccountTests(GateTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.provider = FakeProvider()
-        made = Provider(ISSUER, self.provider, self.clock.seconds)  # type: ignore[arg-type]
-        self.providers.find = lambda issuer: made  # type: ignore[method-assign]
+        made = Provider(ISSUER, self.provider, self.clock.seconds)  # type: ignore[arg-type] # it fetches as well
+        self.patch(self.providers, "find", lambda issuer: made)
         self.oidc()
 
     def oidc(self, **more: Any) -> None:

@@ -39,7 +39,7 @@ PICTURES = os.environ.get("TRISTUNNEL_SCREENSHOTS", "")
 class KnockLoopbackTests(UDPTestCase):
     """A tunnel of TCP and one of UDP, and the page."""
 
-    async def setUp(self) -> None:  # type: ignore[override]
+    async def setUp(self) -> None:  # type: ignore[override] # trial waits for it
         super().setUp()
         self.startServer()
         self.tunnels.listeners["tcp"] = TCPListeners(self.reactor, "")

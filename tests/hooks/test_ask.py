@@ -76,7 +76,7 @@ class DecidingTests(SynchronousTestCase):
 
     def hook(self, allows: bool = False, ask: str = "https://a.test/") -> DecidingHook:
         made = DecidingHook(self.clock, parseAsk(ask), b"", 3.0, allows)
-        made._post = self.post  # type: ignore[assignment]
+        made._post = self.post  # type: ignore[assignment] # a fake
         return made
 
     def login(self, hook: DecidingHook) -> Deferred[None]:
@@ -219,7 +219,7 @@ class LoginTests(SynchronousTestCase):
                     return fail(TunnelError("not-permitted", "not today"))
                 return succeed(None)
 
-        authenticator.decisions = No()  # type: ignore[assignment]
+        authenticator.decisions = No()  # type: ignore[assignment] # a fake
         asked = authenticator.authenticate({}, PEER)
         self.assertEqual(
             self.failureResultOf(asked, TunnelError).value.message,

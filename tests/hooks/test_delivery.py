@@ -144,10 +144,9 @@ class DeliveryTests(SynchronousTestCase):
             self.receiver.asked.append(event)
             raise ZeroDivisionError
 
-        deliver = self.receiver.deliver
-        self.receiver.deliver = broken  # type: ignore[method-assign]
+        patched = self.patch(self.receiver, "deliver", broken)
         self.tell("a")
-        self.receiver.deliver = deliver  # type: ignore[method-assign]
+        patched.restore()
         self.clock.advance(5)
         self.assertEqual(self.receiver.texts, ["a", "a"])
 

@@ -112,7 +112,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
             await shielded
             return await late
 
-        self.published.rpc_stubborn = stubborn  # type: ignore[attr-defined]
+        self.published.rpc_stubborn = stubborn
         client = await self.connect()
         assert client.transport is not None
         client.transport.write(post(call("stubborn")))

@@ -236,7 +236,7 @@ class UnreadTests(MemoryTestCase):
                 full = True
                 self.transport.producer.pauseProducing()
 
-        self.transport.write = count  # type: ignore[method-assign]
+        self.patch(self.transport, "write", count)
 
         def taken() -> None:
             nonlocal full
@@ -253,8 +253,13 @@ class UnreadTests(MemoryTestCase):
     def test_turns(self) -> None:
         """Pipelined requests of several visitors are answered by turns."""
         order: list[object] = []
+
+        def answer(request: Any) -> bytes:
+            order.append(request.channel)
+            return b""
+
         page = Page()
-        page.render_GET = lambda request: order.append(request.channel) or b""  # type: ignore[func-returns-value,method-assign]
+        self.patch(page, "render_GET", answer)
         self.site.resource = page
         one = self.channel
         self.send(self.GET * 3)

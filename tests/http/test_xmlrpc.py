@@ -44,7 +44,7 @@ class TunnelXMLRPCTests(SynchronousTestCase):
         return result
 
     def call(self, method: str, *args: object) -> object:
-        text = xmlrpc.client.dumps(args, method, allow_none=True)  # type: ignore[arg-type]
+        text = xmlrpc.client.dumps(args, method, allow_none=True)  # type: ignore[arg-type] # what JSON has
         return self.ask(text.encode("utf-8"))
 
     def fault(self, answer: object) -> tuple[int, str]:
@@ -74,7 +74,7 @@ class TunnelXMLRPCTests(SynchronousTestCase):
             ("a\x00b\x1b\ud800c", "a\ufffdb\ufffd\ufffdc"),
             ({"a": (1, 2**40)}, {"a": [1, float(2**40)]}),
         ):
-            self.published.rpc_give = lambda caller, value=value: value  # type: ignore[attr-defined]
+            self.published.rpc_give = lambda caller, value=value: value
             self.assertEqual(self.call("give"), expected)
 
     def test_otherTypes(self) -> None:
@@ -153,7 +153,7 @@ class TunnelXMLRPCTests(SynchronousTestCase):
     @given(VALUES)
     def test_anyResult(self, value: object) -> None:
         """Every result that has a JSON form has an XML form."""
-        self.published.rpc_give = lambda caller: value  # type: ignore[attr-defined]
+        self.published.rpc_give = lambda caller: value
         self.assertNotIsInstance(self.call("give"), Fault)
 
 

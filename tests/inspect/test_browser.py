@@ -68,7 +68,7 @@ class BrowserTests(TestCase):
 
     timeout = 120
 
-    async def setUp(self) -> None:  # type: ignore[override]
+    async def setUp(self) -> None:  # type: ignore[override] # trial waits for it
         port = reactor.listenTCP(
             0, Factory.forProtocol(_Service), interface="127.0.0.1"
         )

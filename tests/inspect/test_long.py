@@ -102,7 +102,7 @@ class LongTests(TestCase):
 
     timeout = 300
 
-    async def setUp(self) -> None:  # type: ignore[override]
+    async def setUp(self) -> None:  # type: ignore[override] # trial waits for it
         site = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self.addCleanup(site.server_close)
         self.addCleanup(site.shutdown)

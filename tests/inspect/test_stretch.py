@@ -22,7 +22,7 @@ _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class StretchTests(Spliced):
     """A visitor, C{one}, and a service, C{other}, that is looked at."""
 
-    async def setUp(self) -> None:  # type: ignore[override]
+    async def setUp(self) -> None:  # type: ignore[override] # trial waits for it
         self.record = aRecord()
 
         def joined(visitor: Any, service: Any, closed: Closed) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,13 +42,12 @@ class TapTests(SynchronousTestCase):
             self.assertEqual(_seen(name), expected, name)
 
     @given(st.sampled_from(sorted(STREAMS)), st.randoms(use_true_random=False))
-    def test_pieces(self, name: str, random: object) -> None:
+    def test_pieces(self, name: str, random: Random) -> None:
         """Into which pieces it comes makes no difference."""
 
         def cuts(data: bytes) -> list[bytes]:
             places = sorted(
-                random.randrange(len(data) + 1)  # type: ignore[attr-defined]
-                for _ in range(random.randrange(6))  # type: ignore[attr-defined]
+                random.randrange(len(data) + 1) for _ in range(random.randrange(6))
             )
             ends = [0, *places, len(data)]
             return [data[a:b] for a, b in pairwise(ends) if a < b]

@@ -134,7 +134,7 @@ class GiBTests(LoopbackTestCase):
         await visitors.says("reach")
         return port
 
-    def client(  # type: ignore[override]
+    def client(  # type: ignore[override] # it has parameters of its own
         self, *options: str, path: str = "tunnel"
     ) -> Program:
         url = f"ws://127.0.0.1:{self.serverPort}/{path}"

@@ -220,11 +220,8 @@ class VTunnelTests(_ProgramTestCase):
         self.addCleanup(self._settle)
         service = Service()
         await startVTunnel(self, service)
-        await self.echo(self.vtunnelPorts[0], service)  # type: ignore[attr-defined]
-        await self.hundred(
-            self.vtunnelPorts[0],  # type: ignore[attr-defined]
-            service,
-        )
+        await self.echo(self.vtunnelPorts[0], service)
+        await self.hundred(self.vtunnelPorts[0], service)
 
 
 class VTunnelAuthTests(VTunnelTests):

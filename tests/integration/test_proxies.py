@@ -14,6 +14,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import skipUnless
 
 from twisted.internet.task import deferLater
 
@@ -104,7 +105,7 @@ class _ProxyTestCase(FramedTestCase):
         self.addCleanup(program.stop)
         return program
 
-    async def client(  # type: ignore[override]
+    async def client(  # type: ignore[override] # it has parameters of its own
         self, service: Service, pingInterval: float
     ) -> int:
         """
@@ -174,6 +175,7 @@ class _Proxied:
         await self.exchange(port, service)
         self.assertEqual([], self.seen.named("disconnected"))
 
+    @skipUnless(LONG, "set TRISTUNNEL_LONG=1 to wait for three minutes")
     async def test_threeMinutes(self: Any) -> None:
         """
         Three minutes of silence, with everything as it is by default: a
@@ -192,9 +194,6 @@ class _Proxied:
         await at.has(10)
         await self.exchange(port, service)
         self.assertEqual([], self.seen.named("disconnected"))
-
-    if not LONG:
-        test_threeMinutes.skip = "set TRISTUNNEL_LONG=1 to wait for three minutes"  # type: ignore[attr-defined]
 
     limit = ""
 

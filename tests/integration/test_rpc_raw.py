@@ -71,7 +71,7 @@ class RPCTestCase(LoopbackTestCase):
 
     ports: PortRange = UNPRIVILEGED
 
-    async def setUp(self) -> None:  # type: ignore[override]
+    async def setUp(self) -> None:  # type: ignore[override] # trial waits for it
         super().setUp()
         # Other tests of the process may have left some.
         self.others = frozenset(self.everything())

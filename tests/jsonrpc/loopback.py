@@ -56,7 +56,7 @@ class WatchedSite(LimitedSite):
                 for each in waiting:
                     each.callback(None)
 
-        channel.connectionLost = lost  # type: ignore[method-assign]
+        channel.connectionLost = lost  # type: ignore[method-assign] # of one connection
         return channel
 
     def whenQuiet(self) -> Deferred[None]:
@@ -137,7 +137,7 @@ class LoopbackTestCase(TestCase):
         root.putChild(b"broken", BrokenResource())
         return root
 
-    async def setUp(self) -> None:  # type: ignore[override]
+    async def setUp(self) -> None:  # type: ignore[override] # trial waits for it
         self.published = Published()
         self.site = WatchedSite(self.root(), reactor=reactor)
         self.site.linger = self.linger

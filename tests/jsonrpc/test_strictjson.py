@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,13 +83,13 @@ class EncodeTests(SynchronousTestCase):
         """What has no JSON form is a C{ValueError}."""
         circle: list[object] = []
         circle.append(circle)
-        deep: list[object] = []
+        deep: Any = []
         for _ in range(100_000):
             deep = [deep]
         for value in (object(), b"bytes", float("nan"), float("inf"), circle, deep):
             self.assertRaises(ValueError, encode, value)
         while deep:  # Freed step by step, whatever the interpreter's stack.
-            deep = deep.pop()  # type: ignore[assignment]
+            deep = deep.pop()
 
     def test_ascii(self) -> None:
         """Even text that has no UTF-8 form is written."""

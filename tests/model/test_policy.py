@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -13,7 +15,7 @@ from tests.support.waiting import WaitingEnd
 from tristunnel.dataplane.descriptors import Reserve
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import Closed
+from tristunnel.interfaces import Closed, End
 from tristunnel.listeners.udp import UDPListener
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
@@ -124,12 +126,9 @@ def _lets(policy: VisitorPolicy, host: str) -> bool:
 class DoorkeeperTests(SynchronousTestCase):
     """Who is let in."""
 
-    def keeper(self, **policy: object) -> PolicyFilter:
+    def keeper(self, **policy: Any) -> PolicyFilter:
         self.clock = Clock()
-        return PolicyFilter(
-            VisitorPolicy(**policy),  # type: ignore[arg-type]
-            self.clock.seconds,
-        )
+        return PolicyFilter(VisitorPolicy(**policy), self.clock.seconds)
 
     def refused(self, keeper: PolicyFilter, address: str) -> str:
         error = self.assertRaises(TunnelError, keeper.enter, _stream(address))
@@ -194,8 +193,8 @@ class DoorkeeperTests(SynchronousTestCase):
 class FlowingEnd(WaitingEnd):
     """An end whose counts the test sets."""
 
-    def join(self, peer: object, closed: Closed) -> None:
-        self.peer, self._closed = peer, closed  # type: ignore[assignment]
+    def join(self, peer: End, closed: Closed) -> None:
+        self.peer, self._closed = peer, closed
 
 
 class DoorTests(ServiceTestCase):

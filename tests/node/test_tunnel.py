@@ -131,7 +131,7 @@ class NodeTests(LoopbackTestCase):
             become(state, reason)
             states.append(tunnel.state)
 
-        tunnel.become = noting  # type: ignore[method-assign]
+        self.patch(tunnel, "become", noting)
         client: Any = tunnel._client
         client.session.transport.abortConnection()
         await until(lambda: CONNECTED in states)

@@ -35,6 +35,7 @@ class FakeTerminal:
     """A terminal in memory."""
 
     encoding = "utf-8"
+    mayEnter = True
 
     def __init__(self) -> None:
         self.pictures: list[list[str]] = []
@@ -350,7 +351,6 @@ class WantedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.terminal = FakeTerminal()
-        self.terminal.mayEnter = True  # type: ignore[attr-defined]
 
         class Files:
             closed = False
@@ -383,6 +383,6 @@ class WantedTests(SynchronousTestCase):
         self.stdin.isatty = lambda: False
         self.assertFalse(self.wanted({"nodaemon": 1}))
         del self.stdin.isatty
-        self.terminal.mayEnter = False  # type: ignore[attr-defined]
+        self.terminal.mayEnter = False
         self.assertFalse(self.wanted({"nodaemon": 1}))
         self.assertTrue(self.terminal.closed)

@@ -83,7 +83,7 @@ class TunnelServerServiceTests(NetworkTestCase):
         server = TunnelServerService(
             self.clock,
             [
-                (ServerPort(f"tcp:{n}", endpoint), self.sessions)  # type: ignore[arg-type]
+                (ServerPort(f"tcp:{n}", endpoint), self.sessions)  # type: ignore[arg-type] # a fake
                 for n, endpoint in enumerate(endpoints)
             ],
             self.sessions,
@@ -110,7 +110,7 @@ class TunnelServerServiceTests(NetworkTestCase):
             claimed: list[int] = []
             self.service.clientPort = (0, False)
             if direct:
-                self.sessions.paths = _Paths(claimed)  # type: ignore[assignment]
+                self.sessions.paths = _Paths(claimed)  # type: ignore[assignment] # a fake
             tcp, udp = TCPListeners(self.clock), UDPListeners(self.clock)
             self.service.listeners.update(tcp=tcp, tls=TCPListeners(self.clock))
             self.service.listeners["udp"] = udp

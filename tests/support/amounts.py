@@ -59,7 +59,7 @@ class Source(Service):
             count += len(data)
             digest.update(data)
 
-        visitor.dataReceived = come  # type: ignore[method-assign]
+        visitor.dataReceived = come  # type: ignore[method-assign] # of one visitor
         self.begin(talk)
         await visitor.ended()
         return count, digest.digest()

@@ -158,7 +158,7 @@ def _importAll() -> None:
     that asks for it, is left to the programs; all else that it needs is here then.
     """
     reactor = "twisted.internet.reactor"
-    sys.modules[reactor] = None  # type: ignore[assignment]
+    sys.modules[reactor] = None  # type: ignore[assignment] # importing it fails from now on
     importlib.import_module("twisted.scripts.twistd")
     package = importlib.import_module("tristunnel")
     for module in pkgutil.walk_packages(
@@ -294,7 +294,7 @@ def _become(request: Mapping[str, Any]) -> None:
         module, *rest = arguments
         sys.path.insert(0, os.getcwd())
         sys.argv = ["-m", *rest]
-        runpy._run_module_as_main(module)  # type: ignore[attr-defined]
+        runpy._run_module_as_main(module)  # type: ignore[attr-defined] # as python -m does
     elif kind == "-c":
         code, *rest = arguments
         sys.path.insert(0, "")

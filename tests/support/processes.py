@@ -135,7 +135,12 @@ class Program(ProcessProtocol):
     @ivar lines: everything said so far, both outputs, oldest first.
     @ivar status: how it ended: its exit status, or the negative number of the
         signal that ended it; C{None} while it runs.
+    @ivar since: how many of the lines were looked at, where a test keeps count.
+    @ivar place: where it listens, where a test wants to know.
     """
+
+    since = 0
+    place: tuple[str, int]
 
     _log = Logger()
 

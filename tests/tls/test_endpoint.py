@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import (
@@ -69,8 +70,8 @@ class Asking(Protocol):
 class _Announced(ProtocolWrapper):
     """Sends a PROXY header in front of everything, as a balancer does."""
 
-    def makeConnection(self, transport: object) -> None:
-        transport.write(b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 443\r\n")  # type: ignore[attr-defined]
+    def makeConnection(self, transport: Any) -> None:
+        transport.write(b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 443\r\n")
         super().makeConnection(transport)
 
 

@@ -300,7 +300,7 @@ class PolicyTests(FileTestCase):
         context.set_cipher_list(ciphers)
         client = SSL.Connection(context)
         client.set_connect_state()
-        server = self.server.serverConnectionForTLS(None)  # type: ignore[arg-type]
+        server = self.server.serverConnectionForTLS(None)  # type: ignore[arg-type] # it is not asked
         server.set_accept_state()
         ends = [client, server]
         pending = {client, server}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from unittest import skipUnless
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,6 +24,7 @@ print(done, open("/proc/self/cmdline", "rb").read())
 class HideTests(SynchronousTestCase):
     """Secrets on the command line."""
 
+    @skipUnless(sys.platform == "linux", "only Linux shows it")
     def test_hidden(self) -> None:
         """They are overwritten for others, and nothing else is."""
         root = str(Path(tristunnel.__file__).parent.parent)
@@ -37,10 +39,6 @@ class HideTests(SynchronousTestCase):
         self.assertNotIn("s3cret", done)
         self.assertNotIn("schl", done)
         self.assertIn("hideArguments", done)
-
-    test_hidden.skip = (  # type: ignore[attr-defined]
-        None if sys.platform == "linux" else "only Linux shows it"
-    )
 
     def test_values(self) -> None:
         """The values of options, however they are written."""

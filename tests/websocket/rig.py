@@ -127,7 +127,7 @@ class WebSocketTestCase(LoopbackTestCase):
     users: Mapping[str, str] = {}
     unauthenticated = (PER_ADDRESS, TOTAL)
 
-    async def startServer(  # type: ignore[override]
+    async def startServer(  # type: ignore[override] # it has parameters of its own
         self,
         port: int = 0,
         grace: float = 0.2,

@@ -27,6 +27,7 @@ from tristunnel.names.public import CertificateState
 from tristunnel.tls.named import NamedCertificates
 from tristunnel.tls.pem import certificateNames
 from tristunnel.util.hosts import parseHost
+from tristunnel.util.repeating import stopTimer
 from tristunnel.util.words import age
 
 __all__ = ["AutomaticCertificates"]
@@ -100,8 +101,7 @@ class AutomaticCertificates(Service):
 
     def stopService(self) -> None:
         super().stopService()
-        if self._waking is not None and self._waking.active():
-            self._waking.cancel()
+        stopTimer(self._waking)
         for working in list(self._working.values()):
             working.cancel()
 

@@ -333,8 +333,9 @@ def _countries(value: object) -> object:
 
 
 def _seconds(value: object) -> float:
-    if type(value) in (int, float) and (value == 0 or 1 <= value <= 1e9):  # type: ignore[operator]
-        return float(value)  # type: ignore[arg-type]
+    isNumber = isinstance(value, int | float) and not isinstance(value, bool)
+    if isNumber and (value == 0 or 1 <= value <= 1e9):
+        return float(value)
     raise ValueError("takes seconds, from 1 up, or 0")
 
 

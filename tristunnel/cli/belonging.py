@@ -141,7 +141,7 @@ def passNames(
         taker = f"port{index}"
         passing.takers[taker] = each
         if isinstance(each, SortingFactory):
-            each.passOn = partial(passing.passOn, taker)  # type: ignore[method-assign]
+            each.passOn = partial(passing.passOn, taker)
 
 
 def _obeyOnce(reactor: Any, membership: Membership) -> None:

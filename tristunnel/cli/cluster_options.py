@@ -89,7 +89,7 @@ class ClusterOptionsMixin:
     ]
 
     def __getitem__(self, name: str, /) -> Any:
-        return super().__getitem__(name)  # type: ignore[misc]
+        return super().__getitem__(name)  # type: ignore[misc] # usage.Options has it
 
     def checkCluster(
         self, reactor: Any, told: Mapping[str, object], index: int = 0

@@ -90,10 +90,10 @@ class NameOptionsMixin(ACMEOptionsMixin):
             self[option] = []
 
     def __getitem__(self, name: str, /) -> Any:
-        return super().__getitem__(name)  # type: ignore[misc]
+        return super().__getitem__(name)  # type: ignore[misc] # usage.Options has it
 
     def __setitem__(self, name: str, value: Any, /) -> None:
-        super().__setitem__(name, value)  # type: ignore[misc]
+        super().__setitem__(name, value)  # type: ignore[misc] # likewise
 
     def opt_http(self, description: str) -> None:
         """

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# The platform's own.
-from twisted.scripts.twistd import (  # type: ignore[attr-defined]
+from twisted.scripts.twistd import (  # type: ignore[attr-defined] # the platform's own
     ServerOptions,
     runApp,
 )

@@ -16,6 +16,7 @@ from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.hosts import addressText
 from tristunnel.util.quantities import formatDuration
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["AccessService"]
 
@@ -89,8 +90,7 @@ class AccessService(VisitorService):
         self._ended(reason)
 
     def _stopTimer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        stopTimer(self._timer)
         self._timer = None
 
     async def _stop(self) -> None:

@@ -96,7 +96,7 @@ def openStandard(reactor: Any, arrived: Callable[[Any], None]) -> None:
         adopted(reactor, made, EndFactory(reactor, arrived))
     else:
         # The stubs only know the class for Windows, which has no descriptors.
-        StandardIO(StandardEnd(reactor, arrived), IN, OUT, reactor)  # type: ignore[call-arg]
+        StandardIO(StandardEnd(reactor, arrived), IN, OUT, reactor)  # type: ignore[call-arg] # as said
 
 
 class StandardVisit(MultiService):
@@ -137,11 +137,11 @@ class StandardVisit(MultiService):
         @param makeRoute: The dialect's, with its other parameters.
         """
         observer = ClientObserver()
-        observer.acknowledged = (  # type: ignore[method-assign]
+        observer.acknowledged = (  # type: ignore[method-assign] # of one object
             # The client has the session only after everybody has been told of it.
             lambda dialect: self._reactor.callLater(0, self._begin)
         )
-        observer.disconnected = self._lost  # type: ignore[method-assign]
+        observer.disconnected = self._lost  # type: ignore[method-assign] # likewise
         self._client, self._route, self._what = makeRoute(observer, self._lost)
         if self._client is not None:
             self._client.setServiceParent(self)

@@ -42,7 +42,7 @@ class Asking:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         # What the engine could not be told, by what it is about.
-        self._owed: dict[str, tuple[object, ...]] = {}
+        self._owed: dict[str, tuple[str, *tuple[object, ...]]] = {}
 
     @returnsDeferred
     async def _ask(self, script: str, *args: object) -> list[Any]:
@@ -66,17 +66,17 @@ class Asking:
             raise engineAway()
         raise TunnelError(code)
 
-    async def _say(self, about: str, *said: object) -> None:
+    async def _say(self, about: str, script: str, *said: object) -> None:
         """
         Tell the engine something that it must know: if not now, then as soon as it can
         be asked again.
 
         @param about: What it is about; what is said of the same later replaces it.
-        @param said: A script and its arguments.
+        @param said: The script's arguments.
         """
-        self._owed[about] = said
+        self._owed[about] = (script, *said)
         try:
-            await self._ask(*said)  # type: ignore[arg-type]  # the first is a name
+            await self._ask(script, *said)
         except TunnelError as error:
             if error.code.name != "cluster-away":
                 self._owed.pop(about, None)

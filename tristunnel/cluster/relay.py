@@ -37,6 +37,7 @@ from tristunnel.errors import TunnelError, printable
 from tristunnel.jsonrpc.strictjson import BadJSON, decode
 from tristunnel.model.record import TunnelRecord
 from tristunnel.util.hosts import addressText
+from tristunnel.util.repeating import stopTimer
 
 __all__ = [
     "VERSION",
@@ -123,9 +124,8 @@ class _Lines(Peeking):
 
     def forgetTime(self) -> None:
         """End the time limit."""
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        stopTimer(self._timer)
+        self._timer = None
 
     def left(self, reason: Failure) -> None:
         self.forgetTime()

@@ -272,7 +272,7 @@ class WebSocketEndpoint:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
-        protocol = protocolFactory.buildProtocol(None)  # type: ignore[arg-type]
+        protocol = protocolFactory.buildProtocol(None)  # type: ignore[arg-type] # it has no address
         if protocol is None:
             raise CancelledError()
         await self.open(ByteStream(protocol), [SUBPROTOCOL])

@@ -53,9 +53,9 @@ def wayTo(
     @param kind: What connects.
     """
     host = uri.host.decode("ascii").strip("[]")
-    below: Any = kind(reactor, host, uri.port, PATIENCE)
+    below: IStreamClientEndpoint = kind(reactor, host, uri.port, PATIENCE)
     if uri.scheme != b"https":
-        return below  # type: ignore[no-any-return]
+        return below
     return wrapClientTLS(ServerVerification(host), below)
 
 

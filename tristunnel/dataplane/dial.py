@@ -115,7 +115,7 @@ class _Dial(ClientFactory):
             transport.abortConnection()
             self._failed(Failure(ConnectionRefusedError("nothing listens there")))
             return None
-        protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type] # IProtocolFactory omits None
         if protocol is None:
             return None
         made = protocol.makeConnection
@@ -203,7 +203,7 @@ class _Adopting(Factory[Protocol]):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make the protocol."""
-        self.protocol = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        self.protocol = self._factory.buildProtocol(addr)  # type: ignore[arg-type] # IProtocolFactory omits None
         return self.protocol
 
 

@@ -111,7 +111,7 @@ def known(host: str) -> list[str]:
 class _Threads(ThreadPool):
     """Threads in which the C library may hang; the process ends without them."""
 
-    threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
+    threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment] # any callable will do
 
 
 @implementer(IResolutionReceiver)

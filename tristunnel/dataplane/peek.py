@@ -109,7 +109,7 @@ class Peeking(ABC, Protocol):
             transport.protocol = protocol
         protocol.makeConnection(transport)
         # What lies between, as behind a balancer, goes on to call this one.
-        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
+        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign] # as said
         protocol.dataReceived(began)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

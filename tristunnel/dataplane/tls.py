@@ -50,8 +50,8 @@ class _Beginning(Protocol):
             transport.startTLS(tls, self.inner)
         else:
             below: Any = self.factory.inMemory(transport, self.inner)
-            self.dataReceived = below.dataReceived  # type: ignore[method-assign]
-            self.connectionLost = below.connectionLost  # type: ignore[method-assign]
+            self.dataReceived = below.dataReceived  # type: ignore[method-assign] # saves a call
+            self.connectionLost = below.connectionLost  # type: ignore[method-assign] # likewise
             below.makeConnection(transport)
 
 

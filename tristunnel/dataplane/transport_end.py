@@ -210,8 +210,8 @@ class Arriving(Protocol):
             self.end = self.socketEnd.of(transport, self._show)
             return
         self.end = made = self.transportEnd(self._reactor, self._arrived)
-        self.dataReceived = made.dataReceived  # type: ignore[method-assign]
-        self.connectionLost = made.connectionLost  # type: ignore[method-assign]
+        self.dataReceived = made.dataReceived  # type: ignore[method-assign] # saves a call
+        self.connectionLost = made.connectionLost  # type: ignore[method-assign] # likewise
         below = getattr(transport, "protocol", None)
         if below is self:
             transport.protocol = made
@@ -256,6 +256,6 @@ class EndFactory(Factory[Arriving]):
         self._reactor = reactor
         self._arrived = arrived
 
-    def buildProtocol(self, addr: IAddress | None) -> Arriving:
+    def buildProtocol(self, addr: IAddress | None) -> Arriving | None:
         """Make one."""
         return Arriving(self._reactor, self._arrived)

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import printable
 from tristunnel.util.process import environmentOfOthers
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["Command"]
 
@@ -132,6 +133,5 @@ class Command(ProcessProtocol):
     def _over(self, wrong: str) -> None:
         if not self.isOver:
             self.isOver = True
-            if self._later is not None and self._later.active():
-                self._later.cancel()
+            stopTimer(self._later)
             self.ended.callback(f"{self._words[0]} {wrong}" if wrong else "")

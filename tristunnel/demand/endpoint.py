@@ -138,8 +138,8 @@ class DemandEndpoint:
             self._later = None
         self._tell(lambda waiting: waiting.cancel())
 
-    def _found(self, protocol: object) -> None:
-        self._reached(protocol)  # type: ignore[arg-type]
+    def _found(self, protocol: IProtocol) -> None:
+        self._reached(protocol)
         self._tell(lambda waiting: waiting.callback(None))
 
     def _notFound(self, failure: Failure) -> None:

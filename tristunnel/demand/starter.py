@@ -15,6 +15,7 @@ from tristunnel.demand.command import Command
 from tristunnel.forwards.demand import DemandPlan
 from tristunnel.util.log_limiter import BoundedLog
 from tristunnel.util.quantities import formatDuration
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["Starter"]
 
@@ -222,8 +223,7 @@ class Starter:
             else:
                 late = self._reactor.callLater(STOP, stopping.end)
                 wrong = await stopping.ended
-                if late.active():
-                    late.cancel()
+                stopTimer(late)
                 if wrong:
                     self._notStopped(wrong)
         command, self._command = self._command, None

@@ -16,6 +16,7 @@ from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.early import MOST_EARLY, reasonOf
 from tristunnel.forwards.inner_transport import InnerTransport
+from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.http import BadMessage, Event, RequestHead, RequestReader
 from tristunnel.wire.http_answer import HTML, htmlPage, wholeResponse
 
@@ -267,5 +268,4 @@ class WaitingVisitor:
         awaited, self._awaited = self._awaited, None
         if awaited is not None:
             awaited.cancel()
-        if self._later is not None and self._later.active():
-            self._later.cancel()
+        stopTimer(self._later)

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.join import join
-from tristunnel.dataplane.transport_end import EndFactory
+from tristunnel.dataplane.transport_end import Arriving, EndFactory
 from tristunnel.errors import TunnelError
 
 __all__ = ["EarlyProtocol", "reasonOf"]
@@ -98,7 +98,7 @@ class EarlyProtocol(Protocol):
                 far.write(first)
             join(near, far, lambda reason: None)
 
-        taking = EndFactory(self.reactor, shown).buildProtocol(None)
+        taking = Arriving(self.reactor, shown)
         transport.protocol = taking
         taking.makeConnection(transport)
 

@@ -29,6 +29,7 @@ from tristunnel.forwards.early import EarlyProtocol
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.files import warnIfOpen
 from tristunnel.util.log_limiter import BoundedLog
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["Gateway", "Onward", "gatewayFrom"]
 
@@ -207,7 +208,7 @@ class Onward(EarlyProtocol):
 
     def punished(self) -> None:
         """Refuse a wrong password, after a while."""
-        self._stopTimer()
+        stopTimer(self._timer)
         self._hasAsked = True
         self.early = b""
         error = TunnelError("auth-refused", "the user or the password is wrong")
@@ -215,7 +216,7 @@ class Onward(EarlyProtocol):
 
     def stayUnasked(self) -> None:
         """Let the visitor stay for as long as it likes, without going anywhere."""
-        self._stopTimer()
+        stopTimer(self._timer)
 
     def go(self, host: str, port: int) -> None:
         """
@@ -231,13 +232,13 @@ class Onward(EarlyProtocol):
             )
         except ValueError as error:
             raise TunnelError("protocol-error", str(error)) from None
-        self._stopTimer()
+        stopTimer(self._timer)
         self._hasAsked = True
         self.dial(endpoint, self.reached, self.giveUp)
 
     def giveUp(self, error: TunnelError) -> None:
         """Refuse the visitor, and close its connection."""
-        self._stopTimer()
+        stopTimer(self._timer)
         gateway = self.gateway
         if self.transport is None:
             return
@@ -257,10 +258,5 @@ class Onward(EarlyProtocol):
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._stopTimer()
+        stopTimer(self._timer)
         super().connectionLost(reason)
-
-    def _stopTimer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None

@@ -122,7 +122,7 @@ class _Factory(Factory[Protocol]):
         self._header = header
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type] # IProtocolFactory omits None
         if protocol is None:
             return None
         made = protocol.makeConnection

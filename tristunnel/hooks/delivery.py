@@ -98,10 +98,10 @@ class _Deliverer:
         trying.addCallbacks(self._taken, self._notTaken)
         trying.addErrback(self._broken)
 
-    def _late(self, result: Any, timeout: float) -> None:
+    def _late(self, result: object, timeout: float) -> object:
         if isinstance(result, Failure) and result.check(CancelledError):
             raise NotTaken(f"it did not answer within {timeout:g} s")
-        return result  # type: ignore[no-any-return]
+        return result
 
     def _taken(self, result: object) -> None:
         self._delivering = None

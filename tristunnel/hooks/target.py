@@ -24,6 +24,7 @@ from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.hooks.event import KINDS, HookEvent, kindsNamed, signature
 from tristunnel.util.command_line import programWords
 from tristunnel.util.process import environmentOfOthers
+from tristunnel.util.repeating import stopTimer
 
 __all__ = [
     "NotTaken",
@@ -255,8 +256,7 @@ class _Running(ProcessProtocol):
         self._waiting = self._reactor.callLater(LAST_WORDS, self._finish, reason)
 
     def processEnded(self, reason: Failure) -> None:
-        if self._waiting is not None and self._waiting.active():
-            self._waiting.cancel()
+        stopTimer(self._waiting)
         self._finish(reason)
 
     def _finish(self, reason: Failure) -> None:

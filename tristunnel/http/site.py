@@ -439,7 +439,7 @@ class LimitedSite(Site):
     @ivar bodies: Counts the bodies of unauthenticated senders.
     """
 
-    protocol = LimitedChannel  # type: ignore[assignment]
+    protocol = LimitedChannel  # type: ignore[assignment] # the base class names a private type
     displayTracebacks = False
     maxBody = MAX_BODY
     requestTime = REQUEST_TIME
@@ -476,5 +476,5 @@ class LimitedSite(Site):
     def stopFactory(self) -> None:
         pass
 
-    def log(self, request: Request) -> None:  # type: ignore[override]
+    def log(self, request: Request) -> None:  # type: ignore[override] # the base class's is another Request
         pass

@@ -91,13 +91,13 @@ class UNIXListener:
 class _Visitors(EndFactory):
     noisy = False
 
-    def buildProtocol(self, addr: IAddress | None) -> Arriving:
+    def buildProtocol(self, addr: IAddress | None) -> Arriving | None:
         """Make a visitor's end, if there is room for one."""
         try:
             RESERVE.checkSession()
         except TunnelError:
             # Without a protocol, the connection is closed.
-            return None  # type: ignore[return-value]
+            return None
         return super().buildProtocol(addr)
 
 

@@ -25,6 +25,7 @@ from tristunnel.model.record import (
 )
 from tristunnel.model.watchers import Watcher, Watchers
 from tristunnel.util.deferreds import returnsDeferred
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["MOST_ACCESS", "MemoryBook", "checkFields", "limitReached", "taken"]
 
@@ -96,9 +97,8 @@ class _Lease:
     expiry: IDelayedCall | None = None
 
     def stopExpiry(self) -> None:
-        expiry, self.expiry = self.expiry, None
-        if expiry is not None and expiry.active():
-            expiry.cancel()
+        stopTimer(self.expiry)
+        self.expiry = None
 
 
 @dataclass(eq=False)
@@ -417,8 +417,7 @@ class MemoryBook:
         for lease in self._pages.leases.values():
             lease.stopExpiry()
         for timer in timers:
-            if timer.active():
-                timer.cancel()
+            stopTimer(timer)
         self._pages.over.clear()
 
 

@@ -22,6 +22,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver
 from tristunnel.node.spec import NodeSpec
 from tristunnel.util.process import GRACE
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["CONNECTED", "FAILED", "RECONNECTING", "RETRY", "NodeTunnel"]
 
@@ -131,8 +132,7 @@ class NodeTunnel(Service, ClientObserver):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        if self._retry is not None and self._retry.active():
-            self._retry.cancel()
+        stopTimer(self._retry)
         self._retry = None
         return Deferred.fromCoroutine(self._stop())
 

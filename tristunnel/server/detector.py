@@ -105,7 +105,7 @@ class Deciding(Protocol):
             return
         self._inner = inner
         # This avoids a call in between for all that follows.
-        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign] # as said
         inner.makeConnection(self.transport)
         began, self._began = self._began, b""
         inner.dataReceived(began)

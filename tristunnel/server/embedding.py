@@ -24,6 +24,7 @@ from tristunnel.server.websocket_pages import (
     receiverBelow,
 )
 from tristunnel.service.caller import Caller
+from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.connection import PING_INTERVAL
 from tristunnel.websocket.page import PreparedFactory, WebSocketPage
 from tristunnel.websocket.roles import MAX_HEAD, ServerConnection
@@ -133,14 +134,9 @@ class _Standing(ServerConnection):
         return super().onConnect(request)
 
     def _onOpen(self) -> None:
-        self._stopDeadline()
+        stopTimer(self._deadline)
         super()._onOpen()
 
     def connectionLost(self, reason: Any = None) -> None:
-        self._stopDeadline()
+        stopTimer(self._deadline)
         super().connectionLost(reason or Failure(TunnelError("reset")))
-
-    def _stopDeadline(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None

@@ -216,8 +216,8 @@ class _Inside(Protocol):
                 end.bytesReceived(began)
             return
         # The layer in between goes on to call this one.
-        self.dataReceived = end.dataReceived  # type: ignore[method-assign]
-        self.connectionLost = end.connectionLost  # type: ignore[method-assign]
+        self.dataReceived = end.dataReceived  # type: ignore[method-assign] # as said
+        self.connectionLost = end.connectionLost  # type: ignore[method-assign] # as said
         end.handshakeCompleted()
         end.dataReceived(began)
 

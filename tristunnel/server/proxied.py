@@ -64,6 +64,7 @@ class _HeaderFirst(ProtocolWrapper):
     """Hands on what comes, once the header is complete."""
 
     factory: _HeaderFirstFactory
+    transport: Any
     _began: bytes | None = b""
 
     def dataReceived(self, data: bytes) -> None:
@@ -93,7 +94,7 @@ class _HeaderFirst(ProtocolWrapper):
         self.factory.tell(
             self.getPeer(), f"the peer sent no valid PROXY header ({seen})"
         )
-        self.transport.abortConnection()  # type: ignore[union-attr]
+        self.transport.abortConnection()
 
 
 class _HeaderFirstFactory(WrappingFactory):

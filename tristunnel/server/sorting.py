@@ -6,6 +6,7 @@ belongs to the service is taken from it.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from tristunnel.model.observer import ServerObserver
 from tristunnel.names.table import Route
 from tristunnel.service.preauth import PendingConnection, PreauthLimiter
 from tristunnel.util.hosts import addressText
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["Sorting", "SortingFactory"]
 
@@ -97,7 +99,7 @@ class Sorting(Peeking):
 
         @param lastWords: What the peer is told; empty to cut the connection.
         """
-        self._stopDeadline()
+        stopTimer(self._deadline)
         self.tell(reason)
         if not lastWords:
             self.transport.abortConnection()
@@ -114,7 +116,7 @@ class Sorting(Peeking):
 
     def forget(self) -> None:
         """Count the connection no longer among those of which nothing is known."""
-        self._stopDeadline()
+        stopTimer(self._deadline)
         self._pending.known()
 
     # Peeking
@@ -156,11 +158,6 @@ class Sorting(Peeking):
             TunnelError("limit-reached", "it was replaced by a newer connection")
         )
 
-    def _stopDeadline(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None
-
 
 class _RejectedConnection(Protocol):
     transport: Any
@@ -179,6 +176,8 @@ class SortingFactory(ServerFactory):
     @ivar limiter: Counts connections of which nothing is known.
     @ivar timeout: Seconds in which the first bytes must be there.
     @ivar proxied: Whether a balancer's address is seen before the peer's own.
+    @ivar passOn: Passes a connection on to another process, if no bytes of it were
+        taken; returns whether it did.
     @cvar sorting: What waits for them.
     """
 
@@ -190,16 +189,7 @@ class SortingFactory(ServerFactory):
     limiter: PreauthLimiter
     timeout: float = HANDSHAKE_TIMEOUT
     proxied: bool = False
-
-    def passOn(self, transport: Any, member: int) -> bool:
-        """
-        Pass on a connection to another process, if no bytes of it were taken; replaced
-        where there are other processes.
-
-        @param member: Which one.
-        @return: Whether it was passed on.
-        """
-        return False
+    passOn: Callable[[Any, int], bool] = lambda *passed: False
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """Wait for the first bytes, if there is room for one more."""

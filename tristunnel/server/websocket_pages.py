@@ -22,6 +22,7 @@ from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
+from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.connection import PING_INTERVAL, Connection, Receiver
 from tristunnel.websocket.page import Visit, WebSocketPage
 
@@ -142,8 +143,7 @@ class FirstMessage:
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
         # This also happens when the WebSocket was never open, because of a bad header.
         self._arrival.pending.known()
-        if self._late is not None and self._late.active():
-            self._late.cancel()
+        stopTimer(self._late)
 
 
 def receiverBelow(

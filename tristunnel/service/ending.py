@@ -24,6 +24,7 @@ from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
 from tristunnel.util.deferreds import doAll
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["Ends", "Expiries", "dismantle", "retire"]
 
@@ -85,9 +86,7 @@ class Expiries:
 
     def forget(self, tunnel: Tunnel) -> None:
         """Stop the timer of a tunnel that is over, if it has one."""
-        timer = self._timers.pop(tunnel, None)
-        if timer is not None and timer.active():
-            timer.cancel()
+        stopTimer(self._timers.pop(tunnel, None))
 
 
 class Ends(Protocol):

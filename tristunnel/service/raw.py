@@ -25,6 +25,7 @@ from tristunnel.service.preauth import sourceOfHost
 from tristunnel.service.visitor_filter import hostOfVisitor
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.platform import NO_WAIT
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["UNCLAIMED", "RawClientSide", "viaTCP", "viaTLS"]
 
@@ -128,9 +129,7 @@ class RawClientSide(Rendezvous):
 
     def _forgetPending(self, client: Any) -> None:
         client.heard = None
-        timer = self._pending.pop(client, None)
-        if timer is not None and timer.active():
-            timer.cancel()
+        stopTimer(self._pending.pop(client, None))
 
     # Who waits for whom
 

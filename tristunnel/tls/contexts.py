@@ -239,7 +239,7 @@ def _selectProtocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
     for name in acceptableProtocols(connection.get_app_data()):
         if name in offered:
             return name
-    return SSL.NO_OVERLAPPING_PROTOCOLS  # type: ignore[return-value]
+    return SSL.NO_OVERLAPPING_PROTOCOLS  # type: ignore[return-value] # or this
 
 
 def serverContext(

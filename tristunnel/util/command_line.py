@@ -118,12 +118,12 @@ class Parser(ArgumentParser):
             message = named + message[found.end() :]
         endWithUsage(self.prog, message)
 
-    def parse_args(  # type: ignore[override]
+    def parse_args(  # type: ignore[override] # the other overloads are not used
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         return self._whole(*self.parse_known_args(args, namespace))
 
-    def parse_intermixed_args(  # type: ignore[override]
+    def parse_intermixed_args(  # type: ignore[override] # the other overloads are not used
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         # It would make a usage line of its own.

@@ -188,7 +188,7 @@ def addressText(address: object) -> str:
     if host is None:
         if onion := getattr(address, "onion_uri", None):
             # Of txtorcon's; the name of an onion service is not known before.
-            return f"{onion}:{address.onion_port}"  # type: ignore[attr-defined]
+            return f"{onion}:{getattr(address, 'onion_port', '')}"
         name = getattr(address, "name", None)
         # Whoever connects may have given its socket any name.
         return printable(f"unix:{name.decode(errors='replace')}") if name else "unix"

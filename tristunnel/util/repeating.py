@@ -1,4 +1,4 @@
-"""Calls that are repeated on a given reactor's time."""
+"""Calls that are repeated, or due later, on a given reactor's time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 
-__all__ = ["RepeatingCall", "RepeatingService"]
+__all__ = ["RepeatingCall", "RepeatingService", "stopTimer"]
+
+
+def stopTimer(timer: IDelayedCall | None) -> None:
+    """Cancel a call that is due later, unless it was made or cancelled before."""
+    if timer is not None and timer.active():
+        timer.cancel()
 
 
 class RepeatingCall(LoopingCall):

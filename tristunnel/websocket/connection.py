@@ -22,6 +22,7 @@ from tristunnel.dataplane.answers import Answers, Holds
 from tristunnel.dataplane.probe import Probe
 from tristunnel.dataplane.stock import boundUnsent, tuneSocket, unsent
 from tristunnel.errors import TunnelError
+from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.codes import NORMAL, closeOf, reasonOfClose
 from tristunnel.websocket.incoming import MAX_BINARY, MAX_TEXT, Incoming, Receiver
 from tristunnel.websocket.outgoing import Outgoing
@@ -241,8 +242,7 @@ class Connection(Incoming, Outgoing):
             self._startClosing(LINGER * 10, self.abort)
 
     def _startClosing(self, seconds: float, then: Any) -> None:
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
+        stopTimer(self._closing)
         self._closing = self.reactor.callLater(seconds, then)
 
     # From autobahn: the connection
@@ -296,8 +296,7 @@ class Connection(Incoming, Outgoing):
             self.pending.known()
         self._held = []
         for timer in (self._flushing, self._pinging, self._closing, self._resting):
-            if timer is not None and timer.active():
-                timer.cancel()
+            stopTimer(timer)
         self._flushing = self._pinging = self._closing = self._resting = None
         self._stopAnswers()
         self._connectionLost(reason)

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from tristunnel.dataplane.connection_end import EARLY, ConnectionEnd
 from tristunnel.dataplane.join import ANSWER_LINGER, EndPatience
 from tristunnel.errors import TunnelError
+from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.connection import Connection
 
@@ -212,8 +213,7 @@ class WebSocketEnd(ConnectionEnd):
             self._waiting = self._reactor.callLater(left, self._wait, patience)
 
     def _stopWaiting(self) -> None:
-        if self._waiting is not None and self._waiting.active():
-            self._waiting.cancel()
+        stopTimer(self._waiting)
         self._waiting = None
 
     def _stopTimers(self) -> None:

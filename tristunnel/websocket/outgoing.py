@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers
 from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.websocket import BINARY, MESSAGE, TEXT, encodeMessage
 
 __all__ = ["GATHER", "Outgoing"]
@@ -100,8 +101,7 @@ class Outgoing:
         """Send what was gathered; called when the turn ends, or before."""
         self._queued = False
         if self._flushing is not None:
-            if self._flushing.active():
-                self._flushing.cancel()
+            stopTimer(self._flushing)
             self._flushing = None
         held, self._held = self._held, []
         size, self._heldSize = self._heldSize, 0

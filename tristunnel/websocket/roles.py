@@ -22,7 +22,7 @@ MAX_HEAD = 64 * 1024
 """Bytes of the longest HTTP answer to our opening handshake."""
 
 
-class ServerConnection(Connection, WebSocketServerProtocol):  # type: ignore[misc]
+class ServerConnection(Connection, WebSocketServerProtocol):  # type: ignore[misc] # ours replace some of autobahn's
     """
     A WebSocket that a client has opened.
 
@@ -43,7 +43,7 @@ class ServerConnection(Connection, WebSocketServerProtocol):  # type: ignore[mis
 
 
 @implementer(IHandshakeListener)
-class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[misc]
+class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[misc] # ours replace some of autobahn's
     """
     A WebSocket that we open.
 

@@ -12,7 +12,7 @@ from secrets import token_bytes
 from struct import Struct
 from typing import Any, NamedTuple
 
-from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
+from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined] # chosen at run time
 
 __all__ = [
     "BAD_PAYLOAD",

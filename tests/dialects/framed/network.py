@@ -103,7 +103,7 @@ class Talker:
     def _toPeer(self, act: Callable[[End], None]) -> None:
         """Do something to the peer, once there is one."""
         if self._peer is None:
-            self._early.append(lambda: act(self._peer))  # type: ignore[arg-type]
+            self._early.append(lambda: act(self._peer))  # type: ignore[arg-type] # there is one by then
         else:
             act(self._peer)
 

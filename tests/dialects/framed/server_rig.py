@@ -40,7 +40,7 @@ class ServerTestCase(NetworkTestCase):
             for frame in peer.frames()
             if frame.kind == FrameType.CONTROL
         ]
-        return {m["id"]: m for m in messages if "id" in m}  # type: ignore[misc]
+        return {m["id"]: m for m in messages if "id" in m}  # type: ignore[misc] # they are numbers
 
     def openTunnel(self, peer: RawPeer, **options: object) -> str:
         """

@@ -95,7 +95,7 @@ class ZLayerTestCase(WebSocketTestCase):
         endpoint: Any = self.server(path or self.path).endpoint
         await endpoint.open(peer)
         self.addCleanup(self._leave, peer)
-        return peer  # type: ignore[return-value]
+        return peer  # type: ignore[return-value] # or what the caller gave
 
     async def loggedIn(self, token: str = "token") -> Peer:
         peer = await self.peer()
@@ -119,7 +119,7 @@ class ZLayerTestCase(WebSocketTestCase):
         assert tunnel.listener is not None
         return answer.serviceId, tunnel.listener.address[2]
 
-    async def startClient(  # type: ignore[override]
+    async def startClient(  # type: ignore[override] # it has parameters of its own
         self, *forwards: str, token: str = "token"
     ) -> list[int]:
         """

@@ -41,7 +41,7 @@ class DataEndTests(SynchronousTestCase):
         self, chosen: str = "", patient: bool = False
     ) -> tuple[DataEnd, Connection, RecordingEnd]:
         end, connection, peer = DataEnd(patient=patient), Connection(chosen), None
-        end.opened(connection)  # type: ignore[arg-type]
+        end.opened(connection)  # type: ignore[arg-type] # a fake
         peer = RecordingEnd()
         end.join(peer, lambda reason: None)
         return end, connection, peer
@@ -131,9 +131,9 @@ class DataFlowTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.flow = DataFlow(lambda flow: None)
         self.connection = Connection()
-        self.flow.opened(self.connection)  # type: ignore[arg-type]
+        self.flow.opened(self.connection)  # type: ignore[arg-type] # a fake
         self.sink = Sink()
-        self.flow.join(self.sink, lambda reason: None)  # type: ignore[arg-type]
+        self.flow.join(self.sink, lambda reason: None)  # type: ignore[arg-type] # a fake
 
     def test_whole(self) -> None:
         """Messages come whole, up to the largest datagram."""

@@ -57,7 +57,7 @@ class LingeringEnds(Multiplexer):
         """The visitor sends no more: close, unless its answer is due or coming."""
         patience = self.patienceOf.get(stream)
         if patience is None:
-            super().sendEnd(stream)  # type: ignore[safe-super]
+            super().sendEnd(stream)  # type: ignore[safe-super] # a sibling's
             return
         stream.finished = True
         patience.ended(self._seconds())
@@ -69,7 +69,7 @@ class LingeringEnds(Multiplexer):
         if self.readsNothing:
             left = max(left, ANSWER_LINGER)
         if left <= 0:
-            super().sendEnd(stream)  # type: ignore[safe-super]
+            super().sendEnd(stream)  # type: ignore[safe-super] # a sibling's
         else:
             self._lingering[stream] = self._lingerLater(
                 left, self._lingered, stream, patience

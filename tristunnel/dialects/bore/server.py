@@ -29,7 +29,7 @@ from tristunnel.model.tunnel import Stream
 from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PendingConnection, sourceOf
 from tristunnel.util.members import memberMark
-from tristunnel.util.repeating import RepeatingCall
+from tristunnel.util.repeating import RepeatingCall, stopTimer
 from tristunnel.wire.bore import (
     HEARTBEAT,
     Accept,
@@ -199,7 +199,7 @@ class BoreConnection(Protocol):
 
     def _begin(self, port: int, identity: Identity) -> None:
         here, peer = self.transport.getHost(), self.peerAddress
-        self._stopWaiting()
+        stopTimer(self._late)
         caller = Caller(
             identity,
             str(getattr(here, "host", "localhost")),
@@ -224,7 +224,7 @@ class BoreConnection(Protocol):
         stream = self._visitors.take(message.id)
         if stream is None:
             raise noVisitor()
-        self._stopWaiting()
+        stopTimer(self._late)
         self._pending.known()
         early, self._unread = self._unread, b""
 
@@ -283,7 +283,7 @@ class BoreConnection(Protocol):
             return
         self.send(packError(str(reason)))
         self._ending, self._unread = True, b""
-        self._stopWaiting()
+        stopTimer(self._late)
         if self._answers is not None:
             self._answers.stop()
         # Bytes that are left unread would turn the end into a reset.
@@ -310,11 +310,6 @@ class BoreConnection(Protocol):
                 f"its purpose was not stated within {seconds:.0f} s",
             )
         )
-
-    def _stopWaiting(self) -> None:
-        if self._late is not None and self._late.active():
-            self._late.cancel()
-        self._late = None
 
     # Reading
 
@@ -360,7 +355,7 @@ class BoreConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._ending, self._unread = True, b""
-        self._stopWaiting()
+        stopTimer(self._late)
         self._pending.known()
         if self._answers is not None:
             self._answers.stop()

@@ -15,6 +15,7 @@ from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards import dialling
 from tristunnel.model.tunnel import Stream
 from tristunnel.util.hosts import addressOf, portNumber
+from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.chisel import (
     CHANNEL,
@@ -74,7 +75,7 @@ class ChiselSession(GoSession):
     def request(self, name: str, fields: Fields) -> Awaitable[bytes] | bytes | None:
         if name == CONFIG and not self._configured:
             self._configured = True
-            self._stopWaiting()
+            stopTimer(self._late)
             return self._configure(unpackConfig(fields.rest()))
         return super().request(name, fields)
 

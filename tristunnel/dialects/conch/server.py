@@ -31,6 +31,7 @@ from tristunnel.service.caller import Caller
 from tristunnel.service.clients import Visits
 from tristunnel.service.visiting import Visiting
 from tristunnel.util.hosts import addressOf, addressText, hostAndPort
+from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.ssh import Fields, packTexts
 
@@ -136,13 +137,8 @@ class SSHServerSession(ServerSession):
     # Coming in
 
     def _wait(self, seconds: float) -> None:
-        self._stopWaiting()
+        stopTimer(self._late)
         self._late = self._sessions.reactor.callLater(seconds, self._tooLate, seconds)
-
-    def _stopWaiting(self) -> None:
-        if self._late is not None and self._late.active():
-            self._late.cancel()
-        self._late = None
 
     def _tooLate(self, seconds: float) -> None:
         self.fail(
@@ -189,7 +185,7 @@ class SSHServerSession(ServerSession):
             self.connection.resumeReading()
 
     def admitted(self) -> None:
-        self._stopWaiting()
+        stopTimer(self._late)
         self.visits = Visits(self._caller.identity)
         self._link.admitted = True
         self._login.accepted()
@@ -338,7 +334,7 @@ class SSHServerSession(ServerSession):
         return super().comesBack(reason) and not self._link.saidGoodbye
 
     def sessionOver(self, reason: TunnelError) -> None:
-        self._stopWaiting()
+        stopTimer(self._late)
         self.visits.end(reason)
         self._dialled.close(reason)
         if self._client is None and reason.code.name != "session-lost":

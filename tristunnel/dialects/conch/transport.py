@@ -28,6 +28,7 @@ from tristunnel.dataplane.probe import Probe
 from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.dataplane.stock import boundUnsent, tuneSocket
 from tristunnel.errors import TunnelError, printable, protocolError
+from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.ssh import BEGINNING, Fields, packNumbers, packTexts
 
 __all__ = ["KEX_TIME", "MAX_PACKET", "Packets", "Service"]
@@ -269,8 +270,7 @@ class Packets(SSHTransportBase):
 
     def _over(self) -> None:
         for timer in (self._kexTimer, self._rest, self._turn):
-            if timer is not None and timer.active():
-                timer.cancel()
+            stopTimer(timer)
         self.probe.close()
         self._unread = bytearray()
         self._blockedByKeyExchange = []
@@ -281,8 +281,7 @@ class Packets(SSHTransportBase):
         ended(self.lost or TunnelError("session-lost", "the peer has left"))
 
     def connectionLost(self, reason: Failure | None = connectionDone) -> None:
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
+        stopTimer(self._closing)
         if not self.gone:
             self.gone = True
             if self.lost is None and reason is not None:
@@ -566,8 +565,7 @@ class Packets(SSHTransportBase):
         )
         self._keysReady = self._peerBegan = False
         self._since = 0
-        if self._kexTimer is not None and self._kexTimer.active():
-            self._kexTimer.cancel()
+        stopTimer(self._kexTimer)
         super()._newKeys()
         self._mayPause.release("keys")
 

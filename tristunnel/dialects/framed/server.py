@@ -480,7 +480,7 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
             self.service,
             self.authenticator,
             self._dispatcher,
-            addr,  # type: ignore[arg-type]
+            addr,  # type: ignore[arg-type] # a port's connection has one
             self.reactor,
             self.limits,
             self.handshakeTimeout,

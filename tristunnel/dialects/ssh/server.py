@@ -25,6 +25,7 @@ from tristunnel.model.tunnel import Stream
 from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PendingConnection, sourceOf
 from tristunnel.util.hosts import addressOf
+from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.ssh import Fields, packNumbers, packTexts
 
 __all__ = ["OpenSSHSession", "openSession"]
@@ -270,7 +271,7 @@ class OpenSSHSession(SSHServerSession):
         channel.finish()
         channel.reset(left)
         # ssh ends by itself when its session does.
-        self._stopWaiting()
+        stopTimer(self._late)
         self._late = self._sessions.reactor.callLater(FAREWELL, self.fail, left)
 
 

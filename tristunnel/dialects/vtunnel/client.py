@@ -26,6 +26,7 @@ from tristunnel.dialects.vtunnel.session import (
 )
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver
+from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.ssh import BEGINNING
 from tristunnel.wire.vtunnel import (
     CONNECT,
@@ -90,14 +91,9 @@ class WireFinder(MessageSession):
         self._find(JSON)
 
     def _find(self, wire: str) -> None:
-        self._stopWaiting()
+        stopTimer(self._timer)
         # What follows is for the session, which is made at once.
         self.found.callback(wire)
-
-    def _stopWaiting(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
 
     def handOver(self, session: ClientSession) -> None:
         """Let C{session} take over, with what has come so far."""
@@ -108,7 +104,7 @@ class WireFinder(MessageSession):
             (session.bytesReceived if isBinary else session.textReceived)(data)
 
     def sessionOver(self, reason: TunnelError) -> None:
-        self._stopWaiting()
+        stopTimer(self._timer)
         if not self.found.called:
             self.found.errback(reason)
 

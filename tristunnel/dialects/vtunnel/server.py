@@ -18,6 +18,7 @@ from tristunnel.dialects.vtunnel.session import (
 )
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.tunnel import Stream
+from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.wire.vtunnel import LISTEN, LISTEN_ERR, LISTEN_OK, PING, PONG, Message
 
@@ -141,6 +142,5 @@ class VTunnelServerSession(VTunnelSession, ServerSession):
             stream.connect(end)
 
     def sessionOver(self, reason: TunnelError) -> None:
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
+        stopTimer(self._closing)
         super().sessionOver(reason)

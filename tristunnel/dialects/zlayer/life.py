@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tristunnel.errors import TunnelError
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["HEARTBEAT", "PROBE", "SILENCE", "SignsOfLife"]
 
@@ -84,5 +85,4 @@ class SignsOfLife:
         """Stop: the session is over."""
         timers, self._timers = self._timers, {}
         for timer in timers.values():
-            if timer.active():
-                timer.cancel()
+            stopTimer(timer)
