@@ -101,12 +101,7 @@ _TABLE = (
     ),
     ErrorCode("ports-exhausted", -32006, "No port of the range is free."),
     ErrorCode("name-taken", -32007, "Another tunnel has that name."),
-    ErrorCode(
-        "bad-option",
-        -32008,
-        "An option is missing or invalid.",
-        permanent=True,
-    ),
+    ErrorCode("bad-option", -32008, "An option is missing or invalid.", permanent=True),
     ErrorCode("shutting-down", -32009, "The server is shutting down."),
     ErrorCode("limit-reached", -32010, "A limit has been reached."),
     ErrorCode("client-away", -32011, "The tunnel's client is not connected."),

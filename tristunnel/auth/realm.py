@@ -33,11 +33,7 @@ from tristunnel.model.permissions import (
 from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.log_limiter import LogRateLimiter
 
-__all__ = [
-    "Authenticator",
-    "TunnelRealm",
-    "portalFor",
-]
+__all__ = ["Authenticator", "TunnelRealm", "portalFor"]
 
 REFUSALS = 20
 """The refused clients of each kind in a minute that get a line of their own in the

@@ -25,12 +25,7 @@ from tristunnel.model.permissions import Permissions
 from tristunnel.util.quantities import formatDuration
 from tristunnel.wire.invitation import newCode
 
-__all__ = [
-    "INVITATION_TIME",
-    "JOIN_AGAIN",
-    "MOST_INVITATIONS",
-    "TokenStore",
-]
+__all__ = ["INVITATION_TIME", "JOIN_AGAIN", "MOST_INVITATIONS", "TokenStore"]
 
 INVITATION_TIME = 86400.0
 """The default for the seconds that an invitation is valid."""

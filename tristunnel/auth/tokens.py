@@ -20,26 +20,13 @@ from zope.interface import implementer
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
 from tristunnel.auth.files import FollowedFile
 from tristunnel.auth.token_store import TokenStore
-from tristunnel.auth.tokens_format import (
-    Token,
-    TokenList,
-    formatTime,
-)
+from tristunnel.auth.tokens_format import Token, TokenList, formatTime
 from tristunnel.errors import TunnelError
-from tristunnel.model.permissions import (
-    Grant,
-    GrantedName,
-    RefusedWithReason,
-)
+from tristunnel.model.permissions import Grant, GrantedName, RefusedWithReason
 from tristunnel.util.files import defaultStateDirectory
 from tristunnel.util.words import plural
 
-__all__ = [
-    "LOOK_INTERVAL",
-    "TokenCheckerFactory",
-    "TokenFile",
-    "defaultTokenFile",
-]
+__all__ = ["LOOK_INTERVAL", "TokenCheckerFactory", "TokenFile", "defaultTokenFile"]
 
 LOOK_INTERVAL = 1.0
 """Seconds between two checks of the file while its tokens are in use."""

@@ -136,9 +136,7 @@ class ServerCheck(Inquiry):
         if self.listeners is None:
             return skip("there are none")
         listener = await self.listeners.open(
-            TunnelOptions(),
-            lambda end, address: None,
-            lambda kind, port: succeed(None),
+            TunnelOptions(), lambda end, address: None, lambda kind, port: succeed(None)
         )
         number = listener.address[2]
         await listener.close()

@@ -93,12 +93,7 @@ class Options(ConnectOptionsMixin, CheckedOptions):
             "",
             "The URI from grantAccess, instead of --connect and --service.",
         ),
-        (
-            "listen",
-            None,
-            "tcp:0:interface=127.0.0.1",
-            "The local port; or udp:PORT.",
-        ),
+        ("listen", None, "tcp:0:interface=127.0.0.1", "The local port; or udp:PORT."),
         ("ttl", None, "1h", "How long to stay open: 45s, 90m, 12h, 1h30m, up to 30d."),
         (
             "state-dir",

@@ -245,9 +245,7 @@ def givesTLS(options: Namespace) -> bool:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m tristunnel.rpc",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
+        prog="python -m tristunnel.rpc", description=_DESCRIPTION, epilog=_EPILOG
     )
     add = parser.add_argument
     add("url", metavar="URL", help="http://, https:// or unix:/path")

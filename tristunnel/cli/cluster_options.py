@@ -59,18 +59,8 @@ class ClusterOptionsMixin:
         ("cluster", None, "", "URL of the Redis or Valkey that several servers share."),
         ("cluster-listen", None, "", "Where the other servers connect to this one."),
         ("cluster-advertise", None, "", "How they reach it: a client endpoint."),
-        (
-            "advertise",
-            None,
-            "",
-            "How clients reach this particular server: HOST:PORT.",
-        ),
-        (
-            "cluster-token-file",
-            None,
-            "",
-            "File with a secret that all servers share.",
-        ),
+        ("advertise", None, "", "How clients reach this particular server: HOST:PORT."),
+        ("cluster-token-file", None, "", "File with a secret that all servers share."),
         (
             "cluster-ports",
             None,

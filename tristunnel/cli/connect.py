@@ -22,11 +22,7 @@ from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.util.command_line import LONGEST, hideExposed
 from tristunnel.util.logs import Log
 from tristunnel.util.output import outputOf
-from tristunnel.util.process import (
-    exitWith,
-    hurryOnSecondSignal,
-    useMonotonicTime,
-)
+from tristunnel.util.process import exitWith, hurryOnSecondSignal, useMonotonicTime
 
 __all__ = ["Options", "makeService"]
 
@@ -62,7 +58,7 @@ class Options(client.Options):
             None,
             "",
             "The URI from grantAccess, instead of a name and a server.",
-        ),
+        )
     ]
     groups: ClassVar[Any] = (
         Group(

@@ -99,10 +99,7 @@ class Demo(MultiService):
     """
 
     def __init__(
-        self,
-        reactor: Any,
-        server: TunnelServerService,
-        dashboard: Callable[[], str],
+        self, reactor: Any, server: TunnelServerService, dashboard: Callable[[], str]
     ) -> None:
         super().__init__()
         self._dashboard = dashboard

@@ -65,11 +65,7 @@ def addInviteCommand(commands: Any) -> None:
         metavar="PORT",
         help="the port that they reach it at (default: the server's)",
     )
-    add(
-        "--state-dir",
-        metavar="DIR",
-        help="the state directory of the server",
-    )
+    add("--state-dir", metavar="DIR", help="the state directory of the server")
     add("--file", metavar="FILE", help="the token file (default: the server's)")
     addPermissions(invite, expires="token-expires")
     invite.set_defaults(run=_run)
@@ -130,9 +126,7 @@ def _run(options: Namespace) -> None:
         _list(store)
         return
     place = replace(
-        place,
-        host=options.hostname or place.host,
-        port=options.port or place.port,
+        place, host=options.hostname or place.host, port=options.port or place.port
     )
     # Check for a certificate before a code is made.
     place.invitation("0" * 16)

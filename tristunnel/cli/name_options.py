@@ -59,7 +59,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
             "no-https-redirect",
             None,
             "Serve names without TLS, too, instead of redirecting to https://.",
-        ),
+        )
     ]
     optParameters: ClassVar[Any] = [
         (

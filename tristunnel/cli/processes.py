@@ -121,10 +121,6 @@ def makeParent(reactor: Any, options: Any, log: Log) -> Service:
     ReloadSignalService(below, log, reload).setServiceParent(both)
     parent.setServiceParent(both)
     below.addSystemEventTrigger(
-        "before",
-        "shutdown",
-        hurryOnSecondSignal,
-        below,
-        parent.hurry,
+        "before", "shutdown", hurryOnSecondSignal, below, parent.hurry
     )
     return both

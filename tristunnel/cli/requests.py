@@ -329,11 +329,7 @@ async def _curl(reactor: Any, options: Namespace) -> None:
 
 async def _har(reactor: Any, options: Namespace) -> None:
     har = await _call(
-        reactor,
-        options,
-        "exportRequests",
-        filter=options.filter,
-        reveal=options.reveal,
+        reactor, options, "exportRequests", filter=options.filter, reveal=options.reveal
     )
     _write(json.dumps(har, indent=1))
 

@@ -32,13 +32,7 @@ from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.table import DIALECTS, parseDialects
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.forwards.dialling import dialDestinations
-from tristunnel.hooks.options import (
-    ASK,
-    HOOKS,
-    AskOptionsMixin,
-    decisionsOf,
-    hooksOf,
-)
+from tristunnel.hooks.options import ASK, HOOKS, AskOptionsMixin, decisionsOf, hooksOf
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.unix import MODE, checkDirectory, parseMode
 from tristunnel.model.ports import parsePorts
@@ -190,12 +184,7 @@ class Options(
             "",
             "Let tunnels have UNIX sockets in this directory, for local visitors.",
         ),
-        (
-            "unix-mode",
-            None,
-            MODE,
-            "Mode of those sockets, as for chmod.",
-        ),
+        ("unix-mode", None, MODE, "Mode of those sockets, as for chmod."),
         (
             "rpc",
             None,

@@ -101,11 +101,7 @@ class Serving(MultiService):
     _cannot = False
 
     def __init__(
-        self,
-        reactor: Any,
-        options: ServerOptions,
-        log: Log,
-        hooks: Hooks | None = None,
+        self, reactor: Any, options: ServerOptions, log: Log, hooks: Hooks | None = None
     ) -> None:
         super().__init__()
         self._reactor, self._options, self._log = reactor, options, log

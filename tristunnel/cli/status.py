@@ -51,11 +51,7 @@ def addStatusCommand(commands: Any) -> None:
         help="HOST, HOST:PORT, http://HOST:PORT or unix:/PATH; without a scheme it is"
         " HTTPS, at port 9000 unless told",
     )
-    add(
-        "--watch",
-        action="store_true",
-        help="refresh every second, until q or Ctrl-C",
-    )
+    add("--watch", action="store_true", help="refresh every second, until q or Ctrl-C")
     add(
         "--all-events",
         action="store_true",

@@ -25,13 +25,7 @@ from tristunnel.model.names import HOSTS
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.port_ranges import expandedForward, pairedPorts
 
-__all__ = [
-    "FORWARD_FIELDS",
-    "ClientOptions",
-    "checkForwards",
-    "expanded",
-    "forwardOf",
-]
+__all__ = ["FORWARD_FIELDS", "ClientOptions", "checkForwards", "expanded", "forwardOf"]
 
 FORWARD_FIELDS: Mapping[str, Key] = {
     "to": Key("to"),
@@ -43,9 +37,7 @@ FORWARD_FIELDS: Mapping[str, Key] = {
     "private": Key("private", FLAG),
     **{
         part.name: Key(
-            part.name,
-            FLAG if part.default is False else TEXT,
-            many=part.default == (),
+            part.name, FLAG if part.default is False else TEXT, many=part.default == ()
         )
         for part in fields(ForwardOptions)
     },

@@ -57,10 +57,7 @@ class MessageProtocol(Int32StringReceiver):
         self.transport.registerProducer(self, True)
 
     def send(
-        self,
-        head: dict[str, object],
-        data: bytes = b"",
-        sockets: Sequence[socket] = (),
+        self, head: dict[str, object], data: bytes = b"", sockets: Sequence[socket] = ()
     ) -> None:
         """
         Send a message.

@@ -23,13 +23,7 @@ from tristunnel.cluster.troubles import doubts
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
 from tristunnel.model.memory_book import checkFields
-from tristunnel.model.record import (
-    Change,
-    Claim,
-    Place,
-    TunnelLimits,
-    TunnelRecord,
-)
+from tristunnel.model.record import Change, Claim, Place, TunnelLimits, TunnelRecord
 from tristunnel.model.watchers import Watcher
 from tristunnel.util.deferreds import Coalesced, returnsDeferred
 from tristunnel.util.log_limiter import BoundedLog

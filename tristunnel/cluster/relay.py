@@ -202,12 +202,7 @@ class RelayFactory(Factory[_Owner]):
     noisy = False
     _log = Logger(namespace="tristunnel.server")
 
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        secret: bytes,
-        find: Finds,
-    ) -> None:
+    def __init__(self, reactor: IReactorTime, secret: bytes, find: Finds) -> None:
         self.secret = secret
         self.find = find
         self.linked: Callable[[str], Any] = lambda member: Protocol()

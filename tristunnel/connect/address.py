@@ -33,13 +33,7 @@ from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.hosts import hostAndPort, hostName, parsePlace, portNumber
 from tristunnel.util.words import nearest
 
-__all__ = [
-    "ServerAddress",
-    "Trust",
-    "parseAccessURI",
-    "parseConnect",
-    "parseTunnelURI",
-]
+__all__ = ["ServerAddress", "Trust", "parseAccessURI", "parseConnect", "parseTunnelURI"]
 
 
 USUAL_PORT = 9000

@@ -292,8 +292,7 @@ class MetricsPage(CallerPage):
             identity.grant.check()
             if not isAdmin(identity):
                 raise TunnelError(
-                    "not-permitted",
-                    "metrics require a token created with --may admin",
+                    "not-permitted", "metrics require a token created with --may admin"
                 )
         accept = (request.getHeader(b"accept") or b"").decode("latin-1")
         try:

@@ -47,10 +47,7 @@ if TYPE_CHECKING:
     from tristunnel.service.preauth import PreauthLimiter
     from tristunnel.service.tunnel_service import TunnelService
 
-__all__ = [
-    "Watch",
-    "dashboardPages",
-]
+__all__ = ["Watch", "dashboardPages"]
 
 
 _GONE = partial(Question, "It has already ended", "There is nothing left to end.")

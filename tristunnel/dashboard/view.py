@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import quote
 
 from tristunnel.auth.tokens_format import permitted, stateOf
-from tristunnel.dashboard.certificates import (
-    certificateRow,
-    certificateWords,
-    stateFor,
-)
+from tristunnel.dashboard.certificates import certificateRow, certificateWords, stateFor
 from tristunnel.dashboard.events import ServerEvents, titleOf
 from tristunnel.dashboard.history import KEPT, SPANS, RateHistory, Series, path, top
 from tristunnel.dashboard.parts import (
@@ -273,10 +269,7 @@ class Board:
         if isAdmin(caller.identity) and self.files:
             invitation = "Create an invitation with 'Add a client' below, and accept it"
         join = f"{invitation}, once, on the machine with the service:"
-        return [
-            (join, "tristunnel join INVITATION"),
-            (offer, "tristunnel http 3000"),
-        ]
+        return [(join, "tristunnel join INVITATION"), (offer, "tristunnel http 3000")]
 
     def _since(self, moment: float) -> str:
         return age(self.service.reactor.seconds() - moment)

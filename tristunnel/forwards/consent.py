@@ -18,10 +18,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionRefusedError
-from twisted.internet.interfaces import (
-    IProtocol,
-    IProtocolFactory,
-)
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
 
 from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.lookups import known

@@ -17,11 +17,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocol,
-    IProtocolFactory,
-)
+from twisted.internet.interfaces import IListeningPort, IProtocol, IProtocolFactory
 
 from tristunnel.dataplane.dial import TIMEOUT, HostEndpoint
 from tristunnel.dataplane.lookups import isAddress, lookUp

@@ -86,11 +86,7 @@ class Files(File):
             and self.createSimilarFile(self._below(each)).isShown
         ]
         return DirectoryLister(
-            self.path,
-            names,
-            self.contentTypes,
-            self.contentEncodings,
-            self.defaultType,
+            self.path, names, self.contentTypes, self.contentEncodings, self.defaultType
         )
 
     def _below(self, name: str) -> str:

@@ -33,13 +33,7 @@ from tristunnel.util.hosts import parsePlace
 from tristunnel.util.port_ranges import expandedForward
 from tristunnel.util.words import isName
 
-__all__ = [
-    "Forward",
-    "cannotAsk",
-    "forwardText",
-    "parseForward",
-    "placeWanted",
-]
+__all__ = ["Forward", "cannotAsk", "forwardText", "parseForward", "placeWanted"]
 
 _HOST = re.compile(rf"\s*({'|'.join(HOSTS)})/([^/=]*)(/[^=]*)?=\s*(.+)")
 
@@ -181,12 +175,7 @@ class Forward:
 
 
 def forwardText(
-    port: int,
-    name: str,
-    target: str,
-    kind: str = "",
-    scheme: str = "",
-    path: str = "",
+    port: int, name: str, target: str, kind: str = "", scheme: str = "", path: str = ""
 ) -> str:
     """
     Write a forward in full; one with both a port and a name has no shorter form.

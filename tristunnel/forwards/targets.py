@@ -46,8 +46,7 @@ def _socks(reactor: Any, spec: str, words: _Words, keywords: _Keywords) -> Inner
     gateway = gatewayFrom(reactor, spec, words, keywords)
     associations = Associations()
     endpoint = InnerEndpoint(
-        reactor,
-        lambda info: OneProtocol(lambda: Socks(gateway, info, associations)),
+        reactor, lambda info: OneProtocol(lambda: Socks(gateway, info, associations))
     )
     relay = SocksRelay(reactor, associations, gateway.destinations)
     return Inner(endpoint, "", gateway, relay)

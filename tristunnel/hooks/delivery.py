@@ -187,10 +187,7 @@ class Hooks:
         self._program = program
         self._deliverers = [
             _Deliverer(
-                reactor,
-                target,
-                target.makeReceiver(reactor, secret),
-                self._overrun,
+                reactor, target, target.makeReceiver(reactor, secret), self._overrun
             )
             for target in targets
         ]

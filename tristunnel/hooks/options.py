@@ -78,7 +78,7 @@ class HookOptionsMixin:
             None,
             "",
             "File with the secret that signs what --on-event sends.",
-        ),
+        )
     ]
 
     def opt_on_event(self: Any, target: str) -> None:

@@ -84,7 +84,7 @@ class InspectOptionsMixin:
             "inspect-remote",
             None,
             "Let --inspect listen at an address that other machines can reach.",
-        ),
+        )
     ]
     optParameters: ClassVar[Any] = [
         (
@@ -103,12 +103,7 @@ class InspectOptionsMixin:
             "64KiB",
             "How much to keep of each body and WebSocket message.",
         ),
-        (
-            "inspect-memory",
-            None,
-            "32MiB",
-            "How much to keep in all.",
-        ),
+        ("inspect-memory", None, "32MiB", "How much to keep in all."),
     ]
 
     def checkInspect(self: Any, reactor: Any) -> None:

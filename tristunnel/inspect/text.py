@@ -29,7 +29,7 @@ _CHARSET = re.compile(
 
 _TEXTS = re.compile(
     r"text/.*|application/(.*\+)?(json|xml|javascript|ecmascript|x-ndjson|graphql"
-    r"|x-www-form-urlencoded|yaml|toml|sql|xhtml)|image/svg\+xml|application/x-sh",
+    r"|x-www-form-urlencoded|yaml|toml|sql|xhtml)|image/svg\+xml|application/x-sh"
 )
 _JSON = re.compile(r"application/(.*\+)?json|text/json")
 _XML = re.compile(

@@ -48,8 +48,7 @@ def taken(reserved: str) -> TunnelError:
         )
     port = f"{'UDP ' * (kind == 'udp')}port {what}"
     return TunnelError(
-        "port-taken",
-        f"{port} is in use on the server; choose another, or 0 for any",
+        "port-taken", f"{port} is in use on the server; choose another, or 0 for any"
     )
 
 

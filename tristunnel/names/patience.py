@@ -37,10 +37,7 @@ class Patience:
     __slots__ = ("_deadline", "_late", "_site", "_until", "leave")
 
     def __init__(
-        self,
-        site: NameSite,
-        late: Callable[[], object],
-        leave: Callable[[], object],
+        self, site: NameSite, late: Callable[[], object], leave: Callable[[], object]
     ) -> None:
         self._site = site
         self._late = late

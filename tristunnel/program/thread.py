@@ -42,9 +42,7 @@ def _makeReactor() -> Any:
     try:
         from twisted.internet.epollreactor import EPollReactor as Reactor
     except ImportError:
-        from twisted.internet.selectreactor import (
-            SelectReactor as Reactor,
-        )
+        from twisted.internet.selectreactor import SelectReactor as Reactor
     return Reactor()
 
 

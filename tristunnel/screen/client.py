@@ -33,13 +33,7 @@ from tristunnel.util.events import RecentEvents
 from tristunnel.util.output import Output, outputOf
 from tristunnel.util.words import age, amount, plural
 
-__all__ = [
-    "ClientWatch",
-    "ScreenLog",
-    "WatchedClient",
-    "farewell",
-    "screenTerminal",
-]
+__all__ = ["ClientWatch", "ScreenLog", "WatchedClient", "farewell", "screenTerminal"]
 
 _EVENTS = 60
 """The most events that a screen gets."""

@@ -27,14 +27,7 @@ from tristunnel.util.endpoints import (
     whyNoEndpoint,
 )
 
-__all__ = [
-    "SCHEMES",
-    "ServerPort",
-    "TLSFiles",
-    "joined",
-    "numberIn",
-    "parsePort",
-]
+__all__ = ["SCHEMES", "ServerPort", "TLSFiles", "joined", "numberIn", "parsePort"]
 
 SCHEMES = {
     "--http": ("http",),

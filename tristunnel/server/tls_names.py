@@ -17,11 +17,7 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
 )
-from twisted.internet.protocol import (
-    Factory,
-    Protocol,
-    connectionDone,
-)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -34,11 +30,7 @@ from tristunnel.tls.named import NamedCertificates, covers
 from tristunnel.tls.pem import isExpired
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.wire.client_hello import CHALLENGE, ClientHello, readClientHello
-from tristunnel.wire.first_bytes import (
-    HTTP_METHODS,
-    describeFirstBytes,
-    looksLikeTLS,
-)
+from tristunnel.wire.first_bytes import HTTP_METHODS, describeFirstBytes, looksLikeTLS
 from tristunnel.wire.http_answer import wholeResponse
 
 __all__ = ["Certificates", "Served", "TLSNamesFactory", "WithContext"]

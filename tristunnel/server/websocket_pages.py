@@ -74,10 +74,7 @@ class FirstMessage:
     """
 
     def __init__(
-        self,
-        sessions: ServerSessions,
-        arrival: Arrival,
-        served: Served = DIALECTS,
+        self, sessions: ServerSessions, arrival: Arrival, served: Served = DIALECTS
     ) -> None:
         self._sessions = sessions
         self._served = served

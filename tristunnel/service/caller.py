@@ -152,10 +152,7 @@ class ITunnelService(Interface):
         """Describe the tunnels that the caller may see."""
 
     def setPolicy(
-        caller: Caller,
-        uri: str,
-        policy: Mapping[str, object],
-        endDenied: bool = False,
+        caller: Caller, uri: str, policy: Mapping[str, object], endDenied: bool = False
     ) -> Deferred[dict[str, object]]:
         """
         Change the limits on a tunnel's visitors: for those who come from now on, and

@@ -23,12 +23,7 @@ from twisted.logger import Logger
 from tristunnel.auth.files import onlyWriter, readAtOnce, replaceFile
 from tristunnel.auth.token_store import INVITATION_TIME
 from tristunnel.auth.tokens import TokenFile
-from tristunnel.auth.tokens_format import (
-    Token,
-    formatToken,
-    permissionsFrom,
-    stateOf,
-)
+from tristunnel.auth.tokens_format import Token, formatToken, permissionsFrom, stateOf
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import Permissions
 from tristunnel.service.caller import Caller

@@ -84,11 +84,7 @@ class _Methods:
         )
 
     def setPolicy(
-        self,
-        caller: Caller,
-        uri: str,
-        policy: object = None,
-        endDenied: object = False,
+        self, caller: Caller, uri: str, policy: object = None, endDenied: object = False
     ) -> Deferred[dict[str, object]]:
         """What is asked of a tunnel's visitors."""
         if not isinstance(policy, dict):

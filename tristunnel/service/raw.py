@@ -60,11 +60,7 @@ class RawClientSide(Rendezvous):
     """
 
     def __init__(
-        self,
-        service: OpensVia,
-        tunnel: Tunnel,
-        source: str = "",
-        secret: str = "",
+        self, service: OpensVia, tunnel: Tunnel, source: str = "", secret: str = ""
     ) -> None:
         super().__init__(service.reactor, shared=service.waiting)
         self._service = service

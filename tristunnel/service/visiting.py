@@ -55,10 +55,7 @@ class Visiting:
     _log = Logger(namespace="tristunnel.server")
 
     def __init__(
-        self,
-        poller: Poller,
-        membership: Membership,
-        siblings: Siblings,
+        self, poller: Poller, membership: Membership, siblings: Siblings
     ) -> None:
         self._poller = poller
         self._membership = membership

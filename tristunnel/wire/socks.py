@@ -337,8 +337,7 @@ class ClientHandshake:
             self._step = self._loggedIn
             return False
         raise TunnelError(
-            "auth-refused",
-            "asks for a login; give --proxy socks5h://USER:PASSWORD@...",
+            "auth-refused", "asks for a login; give --proxy socks5h://USER:PASSWORD@..."
         )
 
     def _loggedIn(self) -> bool:

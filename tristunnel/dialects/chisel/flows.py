@@ -11,12 +11,7 @@ from tristunnel.dataplane.flows import FLOWS, FlowTable, TableFlow
 from tristunnel.dialects.conch.streams import Channel
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed
-from tristunnel.wire.chisel_udp import (
-    MAX_DATAGRAM,
-    TYPE,
-    DatagramReader,
-    packDatagram,
-)
+from tristunnel.wire.chisel_udp import MAX_DATAGRAM, TYPE, DatagramReader, packDatagram
 
 __all__ = ["ChannelFlows"]
 

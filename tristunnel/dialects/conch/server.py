@@ -221,11 +221,7 @@ class SSHServerSession(ServerSession):
             self.whileUp(self._visit(end, host, port, isUDP))
 
     def dial(
-        self,
-        end: Channel | FlowEnd,
-        target: str,
-        client: str = "",
-        isUDP: bool = False,
+        self, end: Channel | FlowEnd, target: str, client: str = "", isUDP: bool = False
     ) -> None:
         """
         Connect what the client opens to a target.

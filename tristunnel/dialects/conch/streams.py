@@ -77,11 +77,7 @@ class Channel(SessionStream):
     )
 
     def __init__(
-        self,
-        streams: ChannelStreams,
-        number: int,
-        window: ReceiveWindow,
-        ours: bool,
+        self, streams: ChannelStreams, number: int, window: ReceiveWindow, ours: bool
     ) -> None:
         super().__init__(streams, number, SendWindow(0), window, streams.now())
         self.ours = ours
@@ -109,10 +105,7 @@ class ChannelStreams(Multiplexer):
         self, link: Packets, asked: Asked, limits: Limits | None = None
     ) -> None:
         super().__init__(
-            link.transport,
-            link.reactor.seconds,
-            lambda stream, info: None,
-            limits,
+            link.transport, link.reactor.seconds, lambda stream, info: None, limits
         )
         self.holds = link.holds
         self.channels: dict[int, Channel] = {}

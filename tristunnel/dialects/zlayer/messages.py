@@ -80,6 +80,5 @@ class ZLayerSession(MessageSession):
 
     def textReceived(self, text: bytes) -> None:
         self.fail(
-            TunnelError("protocol-error", "zlayer uses binary messages"),
-            UNSUPPORTED,
+            TunnelError("protocol-error", "zlayer uses binary messages"), UNSUPPORTED
         )
