@@ -160,6 +160,7 @@ class VTunnelTests(_ProgramTestCase):
         skip = "set TRISTUNNEL_VTUNNEL to the directory of vtunnel's programs"
 
     variant = ""
+    vtunnelPorts: list[int]
 
     def program(self, end: str, *options: str) -> Program:
         directory = os.environ["TRISTUNNEL_VTUNNEL"]

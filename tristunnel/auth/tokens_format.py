@@ -333,8 +333,11 @@ def _countries(value: object) -> object:
 
 
 def _seconds(value: object) -> float:
-    isNumber = isinstance(value, int | float) and not isinstance(value, bool)
-    if isNumber and (value == 0 or 1 <= value <= 1e9):
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (value == 0 or 1 <= value <= 1e9)
+    ):
         return float(value)
     raise ValueError("takes seconds, from 1 up, or 0")
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 
-__all__ = ["RepeatingCall", "RepeatingService", "stopTimer"]
+__all__ = ["RepeatingCall", "RepeatingService", "Timer", "stopTimer"]
 
 
-def stopTimer(timer: IDelayedCall | None) -> None:
+class Timer(Protocol):
+    """A call that is due later, such as an C{IDelayedCall}."""
+
+    def active(self) -> bool: ...
+
+    def cancel(self) -> object: ...
+
+
+def stopTimer(timer: Timer | None) -> None:
     """Cancel a call that is due later, unless it was made or cancelled before."""
     if timer is not None and timer.active():
         timer.cancel()
