@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from twisted.logger import Logger
 
@@ -25,41 +26,36 @@ __all__ = ["Announcement"]
 _log = Logger(namespace="tristunnel.server")
 
 
+@dataclass(eq=False)
 class Announcement:
     """
     Tells an operator of a server.
 
-    @param options: What the server was told.
-    @param server: Has the ports, and their numbers once they are open.
-    @param sessions: Has the host keys.
-    @param tunnels: Has the invitations.
-    @param naming: Knows which ports show a better certificate than their own.
-    @param tokenFiles: Where the tokens of invited clients are kept.
+    @ivar options: What the server was told.
+    @ivar server: Has the ports, and their numbers once they are open.
+    @ivar sessions: Has the host keys.
+    @ivar tunnels: Has the invitations.
+    @ivar naming: Knows which ports show a better certificate than their own.
+    @ivar tokenFiles: Where the tokens of invited clients are kept.
     """
 
-    def __init__(
-        self,
-        options: ServerOptions,
-        server: TunnelServerService,
-        sessions: TunnelServerFactory,
-        tunnels: TunnelService,
-        naming: NameServing,
-        tokenFiles: Sequence[TokenFile],
-    ) -> None:
-        self._options, self._server = options, server
-        self._sessions, self._tunnels = sessions, tunnels
-        self._naming, self._tokenFiles = naming, tokenFiles
+    options: ServerOptions
+    server: TunnelServerService
+    sessions: TunnelServerFactory
+    tunnels: TunnelService
+    naming: NameServing
+    tokenFiles: Sequence[TokenFile]
 
     def tell(self) -> None:
         """Say what an operator must know, and invite the first client."""
-        options, numbers = self._options, self._server.numbers
+        options, numbers = self.options, self.server.numbers
         if numbers:
             self._tellOfDialects()
         for port in options.serverPorts:
             known = port.fingerprint and port.description in numbers
             # Clients that connect by name are shown a better certificate, which no pin
             # matches.
-            if known and not self._naming.better(port):
+            if known and not self.naming.better(port):
                 _log.info(
                     "{path} is a self-signed certificate; its SHA-256 fingerprint is"
                     " {fingerprint}",
@@ -79,7 +75,7 @@ class Announcement:
             _log.info("The dashboard is at {url}", url=url)
         warnIfSlow()
         # Last, where people look first.
-        if (shared := self._tunnels.invitations.shared) is None:
+        if (shared := self.tunnels.invitations.shared) is None:
             self._invite()
         else:
             shared.whenMet().addCallback(lambda met: self._invite())
@@ -91,13 +87,13 @@ class Announcement:
         """
         Say which dialects are spoken, and what clients of other projects need to know.
         """
-        served = self._options.served
+        served = self.options.served
         say = _log.debug if len(served) == len(DIALECTS) else _log.info
         say("Clients may speak {names}", names=", ".join(served))
         keys = []
         for name, dialect in served.items():
             try:
-                key = dialect.keyShown(self._sessions)
+                key = dialect.keyShown(self.sessions)
             except TunnelError as problem:
                 _log.error("{problem}", problem=problem.message)
             else:
@@ -107,9 +103,9 @@ class Announcement:
 
     def dashboard(self) -> str:
         """Where the dashboard is; empty if there is none, or it does not listen yet."""
-        options = self._options
+        options = self.options
         port = options.rpcPort or options.serverPorts[0]
-        number = self._server.numbers.get(port.description)
+        number = self.server.numbers.get(port.description)
         if options["no-dashboard"] or not number:
             return ""
         if options.rpcPort is None and "/" in options.webSocketPaths:
@@ -126,24 +122,24 @@ class Announcement:
 
         @return: C{None} if nobody can be invited.
         """
-        options, numbers = self._options, self._server.numbers
+        options, numbers = self.options, self.server.numbers
         ports = [port for port in options.serverPorts if numbers.get(port.description)]
-        if not ports or not self._tokenFiles:
+        if not ports or not self.tokenFiles:
             return None
         port = next((port for port in ports if port.shown), ports[0])
         number = numbers[port.description]
-        place = self._tunnels.invitations.place = ServerPlace(
-            options["hostname"] or addressFor(self._server.listening, number),
+        place = self.tunnels.invitations.place = ServerPlace(
+            options["hostname"] or addressFor(self.server.listening, number),
             number,
             os.path.abspath(port.shown) if port.shown else "",
-            self._tokenFiles[0].path,
-            self._naming.better(port),
+            self.tokenFiles[0].path,
+            self.naming.better(port),
         )
         return place
 
     def _invite(self) -> None:
         """Say which address invitations name, and invite the first client."""
-        options, place = self._options, self.placeInvitations()
+        options, place = self.options, self.placeInvitations()
         if place is None:
             return
         try:
@@ -151,7 +147,7 @@ class Announcement:
             if place.certificate or options.stateDirectory.exists():
                 place.write(options.stateDirectory)
             if options.invites is not None and (
-                made := self._tunnels.invitations.first()
+                made := self.tunnels.invitations.first()
             ):
                 options.invites(made)
                 if not place.host:

@@ -10,6 +10,7 @@ import errno
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -139,34 +140,29 @@ def _listensOn(path: str, tables: Path) -> bool | None:
     return False
 
 
+@dataclass(eq=False)
 class ServiceWatch(ClientObserver):
     """
     Checks whether a service listens when its tunnel opens, and if it does not, again
     until it does.
 
-    @param reactor: Tells time.
-    @param told: Told of services that do not listen, and that listen then.
-    @param check: Finds out, like L{isListening}.
+    @ivar reactor: Tells time.
+    @ivar told: Told of services that do not listen, and that listen then.
+    @ivar check: Finds out, like L{isListening}.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        told: ClientObserver,
-        check: Callable[[str], bool | None] = isListening,
-    ) -> None:
-        self._reactor = reactor
-        self._told = told
-        self._check = check
-        self._missing: set[str] = set()
-        self._next: IDelayedCall | None = None
+    reactor: Any
+    told: ClientObserver
+    check: Callable[[str], bool | None] = isListening
+    _missing: set[str] = field(init=False, default_factory=set)
+    _next: IDelayedCall | None = field(init=False, default=None)
 
     def tunnelReady(self, address: str, target: str) -> None:
-        if target not in self._missing and self._check(target) is False:
+        if target not in self._missing and self.check(target) is False:
             self._missing.add(target)
-            self._told.serviceMissing(target)
+            self.told.serviceMissing(target)
             if self._next is None:
-                self._next = self._reactor.callLater(INTERVAL, self._look)
+                self._next = self.reactor.callLater(INTERVAL, self._look)
 
     def serviceConnected(self, target: str) -> None:
         if self._missing:
@@ -181,12 +177,12 @@ class ServiceWatch(ClientObserver):
     def _look(self) -> None:
         self._next = None
         for target in list(self._missing):
-            if self._check(target) is not False:
+            if self.check(target) is not False:
                 self._found(target)
         if self._missing:
-            self._next = self._reactor.callLater(INTERVAL, self._look)
+            self._next = self.reactor.callLater(INTERVAL, self._look)
 
     def _found(self, target: str) -> None:
         if target in self._missing:
             self._missing.discard(target)
-            self._told.serviceFound(target)
+            self.told.serviceFound(target)

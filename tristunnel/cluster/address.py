@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -85,7 +86,7 @@ class EngineAddress:
         if not self.primary:
             return self._wayTo(reactor, *self.places[0])
         # They have a login of their own; none is the rule.
-        ask = [
+        ask: list[Callable[[], Engine]] = [
             partial(_sentinel, self._wayTo(reactor, *place), *self.sentinelLogin)
             for place in self.places
         ]

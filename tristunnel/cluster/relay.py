@@ -15,6 +15,7 @@ import json
 import secrets
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -91,17 +92,15 @@ class _Lines(Peeking):
         super().connectionMade()
 
     def within(self, seconds: float) -> None:
-        """Limit the time until the next line."""
         self.forgetTime()
         self._timer = self._reactor.callLater(seconds, self.late)
 
     def late(self) -> None:
-        """For subclasses: the line has not come."""
         self.transport.abortConnection()
 
     @abstractmethod
     def lineCame(self, line: str) -> None:
-        """For subclasses: here it is."""
+        pass
 
     def seen(self, data: bytes) -> int:
         line, newline, _ = data.partition(b"\n")
@@ -114,16 +113,13 @@ class _Lines(Peeking):
         return len(data) + 1
 
     def say(self, line: str) -> None:
-        """Send a line."""
         self.transport.write(line.encode() + b"\n")
 
     def become(self, protocol: Any) -> None:
-        """Hand the connection to another protocol."""
         self.forgetTime()
         self.handOver(protocol)
 
     def forgetTime(self) -> None:
-        """End the time limit."""
         stopTimer(self._timer)
         self._timer = None
 
@@ -393,27 +389,21 @@ async def _ask(
         raise
 
 
+@dataclass(eq=False)
 class RelayWays:
     """
     The L{Ways<tristunnel.cluster.leading.Ways>} to other machines.
 
-    @param reactor: Connects.
-    @param about: Says what a member tells of itself, by its name.
-    @param secret: What all members of the cluster know.
-    @param endpoint: Makes the way to a member of what it advertises.
+    @ivar reactor: Connects.
+    @ivar about: Says what a member tells of itself, by its name.
+    @ivar secret: What all members of the cluster know.
+    @ivar endpoint: Makes the way to a member of what it advertises.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        about: Callable[[str], Awaitable[Mapping[str, object]]],
-        secret: bytes,
-        endpoint: Callable[[str], IStreamClientEndpoint],
-    ) -> None:
-        self._reactor = reactor
-        self._about = about
-        self._secret = secret
-        self._endpoint = endpoint
+    reactor: Any
+    about: Callable[[str], Awaitable[Mapping[str, object]]]
+    secret: bytes
+    endpoint: Callable[[str], IStreamClientEndpoint]
 
     async def wayTo(self, record: TunnelRecord, visitor: str, host: str) -> Any:
         """
@@ -421,8 +411,8 @@ class RelayWays:
 
         @raise TunnelError: Why that cannot be.
         """
-        about = await self._about(record.place.member)
-        endpoint = self._endpoint(str(about.get("address", "")))
+        about = await self.about(record.place.member)
+        endpoint = self.endpoint(str(about.get("address", "")))
         return await askForTunnel(
-            self._reactor, endpoint, self._secret, record.id, visitor, host
+            self.reactor, endpoint, self.secret, record.id, visitor, host
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -24,32 +25,27 @@ PATIENCE = 1.0
 
 
 @implementer(IStreamClientEndpoint)
+@dataclass(eq=False)
 class SentinelEndpoint:
     """
     Asks before each connection which engine is the primary one now.
 
-    @param reactor: Tells time.
-    @param sentinels: Makes a connection to each Sentinel.
-    @param primary: What they call the engine.
-    @param wayTo: Makes the way to an engine of its host and port.
+    @ivar reactor: Tells time.
+    @ivar sentinels: Makes a connection to each Sentinel, in the order in which they are
+        asked.
+    @ivar primary: What they call the engine.
+    @ivar wayTo: Makes the way to an engine of its host and port.
     """
 
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        sentinels: Sequence[Callable[[], Engine]],
-        primary: str,
-        wayTo: Callable[[str, int], IStreamClientEndpoint],
-    ) -> None:
-        self._reactor = reactor
-        self._sentinels = list(sentinels)
-        self._primary = primary
-        self._wayTo = wayTo
+    reactor: IReactorTime
+    sentinels: list[Callable[[], Engine]]
+    primary: str
+    wayTo: Callable[[str, int], IStreamClientEndpoint]
 
     @returnsDeferred
     async def connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
         host, port = await self._ask()
-        connected: IProtocol = await self._wayTo(host, port).connect(protocolFactory)
+        connected: IProtocol = await self.wayTo(host, port).connect(protocolFactory)
         return connected
 
     async def _ask(self) -> tuple[str, int]:
@@ -57,7 +53,7 @@ class SentinelEndpoint:
         @raise TunnelError: C{cluster-away}, if no Sentinel knows.
         """
         isKnown, refusal = False, ""
-        for make in list(self._sentinels):
+        for make in list(self.sentinels):
             sentinel = make()
             try:
                 found = await self._askOne(sentinel)
@@ -67,8 +63,8 @@ class SentinelEndpoint:
             isKnown = True
             if found:
                 # Who has answered is asked first the next time.
-                self._sentinels.remove(make)
-                self._sentinels.insert(0, make)
+                self.sentinels.remove(make)
+                self.sentinels.insert(0, make)
                 return found[0], int(found[1])
         why = "no Sentinel can be reached: check that they run, and --cluster"
         if refusal:
@@ -78,7 +74,7 @@ class SentinelEndpoint:
             )
         if isKnown:
             why = (
-                f"no Sentinel knows an engine {self._primary!r}: is that its name in"
+                f"no Sentinel knows an engine {self.primary!r}: is that its name in"
                 " 'sentinel monitor'?"
             )
         raise TunnelError("cluster-away", why)
@@ -88,9 +84,9 @@ class SentinelEndpoint:
         sentinel.whenUp = lambda: None if up.called else up.callback(None)
         sentinel.start()
         try:
-            await up.addTimeout(PATIENCE, self._reactor, _late)
+            await up.addTimeout(PATIENCE, self.reactor, _late)
             found: list[str] | None = await sentinel.command(
-                "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._primary
+                "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.primary
             )
         finally:
             sentinel.stop()

@@ -47,25 +47,21 @@ def differing(old: ConfiguredOptions, new: ConfiguredOptions) -> set[str]:
     }
 
 
+@dataclass(eq=False)
 class Reload:
     """
     Reads the options of a running program again.
 
-    @param options: Those in force.
-    @param apply: Puts new options, which have been checked, in force: called with the
+    @ivar options: Those in force.
+    @ivar apply: Puts new options, which have been checked, in force: called with the
         old and the new ones.
     """
 
     _log = Logger(namespace="tristunnel.config")
 
-    def __init__(
-        self,
-        options: ConfiguredOptions,
-        apply: Callable[[Any, Any], Awaitable[Changes]],
-    ) -> None:
-        self._options = options
-        self._apply = apply
-        self._lock = DeferredLock()
+    options: ConfiguredOptions
+    apply: Callable[[Any, Any], Awaitable[Changes]]
+    _lock: DeferredLock = field(init=False, default_factory=DeferredLock)
 
     def reload(self) -> Deferred[dict[str, object]]:
         """
@@ -78,7 +74,7 @@ class Reload:
         return self._lock.run(Deferred.fromCoroutine, self._reload())
 
     async def _reload(self) -> dict[str, object]:
-        old = self._options
+        old = self.options
         try:
             new = old.again()
         except TunnelError as error:
@@ -87,8 +83,8 @@ class Reload:
                 reason=error.message,
             )
             raise
-        changes = await self._apply(old, new)
-        self._options = new
+        changes = await self.apply(old, new)
+        self.options = new
         self._log.info("The configuration was reloaded: {changes}", changes=changes)
         return changes.describe()
 
@@ -97,7 +93,7 @@ class Reload:
         The same for a signal; the result is logged. Programs that rotate log files send
         it, too, with and without a configuration.
         """
-        if self._options.file is None:
+        if self.options.file is None:
             self._log.info("There is no configuration to reload: no --config was given")
             return
         self.reload().addErrback(self._failed)

@@ -52,7 +52,7 @@ class _Handshake(Protocol):
     buffer: bytes
 
     def takeOutgoing(self) -> bytes:
-        """Take the bytes to send."""
+        pass
 
     def feed(self, data: bytes) -> bool:
         """
@@ -264,59 +264,52 @@ class _Asking(TwistedProtocol):
 
 
 @implementer(IStreamClientEndpoint)
+@dataclass(eq=False)
 class ProxiedEndpoint:
     """
     A host and port beyond a proxy.
 
-    @param reactor: Tells time.
-    @param proxy: The proxy.
-    @param host: The host, which the proxy resolves unless its kind says otherwise.
+    @ivar reactor: Tells time.
+    @ivar proxy: The proxy.
+    @ivar host: The host, which the proxy resolves unless its kind says otherwise.
     """
 
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        proxy: Proxy,
-        host: str,
-        port: int,
-        timeout: float = PROXY_TIMEOUT,
-    ) -> None:
-        self._reactor = reactor
-        self._proxy = proxy
-        self._host = host
-        self._port = port
-        self._timeout = timeout
+    reactor: IReactorTime
+    proxy: Proxy
+    host: str
+    port: int
+    timeout: float = PROXY_TIMEOUT
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting = Deferred.fromCoroutine(self._connect(protocolFactory))
-        return connecting.addTimeout(self._timeout, self._reactor, self._late)
+        return connecting.addTimeout(self.timeout, self.reactor, self._late)
 
     async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
         handshake = await self._handshake()
-        asking = _Asking(handshake, protocolFactory, str(self._proxy))
+        asking = _Asking(handshake, protocolFactory, str(self.proxy))
         factory = Factory.forProtocol(lambda: asking)
         factory.noisy = False
         try:
-            await self._proxy.endpoint.connect(factory)
+            await self.proxy.endpoint.connect(factory)
         except CancelledError:
             raise
         except Exception as error:
             raise TunnelError(
-                "session-lost", f"the proxy {self._proxy} was not reached: {error}"
+                "session-lost", f"the proxy {self.proxy} was not reached: {error}"
             ) from None
         return await asking.done
 
     async def _handshake(self) -> _Handshake:
-        proxy, host = self._proxy, self._host
+        proxy, host = self.proxy, self.host
         if proxy.kind == "http":
-            return HTTPHandshake(host, self._port, proxy.login)
+            return HTTPHandshake(host, self.port, proxy.login)
         if proxy.kind == "socks5":
-            host = (await lookUp(self._reactor, host)).addresses[0]
+            host = (await lookUp(self.reactor, host)).addresses[0]
         login = proxy.login and (proxy.login[0].encode(), proxy.login[1].encode())
-        return ClientHandshake(host, self._port, login)
+        return ClientHandshake(host, self.port, login)
 
     def _late(self, value: object, seconds: float) -> NoReturn:
         raise TunnelError(
             "session-lost",
-            f"the proxy {self._proxy} did not answer within {seconds:g} s",
+            f"the proxy {self.proxy} did not answer within {seconds:g} s",
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any
@@ -38,32 +39,25 @@ FLOW_TIME = 600.0
 """Seconds that a sign-in may take."""
 
 
+@dataclass(eq=False)
 class Accounts:
     """
     Sends visitors to their provider, and lets them in when they come back.
 
-    @param seal: Signs cookies.
-    @param attempts: Slows down those who try often.
-    @param pages: Writes answers.
-    @param providers: Asked whom they vouch for.
-    @param signedIn: Lets somebody in; takes the visit, the account, and where to go on.
+    @ivar seal: Signs cookies.
+    @ivar attempts: Slows down those who try often.
+    @ivar pages: Writes answers.
+    @ivar providers: Asked whom they vouch for.
+    @ivar signedIn: Lets somebody in; takes the visit, the account, and where to go on.
     """
 
     _log = Logger(namespace="tristunnel.server")
 
-    def __init__(
-        self,
-        seal: Seal,
-        attempts: Attempts,
-        pages: GatePages,
-        providers: Providers,
-        signedIn: Callable[[Visit, Account, str], Answer],
-    ) -> None:
-        self._seal = seal
-        self._attempts = attempts
-        self._pages = pages
-        self._providers = providers
-        self._signedIn = signedIn
+    seal: Seal
+    attempts: Attempts
+    pages: GatePages
+    providers: Providers
+    signedIn: Callable[[Visit, Account, str], Answer]
 
     def begin(self, visit: Visit, where: str | None = None) -> Deferred[Answer]:
         """
@@ -78,9 +72,9 @@ class Accounts:
     async def _begin(self, visit: Visit, where: str) -> Answer:
         rules = visit.rules.oidc
         if rules is None:
-            return self._pages.asks(visit)
+            return self.pages.asks(visit)
         try:
-            about = await self._providers.find(rules.issuer).about()
+            about = await self.providers.find(rules.issuer).about()
         except Unreachable as problem:
             return self._broken(visit, problem)
         flow = token_urlsafe(16)
@@ -96,17 +90,17 @@ class Accounts:
             "code_challenge_method": "S256",
         }
         claims = {"flow": flow, "next": where}
-        value = self._seal.made(FLOW, visit.place, FLOW_TIME, claims)
+        value = self.seal.made(FLOW, visit.place, FLOW_TIME, claims)
         name = cookieName(FLOW, visit.path, visit.secure)
         url: str = about["authorization_endpoint"]
         mark = "&" if "?" in url else "?"
-        return self._pages.redirect(
+        return self.pages.redirect(
             f"{url}{mark}{urlencode(asked)}",
             cookieLine(name, value, FLOW_TIME, visit.secure),
         )
 
     def _made(self, what: str, flow: str) -> str:
-        return _text(self._seal.derived(f"{what} {flow}"))
+        return _text(self.seal.derived(f"{what} {flow}"))
 
     def back(self, visit: Visit) -> Deferred[Answer]:
         """Take a visitor who comes back from the provider."""
@@ -117,7 +111,7 @@ class Accounts:
         claims = self._claims(visit, said.get("state", ""))
         rules = visit.rules.oidc
         if claims is None or rules is None:
-            return self._pages.asks(
+            return self.pages.asks(
                 visit,
                 400,
                 "This sign-in was not started in this browser, or took too long;"
@@ -128,12 +122,12 @@ class Accounts:
             return self._broken(visit, NotVouched("another provider has answered"))
         if "code" not in said:
             why = printable(said.get("error", "no reason given"), 100)
-            return self._pages.asks(
+            return self.pages.asks(
                 visit, 403, f"{issuerOf(visit)} did not sign you in: {why}."
             )
         try:
-            self._attempts.check(visit.address, visit.place)
-            told = await self._providers.find(rules.issuer).exchange(
+            self.attempts.check(visit.address, visit.place)
+            told = await self.providers.find(rules.issuer).exchange(
                 rules,
                 said["code"],
                 self._made("verifier", claims["flow"]),
@@ -141,25 +135,25 @@ class Accounts:
                 self._made("nonce", claims["flow"]),
             )
         except TunnelError as refusal:
-            return self._pages.refused(visit, refusal)
+            return self.pages.refused(visit, refusal)
         except Unreachable as problem:
             if problem.isRefusal:
-                self._attempts.wrong(visit.address, visit.place)
+                self.attempts.wrong(visit.address, visit.place)
             return self._broken(visit, problem)
         except NotVouched as problem:
-            self._attempts.wrong(visit.address, visit.place)
+            self.attempts.wrong(visit.address, visit.place)
             return self._broken(visit, problem)
         account = _accountOf(told, rules)
         if not rules.admits(account.email, account.groups):
             text = f"{account.user} may not visit {visit.place}."
-            return self._pages.asks(visit, 403, text)
-        return self._signedIn(visit, account, claims["next"])
+            return self.pages.asks(visit, 403, text)
+        return self.signedIn(visit, account, claims["next"])
 
     def _claims(self, visit: Visit, state: str) -> dict[str, Any] | None:
         """Find out from which sign-in somebody comes back."""
         name = cookieName(FLOW, visit.path, visit.secure)
         for value in cookiesNamed(name, visit.head.all(b"cookie")):
-            claims = self._seal.read(FLOW, visit.place, value)
+            claims = self.seal.read(FLOW, visit.place, value)
             if claims is not None and hmac.compare_digest(
                 self._made("state", claims["flow"]).encode(), state.encode()
             ):
@@ -174,7 +168,7 @@ class Accounts:
             problem=str(problem),
         )
         text = f"{issuerOf(visit)} cannot sign you in now; try again later."
-        return self._pages.asks(visit, 502, text)
+        return self.pages.asks(visit, 502, text)
 
 
 def _backAt(visit: Visit) -> str:

@@ -7,6 +7,7 @@ page, but press no button.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -24,25 +25,23 @@ __all__ = ["Links"]
 _OVER = "This link is not valid, or no longer."
 
 
+@dataclass(eq=False)
 class Links:
     """
     Lets visitors in by links.
 
-    @param access: What was granted.
-    @param attempts: Slows down those who guess.
-    @param pages: Writes answers.
+    @ivar access: What was granted.
+    @ivar attempts: Slows down those who guess.
+    @ivar pages: Writes answers.
     """
 
-    def __init__(
-        self, access: AccessGrants, attempts: Attempts, pages: GatePages
-    ) -> None:
-        self._access = access
-        self._attempts = attempts
-        self._pages = pages
+    access: AccessGrants
+    attempts: Attempts
+    pages: GatePages
 
     def isGood(self, visit: Visit, account: Account) -> bool:
         """Whether somebody who has come in by a link may still visit."""
-        return self._access.serviceFor(account.access) == visit.service
+        return self.access.serviceFor(account.access) == visit.service
 
     def page(self, visit: Visit) -> Answer:
         """Show the button."""
@@ -50,7 +49,7 @@ class Links:
         fields = "\n".join(
             hidden(each, said.get(each, "")) for each in ("id", "secret")
         )
-        return self._pages.page(
+        return self.pages.page(
             visit,
             200,
             "Post id and secret of this link to this address.",
@@ -75,16 +74,16 @@ class Links:
         identifier = fields.get("id", "")
         peer: Any = IPv4Address("TCP", visit.address, 0)
         try:
-            self._attempts.check(visit.address, visit.place)
-            if self._access.serviceFor(identifier) != visit.service:
+            self.attempts.check(visit.address, visit.place)
+            if self.access.serviceFor(identifier) != visit.service:
                 raise TunnelError("auth-refused")
-            await self._access.claim(fields, peer, _nobody)
+            await self.access.claim(fields, peer, _nobody)
         except TunnelError as refusal:
             if refusal.code.name != "auth-refused":
-                return self._pages.refused(visit, refusal)
-            self._attempts.wrong(visit.address, visit.place)
-            return self._pages.asks(visit, 403, _OVER)
-        left = self._access.timeLeft(self._access.find(identifier))
+                return self.pages.refused(visit, refusal)
+            self.attempts.wrong(visit.address, visit.place)
+            return self.pages.asks(visit, 403, _OVER)
+        left = self.access.timeLeft(self.access.find(identifier))
         return Account("link", access=identifier), left or 1.0
 
 

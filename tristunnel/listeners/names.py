@@ -6,6 +6,7 @@ names share.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from twisted.internet.defer import succeed
 
@@ -21,6 +22,7 @@ from tristunnel.util.deferreds import returnsDeferred
 __all__ = ["NameListener", "NameListeners"]
 
 
+@dataclass(eq=False)
 class NameListener:
     """
     An L{IListener<tristunnel.model.tunnel.IListener>} that is a route.
@@ -28,18 +30,15 @@ class NameListener:
     @ivar route: What leads to the tunnel.
     """
 
-    def __init__(
-        self, names: PublicNames, scheme: str, route: Route, certified: bool
-    ) -> None:
-        self.route = route
-        self._names = names
-        self._scheme = scheme
-        self._certified = certified
+    names: PublicNames
+    scheme: str
+    route: Route
+    certified: bool
 
     @property
     def needsCertificate(self) -> bool:
         """Whether its TLS ends here."""
-        return not self._scheme
+        return not self.scheme
 
     @property
     def host(self) -> str:
@@ -60,8 +59,8 @@ class NameListener:
     def uri(self) -> str:
         """The address as visitors open it."""
         route = self.route
-        scheme = self._scheme or self._names.schemeFor(route.host)
-        return self._names.address(scheme, route.host, route.path)
+        scheme = self.scheme or self.names.schemeFor(route.host)
+        return self.names.address(scheme, route.host, route.path)
 
     def changed(self, options: TunnelOptions) -> None:
         """Take what the tunnel's owner asks visitors for now."""
@@ -69,10 +68,10 @@ class NameListener:
 
     def close(self) -> Awaitable[object]:
         """Take the route away."""
-        self._names.table.remove(self.route)
-        if self._certified:
-            self._certified = False
-            self._names.left(self.route.host)
+        self.names.table.remove(self.route)
+        if self.certified:
+            self.certified = False
+            self.names.left(self.route.host)
         return succeed(None)
 
 

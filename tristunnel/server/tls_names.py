@@ -60,21 +60,17 @@ class WithContext:
         return SSL.Connection(self._context)
 
 
+@dataclass(eq=False)
 class Certificates:
     """
     Chooses the certificate that a client is shown.
 
-    @param default: Has the one for names without another one.
-    @param sources: Where one for a name is looked for, in order.
+    @ivar default: Has the one for names without another one.
+    @ivar sources: Where one for a name is looked for, in order.
     """
 
-    def __init__(
-        self,
-        default: IOpenSSLServerConnectionCreator,
-        sources: tuple[NamedCertificates, ...] = (),
-    ) -> None:
-        self._default = default
-        self._sources = sources
+    default: IOpenSSLServerConnectionCreator
+    sources: tuple[NamedCertificates, ...] = ()
 
     def creatorFor(self, name: str) -> IOpenSSLServerConnectionCreator:
         """
@@ -83,10 +79,10 @@ class Certificates:
         @param name: What the client asks for; empty if it does not say.
         """
         found = self._find(name)
-        return self._default if found is None else found
+        return self.default if found is None else found
 
     def _find(self, name: str) -> ReloadingCertificate | None:
-        found = [each.find(name) for each in self._sources if name]
+        found = [each.find(name) for each in self.sources if name]
         there = [each for each in found if each is not None]
         # One that has expired is better than one for another name.
         good = [each for each in there if not isExpired(each.certificate)]
@@ -98,7 +94,7 @@ class Certificates:
         not expired, and is not self-signed.
         """
         found = self._find(name)
-        shown: Any = self._default if found is None else found
+        shown: Any = self.default if found is None else found
         certificate: Certificate | None = shown.certificateFor(name)
         return (
             certificate is not None

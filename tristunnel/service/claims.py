@@ -10,6 +10,7 @@ is, and clients that wait are told when it becomes free.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -38,35 +39,27 @@ class _Waits(Protocol):
         pass
 
 
+@dataclass(eq=False)
 class Claims:
     """
     Decides on places that several want.
 
-    @param leases: What keeps tunnels open.
-    @param clients: Who is connected.
-    @param here: The tunnels of this process.
-    @param holder: Finds out whose something is, as the book does.
-    @param destroy: Ends a tunnel.
+    @ivar leases: What keeps tunnels open.
+    @ivar clients: Who is connected.
+    @ivar here: The tunnels of this process.
+    @ivar holder: Finds out whose something is, as the book does.
+    @ivar destroy: Ends a tunnel.
     """
 
-    def __init__(
-        self,
-        leases: Leases,
-        clients: ConnectedClients,
-        here: Here,
-        holder: Callable[[str], Awaitable[TunnelRecord | None]],
-        destroy: Callable[[Tunnel, TunnelError], Awaitable[None]],
-    ) -> None:
-        self._leases = leases
-        self._clients = clients
-        self._here = here
-        self._holder = holder
-        self._destroy = destroy
-        # In the order in which they asked; a session that is over does not count any
-        # more.
-        self._waiting: WeakKeyDictionary[Tunnel, WeakKeyDictionary[_Waits, None]] = (
-            WeakKeyDictionary()
-        )
+    leases: Leases
+    clients: ConnectedClients
+    here: Here
+    holder: Callable[[str], Awaitable[TunnelRecord | None]]
+    destroy: Callable[[Tunnel, TunnelError], Awaitable[None]]
+    # In the order in which they asked; a session that is over does not count any more.
+    _waiting: WeakKeyDictionary[Tunnel, WeakKeyDictionary[_Waits, None]] = field(
+        init=False, default_factory=WeakKeyDictionary
+    )
 
     async def makeWay(
         self,
@@ -87,7 +80,7 @@ class Claims:
         if record is None or not record.uri:
             # It is nobody's here, or belongs to one that is just being opened.
             raise refusal
-        held = self._here.get(record.id)
+        held = self.here.get(record.id)
         rival = None if held is None else held.tunnel
         displaces = displaces and self._isOwn(caller, record)
         if displaces and rival and not await self._isLive(rival, caller):
@@ -114,7 +107,7 @@ class Claims:
             "limit-reached": [*name, *ports],
         }
         for place in places.get(code, ()):
-            record = await self._holder(place)
+            record = await self.holder(place)
             if record is not None:
                 return record
         return None
@@ -133,7 +126,7 @@ class Claims:
         """Whether somebody serves a tunnel, or may come with its URI to do so."""
         side = rival.clientSide
         if side is None:
-            return self._leases.of(rival) is None
+            return self.leases.of(rival) is None
         if side is caller.clientSide:
             return True
         isThere: Callable[[], Awaitable[bool]] | None = getattr(side, "isThere", None)
@@ -142,7 +135,7 @@ class Claims:
     async def _displace(self, rival: Tunnel) -> None:
         reason = TunnelError("displaced", "its owner has opened it elsewhere")
         side = rival.clientSide
-        await self._destroy(rival, reason)
+        await self.destroy(rival, reason)
         fail: Callable[[TunnelError], object] | None = getattr(side, "fail", None)
         if fail is not None:
             fail(reason)
@@ -163,7 +156,7 @@ class Claims:
             place = f"UDP {place}"
         own = self._isOwn(caller, record)
         side = None if rival is None else rival.clientSide
-        left = None if rival is None else self._leases.timeLeft(rival)
+        left = None if rival is None else self.leases.timeLeft(rival)
         if side is None and left is not None:
             return TunnelError(
                 code,
@@ -181,7 +174,7 @@ class Claims:
                 f"{place} is shared by clients at another machine of this server, and"
                 f" all of a group have to be at one: connect to that one, or {cure}",
             )
-        for client in self._clients:
+        for client in self.clients:
             if client.side is side and side is not None:
                 return TunnelError(
                     code,
