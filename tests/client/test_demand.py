@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.client.demand_options}: how services are started."""
+"""Tests for L{tristunnel.client.service_options}: how services are started."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ class UpdatedRecords:
 
 class _Change(Protocol):
     def __call__(self, update: dns.update.UpdateMessage, owner: dns.name.Name) -> None:
-        """Add the change to an update."""
+        pass
 
 
 def _readKey(path: str) -> dns.tsig.Key:

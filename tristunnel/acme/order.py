@@ -197,7 +197,6 @@ class Orders:
     async def _poll(
         self, authorization: messages.AuthorizationResource, deadline: float
     ) -> None:
-        """Wait until the authority has checked a proof."""
         pause = POLL
         while True:
             found, response = await self._ask(lambda client: client.poll(authorization))

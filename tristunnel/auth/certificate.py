@@ -83,10 +83,6 @@ class CertificateChecker:
     def requestAvatarId(
         self, credentials: ITunnelCredentials
     ) -> Deferred[bytes | tuple[()]]:
-        """
-        @return: Fires with the certificate's name; fails with
-            C{UnauthorizedLogin} without one.
-        """
         name = credentials.certificate
         if not name:
             return fail(UnauthorizedLogin())

@@ -244,11 +244,6 @@ class AuthorizedKeys:
     def requestAvatarId(
         self, credentials: ITunnelCredentials
     ) -> Deferred[bytes | tuple[()]]:
-        """
-        Look a key up.
-
-        @return: Fires with a L{GrantedName}, or fails with C{UnauthorizedLogin}.
-        """
         user = credentials.fields.get("id")
         if not credentials.key or not isinstance(user, str):
             return fail(UnauthorizedLogin())

@@ -12,9 +12,7 @@ from twisted.python import usage
 
 from tristunnel.cli.offering import makeService
 from tristunnel.client.control import OFF, parseControl
-from tristunnel.client.demand_options import DEMAND, DemandOptionsMixin
 from tristunnel.client.dials import NO_DIALS, DialOptionsMixin
-from tristunnel.client.health_options import HEALTH, HealthOptionsMixin
 from tristunnel.client.local import localEndpoint
 from tristunnel.client.options import (
     FORWARD_FIELDS,
@@ -22,6 +20,12 @@ from tristunnel.client.options import (
     checkForwards,
     expanded,
     forwardOf,
+)
+from tristunnel.client.service_options import (
+    DEMAND,
+    HEALTH,
+    DemandOptionsMixin,
+    HealthOptionsMixin,
 )
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.help import Group
@@ -399,7 +403,6 @@ class Options(
             raise badOption("--check-idle goes with --check")
 
     def _takeKnown(self) -> None:
-        """Take the settings of a known server by its name."""
         if not (self["server"] or self.usesDefault):
             raise badOption(
                 "which server? use --connect HOST, for example: twistd -n"

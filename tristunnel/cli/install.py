@@ -164,7 +164,6 @@ def _try(check: Callable[[Sequence[str]], object], words: Sequence[str]) -> None
 
 
 def _program() -> list[str]:
-    """The command that runs us from any directory."""
     ours = Path(sys.argv[0]).absolute()
     beside = Path(sys.executable).with_name("tristunnel")
     for path in (ours, beside):

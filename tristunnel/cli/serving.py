@@ -186,7 +186,6 @@ class Serving(MultiService):
         (self._knowing or succeed(None)).addCallback(self._running)
 
     def _running(self, result: None) -> None:
-        """All ports are open."""
         if self._cluster is not None:
             port = self._server.numbers.get(self._options.serverPorts[0].description)
             self._cluster.reachedAt(self._options["advertise"], port or 0)

@@ -10,9 +10,9 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
-from tristunnel.client.demand_options import DemandOptionsMixin
 from tristunnel.client.local import makeLocalPort
 from tristunnel.client.options import ClientOptions
+from tristunnel.client.service_options import DemandOptionsMixin
 from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin

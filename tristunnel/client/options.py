@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tristunnel.client.control import ControlPort
-from tristunnel.client.demand_options import demandOf
 from tristunnel.client.dials import Dial
-from tristunnel.client.health_options import healthOf
+from tristunnel.client.service_options import demandOf, healthOf
 from tristunnel.config.keys import FLAG, TEXT, WHOLE, Key, keysOf
 from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf

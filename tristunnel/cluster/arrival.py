@@ -94,7 +94,6 @@ class _Relayed(ConnectionEnd):
         return told is not None
 
     def join(self, peer: End, closed: Closed) -> None:
-        """Begin to pass bytes to C{peer}: the visitor is served."""
         self._tell(None)
         super().join(peer, closed)
 
@@ -112,7 +111,6 @@ class _Relayed(ConnectionEnd):
         super().finish()
 
     def reset(self, reason: TunnelError) -> None:
-        """Break the connection, or say why the visitor is not served, and end it."""
         if self._tell(reason):
             super().finish()
         else:

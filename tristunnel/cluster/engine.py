@@ -121,7 +121,6 @@ class Engine:
         self._factory.startConnecting(self)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect once, and note why if that fails."""
         connecting = self._endpoint.connect(protocolFactory)
 
         def failed(failure: Failure) -> Failure:

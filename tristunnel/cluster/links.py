@@ -87,7 +87,6 @@ class MessageProtocol(Int32StringReceiver):
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """The other side takes messages again."""
         self._paused = False
         self._sendOn()
 
@@ -181,7 +180,6 @@ class MemberLink(Conversation):
         self.over(why)
 
     def close(self) -> None:
-        """End the link, because the other member has left the cluster."""
         self._messages.close()
 
 

@@ -218,7 +218,6 @@ class RedisBook(GrantedInRedis):
         )
 
     def _up(self) -> None:
-        """Go on with a new connection."""
         self._isTold = False
         self._resync()
 

@@ -203,7 +203,6 @@ class ClusterService(Service):
         report(reason)
 
     def _indexOf(self, member: str) -> int | None:
-        """Which process of this machine a member is."""
         machine, _, rest = member.partition("-")
         return (
             int(rest.partition("-")[0]) if rest and machine == self._machine else None

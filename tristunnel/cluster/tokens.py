@@ -236,7 +236,6 @@ class SharedTokens:
 
 
 def _read(record: TokenRecord) -> Token | None:
-    """@return: C{None}, if it cannot be understood."""
     try:
         return replace(parseToken(record.line), version=record.version)
     except ValueError:

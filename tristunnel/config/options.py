@@ -143,7 +143,6 @@ class CheckedOptions(usage.Options):
         return text.removeprefix("Parameter type enforcement failed: ")
 
     def _inOrder(self, words: Sequence[str]) -> list[str]:
-        """Move options to the front."""
         words = self._completed(words)
         try:
             pairs, others = getopt.gnu_getopt(list(words), self.shortOpt, self.longOpt)
@@ -532,7 +531,6 @@ def _at(place: str, message: str) -> TunnelError:
 
 
 def _text(value: object) -> str:
-    """Write a value as on a command line."""
     return repr(value) if isinstance(value, float) else str(value)
 
 

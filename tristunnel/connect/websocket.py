@@ -268,7 +268,6 @@ class WebSocketEndpoint:
         return await opening.done
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect a protocol over the bytes of a WebSocket's binary messages."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:

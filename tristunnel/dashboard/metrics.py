@@ -29,7 +29,6 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from tristunnel.dashboard.certificates import certificateCounts
-from tristunnel.dashboard.joined import JoinedMetrics, written
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.pipes import PIPES
 from tristunnel.dialects.base.stream import SessionStream
@@ -262,6 +261,39 @@ class ServerCollector(Collector):
             yield family
 
 
+def _written(registry: CollectorRegistry) -> list[Any]:
+    """Write a registry's content in a form for JSON, which L{JoinedMetrics} reads."""
+    return [
+        [
+            family.name,
+            family.documentation,
+            family.type,
+            [[each.name, dict(each.labels), each.value] for each in family.samples],
+        ]
+        for family in registry.collect()
+    ]
+
+
+class _JoinedMetrics(Collector):
+    """
+    The metrics of several processes of a server, told apart by C{process}.
+
+    @param parts: The name of each, and what L{_written} returned there.
+    """
+
+    def __init__(self, parts: Iterable[tuple[str, list[Any]]]) -> None:
+        self._parts = list(parts)
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for process, part in self._parts:
+            for name, text, kind, samples in part:
+                family = families.setdefault(name, Metric(name, text, kind))
+                for sample, labels, value in samples:
+                    family.add_sample(sample, {**labels, "process": process}, value)
+        return iter(families.values())
+
+
 class MetricsPage(CallerPage):
     """
     Shows a registry to those who may see it: admins; everybody, if nobody is asked to
@@ -284,7 +316,7 @@ class MetricsPage(CallerPage):
         self._registry = registry
         self._siblings = siblings
         if siblings is not None:
-            siblings.publish("metrics", lambda caller: written(registry))
+            siblings.publish("metrics", lambda caller: _written(registry))
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
         identity = caller.identity
@@ -305,12 +337,11 @@ class MetricsPage(CallerPage):
         return bytes(encode(await self._everybodys()))
 
     async def _everybodys(self) -> Any:
-        """The metrics of all processes, if there are several."""
         if self._siblings is None:
             return self._registry
         others = await self._siblings.gather("metrics", None)
-        own = (self._siblings.name, written(self._registry))
-        return JoinedMetrics(sorted([own, *others.answers]))
+        own = (self._siblings.name, _written(self._registry))
+        return _JoinedMetrics(sorted([own, *others.answers]))
 
 
 def metricsPage(

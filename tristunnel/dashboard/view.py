@@ -324,7 +324,6 @@ class Board:
         return ", ".join(words)
 
     def _clientOf(self, tunnel: Tunnel) -> ConnectedClient | None:
-        """The session that serves a tunnel's visitors."""
         for client in self.service.clients:
             if client.side is not None and client.side is tunnel.clientSide:
                 return client

@@ -25,7 +25,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from tristunnel.dataplane.transport import SocketTransport
-from tristunnel.tls.on_socket import serverTLS
+from tristunnel.tls.server_context import serverTLS
 
 __all__ = ["serverTLSFactory", "tlsOverClientEndpoint", "tlsOverEndpoint"]
 

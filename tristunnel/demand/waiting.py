@@ -261,7 +261,6 @@ class WaitingVisitor:
             self._later = self._reactor.callLater(LINGER, end.reset, left)
 
     def _leave(self) -> None:
-        """Wait no more."""
         self._isOver = True
         self._crowd.discard(self)
         KEPT.letGo(self)

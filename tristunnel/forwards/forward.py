@@ -448,7 +448,6 @@ _AS_SSH = re.compile(
 
 
 def _fromURL(spec: str, target: str) -> tuple[str, str]:
-    """Find the scheme of an URL, and the host and port."""
     url = urlsplit(target)
     host, colon, port = url.netloc.rpartition("@")[2].rpartition(":")
     if not colon or port.endswith("]"):

@@ -180,7 +180,6 @@ LOGIN_FIELDS = (
 
 
 def _forms(visit: Visit) -> list[str]:
-    """All ways to sign in."""
     found, rules, where = [], visit.rules, hidden("next", visit.target)
     if rules.pin:
         found.append(form(visit, "sign-in", f"{where}\n{PIN_FIELD}", "Continue"))

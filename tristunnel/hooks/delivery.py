@@ -68,7 +68,6 @@ class _Deliverer:
         self._problems = LogRateLimiter(reactor.seconds, reactor.callLater)
 
     def add(self, event: HookEvent) -> None:
-        """Deliver an event when its turn comes."""
         if len(self.waiting) >= WAITING:
             # The first one stays: it may just be on its way.
             del self.waiting[min(1, len(self.waiting) - 1)]
@@ -160,7 +159,6 @@ class _Deliverer:
         return idle
 
     def stop(self) -> None:
-        """Stop delivering."""
         self.waiting.clear()
         if self._pause is not None:
             self._pause.cancel()

@@ -207,7 +207,6 @@ class Tap:
 
     @property
     def _front(self) -> Exchange | None:
-        """The exchange whose response comes next."""
         return self._open[0] if self._open else None
 
     def _skipResponse(self, most: int) -> int:

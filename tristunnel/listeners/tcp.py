@@ -33,7 +33,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import UNPRIVILEGED, PortRange, Reserve
-from tristunnel.tls.on_socket import serverTLS
+from tristunnel.tls.server_context import serverTLS
 from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.endpoints import BACKLOG
 from tristunnel.util.hosts import addressText, hostAndPort
@@ -95,7 +95,6 @@ class _Visitors:
         self.wrappedFactory = None
 
     def accepted(self, connection: socket.socket, peer: Any) -> None:
-        """Take a visitor's connection."""
         try:
             RESERVE.checkSession()
             if self._creator is None:
@@ -167,7 +166,6 @@ class _VisitorFactory(ServerFactory[TransportEnd]):
         self._handshakes = handshakes
 
     def buildProtocol(self, addr: IAddress | None) -> TransportEnd:
-        """Announce the visitor once its bytes may pass."""
         try:
             RESERVE.checkSession()
             counted = None
@@ -195,7 +193,6 @@ class _TLSFactory(TLSMemoryBIOFactory):
     """
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Begin TLS, if there is room for the visitor."""
         inner: Any = self.wrappedFactory.buildProtocol(addr)
         if isinstance(inner, _RejectedConnection):
             return inner
@@ -366,7 +363,6 @@ class TCPListeners:
             raise OSError(number or 0, str(error.socketError)) from None
 
     def _refusal(self, port: int, error: OSError) -> TunnelError:
-        """Say why a port cannot be had."""
         number = error.errno
         if number == errno.EADDRINUSE:
             return TunnelError(

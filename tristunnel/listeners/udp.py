@@ -89,7 +89,6 @@ class UDPListener(FlowTable):
     # Datagrams
 
     def datagramArrived(self, datagram: bytes, address: Any, local: Any) -> None:
-        """Take a visitor's datagram."""
         if len(datagram) > MAX_DATAGRAM:
             # Over IPv6, they may be 20 bytes longer. They are passed whole or not at
             # all.
@@ -177,7 +176,6 @@ class UDPListeners:
 
 
 def _refusal(port: int, error: OSError) -> TunnelError:
-    """Say why a port cannot be had."""
     if error.errno == errno.EADDRINUSE:
         return TunnelError(
             "port-taken",

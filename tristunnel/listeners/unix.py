@@ -92,7 +92,6 @@ class _Visitors(EndFactory):
     noisy = False
 
     def buildProtocol(self, addr: IAddress | None) -> Arriving | None:
-        """Make a visitor's end, if there is room for one."""
         try:
             RESERVE.checkSession()
         except TunnelError:

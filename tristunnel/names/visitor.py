@@ -126,7 +126,6 @@ class VisitorConnection(Protocol):
         self._advance()
 
     def readConnectionLost(self) -> None:
-        """Note that the visitor sends no more; it may still listen."""
         exchange = self._exchange
         if self._through:
             if self._run is not None:
@@ -169,7 +168,6 @@ class VisitorConnection(Protocol):
     # What the visitor sends
 
     def _advance(self) -> None:
-        """Handle what has come, as far as possible."""
         if self._advancing:
             return
         self._advancing = True
@@ -260,7 +258,6 @@ class VisitorConnection(Protocol):
             self._refuse(500, "The sign-in of this name does not work.")
 
     def _goOn(self, exchange: Exchange, route: Route, guest: Guest = ANYBODY) -> None:
-        """Pass on a request that was let in."""
         head, origin = exchange.head, exchange.origin
         exchange.written = requestBytes(head, route.rules, origin, guest)
         first, self._requests.first = self._requests.first, None
@@ -311,7 +308,6 @@ class VisitorConnection(Protocol):
             self._exchangeDone(exchange)
 
     def _flush(self) -> None:
-        """Send to the service what was gathered for it."""
         if self._out:
             out, self._out = self._out, []
             if self._run is not None:
@@ -539,7 +535,6 @@ class VisitorConnection(Protocol):
         self._close()
 
     def _close(self) -> None:
-        """Close the connection after what was sent."""
         if self._over:
             return
         self._closing = True
@@ -578,14 +573,12 @@ class VisitorConnection(Protocol):
             self.transport.resumeProducing()
 
     def pauseProducing(self) -> None:
-        """The visitor takes no more for now."""
         self._full = True
         HELD.hold(self, unsent(self.transport), self._shed)
         if self._run is not None:
             self._run.pauseAnswers()
 
     def resumeProducing(self) -> None:
-        """The visitor takes more."""
         self._full = False
         HELD.letGo(self)
         if self._run is not None:
@@ -595,6 +588,5 @@ class VisitorConnection(Protocol):
         """The transport is gone; L{connectionLost} follows."""
 
     def _shed(self, reason: TunnelError) -> None:
-        """Give up this visitor, whose memory is needed."""
         self._leaveRun(reason)
         self.breakOff()

@@ -375,7 +375,6 @@ class _Request(WebRequest):
         return kind("TCP", *self.visitor)
 
     def getHost(self) -> IPv4Address:
-        """The host that the visitor has asked for."""
         said = (self.getHeader(b"host") or b"").decode("latin-1")
         asked = said.rpartition("]")[2].rpartition(":")[2]
         port = int(asked) if asked.isdecimal() and len(asked) < 6 else 80
@@ -444,8 +443,6 @@ class _WSGI:
 
 
 def _asWSGI(function: Callable[[Request], Any]) -> Callable[..., Iterable[bytes]]:
-    """Wrap a function of a request as a WSGI application."""
-
     def application(environ: dict[str, Any], startResponse: Any) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(MOST_BODY + 1)
         if len(body) > MOST_BODY:

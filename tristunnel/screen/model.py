@@ -176,7 +176,6 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
 
 
 def _requests(requests: Sequence[Mapping[str, Any]]) -> Table:
-    """The latest requests of visitors."""
     columns = ("Requests", "Service", "Status", "Time", "Bytes")
     return Table("Requests", columns, [*map(_request, requests)], 2, "no request yet")
 

@@ -160,7 +160,6 @@ class Screen(Service):
             self._tick()
 
     def _gone(self) -> None:
-        """End with the terminal, as programs in one do."""
         if self._reactor.running:
             self._reactor.stop()
 

@@ -81,7 +81,6 @@ class Deciding(Protocol):
         self._deadline: IDelayedCall | None = None
 
     def _within(self, seconds: float, late: Callable[[], object]) -> None:
-        """Limit the time."""
         self._deadline = self._reactor.callLater(seconds, late)
 
     def _inTime(self) -> float:

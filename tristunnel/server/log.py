@@ -161,10 +161,6 @@ class LoggingServerObserver(ServerObserver):
             )
 
     def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
-        """
-        A visitor was turned away: one line for each reason and tunnel, and
-        then one a minute.
-        """
         address = stream.target or stream.tunnel.address or stream.tunnel.publicURI
 
         def event() -> None:

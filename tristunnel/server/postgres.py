@@ -124,7 +124,6 @@ class _Sorting(Sorting):
             self.giveTo(route)
 
     def routeOf(self, message: StartupMessage) -> Route | None:
-        """Find the tunnel that a database's name means."""
         name, table = message.database.lower(), self._parent.table
         route: Route | None = table.find(POSTGRES, name)
         for domain in self._parent.domains():
@@ -157,7 +156,6 @@ class _Speaking(Factory[Protocol]):
         return [_ALPN]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make the protocol inside of TLS."""
         return self._make()
 
 
@@ -176,7 +174,7 @@ class _Inside(Protocol):
         self._began = b""
 
     def handshakeCompleted(self) -> None:
-        """Wait for the message."""
+        pass
 
     def dataReceived(self, data: bytes) -> None:
         self._began += data

@@ -192,7 +192,6 @@ class SortingFactory(ServerFactory):
     passOn: Callable[[Any, int], bool] = lambda *passed: False
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """Wait for the first bytes, if there is room for one more."""
         try:
             pending = self.limiter.enter(None if self.proxied else addr)
         except TunnelError as refusal:

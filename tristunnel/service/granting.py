@@ -103,7 +103,6 @@ class Granting:
         return f"{scheme}://{where}/access/{access.id}#{secret}"
 
     async def _named(self, name: str) -> TunnelRecord | None:
-        """Find the tunnel that visitors come to by a name."""
         service, entries = self._service, self._service.entries
         host, slash, path = name.partition("/")
         for kind, listeners in service.listeners.items():

@@ -312,7 +312,6 @@ class Invitations:
         raise badOption(f"there is no token {name!r}")
 
     def _follow(self, file: TokenFile) -> None:
-        """Put in force what was changed, here and at other servers."""
         file.follow()
         if self.shared is not None:
             self.shared.look()

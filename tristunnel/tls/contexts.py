@@ -216,7 +216,6 @@ def _show(context: SSL.Context, identity: Identity, origin: str) -> None:
 
 
 def _trust(context: SSL.Context, authorities: Sequence[Certificate]) -> None:
-    """Make a context trust only these certificates."""
     store = context.get_cert_store()
     assert store is not None
     store.set_flags(X509StoreFlags.PARTIAL_CHAIN)

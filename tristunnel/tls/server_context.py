@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from socket import socket
+from typing import Any
 
 from cryptography.x509 import Certificate
 from OpenSSL import SSL
@@ -20,7 +22,7 @@ from tristunnel.tls.pem import isExpired, loadIdentity
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.watch import Reloading
 
-__all__ = ["CreatorInForce", "ReloadingCertificate"]
+__all__ = ["CreatorInForce", "ReloadingCertificate", "serverTLS"]
 
 
 @dataclass(frozen=True)
@@ -155,3 +157,22 @@ class CreatorInForce:
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
         return self.creator.serverConnectionForTLS(tlsProtocol)
+
+
+def serverTLS(
+    creator: IOpenSSLServerConnectionCreator, connection: socket, protocol: Any
+) -> SSL.Connection:
+    """
+    Begin a server's TLS directly on a socket, without Twisted's memory buffer between.
+
+    @param creator: Makes connections for Twisted's TLS; its context is used.
+    @param connection: The socket, which does not block.
+    @param protocol: Stands for the connection before C{creator} and the choice by ALPN:
+        its C{factory} may have a C{wrappedFactory} that negotiates.
+    @return: TLS before the handshake.
+    """
+    context = creator.serverConnectionForTLS(protocol).get_context()
+    made = SSL.Connection(context, connection)
+    made.set_app_data(protocol)
+    made.set_accept_state()
+    return made

@@ -262,7 +262,6 @@ class SignedVisitor(Protocol, TimeoutMixin):
         self._letGo()
 
     def timeoutConnection(self) -> None:
-        """Nothing came in time, or not all of a request."""
         if self._isOver:
             self.transport.loseConnection()
         elif self._pieces:

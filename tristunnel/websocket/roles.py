@@ -96,7 +96,6 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
                 self.failHandshake("the answer has no end")
 
     def failHandshake(self, reason: str) -> None:
-        """The server did not open the WebSocket."""
         if self.refusal is None:
             parts = self.http_status_line.split(None, 2)
             status = parts[1] if len(parts) > 1 else ""

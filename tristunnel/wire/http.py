@@ -316,7 +316,6 @@ class _Reader:
         return hosts
 
     def _begin(self, head: RequestHead | ResponseHead) -> None:
-        """Take a complete and valid head."""
         self._headers = []
         self._inBody = True
         self._events.append(head)

@@ -165,7 +165,6 @@ class FrameReader:
             yield Piece(opcode, piece, ends)
 
     def _control(self, opcode: int, payload: bytes) -> Piece:
-        """Read a control frame that has come as a whole."""
         if self._masked:
             payload = _unmasked(payload[4:], payload[:4])
         return Piece(opcode, payload, True)

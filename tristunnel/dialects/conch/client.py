@@ -141,7 +141,6 @@ class ClientPackets(Packets, SSHClientTransport):
         self._whenAdmitted = admitted
 
     def verifyHostKey(self, hostKey: bytes, fingerprint: bytes) -> Deferred[bool]:
-        """Check that this is the right server."""
         try:
             self._judge(hostKey)
         except TunnelError as wrong:
@@ -150,7 +149,6 @@ class ClientPackets(Packets, SSHClientTransport):
         return succeed(True)
 
     def connectionSecure(self) -> None:
-        """Go on, as keys have been agreed on, for the first time or again."""
         if self.service is None and not self.gone:
             self.requestService(_Login(self, self._credentials, self._letIn))
 

@@ -170,7 +170,6 @@ class Connection(Service):
         self._sendAnswers()
 
     def _sendAnswers(self) -> None:
-        """Send the answers whose turn it is."""
         requests = self._requests
         while requests and requests[0].answer is not None and not self._over:
             kind, said = requests.popleft().answer or (0, b"")

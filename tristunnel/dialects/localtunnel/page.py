@@ -57,7 +57,6 @@ class _ForPrograms(Guard):
         self._rule = OriginRule(None)
 
     def objectionToReading(self, request: Request) -> str | None:
-        """Find what is wrong with a request, or C{None}."""
         return self._rule.objection(request)
 
 

@@ -288,7 +288,6 @@ class RelayChannels:
         return channel
 
     def _tell(self, telling: Coroutine[Any, Any, None]) -> None:
-        """Enter a channel in the book."""
         Deferred.fromCoroutine(telling).addErrback(
             lambda failure: self._log.failure("A channel is in no list", failure)
         )

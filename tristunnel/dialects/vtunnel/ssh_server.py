@@ -52,7 +52,6 @@ def openSession(sessions: ServerSessions, arrival: Arrival) -> Receiver:
 
 
 def _keysFor(sessions: ServerSessions, arrival: Arrival) -> list[bytes]:
-    """Find the keys of which a client may have one."""
     who = arrival.caller.identity.name if arrival.vouched else arrival.says
     return [
         blob[len(_KEY_HEAD) :]
