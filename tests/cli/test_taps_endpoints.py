@@ -13,6 +13,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.task import deferLater
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.processes import freePort
 from tests.support.short import shortDirectory
 from tests.tls.authority import Authority, makeAuthority
 from tests.tls.files import replace
@@ -255,8 +256,8 @@ class EndpointTests(LoopbackTestCase):
     async def test_taken(self) -> None:
         """A port that somebody has is told, and got when it is free."""
         await self.startServer()
-        other = self.reactor.listenTCP(0, Service(), interface="127.0.0.1")
-        port = other.getHost().port
+        port = freePort()
+        other = self.reactor.listenTCP(port, Service(), interface="127.0.0.1")
         failed = self.seenLine("tunnelFailed")
         self.beginClient(f"{port}=localhost:1")
         self.assertEqual(await failed, "port-taken")

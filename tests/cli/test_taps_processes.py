@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, readBody
 
 from tests.support.loopback import Service, Talk, comeTo
-from tests.support.processes import Program, freePort, startTristunnel
+from tests.support.processes import STEADY, Program, freePort, startTristunnel
 from tests.tls.authority import Authority, makeAuthority
 from tests.tls.files import replace
 
@@ -137,13 +137,13 @@ class RestartTests(ProcessTestCase):
         service = Service(b"hello")
         target = f"127.0.0.1:{self.offer(service)}"
         port = f"tcp:{freePort()}:interface=127.0.0.1"
-        server = await self.server(port=port)
+        server = await self.server("--ports", STEADY, port=port)
         client = await self.client("--forward", f"0={target}")
         before = self.visitors
         await self.hears(service)
         since = len(client.lines)
         await server.kill()
-        await self.server(port=port)
+        await self.server("--ports", STEADY, port=port)
         self.assertEqual(await self.address(client, since), before)
         await self.hears(service)
 

@@ -9,7 +9,7 @@ from twisted.internet.error import ConnectionDone
 
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.support.loopback import Service, Talk
-from tests.support.processes import Program
+from tests.support.processes import STEADY, Program
 from tests.support.short import shortDirectory
 
 _MUCH = 100_000
@@ -70,13 +70,13 @@ class KilledTests(ProcessTestCase):
         """
         path = shortDirectory(self) / "s"
         service = Service(b"hello")
-        server = await self.server(port=f"unix:{path}")
+        server = await self.server("--ports", STEADY, port=f"unix:{path}")
         forward = f"0=127.0.0.1:{self.offer(service)}"
         client = await self.client("--forward", forward, connect=f"unix:{path}")
         before, since = self.visitors, len(client.lines)
         await server.kill()
         self.assertTrue(path.is_socket())
-        await self.server(port=f"unix:{path}")
+        await self.server("--ports", STEADY, port=f"unix:{path}")
         self.assertEqual(await self.address(client, since), before)
         await self.hears(service)
 

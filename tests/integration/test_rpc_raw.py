@@ -23,12 +23,12 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
-from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SkipTest
 
 from tests.jsonrpc.loopback import parsed
 from tests.support.loopback import LoopbackTestCase, Talk
 from tests.support.polling import until
+from tests.support.processes import freePort
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.realm import Authenticator
 from tristunnel.dialects.framed.dialect import FramedPortProtocol
@@ -499,15 +499,8 @@ class FewPortsTests(RPCTestCase):
     """A server with two ports."""
 
     async def startRPC(self) -> None:
-        """Find two ports that are free at this moment."""
-        held = [
-            self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
-            for _ in range(2)
-        ]
-        numbers = [port.getHost().port for port in held]
-        self.ports = PortRange(tuple((number, number) for number in numbers))
-        for port in held:
-            await port.stopListening()
+        """Find two ports that are free."""
+        self.ports = PortRange(tuple((freePort(),) * 2 for _ in range(2)))
         await super().startRPC()
 
     async def test_exhausted(self) -> None:

@@ -147,8 +147,8 @@ class NodeTests(LoopbackTestCase):
         """A port that the other server does not have makes it failed; it is had once
         that is over."""
         await self.startServer()
-        taken = self.reactor.listenTCP(0, Service(), interface="127.0.0.1")
-        port = taken.getHost().port
+        port = freePort()
+        taken = self.reactor.listenTCP(port, Service(), interface="127.0.0.1")
         tunnel = self.node(f"forward={port}=127.0.0.1:1")
         await self.become(tunnel, FAILED)
         self.assertIn("[port-taken]", str(tunnel.describe()["reason"]))

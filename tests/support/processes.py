@@ -31,6 +31,7 @@ import tristunnel
 from tests.support.forkserver import ForkServer, canFork
 
 __all__ = [
+    "STEADY",
     "TWISTD",
     "Program",
     "ProgramEnded",
@@ -53,6 +54,10 @@ _PATH = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "
 _PORTS = range(12_000, 19_000)
 """Where no system chooses ports by itself, for outgoing connections above all: those
 would take what was free a moment ago."""
+
+STEADY = "19000-31999"
+"""Such ports, as C{--ports} takes them, for visitors of a server that is to have them
+again after it was away."""
 
 _given: dict[int, socket.socket] = {}
 """What this process has been given, and what keeps others from being given it."""
