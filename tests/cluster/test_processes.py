@@ -15,22 +15,16 @@ from twisted.internet.endpoints import (
     connectProtocol,
 )
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
+from twisted.protocols.wire import Echo
 
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.processes.test_server import children, pidOf
 from tests.support.loopback import Talk
 from tests.support.processes import Program, freePort, freePorts
 from tests.support.redis import RedisServer
-
-
-class Echo(Protocol):
-    """Says what it is told."""
-
-    def dataReceived(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 class Balancer(ProxyFactory):

@@ -21,13 +21,14 @@ from twisted.internet.interfaces import (
     INegotiated,
     ITCPTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.support.protocols import Hearing
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
@@ -38,34 +39,20 @@ from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
 
 
-class Recorder(Protocol):
-    """Keeps what comes."""
+class Recorder(Hearing):
+    """Says when it is connected."""
 
     def __init__(self) -> None:
-        self.data = b""
+        super().__init__()
         self.made: Deferred[Any] = Deferred()
-        self.over: Deferred[list[Failure]] = Deferred()
-        self.wanted = 0
-        self.enough: Deferred[bytes] | None = None
 
     def connectionMade(self) -> None:
         self.made.callback(self)
 
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-        if self.enough is not None and len(self.data) >= self.wanted:
-            enough, self.enough = self.enough, None
-            enough.callback(self.data)
-
-    def get(self, count: int) -> Deferred[bytes]:
-        done: Deferred[bytes] = Deferred()
-        self.wanted, self.enough = count, done
-        self.dataReceived(b"")
-        return done
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # Given a failure itself, the Deferred would fail.
-        self.over.callback([reason])
+    async def why(self) -> Failure:
+        reason = (await self.gone()).lost
+        assert reason is not None
+        return reason
 
 
 @implementer(IHalfCloseableProtocol)
@@ -131,9 +118,9 @@ class TransportCases:
         return server, client
 
     async def end(self, protocol: Any) -> None:
-        if not protocol.over.called:
+        if protocol.lost is None:
             protocol.transport.abortConnection()
-        await protocol.over
+        await protocol.gone()
 
     async def test_bytes(self) -> None:
         """Bytes arrive, more than any buffer holds, both ways at once."""
@@ -141,8 +128,8 @@ class TransportCases:
         data = os.urandom(3_000_000)
         server.transport.write(data)
         client.transport.writeSequence([data[:10], data[10:]])
-        self.assertEqual(data, await client.get(len(data)))
-        self.assertEqual(data, await server.get(len(data)))
+        self.assertEqual(data, (await client.has(len(data))).data)
+        self.assertEqual(data, (await server.has(len(data))).data)
 
     async def test_loseConnection(self) -> None:
         """All that was written arrives before the end, which is an orderly one."""
@@ -153,8 +140,8 @@ class TransportCases:
         # Until the close comes to pass there may be more.
         server.transport.write(b"last")
         data += b"last"
-        (await client.over)[0].trap(ConnectionDone)
-        (await server.over)[0].trap(ConnectionDone)
+        (await client.why()).trap(ConnectionDone)
+        (await server.why()).trap(ConnectionDone)
         self.assertEqual(data, client.data)
 
     async def test_abort(self) -> None:
@@ -162,8 +149,8 @@ class TransportCases:
         server, client = await self.connect()
         server.transport.write(b"x" * 1_000_000)
         server.transport.abortConnection()
-        (await server.over)[0].trap(ConnectionAborted)
-        (reason,) = await client.over
+        (await server.why()).trap(ConnectionAborted)
+        reason = await client.why()
         if self.server.startswith("tcp"):
             reason.trap(ConnectionLost)
 
@@ -185,7 +172,7 @@ class TransportCases:
         client.transport.pauseProducing()
         server.transport.write(b"x" * 1_000_000)
         client.transport.resumeProducing()
-        self.assertEqual(1_000_000, len(await client.get(1_000_000)))
+        self.assertEqual(1_000_000, len((await client.has(1_000_000)).data))
 
     async def test_producer(self) -> None:
         """
@@ -210,12 +197,12 @@ class TransportCases:
 
         server.transport.registerProducer(Producer(), True)
         server.transport.write(b"x" * 8_000_000)
-        await client.get(8_000_000)
+        await client.has(8_000_000)
         await resumed
         self.assertEqual(["pause", "resume"], told)
         server.transport.loseConnection()
         server.transport.unregisterProducer()
-        (await client.over)[0].trap(ConnectionDone)
+        (await client.why()).trap(ConnectionDone)
 
     async def test_interface(self) -> None:
         """A transport is what Twisted says one is."""
@@ -308,15 +295,15 @@ class TLSTests(FileTestCase, TestCase):
             server.transport.write(data)
             for at in range(0, len(data), 99_999):
                 client.transport.write(data[at : at + 99_999])
-            self.assertEqual(data, await client.get(len(data)))
-            self.assertEqual(data, await server.get(len(data)))
+            self.assertEqual(data, (await client.has(len(data))).data)
+            self.assertEqual(data, (await server.has(len(data))).data)
             self.assertIsNotNone(client.transport.getPeerCertificate())
             handle = client.transport.getHandle()
             self.assertEqual("TLSv1.3", handle.get_protocol_version_name())
             self.assertTrue(INegotiated.providedBy(server.transport))
             server.transport.loseConnection()
             for each in (client, server):
-                (await each.over)[0].trap(ConnectionDone)
+                (await each.why()).trap(ConnectionDone)
 
     async def test_failsAtOnce(self) -> None:
         """
@@ -345,7 +332,7 @@ class TLSTests(FileTestCase, TestCase):
         service.startService()
         self.addCleanup(service.stopService)
         client: Any = await service.whenConnected()
-        (await client.over)[0].trap(ConnectionLost)
+        (await client.why()).trap(ConnectionLost)
 
     async def test_pause(self) -> None:
         """What OpenSSL has decrypted already is not forgotten by a pause."""
@@ -354,11 +341,11 @@ class TLSTests(FileTestCase, TestCase):
         server.transport.write(b"x" * 1_000_000)
         while len(client.data) < 1_000_000:
             client.transport.resumeProducing()
-            await client.get(len(client.data) + 1)
+            await client.has(len(client.data) + 1)
             client.transport.pauseProducing()
         client.transport.abortConnection()
         for each in (client, server):
-            await each.over
+            await each.gone()
 
     async def test_wrongServer(self) -> None:
         """A server whose certificate is not the one that was meant gets no byte."""
@@ -377,7 +364,7 @@ class TLSTests(FileTestCase, TestCase):
         while len(made) < 2:
             await deferLater(self.clock(), 0)
         for each in made:
-            self.assertTrue((await each.over)[0].check(SSL.Error))
+            self.assertTrue((await each.why()).check(SSL.Error))
         self.assertFalse(any(each.data for each in made))
         waiting.cancel()
 

@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.dialects.framed.memory import RecordingEnd
+from tests.support.protocols import Answering
 from tests.support.short import shortDirectory
 from tests.support.stock import StockReactor
 from tests.tls.authority import certificateOf, makeAuthority
@@ -29,17 +30,11 @@ from tristunnel.tls.certificates import fingerprint
 reactor: Any = _reactor
 
 
-class Talk(Protocol):
-    """The service: says its banner, and then what it hears."""
+class Talk(Answering):
+    """The service."""
 
-    transport: Any
-    banner = b"hello "
-
-    def connectionMade(self) -> None:
-        self.transport.write(self.banner)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.transport.write(data)
+    def __init__(self) -> None:
+        super().__init__(b"hello ")
 
 
 class Closing(Talk):

@@ -66,11 +66,10 @@ class JSONRPCResourceTests(LoopbackTestCase):
     async def test_keptAlive(self) -> None:
         """One connection takes any number of calls."""
         client = await self.connect()
-        assert client.transport is not None
-        client.transport.write(post(b'{"jsonrpc": "2.0", "method": "update"}'))
-        client.transport.write(post(call("echo", '["first"]')))
-        client.transport.write(post(call("echo", '["second"]')))
-        received = await client.until(b"second")
+        client.say(post(b'{"jsonrpc": "2.0", "method": "update"}'))
+        client.say(post(call("echo", '["first"]')))
+        client.say(post(call("echo", '["second"]')))
+        received = (await client.until(lambda it: b"second" in it.data)).data
         self.assertEqual(received.count(b"HTTP/1.1 200"), 2)
         self.assertEqual(received.count(b"HTTP/1.1 204"), 1)
 
@@ -90,13 +89,12 @@ class JSONRPCResourceTests(LoopbackTestCase):
     async def test_leaves(self) -> None:
         """When the caller leaves, its call is cancelled and nothing is logged."""
         client = await self.connect()
-        assert client.transport is not None
-        client.transport.write(post(call("wait")))
+        client.say(post(call("wait")))
         # Another connection's answer shows that the call has come by now.
         while not self.published.pending:
             await self.exchange(post(call("echo")))
         client.abort()
-        await client.closed
+        await client.gone()
         await self.site.whenQuiet()
         self.assertEqual(self.published.cancelled, 1)
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -114,8 +112,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
 
         self.published.rpc_stubborn = stubborn
         client = await self.connect()
-        assert client.transport is not None
-        client.transport.write(post(call("stubborn")))
+        client.say(post(call("stubborn")))
         await called
         client.abort()
         await self.site.whenQuiet()
@@ -199,8 +196,7 @@ class CallerForAnswersTests(LoopbackTestCase):
     async def test_leaves(self) -> None:
         """When the caller leaves while it is being judged, that is cancelled."""
         client = await self.connect()
-        assert client.transport is not None
-        client.transport.write(post(call("update"), "X-What: wait"))
+        client.say(post(call("update"), "X-What: wait"))
         while not self.published.pending:
             await self.exchange(post(call("echo"), "X-What: deferred"))
         client.abort()

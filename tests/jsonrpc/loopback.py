@@ -18,13 +18,14 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from tests.jsonrpc.test_dispatcher import Published
+from tests.support.protocols import Hearing
 from tristunnel.errors import TunnelError
 from tristunnel.http.resource import JSONRPCResource
 from tristunnel.http.site import LimitedChannel, LimitedSite
@@ -66,36 +67,6 @@ class WatchedSite(LimitedSite):
         else:
             quiet.callback(None)
         return quiet
-
-
-class RawClient(Protocol):
-    """Sends bytes and collects bytes."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.closed: Deferred[bytes] = Deferred()
-        self._awaited: tuple[bytes, Deferred[bytes]] | None = None
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-        if self._awaited is not None and self._awaited[0] in self.received:
-            awaited, self._awaited = self._awaited[1], None
-            awaited.callback(self.received)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.closed.callback(self.received)
-
-    def abort(self) -> None:
-        transport: Any = self.transport
-        transport.abortConnection()
-
-    def until(self, text: bytes) -> Deferred[bytes]:
-        awaited: Deferred[bytes] = Deferred()
-        if text in self.received:
-            awaited.callback(self.received)
-        else:
-            self._awaited = text, awaited
-        return awaited
 
 
 def post(body: bytes, *headers: str, path: str = "/rpc", length: bool = True) -> bytes:
@@ -158,15 +129,13 @@ class LoopbackTestCase(TestCase):
     async def listenUNIX(self, path: str) -> None:
         await self.listen(UNIXServerEndpoint(reactor, path))
 
-    async def connect(self) -> RawClient:
+    async def connect(self) -> Hearing:
         endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self.port}")
-        client: RawClient = await connectProtocol(endpoint, RawClient())
+        client = await connectProtocol(endpoint, Hearing())
 
-        def close() -> Deferred[bytes] | None:
-            if client.closed.called:
-                return None
+        def close() -> Deferred[Hearing]:
             client.abort()
-            return client.closed
+            return client.gone()
 
         self.addCleanup(close)
         return client
@@ -174,9 +143,8 @@ class LoopbackTestCase(TestCase):
     async def exchange(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         client = await self.connect()
         head, _, body = request.partition(b"\r\n\r\n")
-        assert client.transport is not None
-        client.transport.write(head + b"\r\nConnection: close\r\n\r\n" + body)
-        return parsed(await client.closed)
+        client.say(head + b"\r\nConnection: close\r\n\r\n" + body)
+        return parsed(bytes((await client.gone()).data))
 
 
 def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:

@@ -11,13 +11,14 @@ import shutil
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from struct import pack
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
@@ -26,6 +27,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from tests.support.minecraft import handshake, legacyPing, readPacket
 from tests.support.notes import ServerNotes
 from tests.support.polling import untilClosed
+from tests.support.protocols import Answering
 from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
@@ -43,18 +45,6 @@ from tristunnel.server.tls_names import Certificates
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.wire.minecraft import MinecraftHandshake, refusal
-
-
-class _Service(Protocol):
-    """Says who it is, and then what it hears."""
-
-    transport: Any
-
-    def connectionMade(self) -> None:
-        self.transport.write(b"<")
-
-    def dataReceived(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 def _hear(connection: Any, end: bytes) -> bytes:
@@ -81,7 +71,7 @@ class FirstMessageTestCase(TestCase, FileTestCase):
         self.table = NameTable()
         self.limiter = PreauthLimiter(self.reactor.seconds, 8)
         self.ends: list[Any] = []
-        factory = Factory.forProtocol(_Service)
+        factory = Factory.forProtocol(partial(Answering, b"<"))
         factory.noisy = False
         service = await self.listen(factory)
         self.port = await self.listen(self.make())

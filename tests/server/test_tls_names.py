@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
@@ -21,6 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.notes import ServerNotes
 from tests.support.polling import until
+from tests.support.protocols import Answering, Hearing
 from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
@@ -42,40 +43,19 @@ from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.wire.client_hello import CHALLENGE
 
 
-class Echo(Protocol):
+class Echo(Answering):
     """Says who it is, and then all that it hears."""
 
-    transport: Any
-
     def __init__(self, who: bytes, alive: set[Echo]) -> None:
-        self.who = who
+        super().__init__(who)
         self.alive = alive
 
     def connectionMade(self) -> None:
         self.alive.add(self)
-        self.transport.write(self.who)
+        super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.alive.discard(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.transport.write(data)
-
-
-class Raw(Protocol):
-    """A client that speaks in whatever pieces a test likes."""
-
-    transport: Any
-
-    def __init__(self) -> None:
-        self.over: Deferred[None] = Deferred()
-        self.data = b""
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.over.callback(None)
 
 
 class TLSNamesTests(TestCase, FileTestCase):
@@ -201,8 +181,8 @@ class TLSNamesTests(TestCase, FileTestCase):
         _, said = await self.talk("c.example", data)
         self.assertEqual(said, b"service" + data)
 
-    async def connect(self) -> Raw:
-        made = Raw()
+    async def connect(self) -> Hearing:
+        made = Hearing()
         factory = Factory.forProtocol(lambda: made)
         factory.noisy = False
         await HostEndpoint(self.reactor, "127.0.0.1", self.port, 5.0).connect(factory)
@@ -214,7 +194,7 @@ class TLSNamesTests(TestCase, FileTestCase):
         client.transport.write(b"W")
         await until(lambda: client.data == b"plainW")
         client.transport.loseConnection()
-        await client.over
+        await client.gone()
 
     async def test_pieces(self) -> None:
         """A hello that comes in pieces is waited for, and passed on whole."""
@@ -225,7 +205,7 @@ class TLSNamesTests(TestCase, FileTestCase):
             await deferLater(reactor, 0.005)
         # An alert of the service's: it misses what a real hello has.
         await until(lambda: client.data[:1] == b"\x15")
-        await client.over
+        await client.gone()
         self.assertEqual(self.notes.events, [])
 
     async def test_refused(self) -> None:
@@ -241,7 +221,7 @@ class TLSNamesTests(TestCase, FileTestCase):
         ):
             client = await self.connect()
             client.transport.write(data)
-            await client.over
+            await client.gone()
             self.assertIn(why, self.notes.events[-1][2])
             # Browsers that came without TLS are told so.
             self.assertEqual(b"https://" in client.data, data[:4] == b"GET ")
@@ -253,11 +233,11 @@ class TLSNamesTests(TestCase, FileTestCase):
         clients = [await self.connect() for _ in range(8)]
         clients[0].transport.write(b"\x16\x03\x01")
         ninth = await self.connect()
-        await ninth.over
+        await ninth.gone()
         self.assertEqual(self.notes.events[-1][1], "limit-reached")
         for client in clients:
             client.transport.abortConnection()
-            await client.over
+            await client.gone()
         await until(lambda: not self.limiter.unauthenticated)
 
     async def test_challenge(self) -> None:

@@ -12,12 +12,13 @@ from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.support.notes import ClientNotes, ServerNotes
+from tests.support.protocols import Hearing
 from tests.support.short import shortDirectory
 from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
@@ -42,60 +43,21 @@ __all__ = ["LoopbackTestCase", "Service", "Talk", "comeTo"]
 
 
 @implementer(IHalfCloseableProtocol)
-class Talk(Protocol):
+class Talk(Hearing):
     """
     One end of a conversation whose directions end apart.
 
-    @ivar data: Bytes that came.
     @ivar eof: Whether the other side has said its last.
-    @ivar lost: Why the connection is over, or C{None}.
     """
 
-    transport: Any
-
-    def __init__(self) -> None:
-        self.data = bytearray()
+    def __init__(self, greeting: bytes = b"") -> None:
+        super().__init__(greeting)
         self.eof = False
-        self.lost: Failure | None = None
         self._finished = False
-        self._waits: list[tuple[Any, Deferred[Talk]]] = []
-
-    def until(self, condition: Any) -> Deferred[Talk]:
-        """
-        Wait until C{condition}, called with this object, holds.
-
-        @return: Fires with this object; fails if the connection ends first.
-        """
-        waiting: Deferred[Talk] = Deferred()
-        if condition(self):
-            waiting.callback(self)
-        elif self.lost is not None:
-            waiting.errback(self.lost)
-        else:
-            self._waits.append((condition, waiting))
-        return waiting
-
-    def has(self, count: int) -> Deferred[Talk]:
-        """Wait for bytes."""
-        return self.until(lambda talk: len(talk.data) >= count)
 
     def ended(self) -> Deferred[Talk]:
         """Wait for the other side's last word."""
         return self.until(lambda talk: talk.eof or talk.lost)
-
-    def gone(self) -> Deferred[Talk]:
-        """Wait for the end of both directions."""
-        return self.until(lambda talk: talk.lost is not None)
-
-    def _look(self) -> None:
-        for wait in list(self._waits):
-            if wait[0](self):
-                self._waits.remove(wait)
-                wait[1].callback(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-        self._look()
 
     def readConnectionLost(self) -> None:
         self.eof = True
@@ -107,34 +69,12 @@ class Talk(Protocol):
     def writeConnectionLost(self) -> None:
         """Our last word is said."""
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = reason
-        self._look()
-        waits, self._waits = self._waits, []
-        for _, waiting in waits:
-            waiting.errback(reason)
-
-    def say(self, data: bytes) -> None:
-        """Send bytes."""
-        if self.lost is None:
-            self.transport.write(data)
-
     def finish(self) -> None:
         self._finished = True
         if self.eof:
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
-
-    def close(self) -> None:
-        """Send no more, and listen no more."""
-        if self.lost is None:
-            self.transport.loseConnection()
-
-    def abort(self) -> None:
-        """Reset the connection."""
-        if self.lost is None:
-            self.transport.abortConnection()
 
 
 async def comeTo(reactor: Any, port: int) -> Talk:
@@ -176,12 +116,11 @@ class Service(Factory):
             """Shows itself when it is connected."""
 
             def connectionMade(self) -> None:
-                if service.greeting:
-                    self.say(service.greeting)
+                super().connectionMade()
                 service.talks.append(self)
                 service.arrivals.put(self)
 
-        return Arrival()
+        return Arrival(self.greeting)
 
 
 class LoopbackTestCase(TestCase):

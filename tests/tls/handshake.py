@@ -10,38 +10,25 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, connect
 from zope.interface import implementer
+
+from tests.support.protocols import Hearing
 
 __all__ = ["End", "Meeting"]
 
 
 @implementer(IHandshakeListener)
-class End(Protocol):
+class End(Hearing):
     """The application at one end."""
 
-    def __init__(self, greeting: bytes) -> None:
-        self.greeting = greeting
-        self.agreed = False
-        self.received = b""
-        self.lost: Failure | None = None
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(self.greeting)
+    agreed = False
 
     def handshakeCompleted(self) -> None:
         self.agreed = True
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = reason
 
 
 class Meeting:

@@ -51,8 +51,8 @@ class ClientTestCase(FileTestCase):
     def accepts(self, server: ReloadingCertificate, client: ServerVerification) -> None:
         meeting = Meeting(server, client)
         self.assertIsNone(meeting.client.lost)
-        self.assertEqual(meeting.client.received, b"welcome")
-        self.assertEqual(meeting.server.received, b"credentials")
+        self.assertEqual(meeting.client.data, b"welcome")
+        self.assertEqual(meeting.server.data, b"credentials")
         self.assertEqual(client.seen, server.fingerprint)
         self.assertIsNone(client.refusal)
 
@@ -62,7 +62,7 @@ class ClientTestCase(FileTestCase):
         """Expect that a client refuses a server, before it tells it anything."""
         meeting = Meeting(server, client)
         self.assertFalse(meeting.client.agreed)
-        self.assertEqual(meeting.server.received, b"")
+        self.assertEqual(meeting.server.data, b"")
         assert meeting.client.lost is not None
         refusal = meeting.client.lost.value
         assert isinstance(refusal, CertificateRefused)
@@ -356,7 +356,7 @@ class ExplainTLSFailureTests(ClientTestCase):
         self, server: ReloadingCertificate | None, client: ServerVerification
     ) -> str:
         meeting = Meeting(server, client)
-        self.assertNotEqual(meeting.client.received, b"welcome")
+        self.assertNotEqual(meeting.client.data, b"welcome")
         assert meeting.client.lost is not None
         explanation = explainTLSFailure(meeting.client.lost, "a.example", client)
         assert explanation is not None

@@ -52,11 +52,11 @@ class RevocationTests(FileTestCase):
             "localhost", insecure=True, certificate=self.write("client.pem", *pems)
         )
         meeting = Meeting(server, client)
-        if meeting.server.received == b"credentials":
-            self.assertEqual(meeting.client.received, b"welcome")
+        if meeting.server.data == b"credentials":
+            self.assertEqual(meeting.client.data, b"welcome")
             return ""
         assert meeting.server.lost is not None and meeting.client.lost is not None
-        self.assertEqual(meeting.client.received, b"")
+        self.assertEqual(meeting.client.data, b"")
         self.told = explainTLSFailure(meeting.client.lost, "localhost", client)
         why = whyNoTLS(meeting.server.lost)
         assert why is not None

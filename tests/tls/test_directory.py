@@ -99,7 +99,7 @@ class CertificateDirectoryTests(FileTestCase):
         for name in ("a.example", "b.example"):
             client = ServerVerification(name, trustRoots=self.trusted)
             meeting = Meeting(server, client)
-            self.assertEqual(meeting.client.received, b"welcome")
+            self.assertEqual(meeting.client.data, b"welcome")
             self.assertEqual(meeting.chainLength, 2)
 
     def test_separateFiles(self) -> None:
@@ -123,7 +123,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.write("live/m.pem", key, full.removesuffix(intermediate.chain))
         self.write("live/n.pem", intermediate.chain)
         client = ServerVerification("a.example", trustRoots=self.trusted)
-        self.assertEqual(Meeting(self.serve(), client).client.received, b"welcome")
+        self.assertEqual(Meeting(self.serve(), client).client.data, b"welcome")
 
     def test_default(self) -> None:
         """The certificate in a file called C{default} is the default."""
@@ -312,17 +312,17 @@ class CertificateDirectoryTests(FileTestCase):
             meeting = Meeting(
                 server, ServerVerification(name, insecure=True, certificate=mine)
             )
-            self.assertEqual(meeting.server.received, b"credentials")
-            self.assertEqual(meeting.client.received, b"welcome")
+            self.assertEqual(meeting.server.data, b"credentials")
+            self.assertEqual(meeting.client.data, b"welcome")
             meeting = Meeting(server, ServerVerification(name, insecure=True))
-            self.assertEqual(meeting.server.received, b"")
+            self.assertEqual(meeting.server.data, b"")
         makeAuthority("others").write(ca)
         self.clock.advance(1)
         for name in ("a.example", "b.example"):
             meeting = Meeting(
                 server, ServerVerification(name, insecure=True, certificate=mine)
             )
-            self.assertEqual(meeting.server.received, b"")
+            self.assertEqual(meeting.server.data, b"")
 
     @given(st.text())
     def test_anyName(self, name: str) -> None:

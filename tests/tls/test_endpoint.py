@@ -21,13 +21,14 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from tests.support.protocols import Hearing
 from tristunnel.dataplane.tls import tlsOverEndpoint
 from tristunnel.tls.certificates import parseFingerprint, selfSigned
 from tristunnel.tls.client_context import ServerVerification
@@ -44,27 +45,6 @@ class Telling(Protocol):
         host = getattr(peer, "host", "nobody").encode("ascii")
         self.transport.write(host + b" says " + data)
         self.transport.loseConnection()
-
-
-class Asking(Protocol):
-    """A client that says something and listens."""
-
-    def __init__(self) -> None:
-        self.done: Deferred[bytes] = Deferred()
-        self.received = b""
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(b"hello")
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.received:
-            self.done.callback(self.received)
-        else:
-            self.done.errback(reason)
 
 
 class _Announced(ProtocolWrapper):
@@ -113,9 +93,13 @@ class TLSOverEndpointTests(TestCase):
                 self.client if client is None else client,
                 connector(getattr(port.getHost(), "port", 0)),
             )
-            asking = Asking()
+            asking = Hearing(b"hello")
             await connectProtocol(endpoint, asking)
-            return await asking.done
+            await asking.gone()
+            if not asking.data:
+                assert asking.lost is not None
+                asking.lost.raiseException()
+            return bytes(asking.data)
         finally:
             await maybeDeferred(port.stopListening)
 

@@ -46,7 +46,7 @@ class ReloadingCertificateTests(FileTestCase):
 
     def shown(self, server: ReloadingCertificate) -> bytes:
         meeting = Meeting(server, ServerVerification("any", insecure=True))
-        self.assertEqual(meeting.client.received, b"welcome")
+        self.assertEqual(meeting.client.data, b"welcome")
         names = {certificateOf(self.old): b"old", certificateOf(self.new): b"new"}
         assert meeting.seen is not None
         return names[meeting.seen]
@@ -154,7 +154,7 @@ class ReloadingCertificateTests(FileTestCase):
         trusted = self.authority.write(self.directory / "ca.pem")
         client = ServerVerification("example.com", trustRoots=trusted)
         meeting = Meeting(self.serve(), client)
-        self.assertEqual(meeting.client.received, b"welcome")
+        self.assertEqual(meeting.client.data, b"welcome")
         self.assertEqual(meeting.chainLength, 2)
 
     def test_wrongFiles(self) -> None:
@@ -238,8 +238,8 @@ class ClientCertificateTests(FileTestCase):
     def test_accepted(self) -> None:
         """A certificate of the authority lets the client in."""
         meeting = self.meet(*self.authority.issue(["me"], client=True))
-        self.assertEqual(meeting.server.received, b"credentials")
-        self.assertEqual(meeting.client.received, b"welcome")
+        self.assertEqual(meeting.server.data, b"credentials")
+        self.assertEqual(meeting.client.data, b"welcome")
 
     def test_refused(self) -> None:
         """No certificate, a stranger's, an expired one and one for servers do not let
@@ -252,17 +252,17 @@ class ClientCertificateTests(FileTestCase):
             self.authority.issue(["me"]),
         ):
             meeting = self.meet(*pems)
-            self.assertEqual(meeting.server.received, b"")
-            self.assertEqual(meeting.client.received, b"")
+            self.assertEqual(meeting.server.data, b"")
+            self.assertEqual(meeting.client.data, b"")
             self.assertIsNotNone(meeting.server.lost)
 
     def test_newAuthority(self) -> None:
         """The authorities are looked at again, too."""
         pems = self.other.issue(["me"], client=True)
-        self.assertEqual(self.meet(*pems).client.received, b"")
+        self.assertEqual(self.meet(*pems).client.data, b"")
         self.other.write(self.clientCA)
         self.clock.advance(1)
-        self.assertEqual(self.meet(*pems).client.received, b"welcome")
+        self.assertEqual(self.meet(*pems).client.data, b"welcome")
 
     def test_directory(self) -> None:
         """The authorities may be a directory, whose files are watched."""
@@ -273,10 +273,10 @@ class ClientCertificateTests(FileTestCase):
             seconds=self.clock.seconds,
         )
         pems = self.other.issue(["me"], client=True)
-        self.assertEqual(self.meet(*pems).client.received, b"")
+        self.assertEqual(self.meet(*pems).client.data, b"")
         path.write_bytes(self.other.pem)
         self.clock.advance(1)
-        self.assertEqual(self.meet(*pems).client.received, b"welcome")
+        self.assertEqual(self.meet(*pems).client.data, b"welcome")
 
     def test_wrongFile(self) -> None:
         """A file without authorities is an error, not an open door."""

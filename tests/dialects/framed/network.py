@@ -19,7 +19,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -27,6 +27,7 @@ from twisted.test.iosim import FakeTransport, IOPump, connect
 from zope.interface import implementer
 
 from tests.support.notes import ServerNotes
+from tests.support.protocols import Hearing
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
 from tristunnel.auth.checkers import ConnectionFilter, checkingCallable
@@ -275,7 +276,7 @@ class MemoryService:
     """
 
     def __init__(self, greeting: bytes = b"") -> None:
-        self.visits: list[ServiceProtocol] = []
+        self.visits: list[Hearing] = []
         self.pumps: list[IOPump] = []
         self.refusing = False
         self.silent = False
@@ -287,7 +288,7 @@ class MemoryService:
             return fail(Failure(ConnectionRefusedError()))
         if self.silent:
             return Deferred(self._cancel)
-        service = ServiceProtocol(self._greeting)
+        service = Hearing(self._greeting)
         self.visits.append(service)
         client = protocolFactory.buildProtocol(SERVER)
         assert client is not None
@@ -305,58 +306,14 @@ class MemoryService:
             pump.flush()
 
 
-class ServiceProtocol(Protocol):
-    """
-    The service's side of a connection.
-
-    @ivar data: What came.
-    @ivar lost: Why it is over, or C{None}.
-    """
-
-    transport: Any
-
-    def __init__(self, greeting: bytes) -> None:
-        self.data = b""
-        self.lost: Failure | None = None
-        self._greeting = greeting
-
-    def connectionMade(self) -> None:
-        self.transport.write(self._greeting)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = reason
-
-
-class RawPeer(Protocol):
-    """
-    The far side of a connection, played by the test byte by byte.
-
-    @ivar data: Everything that came, undecoded.
-    @ivar lost: Why the connection is over, or C{None}.
-    """
-
-    transport: Any
+class RawPeer(Hearing):
+    """The far side of a connection, played by the test byte by byte."""
 
     def __init__(self, greeting: bytes = b"") -> None:
-        self.data = b""
-        self.lost: Failure | None = None
-        self._greeting = greeting
+        super().__init__(greeting)
         self._handshake: dict[str, Any] | None = None
         self._decoder = FrameDecoder()
         self._frames: list[Frame] = []
-
-    def connectionMade(self) -> None:
-        if self._greeting:
-            self.transport.write(self._greeting)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = reason
 
     def say(self, *messages: Mapping[str, object] | Frame | bytes) -> None:
         """Send handshakes (mappings), frames and bytes."""
@@ -382,11 +339,11 @@ class RawPeer(Protocol):
         return frames
 
     def _decode(self) -> None:
-        data, self.data = self.data, b""
+        data, self.data = bytes(self.data), bytearray()
         if self._handshake is None and data:
             whole = HandshakeDecoder().feed(data)
             if whole is None:
-                self.data = data
+                self.data += data
                 return
             self._handshake, data = whole
         self._frames += self._decoder.feed(data)

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.wire import Echo
 
 from tests.integration.udp_loopback import Party, UDPTestCase
 from tests.support.notes import ClientNotes
@@ -320,14 +321,6 @@ class RefusalTests(UDPTestCase):
         self.assertIn("update the client", await self._refused())
 
 
-class _Meter(Protocol):
-    """Sends back what comes."""
-
-    def dataReceived(self, data: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(data)
-
-
 class FloodTests(UDPTestCase):
     """A flood of datagrams beside a stream."""
 
@@ -338,7 +331,7 @@ class FloodTests(UDPTestCase):
         """
         sink = self.service()
         echo = self.reactor.listenTCP(
-            0, Factory.forProtocol(_Meter), interface="127.0.0.1"
+            0, Factory.forProtocol(Echo), interface="127.0.0.1"
         )
         self.addCleanup(echo.stopListening)
         self.startServer()

@@ -12,8 +12,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
+from twisted.protocols.wire import Echo
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tests.support.processes import freePort
@@ -242,14 +243,6 @@ class StreamStockTLSTests(StreamStockTests):
     tls = True
 
 
-class _Echo(Protocol):
-    """Says what it hears."""
-
-    def dataReceived(self, data: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(data)
-
-
 class CrowdTests(LoopbackTestCase):
     """Many visitors at once."""
 
@@ -326,7 +319,7 @@ class CrowdTests(LoopbackTestCase):
 
     async def test_manyAtWork(self) -> None:
         """Fifty visitors at once each get their own bytes."""
-        echo: Any = Factory.forProtocol(_Echo)
+        echo: Any = Factory.forProtocol(Echo)
         port = await self.tunnel(echo)
 
         async def work(number: int) -> None:
