@@ -35,11 +35,11 @@ from tristunnel.util.platform import NOT_INHERITED, SHARED
 __all__ = ["BATCH", "PAUSE", "Acceptor", "listeningSocket"]
 
 BATCH = 16
-"""Connections that one port takes in one turn."""
+"""Connections that one port accepts in one turn of the reactor."""
 
 PAUSE = 0.1
-"""Seconds for which a port is left alone when the kernel has no room for another
-connection: it would report the waiting ones without end."""
+"""Seconds for which a port is not watched when the kernel has no room for another
+connection: it would report the waiting ones again and again."""
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _GONE = (errno.ECONNABORTED, errno.EPERM, errno.EINTR, errno.EPROTO)
@@ -47,9 +47,9 @@ _GONE = (errno.ECONNABORTED, errno.EPERM, errno.EINTR, errno.EPROTO)
 
 class _Spare:
     """
-    A descriptor that is kept to be given up when there is no other, so that a
-    connection can be taken and closed: left alone it would wait for somebody
-    else's end.
+    A descriptor kept in reserve. When the process has no others left, it is given up so
+    that a waiting connection can be accepted and closed at once, instead of waiting
+    until some other connection ends.
     """
 
     def __init__(self) -> None:
@@ -57,9 +57,9 @@ class _Spare:
 
     def turnAway(self, accept: Callable[[], tuple[socket, Any]]) -> bool:
         """
-        Close the next connection that waits.
+        Accept the next waiting connection and close it.
 
-        @return: Whether there is a descriptor to do so.
+        @return: Whether there was a descriptor to do it with.
         """
         if self._number < 0:
             return False
@@ -78,7 +78,7 @@ class _Spare:
             self.keep()
 
     def keep(self) -> None:
-        """Have a descriptor, if there is one."""
+        """Take a descriptor into reserve again, if there is one."""
         if self._number < 0:
             with suppress(OSError):
                 self._number = os.open(os.devnull, os.O_RDONLY | NOT_INHERITED)
@@ -92,15 +92,15 @@ class Acceptor:
     """
     A listening socket in the poller.
 
-    Options of the listening socket are what the kernel gives each connection, so
-    that none of them costs a call per connection.
+    Accepted connections inherit the options of the listening socket, so none of them
+    costs a system call per connection.
 
-    @param poller: Where it waits.
-    @param listening: The socket, which listens already; closed by this object.
-    @param accepted: Called with each connection, which does not block, and with
-        what the kernel says of its peer.
+    @param poller: Watches the socket.
+    @param listening: The socket, which is already listening; this object closes it.
+    @param accepted: Called with each connection, which is non-blocking, and with its
+        peer's address as the kernel gives it.
 
-    @ivar whenStopped: Called once when it listens no more; may return a Deferred.
+    @ivar whenStopped: Called once when it has stopped listening; may return a Deferred.
     """
 
     _log = Logger()
@@ -123,9 +123,9 @@ class Acceptor:
 
     def startListening(self) -> None:
         """
-        Begin to accept.
+        Start to accept connections.
 
-        @raise OSError: If the kernel has no room to watch it.
+        @raise OSError: If the kernel has no room to watch the socket.
         """
         number = self.connection.fileno()
         self._poller.add(number, self, IN)
@@ -133,7 +133,7 @@ class Acceptor:
         _SPARE.keep()
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more, and close the socket; then the port is free."""
+        """Stop accepting, and close the socket, which frees the port."""
         number, self._number = self._number, -1
         if self._pause is not None:
             self._pause.cancel()
@@ -157,8 +157,8 @@ class Acceptor:
 
     def ready(self, events: int) -> None:
         """Connections wait."""
-        # What is below C{accept}, which asks for the kind of socket again each time,
-        # by way of enumerations.
+        # What socket.accept() is built on. The latter asks for the kind of the socket
+        # each time, and makes enumerations of the answers.
         below: Any = self.connection
         accept, accepted = below._accept, self._accepted
         family, kind, protocol = self._kind
@@ -187,12 +187,12 @@ class Acceptor:
                 return
 
     def _rest(self) -> None:
-        """Wait until a descriptor may be free."""
+        """Stop watching until a descriptor may be free."""
         self._poller.remove(self._number)
         self._pause = self._poller.reactor.callLater(PAUSE, self._goOn)
 
     def _goOn(self) -> None:
-        """Try again."""
+        """Watch the socket again."""
         self._pause = None
         try:
             self._poller.add(self._number, self, IN)
@@ -203,7 +203,7 @@ class Acceptor:
         """Never asked for."""
 
     def flush(self) -> None:
-        """Nothing is gathered here."""
+        """There is nothing to flush."""
 
     def broken(self, reason: Failure) -> None:
         """The port itself is broken; connections that exist go on."""
@@ -216,11 +216,11 @@ def listeningSocket(
     """
     Listen on a TCP port.
 
-    @param interface: An address; C{"0.0.0.0"} and C{"::"} are all of one family,
-        and none of the other.
-    @param shared: Whether others of this user may listen there, too; the kernel
-        divides the connections among them.
-    @raise OSError: If the port cannot be had.
+    @param interface: An address; C{"0.0.0.0"} and C{"::"} stand for all addresses of
+        one family, and for none of the other.
+    @param shared: Whether other processes of the same user may listen there, too; the
+        kernel divides the connections among them.
+    @raise OSError: If the port is not available.
     """
     family = AF_INET6 if ":" in interface else AF_INET
     made = socket(family, SOCK_STREAM)

@@ -1,10 +1,10 @@
 """
-Small answers to a peer that may not take them.
+Small answers to a peer that may not read them.
 
-A pong, a refusal, credit: each costs the peer a few bytes to ask for, and this
-side memory until it is taken. So who lets too many wait is not read from, which
-stops the asking; and because two such peers would wait for each other, one that
-takes nothing for a while is cut off.
+A pong, a refusal, credit: each costs the peer a few bytes to ask for, and costs this
+side memory until the peer has read it. A peer that leaves too many answers unread is
+not read from, so it can ask for no more. Two peers that both do this would wait for
+each other forever; therefore one that reads nothing for a while is cut off.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from tristunnel.errors import TunnelError
 __all__ = ["MOST_WAITING", "TAKE_TIME", "Answers", "Holds"]
 
 MOST_WAITING = 256 * 1024
-"""Bytes of answers that may wait, beyond what the transport holds, before the
-peer is read no further."""
+"""Bytes of answers that may wait, beyond what the transport holds, before we stop
+reading from the peer."""
 
 OVERHEAD = 64
-"""Bytes that an answer is taken to cost besides its own."""
+"""Bytes that each answer is assumed to cost in addition to its own."""
 
 TAKE_TIME = 30.0
-"""Seconds in which a peer must take something while answers wait for it."""
+"""Seconds within which a peer must read something while answers wait for it."""
 
 LOOK = 5.0
-"""Seconds between two looks whether it does."""
+"""Seconds between two checks of whether it does."""
 
 UNWATCHED = 16 * 1024
-"""Bytes of answers after which somebody looks, though the transport took them all: the
-kernel's buffers may be filled slowly, by a peer that never takes any."""
+"""Bytes of answers after which a check is due even though the transport took them all:
+a peer that never reads may be filling the kernel's buffers slowly."""
 
 
 class Holds:
     """
-    Reasons for not reading from a connection, which is read again when the last
-    of them is gone.
+    The reasons for not reading from a connection. Reading goes on when the last of them
+    is gone.
 
     @param pause: Stops reading.
-    @param resume: Goes on.
+    @param resume: Starts it again.
     """
 
     __slots__ = ("_pause", "_reasons", "_resume")
@@ -63,14 +63,14 @@ class Holds:
         return bool(self._reasons)
 
     def hold(self, reason: str) -> None:
-        """Do not read, for one reason more."""
+        """Stop reading, for one more reason."""
         first = not self._reasons
         self._reasons |= {reason}
         if first:
             self._pause()
 
     def release(self, reason: str) -> None:
-        """Read again, unless there is another reason not to."""
+        """Drop a reason; read again unless another one is left."""
         if reason in self._reasons:
             self._reasons -= {reason}
             if not self._reasons:
@@ -80,17 +80,17 @@ class Holds:
 @implementer(IPushProducer)
 class Answers:
     """
-    Knows whether a peer takes its answers. It is the transport's producer, and
-    hands on what it is told to the one whose bytes are more than answers.
+    Watches whether a peer reads its answers. It is the transport's producer, and passes
+    on what it is told to the producer of everything that is not an answer.
 
     @param reactor: Tells time.
     @param transport: Where the answers go.
-    @param holds: Why it is not read.
+    @param holds: The reasons for not reading from the peer.
     @param stalled: Cuts the peer off.
 
-    @ivar full: Whether the transport holds enough.
+    @ivar full: Whether the transport has asked for a pause.
     @ivar waiting: Bytes of answers that were written since then.
-    @ivar taken: Called when the transport holds nothing any more.
+    @ivar taken: Called when the transport's buffer is empty again.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Answers:
         return self.waiting <= MOST_WAITING
 
     def wrote(self, size: int) -> None:
-        """An answer of so many bytes is about to be written."""
+        """Note that an answer of C{size} bytes is about to be written."""
         if self.full:
             self.waiting += size + OVERHEAD
             if not self.room:
@@ -134,8 +134,8 @@ class Answers:
 
     def latest(self, send: Callable[[], object]) -> None:
         """
-        Have an answer sent of which only the latest one counts, as of pings
-        (RFC 6455, 5.5.3): at once, or when the peer takes some again.
+        Send an answer of a kind of which only the latest one counts, as with pings
+        (RFC 6455, 5.5.3): at once, or as soon as the peer reads again.
         """
         if self.full:
             self._latest = send
@@ -146,15 +146,15 @@ class Answers:
                 self.wrote(0)
 
     def passTo(self, inner: Any) -> None:
-        """Hand on what the transport says to another producer, or to none."""
+        """Pass on what the transport says to another producer, or to none."""
         self._inner = inner
         if inner is not None and self.full:
             inner.pauseProducing()
 
     def stop(self) -> None:
         """
-        Nothing is written any more: the connection is closing, or is somebody
-        else's. Doing it twice is no error.
+        Stop watching: nothing more is written, since the connection is closing or has
+        another owner. Doing it twice is no error.
         """
         if self._transport is not None:
             transport, self._transport = self._transport, None
@@ -164,20 +164,20 @@ class Answers:
             self._goOn()
 
     def _lookSoon(self) -> None:
-        """The transport took answers; so may the kernel have, and nobody else."""
+        """Check soon: the transport took answers, but perhaps only the kernel did."""
         self._written = 0
         if self._transport is not None and bytesTaken(self._transport) is not None:
             self._watch()
 
     def _watch(self) -> None:
-        """See to it that the peer takes something in time."""
+        """Begin to check whether the peer reads something in time."""
         if self._timer is None and self._transport is not None:
             self._mark = bytesTaken(self._transport)
             self._since = self._reactor.seconds()
             self._timer = self._reactor.callLater(LOOK, self._look)
 
     def _look(self) -> None:
-        """Cut the peer off, unless it only reads slowly."""
+        """Cut the peer off unless it has read something, however slowly."""
         if not (self.full or unsent(self._transport)):
             self._timer = None
             return
@@ -193,7 +193,7 @@ class Answers:
         )
 
     def _goOn(self) -> None:
-        """Nothing waits."""
+        """Read from the peer again: no answer is waiting."""
         self.full = False
         self.waiting = 0
         if self._timer is not None:

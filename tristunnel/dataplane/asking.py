@@ -1,6 +1,6 @@
 """
-What all have in common that ask others over HTTP, or whether they are there: how they
-are reached, what is read of an answer, and why there is none.
+What the HTTP clients within this program have in common: how they reach a server, how
+much of an answer they read, and how they find out why there is none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tristunnel.version import VERSION
 __all__ = ["Body", "Enough", "TooLong", "firstCause", "sendRequest", "touch", "wayTo"]
 
 PATIENCE = 10.0
-"""Seconds in which a server accepts a connection."""
+"""Seconds within which a server must accept a connection."""
 
 
 @implementer(IAgentEndpointFactory)
@@ -46,8 +46,8 @@ def wayTo(
     reactor: Any, uri: URI, kind: type[HostEndpoint] = HostEndpoint
 ) -> IStreamClientEndpoint:
     """
-    Reach a server by the data plane's sockets and look-ups, and verify it if its URL
-    says C{https}.
+    Reach a server with the data plane's sockets and name look-ups, and verify its
+    certificate if the URL says C{https}.
 
     @param reactor: Connects, and tells time.
     @param kind: What connects.
@@ -68,11 +68,11 @@ def sendRequest(
     body: bytes | None = None,
 ) -> Deferred[IResponse]:
     """
-    Ask a server, by a connection of its own.
+    Send a request to a server, on a connection of its own.
 
-    @param way: Makes an endpoint of the URL.
-    @return: Fires with the response once its head is there; L{firstCause} knows why it
-        fails.
+    @param way: Makes an endpoint from the URL.
+    @return: Fires with the response once its headers have arrived. If it fails,
+        L{firstCause} finds the reason.
     """
     fields = {"User-Agent": f"tristunnel/{VERSION}", **headers}
     asked: Any = None if body is None else FileBodyProducer(BytesIO(body))
@@ -87,7 +87,7 @@ def sendRequest(
 
 
 class TooLong(Exception):
-    """An answer is longer than who asked wants to have it."""
+    """An answer is longer than whoever asked is willing to read."""
 
 
 class Body(Protocol):
@@ -95,10 +95,10 @@ class Body(Protocol):
     Collects the body of an answer.
 
     @param most: Bytes that it may have.
-    @param isCut: Whether its beginning is enough, if there is more or it breaks off.
+    @param isCut: Whether the beginning is enough if there is more, or if it breaks off.
 
-    @ivar complete: Fires with all of it; fails with L{TooLong}, or with what has cut it
-        off. The connection is closed if that is cancelled.
+    @ivar complete: Fires with the body; fails with L{TooLong}, or with whatever cut the
+        body short. Cancelling it closes the connection.
     """
 
     transport: Any
@@ -135,7 +135,7 @@ class Body(Protocol):
 
 
 class Enough(Protocol):
-    """A connection, or an answer's body, of which it is enough that it is there."""
+    """Closes a connection, or the body of an answer, as soon as it is there."""
 
     transport: Any
 
@@ -145,9 +145,10 @@ class Enough(Protocol):
 
 def touch(endpoint: IStreamClientEndpoint) -> Deferred[Any]:
     """
-    Find out whether somebody accepts connections.
+    Find out whether anybody accepts connections.
 
-    @return: Fires once one was accepted, which is closed; fails as the endpoint does.
+    @return: Fires once a connection was accepted, which is then closed; fails as the
+        endpoint does.
     """
     factory = Factory.forProtocol(Enough)
     factory.noisy = False
@@ -155,8 +156,8 @@ def touch(endpoint: IStreamClientEndpoint) -> Deferred[Any]:
 
 
 def firstCause(failure: Failure) -> Failure:
-    """@return: What made a request fail, out of Twisted's wrappers."""
-    # The request and the response have wrappers with this attribute each.
+    """@return: What made a request fail, without Twisted's wrappers around it."""
+    # Both wrappers, the request's and the response's, have this attribute.
     while reasons := getattr(failure.value, "reasons", None):
         failure = reasons[0]
     return failure

@@ -1,6 +1,6 @@
 """
-Datagrams between two processes: a flow on a stream, where each datagram follows its
-length (u16, big-endian).
+Datagrams between two processes: a flow that is carried by a stream, in which each
+datagram is preceded by its length (u16, big-endian).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _LONGEST = 0xFFFF
 
 class CarriedFlow(FlowEnd):
     """
-    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is a stream's
-    end. What that does not take at once is dropped.
+    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} that sends and receives by a
+    stream. Datagrams that the stream does not take at once are dropped.
 
     @param way: The stream's end.
     """
@@ -57,7 +57,7 @@ class CarriedFlow(FlowEnd):
         self.worldOver(reason)
 
     def took(self, data: bytes) -> None:
-        """Bytes came."""
+        """Take bytes of the stream."""
         self._began += data
         at = 0
         while len(self._began) - at >= _LENGTH:
@@ -69,7 +69,7 @@ class CarriedFlow(FlowEnd):
         self._began = self._began[at:]
 
     def fill(self, isFull: bool) -> None:
-        """Set whether the stream's end takes nothing more for now."""
+        """Set whether the stream takes nothing more for now."""
         self._full = isFull
 
 
@@ -77,7 +77,7 @@ class _Bytes:
     """
     What the stream's end is joined to.
 
-    @param flow: What its bytes are.
+    @param flow: The flow that it carries.
     """
 
     received = 0

@@ -1,10 +1,9 @@
 """
-Closing a connection whose peer may not take what it was sent.
+Closing a connection whose peer may not read what it was sent.
 
-A transport's C{loseConnection} waits until all that was written is gone, and
-over TLS until the peer has answered, however long that takes. Whoever closes a
-connection, or waits for one to take an answer, does it with a deadline of this
-module.
+A transport's C{loseConnection} waits until everything that was written has left, and
+over TLS until the peer has answered, however long that takes. So whoever closes a
+connection, or waits for an answer to be read, sets a deadline from this module.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ SLOWEST = 64
 
 class WriteDeadline:
     """
-    Cuts a connection off whose peer does not take what was written.
+    Cuts off a connection whose peer does not read what was written.
 
     @param reactor: Tells time.
     @param transport: The connection.
-    @param seconds: Seconds in which the peer must take everything; then its
-        owner must have cancelled this, in C{connectionLost} for example.
-    @param patient: Whether it is enough to take something in each such time,
-        at L{SLOWEST} bytes per second.
+    @param seconds: Seconds within which the peer must read everything, and the owner
+        cancel this, in C{connectionLost} for example.
+    @param patient: Whether it is enough that the peer reads at L{SLOWEST} bytes per
+        second in each such period.
     """
 
     __slots__ = ("_call", "_left", "_patient", "_reactor", "_seconds", "_transport")
@@ -51,8 +50,8 @@ class WriteDeadline:
 
     def close(self) -> None:
         """
-        Close the connection after all that was written. Its owner must have this
-        object by now: the connection may be gone before this returns.
+        Close the connection after everything that was written. Its owner must already
+        hold this object: the connection may be gone before this method returns.
         """
         self._transport.loseConnection()
 
@@ -73,8 +72,8 @@ class WriteDeadline:
 
     def cancel(self) -> None:
         """
-        The connection is gone, or what was written is; doing it twice is no
-        error.
+        Lift the deadline: the connection is gone, or everything written has left. Doing
+        it twice is no error.
         """
         if self._call is not None:
             self._call.cancel()
