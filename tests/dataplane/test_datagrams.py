@@ -38,7 +38,7 @@ __all__ = ["FlowPair", "RecordingFlow"]
 
 class RecordingFlow(FlowEnd):
     """
-    An end whose world is the test.
+    An end whose remote is the test.
 
     @ivar taken: Datagrams that were sent to it.
     @ivar closings: How it and its far side ended.
@@ -152,7 +152,7 @@ class FlowTests(SynchronousTestCase):
         """An orderly end at one side is one at the other."""
         flow, visitor = self.both.open()
         self.pair.settle()
-        visitor.worldOver(None)
+        visitor.remoteOver(None)
         self.pair.settle()
         self.assertTrue(flow.over)
         self.assertEqual(visitor.closings, ["", ""])
@@ -164,7 +164,7 @@ class FlowTests(SynchronousTestCase):
         """A break arrives with its reason."""
         _, visitor = self.both.open()
         self.pair.settle()
-        self.both.ends[2].worldOver(TunnelError("service-refused"))
+        self.both.ends[2].remoteOver(TunnelError("service-refused"))
         self.pair.settle()
         self.assertEqual(visitor.closings, ["service-refused"] * 2)
 

@@ -154,7 +154,7 @@ class ListenerTests(SynchronousTestCase):
     def test_broken(self) -> None:
         """A visitor whose flow broke is not tried again at once."""
         self.say(1)
-        self.ends[0].worldOver(TunnelError("service-refused"))
+        self.ends[0].remoteOver(TunnelError("service-refused"))
         self.say(1)
         self.assertEqual((len(self.arrivals), self.listener.dropped), (1, 1))
         self.clock.advance(HOLD)

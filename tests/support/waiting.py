@@ -20,7 +20,7 @@ __all__ = ["Port", "Ports", "WaitingEnd"]
 
 class WaitingEnd(SilentEnd):
     """
-    An L{End<tristunnel.interfaces.End>} whose world is the test.
+    An L{End<tristunnel.interfaces.End>} whose remote is the test.
 
     @ivar peer: What it was joined to, or C{None}.
     @ivar refused: The code of the reason why it was broken off, or empty.

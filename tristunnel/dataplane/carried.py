@@ -54,7 +54,7 @@ class CarriedFlow(FlowEnd):
             self._way.whileWaiting(self._leftEarly)
 
     def _leftEarly(self, reason: TunnelError | None) -> None:
-        self.worldOver(reason)
+        self.remoteOver(reason)
 
     def took(self, data: bytes) -> None:
         """Take bytes of the stream."""
@@ -98,10 +98,10 @@ class _Bytes:
         self._flow.took(data)
 
     def finish(self) -> None:
-        self._flow.worldOver(None)
+        self._flow.remoteOver(None)
 
     def reset(self, reason: TunnelError) -> None:
-        self._flow.worldOver(reason)
+        self._flow.remoteOver(reason)
 
     def pauseReading(self) -> None:
         self._flow.fill(True)

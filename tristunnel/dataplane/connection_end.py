@@ -1,6 +1,6 @@
 """
-What all ends of streams that are connections have in common, whatever carries
-their bytes: a socket of our own, a Twisted transport, a WebSocket::
+What the ends of streams that are connections have in common, whatever carries their
+bytes: a socket of our own, a Twisted transport, or a WebSocket::
 
     ======== ===================================== ===================================
     state    of what this end reads                of what it is given to send
@@ -13,8 +13,8 @@ their bytes: a socket of our own, a Twisted transport, a WebSocket::
     over     nothing more is called                a reset comes back to the peer
     ======== ===================================== ===================================
 
-C{over} is reached at once by a reset from either side, and otherwise when the
-carrier says that the connection is gone. C{closed} is called then, exactly once.
+A reset from either side leads to C{over} at once; otherwise it is reached when the
+carrier reports that the connection is gone. C{closed} is called then, exactly once.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ __all__ = [
 ]
 
 TLS_HANDSHAKE_TIMEOUT = 10.0
-"""Seconds in which a TLS peer must have said hello."""
+"""Seconds within which a TLS peer must complete its handshake."""
 
 CLOSE_TIMEOUT = 120.0
-"""Seconds in which the peer of a connection that we close must take some of what
-is left, or answer our close over TLS: some never do."""
+"""Seconds within which the peer of a connection that we close must read some of what is
+left, or answer our close over TLS: some never do."""
 
 EARLY = 64 * 1024
-"""Bytes read from an end that is not joined yet, before reading pauses."""
+"""Bytes that are read from an end that is not joined yet before reading pauses."""
 
 SENDING = 128 * 1024
-"""Bytes, about, that wait in a carrier when the peer is told to pause."""
+"""How many bytes, roughly, wait in a carrier when the peer is told to pause."""
 
 END_FIELDS = (
     "_arrived",
@@ -71,8 +71,8 @@ END_FIELDS = (
     "heard",
     "received",
 )
-"""The names in C{__slots__} of whoever inherits from L{ConnectionEnd}, which has
-none, so that it can stand beside another base that has some."""
+"""The names for C{__slots__} in each subclass of L{ConnectionEnd}, which has none: so
+it can be combined with another base class that has some."""
 
 
 class ConnectionEnd(ABC):
@@ -80,22 +80,22 @@ class ConnectionEnd(ABC):
     An L{End<tristunnel.interfaces.End>} that is a connection.
 
     @ivar received: Bytes read so far.
-    @ivar heard: Called when something comes before this end is joined, or the
-        other side ends what it sends.
-    @cvar memory: Counts what is held for peers that stand still.
-    @cvar guessable: Whether unauthenticated peers find it by trying, as they do ports.
+    @ivar heard: Called when something arrives before this end is joined, or when the
+        other side sends no more.
+    @cvar memory: Counts what is held for peers that do not read.
+    @cvar guessable: Whether unauthenticated peers can find it by trying, as with ports.
     """
 
     if not TYPE_CHECKING:
-        # The fields have their slots in whoever inherits, see END_FIELDS.
+        # The slots of the fields are in the subclasses, see END_FIELDS.
         __slots__ = ()
 
     memory = HELD
     guessable = True
 
     PEER, RULE, PIPE, UNJOINED = 1, 2, 4, 8
-    """Why reading is held: the peer asked for it, a rate limiter did, a pipe is
-    full, there is no peer yet."""
+    """Why reading is held: the peer has asked for it, a rate limiter has, a pipe is
+    full, or there is no peer yet."""
 
     received: int
     heard: Callable[[], None] | None
@@ -148,15 +148,15 @@ class ConnectionEnd(ABC):
     @abstractmethod
     def _endTransmission(self) -> None:
         """
-        Send no more after what is kept; where one direction cannot end by
-        itself, end both.
+        Send no more after what is kept; where one direction cannot end on its own, end
+        both.
         """
 
     @abstractmethod
     def _cutOff(self) -> None:
         """
-        Break the connection, so that the far side sees it; L{_gone} may follow,
-        and means nothing then.
+        Break the connection in a way that the far side sees. L{_gone} may be called
+        afterwards; it has no effect then.
         """
 
     # What the carrier tells
@@ -165,8 +165,7 @@ class ConnectionEnd(ABC):
         """Pass on what was read."""
         peer = self._peer
         if peer is None:
-            # Reading goes on for a while, so that an end that leaves again is
-            # noticed.
+            # Keep reading for a while, in order to notice if the far side leaves.
             self.received += len(data)
             if self._early is None:
                 self._early = []
@@ -193,7 +192,7 @@ class ConnectionEnd(ABC):
                 self.heard()
 
     def _fills(self, waiting: int = SENDING) -> None:
-        """More than L{SENDING} bytes wait to be sent."""
+        """Pause the peer: more than L{SENDING} bytes wait to be sent."""
         if not (self._full or self._over):
             self._full = waiting
             self._pauseSource()
@@ -250,8 +249,8 @@ class ConnectionEnd(ABC):
             self._eof = True
             peer.finish()
         if self._finished:
-            # It has said its last, too. Whoever knows it no more leaves no circle of
-            # objects behind, which only the garbage collector would find.
+            # The peer has ended, too. Dropping it here leaves no reference cycle, which
+            # only the garbage collector would find.
             self._peer = None
         self._tellClosed()
 
@@ -279,7 +278,7 @@ class ConnectionEnd(ABC):
         return self._eof or self._over
 
     def whileWaiting(self, left: Closed) -> None:
-        """Have C{left} called if this end is over before it is joined."""
+        """Have C{left} called if this end is over before it has been joined."""
         if self._peer is None:
             self._closed = left
 
@@ -289,13 +288,13 @@ class ConnectionEnd(ABC):
         return b"".join(self._early or ())
 
     def begunBy(self, data: bytes) -> None:
-        """Have bytes come before all others, which somebody else has read."""
+        """Put bytes that somebody else has read before all others."""
         self._early = [data, *(self._early or ())]
         self.received += len(data)
         self.memory.hold(self, len(data), self.shed)
 
     def skipEarly(self, count: int) -> None:
-        """Pass so many bytes of it to nobody."""
+        """Drop C{count} bytes of what came early."""
         self._early = [self.early[count:]]
         self.received -= count
 
@@ -378,8 +377,8 @@ class ConnectionEnd(ABC):
 
     def release(self, why: int) -> None:
         """
-        Read again if nothing else speaks against it; not after the end, which
-        would then be seen twice.
+        Read again, unless there is another reason not to. Never after the end, which
+        would then be reported twice.
         """
         if self._held & why:
             self._held &= ~why
@@ -389,13 +388,13 @@ class ConnectionEnd(ABC):
     # Counts and rates
 
     def obey(self, rule: RateLimiter) -> None:
-        """Let C{rule} slow this end's reading down, beside those that do."""
+        """Have C{rule} slow down reading, in addition to the rules that do already."""
         self._rule = (
             rule if self._rule is None else CombinedRateLimiter(self._rule, rule)
         )
 
     def obeyAgain(self) -> None:
-        """A rate has changed: read on until it says how long to wait."""
+        """A rate has changed: read on until the limiter says how long to wait."""
         self._stopRuleTimer()
         self.release(self.RULE)
 
@@ -404,7 +403,7 @@ class ConnectionEnd(ABC):
         return most if self._rule is None else min(most, self._rule.atOnce)
 
     def counted(self, amount: int) -> None:
-        """Count bytes that were read, however they went on."""
+        """Count bytes that were read, whichever way they were passed on."""
         self.received += amount
         if self._rule is not None:
             delay = self._rule.charge(amount)

@@ -1,7 +1,8 @@
 """
-Datagrams: their sockets, and what all ends of a flow have in common.
+Datagrams: their sockets, and what the ends of flows have in common.
 
-A I{flow} is a visitor's conversation in datagrams: what a stream is for bytes.
+A I{flow} is a visitor's exchange of datagrams. It is to datagrams what a stream is to
+bytes.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ __all__ = [
 ]
 
 BURST = 64
-"""Datagrams read at once before others get their turn. Twisted's own port
-counts bytes, so that a flood of small ones holds everybody up."""
+"""Datagrams that are read in one go before other sockets get their turn. Twisted's own
+port counts bytes instead, so a flood of small datagrams would hold everything up."""
 
 EARLY_DATAGRAMS = 16
 """Datagrams held for an end that is not joined yet."""
@@ -44,10 +45,10 @@ EARLY_BYTES = 128 * 1024
 """Bytes of such datagrams."""
 
 BUFFER = 4 * 1024 * 1024
-"""Bytes asked of the kernel for datagrams that wait; it may give less."""
+"""Bytes of waiting datagrams that the kernel is asked to hold; it may grant less."""
 
 _READ = 65536
-"""More than any datagram has, so that none is clipped."""
+"""More bytes than any datagram has, so that none is truncated."""
 
 _AGAIN = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR}
 _ANCILLARY = socket.CMSG_SPACE(20)
@@ -55,10 +56,10 @@ _ANCILLARY = socket.CMSG_SPACE(20)
 
 def replyFrom(local: Any) -> Any:
     """
-    Turn where a datagram was sent to into where its answers come from: the
-    same address, but through whatever interface leads to the visitor.
+    Find the address that answers to a datagram must come from: the one that it was sent
+    to, but by whichever interface leads to the visitor.
 
-    @param local: What L{DatagramSocket} said.
+    @param local: Where the datagram was sent to, as L{DatagramSocket} tells it.
     """
     if not local:
         return None
@@ -70,10 +71,11 @@ def replyFrom(local: Any) -> Any:
 
 class FlowEnd(ABC):
     """
-    What the ends of a flow share: see
-    L{DatagramEnd<tristunnel.interfaces.DatagramEnd>}.
+    What the ends of flows have in common; see
+    L{DatagramEnd<tristunnel.interfaces.DatagramEnd>}. The I{remote} of an end is what
+    it stands for: a socket, a sender, a session's stream.
 
-    @ivar received: Bytes of datagrams that came from this end's world.
+    @ivar received: Bytes of datagrams that came from the remote.
     @ivar dropped: Datagrams that this end neither sent nor passed on.
     """
 
@@ -129,7 +131,7 @@ class FlowEnd(ABC):
             self._closed = left
 
     def passOn(self, datagram: bytes) -> None:
-        """A datagram came from this end's world."""
+        """Pass on a datagram that came from the remote."""
         size = len(datagram)
         self.received += size
         if self._peer is not None:
@@ -146,7 +148,7 @@ class FlowEnd(ABC):
 
     @abstractmethod
     def send(self, datagram: bytes) -> None:
-        """Send a datagram to this end's world, or drop it."""
+        """Send a datagram to the remote, or drop it."""
 
     def finish(self) -> None:
         """End in order."""
@@ -156,8 +158,8 @@ class FlowEnd(ABC):
         """End because of C{reason}."""
         self._end(reason)
 
-    def worldOver(self, reason: TunnelError | None) -> None:
-        """This end's world is over: so is the flow."""
+    def remoteOver(self, reason: TunnelError | None) -> None:
+        """End the flow, because its remote is gone."""
         peer = self._peer
         if self._end(reason) and peer is not None:
             if reason is None:
@@ -167,9 +169,9 @@ class FlowEnd(ABC):
 
     def _end(self, reason: TunnelError | None) -> bool:
         """
-        Let go of everything, once.
+        Release everything, once.
 
-        @return: Whether this was the time.
+        @return: Whether this was the first call.
         """
         if self._over:
             return False
@@ -192,7 +194,7 @@ def boundSocket(interface: str, port: int) -> socket.socket:
     Make a socket for the datagrams that come to a port.
 
     @param interface: An IP address; with C{"::"} also for IPv4.
-    @raise OSError: If the port cannot be had.
+    @raise OSError: If the port is not available.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(
         interface, port, type=socket.SOCK_DGRAM
@@ -204,8 +206,8 @@ def boundSocket(interface: str, port: int) -> socket.socket:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not anywhere)
         made.bind(address)
         if anywhere:
-            # A machine with several addresses must answer from the one that it was
-            # spoken to at; nobody takes an answer from another.
+            # A machine with several addresses must answer from the one that a datagram
+            # was sent to: nobody accepts an answer from another.
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     except OSError:
         made.close()
@@ -218,17 +220,17 @@ class DatagramSocket:
     """
     A UDP socket in the reactor.
 
-    Not C{reactor.listenUDP}, whose port writes two log lines for each socket
-    (there is one for each flow), looks at an address's syntax for every
-    datagram, forgets an address's scope, and does not say to which of this
-    machine's addresses a datagram was sent.
+    C{reactor.listenUDP} will not do: its port writes two log lines for each socket
+    (and there is one for each flow), parses the address for each datagram, loses the
+    scope of an address, and does not tell which of this machine's addresses a datagram
+    was sent to.
 
     @param reactor: Has an C{addReader}.
     @param skt: The socket, bound or connected.
-    @param arrived: Called with each datagram, its sender's address, and which
-        local address it was sent to, as L{send} takes both.
-    @param failed: Called with what the kernel reports, such as that nobody
-        listens at the other side; only connected sockets hear of that.
+    @param arrived: Called with each datagram, its sender's address, and the local
+        address that it was sent to, both in the form that L{send} takes.
+    @param failed: Called with the errors that the kernel reports, for example that
+        nobody listens on the other side. It reports them to connected sockets only.
     """
 
     _log = Logger()
@@ -264,8 +266,9 @@ class DatagramSocket:
         Listen on a port.
 
         @param interface: An IP address; with C{"::"} also for IPv4.
-        @param bind: Makes the socket; L{boundSocket}, unless it is there already.
-        @raise OSError: If that cannot be had.
+        @param bind: Makes the socket; another one than L{boundSocket} if there is a
+            socket already.
+        @raise OSError: If the port is not available.
         """
         self = cls(reactor, (bind or boundSocket)(interface, port), arrived)
         self._tellsLocal = interface == "::"
@@ -281,16 +284,16 @@ class DatagramSocket:
         failed: Callable[[OSError], None],
     ) -> DatagramSocket:
         """
-        Make a socket for one other side.
+        Make a socket that is connected to one address.
 
-        @raise OSError: If there is no way to it, or no descriptor left.
+        @raise OSError: If the address cannot be reached, or no descriptor is left.
         """
         skt = socket.socket(family, socket.SOCK_DGRAM)
         try:
             skt.connect(address)
             if skt.getsockname() == skt.getpeername():
-                # Nobody is there: the kernel gave us the port that we wanted to
-                # reach, and we should talk to ourselves.
+                # Nobody is there: the kernel gave us the very port that we wanted to
+                # reach, so we would talk to ourselves.
                 raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except OSError:
             skt.close()
@@ -309,11 +312,11 @@ class DatagramSocket:
 
     def send(self, datagram: bytes, address: Any = None, local: Any = None) -> bool:
         """
-        Send a datagram now or never.
+        Send a datagram at once, or drop it.
 
-        @param address: To whom; C{None} where the socket is connected.
-        @param local: From which local address, as C{arrived} was told.
-        @return: Whether the kernel took it.
+        @param address: Where to; C{None} if the socket is connected.
+        @param local: The local address to send it from, as C{arrived} was told.
+        @return: Whether the kernel has taken it.
         """
         skt = self._socket
         if skt is None:
@@ -366,8 +369,8 @@ class DatagramSocket:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor takes a report of one datagram's fate for the end of the
-        socket, where it polls: go on with it.
+        Keep the socket in the reactor. A polling reactor takes the kernel's report on a
+        single datagram for the end of the socket.
         """
         skt = self._socket
         if skt is None:

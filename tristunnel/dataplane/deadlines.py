@@ -1,10 +1,10 @@
 """
-Deadlines of many connections, by one timer.
+The deadlines of many connections, with one timer.
 
-A reactor keeps each delayed call in a heap and an object of its own, which for
-connections that live for a millisecond costs more than their bytes. Here a
-deadline is an entry in the bucket of its second, and one call a second looks at
-the bucket that is due. So a deadline may be late by a second.
+A reactor keeps each delayed call as an object in a heap. For a connection that lives
+for a millisecond, that costs more than to move its bytes. Here a deadline is an entry
+in the bucket of its second, and one call per second processes the bucket that is due.
+So a deadline may be up to a second late.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from twisted.logger import Logger
 __all__ = ["Deadlines", "deadlinesOf"]
 
 GRAIN = 1.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 Key = tuple[int, int]
 
 
 class Deadlines:
     """
-    What is to happen if it is not cancelled before.
+    Calls that are made later unless they are cancelled before.
 
     @param reactor: Tells time.
     """
@@ -41,7 +41,7 @@ class Deadlines:
 
     def add(self, seconds: float, late: Callable[[], object]) -> Key:
         """
-        Have C{late} called after a time, or up to a second later.
+        Have C{late} called after C{seconds}, or up to a second later.
 
         @return: What L{cancel} takes.
         """
@@ -57,12 +57,12 @@ class Deadlines:
         return at, self._last
 
     def cancel(self, key: Key) -> None:
-        """It is done in time; doing it twice is no error."""
+        """Drop a deadline that was met; doing it twice is no error."""
         bucket = self._buckets.get(key[0])
         if bucket is not None and bucket.pop(key[1], None) is not None and not bucket:
             del self._buckets[key[0]]
             if not self._buckets and self._timer is not None:
-                # Nothing is left behind by a program that ends.
+                # Leave no timer behind in a program that ends.
                 if self._timer.active():
                     self._timer.cancel()
                 self._timer = None
@@ -72,7 +72,7 @@ class Deadlines:
         self._timer = None
         now = self._reactor.seconds() / GRAIN
         for at in sorted(at for at in self._buckets if at <= now):
-            # One that is called may cancel its neighbours.
+            # One call may cancel others in the same bucket.
             bucket = self._buckets[at]
             while bucket:
                 _, late = bucket.popitem()

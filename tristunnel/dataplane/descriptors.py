@@ -1,10 +1,9 @@
 """
-Descriptors that are kept in reserve, so that a program whose visitors have used
-up the rest still answers its operator, and a client still comes back to its
-server.
+File descriptors that are kept in reserve. When visitors have used up all others, the
+server still answers its operator, and a client can still come back to its server.
 
-The kernel gives out the lowest descriptors that are free, so the next ones tell
-how many are in use at least, whoever has opened them.
+The kernel always gives out the lowest free descriptor. So the number of the next one
+tells how many are in use at least, whoever has opened them.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from tristunnel.util.descriptor_limit import descriptorLimit
 __all__ = ["RESERVE", "Reserve"]
 
 SHARE = 4
-"""One part in so many of all descriptors is kept from visitors."""
+"""The reserve is one part in this many of all descriptors."""
 
 MOST = 4096
-"""Descriptors that are kept at the most."""
+"""The most descriptors that are kept in reserve."""
 
 EACH = 3
-"""Descriptors that a visitor takes at the most: its own, one for the other side,
-and one for a moment, when the reactor takes a copy of a socket. That one leaves a
-gap, by which alone it would always look as if hardly any were used."""
+"""The most descriptors that a visitor takes: its own, one for the other side, and one
+for a moment while the reactor duplicates a socket. The last one leaves a gap; judging
+by that alone, hardly any descriptors would ever seem to be in use."""
 
 PLENTY = 128
-"""Descriptors that must be left for nobody to look at the next visitor."""
+"""Descriptors that must be free for the check to be skipped at the next visitor."""
 
 SURE = 8
-"""Descriptors beyond those for each further time that nobody looks: twice of what
-a visitor takes, and something for the rest of the program."""
+"""Further free descriptors for each further check that is skipped: twice what a visitor
+takes, and some for the rest of the program."""
 
 MOST_SURE = 64
-"""Times, at the most, that nobody looks after there were plenty."""
+"""The most checks in a row that are skipped after plenty were free."""
 
 RETRY_AFTER = 30.0
 """Seconds after which a client that found no descriptor is told to come
@@ -46,13 +45,14 @@ back."""
 
 def _next() -> int:
     """
-    The last of the descriptors that the next visitor would get, or a very large
-    number if there are not so many.
+    Find the highest of the descriptors that the next visitor would get.
+
+    @return: A very large number if there are not that many.
     """
     taken: list[int] = []
     try:
         for _ in range(EACH):
-            # The cheapest one to have: this is asked for every visitor.
+            # The cheapest descriptor to make: this is called for every visitor.
             taken.append(os.dup(0))
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -68,14 +68,14 @@ class Reserve:
     """
     Knows whether there are descriptors left.
 
-    Visitors get none of the reserve. Half of it is for sessions and
-    connections that say who they are, the rest for the operator's.
+    Visitors get none of the reserve. Half of it is for sessions, and for connections
+    that are still to authenticate; the rest is for the operator's connections.
 
     @param limit: Tells how many descriptors there may be; 0 for any number.
-    @param following: Tells the last one of those that would be given out next.
+    @param following: Tells the highest of those that would be given out next.
 
-    @ivar expected: Connections that were asked for and are not there yet; each
-        will take a descriptor.
+    @ivar expected: Connections that were asked for and are not there yet; each will
+        take a descriptor.
     """
 
     def __init__(
@@ -100,13 +100,12 @@ class Reserve:
 
     @property
     def isLow(self) -> bool:
-        """Whether what is left is not for visitors."""
+        """Whether only the reserve is left."""
         return self._isUsed(self.size)
 
     def checkVisitor(self) -> None:
         """
-        @raise TunnelError: C{limit-reached}, if what is left is not for
-            visitors.
+        @raise TunnelError: C{limit-reached}, if only the reserve is left.
         """
         if self._sure > 0:
             self._sure -= 1
@@ -115,8 +114,8 @@ class Reserve:
 
     def checkSession(self) -> None:
         """
-        @raise TunnelError: C{limit-reached}, if what is left is for the
-            operator alone.
+        @raise TunnelError: C{limit-reached}, if only the operator's part of the reserve
+            is left.
         """
         if self._sure > 0:
             self._sure -= 1
@@ -124,18 +123,18 @@ class Reserve:
             self._check(self.size // 2)
 
     def _isUsed(self, kept: int) -> bool:
-        """Whether no more are left than C{kept}."""
+        """Whether no more than C{kept} descriptors are left."""
         limit = self._limit()
         if not limit:
             return False
         left = limit - kept - self._following() - self.expected
-        # So many visitors cannot have taken them all.
+        # The visitors since the last check cannot have taken them all.
         self._sure = min((left - PLENTY) // SURE, MOST_SURE)
         return left <= 0
 
     def _check(self, kept: int) -> None:
         """
-        @raise TunnelError: C{limit-reached}, if no more are left than C{kept}.
+        @raise TunnelError: C{limit-reached}, if no more than C{kept} are left.
         """
         if self._isUsed(kept):
             limit = self._limit()
@@ -149,4 +148,4 @@ class Reserve:
 
 
 RESERVE = Reserve()
-"""The reserve of this process; it is the process's, as descriptors are."""
+"""The reserve of this process; it is global because descriptors are."""

@@ -34,7 +34,7 @@ to yet, before they must make room first."""
 
 class TableFlow(FlowEnd):
     """
-    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is a
+    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose remote is a
     sender of datagrams.
 
     @ivar address: The sender, as its table takes it.
@@ -111,7 +111,7 @@ class FlowTable(ABC):
             self._sweeping.cancel()
             self._sweeping = None
         for flow in list(self.flows.values()):
-            flow.worldOver(reason)
+            flow.remoteOver(reason)
         self.flows.clear()
         self._refused.clear()
 
@@ -172,7 +172,7 @@ class FlowTable(ABC):
             return
         flow = next(iter(table.values()))
         self.evicted += 1
-        flow.worldOver(None)
+        flow.remoteOver(None)
         self.flows.pop(flow.address, None)
 
     def forget(self, flow: TableFlow, reason: TunnelError | None) -> None:
@@ -211,4 +211,4 @@ class FlowTable(ABC):
             self.flows.pop(flow.address)
             self._refused.pop(flow.address, None)
             self._unanswered.pop(flow.address, None)
-            flow.worldOver(None)
+            flow.remoteOver(None)

@@ -85,7 +85,7 @@ class Associations:
         if self._here[host] <= 0:
             del self._here[host]
             for flow in list(self._flows.get(host, ())):
-                flow.worldOver(None)
+                flow.remoteOver(None)
 
     def begin(self, flow: RelayFlow, host: str) -> None:
         """

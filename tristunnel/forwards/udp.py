@@ -141,13 +141,13 @@ class BoundedFlow(Protocol):
     def answered(self) -> bool:
         """Whether anybody has answered."""
 
-    def worldOver(self, reason: TunnelError | None) -> None:
+    def remoteOver(self, reason: TunnelError | None) -> None:
         """End it."""
 
 
 class ServiceFlow(FlowEnd):
     """
-    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is a
+    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose remote is a
     service: a socket of its own, so that the service tells visitors apart by
     its port as it always does.
 
@@ -241,7 +241,7 @@ class ServiceFlow(FlowEnd):
         if not self._answered and self._nextPlace():
             self._again()
         elif error.errno == errno.ECONNREFUSED:
-            self.worldOver(
+            self.remoteOver(
                 TunnelError(
                     "service-refused",
                     f"nothing listens at {self._target} (UDP); start the service, or"
@@ -249,7 +249,7 @@ class ServiceFlow(FlowEnd):
                 )
             )
         else:
-            self.worldOver(notReached(self._target, error))
+            self.remoteOver(notReached(self._target, error))
 
     def _again(self) -> None:
         """Send to the next address what the last one did not get."""
@@ -258,7 +258,7 @@ class ServiceFlow(FlowEnd):
         try:
             self._connect()
         except TunnelError as refusal:
-            self.worldOver(refusal)
+            self.remoteOver(refusal)
             return
         repeat, self._repeat = self._repeat, []
         for datagram in repeat:
@@ -306,7 +306,7 @@ class ServiceFlows:
         most = min(self._reserve.forVisitors // 2 or self._most, self._most)
         if len(self) >= most or (self._unsure and self._reserve.isLow):
             self.evicted += 1
-            next(iter(self._unsure or self._talking)).worldOver(None)
+            next(iter(self._unsure or self._talking)).remoteOver(None)
         self._reserve.checkVisitor()
         self._unsure[flow] = None
 

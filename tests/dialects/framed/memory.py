@@ -63,7 +63,7 @@ class MemorySink:
 
 class RecordingEnd(SilentEnd):
     """
-    An L{End<tristunnel.interfaces.End>} whose world is the test.
+    An L{End<tristunnel.interfaces.End>} whose remote is the test.
 
     @ivar taken: Bytes that came to it.
     @ivar said: Bytes that it sent.

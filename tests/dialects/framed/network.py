@@ -60,7 +60,7 @@ CLIENT = IPv4Address("TCP", "203.0.113.5", 40000)
 
 class Talker:
     """
-    An L{End} whose world is the test: a visitor.
+    An L{End} whose remote is the test: a visitor.
 
     @ivar taken: Bytes that came.
     @ivar finished: Whether the end came.

@@ -46,7 +46,7 @@ SOURCE_LOW = 16 * 1024
 
 class SessionStream(Guarded):
     """
-    An L{End<tristunnel.interfaces.End>} whose world is the far side of a
+    An L{End<tristunnel.interfaces.End>} whose remote is the far side of a
     session.
 
     It holds what the session cannot send yet, and what the local end does not

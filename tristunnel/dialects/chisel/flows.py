@@ -57,7 +57,7 @@ class ChannelFlows(FlowTable):
         """Begin a flow."""
         before = self.flows.get(source)
         if before is not None:
-            before.worldOver(None)
+            before.remoteOver(None)
         return self.begin(source)
 
     def sendTo(self, flow: TableFlow, datagram: bytes) -> bool:

@@ -103,7 +103,7 @@ class FrameSender(Protocol):
 
 class SessionFlow(Guarded, FlowEnd):
     """
-    A L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is the far
+    A L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose remote is the far
     side of a session.
 
     @ivar id: The flow's number in the session.
@@ -340,11 +340,11 @@ class DatagramFlows:
         if kind == FrameType.OPENED:
             flow.answered = True
         elif kind == FrameType.CLOSE:
-            flow.guarded(flow.worldOver, None)
+            flow.guarded(flow.remoteOver, None)
         else:
             usual = "reset" if kind == FrameType.ERROR else "service-refused"
             message = decodeObject(payload) if payload else {}
-            flow.guarded(flow.worldOver, TunnelError.fromDict(message, usual))
+            flow.guarded(flow.remoteOver, TunnelError.fromDict(message, usual))
         return True
 
     def datagramArrived(self, number: int, payload: bytes) -> None:
@@ -378,7 +378,7 @@ class DatagramFlows:
         if self.path is not None:
             self.path.close()
         for flow in list(self.flows.values()):
-            flow.guarded(flow.worldOver, reason)
+            flow.guarded(flow.remoteOver, reason)
         self._waiting = NOTHING
 
 

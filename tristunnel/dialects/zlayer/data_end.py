@@ -122,13 +122,13 @@ class DataFlow(FlowEnd):
     def textReceived(self, text: bytes) -> None:
         reason = TunnelError("protocol-error", "datagrams must be binary messages here")
         self._connection.fail(reason, UNSUPPORTED)
-        self.worldOver(reason)
+        self.remoteOver(reason)
 
     def closeReceived(self, reason: TunnelError | None) -> None:
-        self.worldOver(reason)
+        self.remoteOver(reason)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        self.worldOver(reason)
+        self.remoteOver(reason)
 
     # DatagramEnd
 
@@ -155,7 +155,7 @@ class DataFlow(FlowEnd):
             self._connection.fail(reason)
 
     def breakOff(self, reason: TunnelError) -> None:
-        self.worldOver(reason)
+        self.remoteOver(reason)
 
     # IPushProducer, for the connection
 
