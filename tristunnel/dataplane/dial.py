@@ -46,15 +46,15 @@ from tristunnel.util.platform import NON_BLOCKING
 __all__ = ["TIMEOUT", "HostEndpoint", "ServiceEndpoint", "adopted", "dial"]
 
 TIMEOUT = 10.0
-"""Seconds in which a service must accept a connection."""
+"""Seconds within which a service must accept a connection."""
 
 NEXT_ADDRESS = 0.3
-"""Seconds after which the next address of a name is tried beside the last one."""
+"""Seconds after which the next address of a name is tried in parallel."""
 
 
 @lru_cache(256)
 def _isHere(host: str) -> bool:
-    """Whether an address is this machine's own, always."""
+    """Whether an address always belongs to this machine."""
     return host == "::1" or (host.startswith("127.") and isIPAddress(host))
 
 
@@ -62,7 +62,7 @@ def _connected(host: str, port: int) -> socket | None:
     """
     Connect to a service of this machine.
 
-    @return: The connection, which is there at once, or C{None} if it is not.
+    @return: The connection; C{None} if it was not established at once.
     """
     made = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM | NON_BLOCKING)
     if not NON_BLOCKING:
@@ -75,8 +75,8 @@ def _connected(host: str, port: int) -> socket | None:
         made.close()
         return None
     if there == made.getsockname():
-        # It has met itself, see C{_Dial}. Without a reset the port would be
-        # taken for a minute.
+        # It is connected to itself, see C{_Dial}. Without a reset the port would stay
+        # in use for a minute.
         made.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
         made.close()
         return None
@@ -85,8 +85,8 @@ def _connected(host: str, port: int) -> socket | None:
 
 class _Dial(ClientFactory):
     """
-    One connection attempt, without the layers of Twisted's endpoints: those
-    would stay between the transport and the protocol.
+    One connection attempt, without the wrappers of Twisted's endpoints, which would
+    stay between the transport and the protocol.
     """
 
     noisy = False
@@ -105,13 +105,13 @@ class _Dial(ClientFactory):
         """
         Make the protocol, and tell once it is connected.
 
-        Where nothing listens at a port from which the kernel makes connections,
-        it may give a connection that very port, which then meets itself: TCP's
-        simultaneous open.
+        If nothing listens on the target port, and the port is in the range that the
+        kernel uses for outgoing connections, the kernel may choose that very port for
+        the connection, which is then connected to itself: TCP's simultaneous open.
         """
         transport: Any = getattr(self.connector, "transport", None)
         if transport is not None and transport.getHost() == transport.getPeer():
-            # Without a reset the port would be taken for a minute.
+            # Without a reset the port would stay in use for a minute.
             transport.abortConnection()
             self._failed(Failure(ConnectionRefusedError("nothing listens there")))
             return None
@@ -150,8 +150,8 @@ def dial(
     """
     Connect to an IP address.
 
-    @param timeout: Seconds in which the connection must be there.
-    @param bindAddress: Where the connection is to come from.
+    @param timeout: Seconds within which the connection must be established.
+    @param bindAddress: The local address of the connection.
     @return: Fires with the protocol once it is connected.
     """
     polled = hasattr(reactor, "poller")
@@ -164,7 +164,7 @@ def dial(
         try:
             here = _connected(host, port)
         except OSError:
-            # No descriptor; the reactor knows what to say.
+            # No descriptor is left; the reactor will report that.
             here = None
         if here is not None:
             return adopted(reactor, here, factory)
@@ -176,7 +176,7 @@ def dial(
 def adopted(
     reactor: Any, connection: socket, factory: IProtocolFactory
 ) -> Deferred[IProtocol]:
-    """Give the reactor a connection that is there."""
+    """Hand an established connection to the reactor."""
     adopting = _Adopting(factory)
     # The reactor takes a copy of the descriptor.
     with connection:
@@ -193,7 +193,7 @@ def adopted(
 
 
 class _Adopting(Factory[Protocol]):
-    """Hands out another factory's protocol, and remembers it."""
+    """Hands out another factory's protocol, and keeps it."""
 
     noisy = False
     protocol: Any = None
@@ -209,8 +209,8 @@ class _Adopting(Factory[Protocol]):
 
 class _Race:
     """
-    Tries the addresses of a host: the next one as soon as the last one has
-    failed, or beside it when it takes its time (RFC 8305).
+    Tries the addresses of a host: the next one as soon as the previous one has failed,
+    or in parallel if that one is slow (RFC 8305).
     """
 
     def __init__(self, endpoint: HostEndpoint, factory: IProtocolFactory) -> None:
@@ -237,7 +237,7 @@ class _Race:
         dialling = self._endpoint.dial(self._waiting.pop(0), self._factory)
         self._dialling.append(dialling)
         dialling.addBoth(self._over, dialling)
-        # On this machine it is over by now, one way or the other.
+        # On this machine the attempt has succeeded or failed by now.
         if self._waiting and self._next is None:
             later = self._endpoint.reactor.callLater
             self._next = later(NEXT_ADDRESS, self._dial)
@@ -274,15 +274,14 @@ class HostEndpoint:
     """
     A TCP port of a host.
 
-    In place of Twisted's C{HostnameEndpoint}, which refuses
-    names that are no domain's (C{my_db}), waits for its look-up without end,
-    and takes a connection that has met itself.
+    Twisted's C{HostnameEndpoint} refuses names that are no domain names (C{my_db}),
+    waits for its look-up without a limit, and accepts a connection to itself.
 
     @param reactor: Connects, looks names up and tells time.
     @param host: A name or an address, as people write it.
-    @param timeout: Seconds in which an address must have answered.
-    @param bindAddress: Where connections are to come from.
-    @raise ValueError: If that is no host, in words.
+    @param timeout: Seconds within which an address must answer.
+    @param bindAddress: The local address of the connections.
+    @raise ValueError: If C{host} is neither; the message says why.
     """
 
     def __init__(
@@ -299,7 +298,7 @@ class HostEndpoint:
         self._port = port
         self._timeout = timeout
         self._bindAddress = bindAddress
-        # Whether the last address that answered was one of IPv6.
+        # Whether the last address that answered was an IPv6 address.
         self._wasIPv6: bool | None = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -322,7 +321,7 @@ class HostEndpoint:
         return await self._race(moved, factory)
 
     async def _moved(self, before: list[str]) -> list[str]:
-        """Find out where else the name leads by now."""
+        """Look the name up again, in case its addresses have changed."""
         try:
             answer = await lookUp(self.reactor, self._host, again=True)
         except DNSLookupError:
@@ -331,8 +330,8 @@ class HostEndpoint:
 
     async def _race(self, addresses: list[str], factory: IProtocolFactory) -> IProtocol:
         """
-        Connect to one of several addresses, those of the kind that answered
-        last time first.
+        Connect to one of several addresses. Those of the family that answered last time
+        come first.
         """
         order = sorted(addresses, key=lambda each: (":" in each) is not self._wasIPv6)
         if self._wasIPv6 is None:
@@ -360,9 +359,9 @@ class HostEndpoint:
 
 class ServiceEndpoint(HostEndpoint):
     """
-    A TCP service, which is connected to again and again, for every visitor.
+    A TCP service, to which a connection is made for every visitor.
 
-    @ivar limitsTime: Whether it gives up by itself, after L{TIMEOUT}.
+    @ivar limitsTime: Whether it gives up on its own, after L{TIMEOUT}.
     """
 
     def __init__(self, reactor: Any, host: str, port: int) -> None:
@@ -371,10 +370,11 @@ class ServiceEndpoint(HostEndpoint):
 
     def connectNow(self) -> socket | None:
         """
-        Connect to a service of this machine, which is there at once.
+        Connect to a service of this machine at once.
 
-        @return: A connection that does not block; C{None} if it is elsewhere,
-            refuses or takes its time: then L{connect} will do, or say why not.
+        @return: A non-blocking connection; C{None} if the service is elsewhere,
+        refuses,
+            or takes a while. L{connect} then connects, or says why it cannot.
         """
         for address in [self._host] if self._isAddress else known(self._host):
             if not _isHere(address):
@@ -382,10 +382,10 @@ class ServiceEndpoint(HostEndpoint):
             try:
                 made = _connected(address, self._port)
             except OSError:
-                # No descriptor; connect() knows what to say.
+                # No descriptor is left; connect() will report that.
                 return None
             if made is not None:
-                # The kernel tells by itself when a program of this machine dies.
+                # No keepalive: the kernel tells when a program of this machine dies.
                 made.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
                 resetIfKilled(made)
                 return made

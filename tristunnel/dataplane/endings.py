@@ -1,11 +1,10 @@
 """
-The ends of streams that have a connection of their own.
+How streams end that have a connection of their own.
 
-Of such a connection, the kernel tells only that it was closed, and whoever
-stands in the way can close it: a proxy that is stopped does. So each side says
-over the session how many bytes a direction had in all, and an end that was not
-told of, or that comes too early, is a break. It is specified in
-C{docs/protocol-direct.rst}.
+The kernel tells only that such a connection was closed, and anything in between can
+close it, for example a proxy that is stopped. Therefore each side says over the session
+how many bytes a direction had in all. An end that was not announced there, or that
+comes too early, is a break. C{docs/protocol-direct.rst} specifies this.
 """
 
 from __future__ import annotations
@@ -38,25 +37,25 @@ __all__ = [
 ]
 
 SENT, ENDED, BROKEN = 0, 1, 2
-"""What a frame says: so many bytes were sent so far; so many were sent in all;
-the stream is broken."""
+"""The kinds of reports in a frame: how many bytes were sent so far; how many were sent
+in all; that the stream is broken."""
 
 KEY = 8
-"""Bytes of what names a stream."""
+"""Length in bytes of the key that identifies a stream."""
 
 TICK = 5.0
-"""Seconds between two looks at the streams."""
+"""Seconds between two checks of the streams."""
 
 DEADLINE = 45.0
-"""Seconds in which an end must be told of, and in which bytes that were sent
-must arrive."""
+"""Seconds within which an end must be reported, and bytes that were sent must
+arrive."""
 
 SOON = 5.0
-"""Seconds that bytes may be under way without any doubt."""
+"""Seconds that bytes may be in transit before anything is suspected."""
 
 ALONE = 90.0
-"""Seconds without a session after which a silent stream is given up; and for
-which what was told is told again."""
+"""Seconds without a session after which a silent stream is given up. Reports that are
+no older than this are repeated on a new session."""
 
 _REMEMBERED = 1024
 _FRAME = Struct(f"!{KEY}sBQ")
@@ -67,19 +66,19 @@ class MovingStream(Protocol):
 
     @property
     def passed(self) -> int:
-        """Bytes given to its connection to send."""
+        """Bytes that were given to its connection to send."""
 
     def pauseSource(self) -> None:
-        """Have no more given."""
+        """Stop whoever supplies these bytes."""
 
     def resumeSource(self) -> None:
-        """Have more given."""
+        """Let whoever supplies these bytes go on."""
 
 
 class EndAcknowledgements:
     """
-    What a client and its server tell each other of their direct streams, over
-    whichever session they have.
+    The reports that a client and its server send each other about their direct streams,
+    over whichever session they have.
 
     @param reactor: Tells time.
     """
@@ -89,7 +88,7 @@ class EndAcknowledgements:
         self._endings: dict[bytes, StreamEnd] = {}
         self._send: Callable[[bytes], None] | None = None
         self._aloneSince = reactor.seconds()
-        # A session may be dead already when something is said over it.
+        # A session may be dead already when a report is sent over it.
         self._said: deque[tuple[float, bytes]] = deque(maxlen=_REMEMBERED)
         self._ticking = RepeatingCall(reactor, self._tick)
 
@@ -98,7 +97,7 @@ class EndAcknowledgements:
 
     def up(self, send: Callable[[bytes], None]) -> None:
         """
-        There is a session; repeat what may have been lost with the last one.
+        Use a new session, and repeat what may have been lost with the previous one.
 
         @param send: Sends the payload of a frame.
         """
@@ -111,23 +110,23 @@ class EndAcknowledgements:
             ending.repeat()
 
     def down(self, send: Callable[[bytes], None]) -> None:
-        """A session is over; there may be another one already."""
+        """Stop using a session that is over; there may be another one already."""
         if self._send == send:
             self._send = None
             self._aloneSince = self._reactor.seconds()
 
     def close(self) -> None:
-        """Nobody will tell us any more: break what still goes on."""
+        """Break the streams that still go on: no more reports will come."""
         for ending in list(self._endings.values()):
             ending.abandon()
 
     def expect(self, key: bytes) -> StreamEnd:
         """
-        Have what is told of a stream kept, from before there is a connection.
+        Keep the reports about a stream, even before it has its connection.
 
-        @return: What is told; to be forgotten by the caller, if the connection does
-            not come about.
-        @raise TunnelError: C{protocol-error}, if another stream has that name.
+        @return: What is reported. If the connection is never made, the caller must
+            forget it.
+        @raise TunnelError: C{protocol-error}, if another stream has that key.
         """
         if key in self._endings:
             raise TunnelError("protocol-error", "two streams have the same key")
@@ -137,7 +136,7 @@ class EndAcknowledgements:
         return ending
 
     def forget(self, ending: StreamEnd) -> None:
-        """A stream is over. Doing it twice is no error."""
+        """Forget a stream that is over. Doing it twice is no error."""
         if self._endings.get(ending.key) is ending:
             del self._endings[ending.key]
             if not self._endings and self._ticking.running:
@@ -145,9 +144,9 @@ class EndAcknowledgements:
 
     def tell(self, key: bytes, what: int, count: int = 0) -> bool:
         """
-        Tell the far side.
+        Send a report to the far side.
 
-        @return: Whether there is a session to do so.
+        @return: Whether there is a session to send it over.
         """
         payload = _FRAME.pack(key, what, count)
         if what != SENT:
@@ -158,9 +157,9 @@ class EndAcknowledgements:
 
     def arrived(self, payload: bytes) -> None:
         """
-        The far side tells us.
+        Take a report from the far side.
 
-        @raise TunnelError: C{protocol-error}.
+        @raise TunnelError: C{protocol-error}, if it makes no sense.
         """
         if len(payload) != _FRAME.size:
             raise TunnelError("protocol-error", "an ending frame has 17 bytes")
@@ -179,11 +178,11 @@ class EndAcknowledgements:
 
 class StreamEnd:
     """
-    What is known of one stream's ends.
+    What is known about the ends of one stream.
 
-    @ivar key: What names the stream.
-    @ivar total: How many bytes come in all, once that was told.
-    @ivar broken: Whether the far side told that it is broken.
+    @ivar key: Identifies the stream.
+    @ivar total: How many bytes come in all, once that was reported.
+    @ivar broken: Whether the far side has reported a break.
     """
 
     __slots__ = (
@@ -255,11 +254,11 @@ class StreamEnd:
         """
         end = self._end
         if end is None:
-            # Whoever waits for the connection says if there will be none.
+            # If the connection is never made, whoever waits for it says so.
             return
         if end.through:
             if now - self._movedAt > DEADLINE:
-                # The kernel, or TLS, waits for a goodbye.
+                # The kernel, or TLS, waits for the far side to close.
                 end.giveUp()
             return
         if end.received != self._seen or end.waitsForOthers:
@@ -278,7 +277,7 @@ class StreamEnd:
         ):
             end.cut(f"nothing was received on its connection for {silent:.0f} s")
         elif self.total == end.received and silent > SOON:
-            # All of it is here; only the connection's own end is not.
+            # All bytes are here; only the end of the connection is not.
             end.passEnd()
         elif min(silent, alone) > ALONE:
             end.cut("the other side is gone")
@@ -288,14 +287,14 @@ class MovedEnd(SocketEnd):
     """
     The end of a stream on the connection that it has moved to.
 
-    @param ending: What is told of the stream's ends.
-    @param stream: What the stream is within the session.
+    @param ending: The reports about the stream's ends.
+    @param stream: The stream as it is within the session.
     """
 
     __slots__ = ("_ending", "_lost", "endedAt", "stream")
 
     ENDING = 16
-    """Another reason why reading is held: the connection's end was read."""
+    """One more reason to hold reading: the end of the connection was read."""
 
     def __init__(
         self,
@@ -311,13 +310,13 @@ class MovedEnd(SocketEnd):
         self.endedAt: float | None = None
         self._ending = ending
         self._lost = False
-        # The far side need not wait for what a dead process would have told.
+        # The far side need not wait for what a dead process would have reported.
         resetIfKilled(connection)
         ending.attach(self, self._reactor.seconds())
 
     @property
     def passed(self) -> int:
-        """How many bytes were given to us to send."""
+        """How many bytes this end was given to send."""
         return self.stream.passed
 
     @property
@@ -327,7 +326,7 @@ class MovedEnd(SocketEnd):
 
     @property
     def waitsForOthers(self) -> bool:
-        """Whether we do not want to read now, or have no more to read."""
+        """Whether this side is not reading now, or has nothing more to read."""
         return bool(self._held & ~self.ENDING) or self._eof or self._peer is None
 
     def told(self) -> None:
@@ -339,7 +338,7 @@ class MovedEnd(SocketEnd):
             self._break(TunnelError("reset", "the other side reset it"))
         elif ending.total is not None and not self._eof:
             if self.received == ending.total:
-                # The connection's own end follows, behind what a pipe holds.
+                # The end of the connection follows, after what a pipe holds.
                 if self.endedAt is not None:
                     self.passEnd()
             elif self.received > ending.total or self.endedAt is not None:
@@ -354,14 +353,14 @@ class MovedEnd(SocketEnd):
             self._tellClosed()
 
     def giveUp(self) -> None:
-        """Wait for the far side's goodbye no longer."""
+        """Stop waiting for the far side to close."""
         if self.unsent:
             self.abort()
         else:
             self._finishBoth()
 
     def cut(self, why: str) -> None:
-        """Break the stream at both ends: it was cut."""
+        """Break the stream at both ends, because its connection was cut."""
         self._break(TunnelError("session-lost", f"the stream was cut: {why}"))
 
     def _break(self, reason: TunnelError) -> None:
@@ -380,13 +379,13 @@ class MovedEnd(SocketEnd):
             self.told()
 
     def counted(self, amount: int) -> None:
-        """Count bytes that were read, however they went on."""
+        """Count bytes that were read, whichever way they were passed on."""
         super().counted(amount)
         if self._ending.total is not None:
             self.told()
 
     def readEnded(self) -> None:
-        """The connection was closed in this direction, by whomsoever."""
+        """The connection was closed in this direction, by either side or in between."""
         if self.endedAt is None and not self._eof:
             self.hold(self.ENDING)
             self.endedAt = self._reactor.seconds()
@@ -410,7 +409,7 @@ class MovedEnd(SocketEnd):
             self.told()
 
     def _pauseSource(self) -> None:
-        """Have whoever sends wait, which is not always whom we send to."""
+        """Pause the source of these bytes, which is not always the peer."""
         self.stream.pauseSource()
 
     def _resumeSource(self) -> None:
@@ -420,13 +419,13 @@ class MovedEnd(SocketEnd):
     # End
 
     def finish(self) -> None:
-        """Send no more, and say how much it was."""
+        """Send no more, and report how many bytes there were."""
         if not (self._over or self._finished):
             self._ending.tell(ENDED, self.passed)
             super().finish()
 
     def reset(self, reason: TunnelError) -> None:
-        """Break the connection, and say so."""
+        """Break the connection, and report it."""
         if not (self._over or self._ending.broken):
             self._ending.tell(BROKEN)
         super().reset(reason)
