@@ -54,7 +54,7 @@ class TokenServerTestCase(ServerTestCase):
 
     def checkQuiet(self) -> None:
         for session in list(self.sessions.sessions):
-            session.transport.abortConnection()
+            session.connection.transport.abortConnection()
         self.settle()
         self.clock.advance(200)
         self.service.access.close()

@@ -20,8 +20,8 @@ from tristunnel.client import visitor as visitors
 from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.dataplane.descriptors import Reserve
+from tristunnel.dialects.base import visiting
 from tristunnel.dialects.base.lease import ClientLease
-from tristunnel.dialects.framed import admission
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.dialect import bySession
 from tristunnel.errors import TunnelError
@@ -211,9 +211,9 @@ class PrivateTests(WebSocketTestCase):
         gone.
         """
         grant = Grant(Permissions())
-        self.patch(admission, "Visits", lambda who: Visits(replace(who, grant=grant)))
+        self.patch(visiting, "Visits", lambda who: Visits(replace(who, grant=grant)))
         visitor, at = await self.movedVisit()
-        self.visiting.side.transport.abortConnection()
+        self.visiting.side.connection.transport.abortConnection()
         visitor.say(b"still here")
         await at.has(3 * len(DATA) + 10)
         grant.end(TunnelError("token-revoked"))

@@ -110,7 +110,7 @@ class TunnelServerServiceTests(NetworkTestCase):
             claimed: list[int] = []
             self.service.clientPort = (0, False)
             if direct:
-                self.sessions.paths = _Paths(claimed)  # type: ignore[assignment] # a fake
+                self.sessions.paths = _Paths(claimed)
             tcp, udp = TCPListeners(self.clock), UDPListeners(self.clock)
             self.service.listeners.update(tcp=tcp, tls=TCPListeners(self.clock))
             self.service.listeners["udp"] = udp

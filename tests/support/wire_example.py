@@ -19,7 +19,7 @@ from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
-from tristunnel.dialects.framed.server import TunnelServerFactory, TunnelServerProtocol
+from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 from tristunnel.model.memory_book import MemoryBook
@@ -156,7 +156,8 @@ class _Wire:
             clock, MemoryBook(clock), listeners, hostname="tunnel.example"
         )
         factory = TunnelServerFactory(clock, self.service)
-        self.server: TunnelServerProtocol = factory.buildProtocol(_CLIENT)
+        self.sessions = factory
+        self.server = factory.buildProtocol(_CLIENT)
         self.serverTransport = StringTransport(_SERVER, _CLIENT)
         self.server.makeConnection(self.serverTransport)
 
@@ -216,7 +217,7 @@ def _extended() -> list[str]:
     service.connection.dataReceived(b"HELLO\n")
     service.connection.readConnectionLost()
     pump()
-    wire.server.leave(TunnelError("shutting-down", retryAfter=1.0))
+    wire.sessions.leave(TunnelError("shutting-down", retryAfter=1.0))
     pump()
     return wire.lines
 

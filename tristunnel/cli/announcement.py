@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.cli.name_serving import NameServing
-from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.table import DIALECTS
 from tristunnel.errors import TunnelError
 from tristunnel.server.options import ServerOptions
@@ -41,7 +41,7 @@ class Announcement:
 
     options: ServerOptions
     server: TunnelServerService
-    sessions: TunnelServerFactory
+    sessions: ServerSessions
     tunnels: TunnelService
     naming: NameServing
     tokenFiles: Sequence[TokenFile]

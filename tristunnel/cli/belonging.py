@@ -13,7 +13,7 @@ from tristunnel.cluster.entries import Entries
 from tristunnel.cluster.service import ClusterService
 from tristunnel.cluster.siblings import SiblingWays
 from tristunnel.dataplane.poller import pollerOf
-from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.table import DIALECTS
 from tristunnel.names.site import NameSite
 from tristunnel.processes.membership import Membership
@@ -39,7 +39,7 @@ processes are told."""
 def serveAsMember(
     reactor: Any,
     membership: Membership,
-    sessions: TunnelServerFactory,
+    sessions: ServerSessions,
     detectors: Sequence[ProtocolDetectorFactory],
     limiters: Sequence[PreauthLimiter],
     reload: Callable[[], object],
@@ -117,9 +117,7 @@ def serveAsMember(
     return knowing
 
 
-def passNames(
-    sessions: TunnelServerFactory, hosts: NameSite, ports: Sequence[Any]
-) -> None:
+def passNames(sessions: ServerSessions, hosts: NameSite, ports: Sequence[Any]) -> None:
     """
     Pass on whole connections for names of other processes, as long as nothing has been
     answered.

@@ -25,9 +25,9 @@ from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.lookups import resolveWith
 from tristunnel.dialects.base.dialect import OtherPage
 from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.framed.datagram_path import ServerPaths
-from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import ownerOf, portProtocols
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.gate.attempts import Attempts
@@ -133,7 +133,7 @@ class Serving(MultiService):
         options.authenticator.decisions = options.decisions
         self._tunnels.managed = self._makeManaged()
         self._tunnels.invitations = self._makeInvitations()
-        self._sessions = TunnelServerFactory(
+        self._sessions = ServerSessions(
             reactor,
             self._tunnels,
             options.authenticator,

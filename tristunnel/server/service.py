@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import isOurs
 from tristunnel.names.public import PublicNames
@@ -69,7 +69,7 @@ class TunnelServerService(Service):
         self,
         reactor: Any,
         ports: Sequence[tuple[ServerPort, Any]],
-        sessions: TunnelServerFactory,
+        sessions: ServerSessions,
         tunnels: TunnelService,
         grace: float = GRACE,
         failed: Callable[[TunnelError], None] = lambda reason: None,

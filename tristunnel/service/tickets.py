@@ -17,9 +17,9 @@ LIFETIME = 30.0
 """Seconds in which a ticket must be used."""
 
 Use = Callable[[Any, dict[str, object]], bool]
-"""Takes the
-L{TunnelServerProtocol<tristunnel.dialects.framed.server.TunnelServerProtocol>} that
-the ticket came on, and what else came with it; tells whether it could."""
+"""Takes the L{ServerConnection
+<tristunnel.dialects.framed.server_connection.ServerConnection>} that the ticket came
+on, and what else came with it; tells whether it could."""
 
 
 @dataclass(eq=False, slots=True)

@@ -317,7 +317,7 @@ class RefusalTests(UDPTestCase):
         """
         await self.tunnel()
         (session,) = self.sessions.sessions
-        session._largestDatagram = 0
+        session.multiplexer.datagrams.largest = 0
         self.assertIn("update the client", await self._refused())
 
 

@@ -41,7 +41,7 @@ class MoveTests(CarrierTestCase):
         self.assertEqual(len(self.session.multiplexer.streams), 0)
         self.assertEqual(self.session.streams(), 1)
         self.assertEqual(len(self.tunnels.tickets), 0)
-        self.session.transport.abortConnection()
+        self.session.connection.transport.abortConnection()
         talk = await service.arrivals.get()
         talk.say(b" again")
         await visitor.has(11)
@@ -265,8 +265,8 @@ class HostileMoveTests(CarrierTestCase):
     async def nothingLeft(self) -> None:
         """Wait until no stream is left, and nothing of any."""
         ends: list[Any] = [
-            self.client.session._confirmations,
-            self.session._confirmations,
+            self.client.session.confirmations,
+            self.session.connection.confirmations,
         ]
         await until(lambda: self.session.streams() == 0)
         await until(lambda: self.client.session.streams() == 0)
@@ -343,7 +343,7 @@ class HostileMoveTests(CarrierTestCase):
         talk.close()
         self.assertEqual(len(self.tickets), moves.AT_ONCE)
         self.assertEqual(len(client._moves._dialling), moves.AT_ONCE)
-        self.assertEqual(len(client._confirmations), moves.AT_ONCE)
+        self.assertEqual(len(client.confirmations), moves.AT_ONCE)
         client.transport.abortConnection()
         await until(lambda: not client._moves._dialling)
 
@@ -354,7 +354,7 @@ class HostileMoveTests(CarrierTestCase):
         await self.pair(port, service)
         await self.moved()
         session = self.session
-        (known,) = session._confirmations._endings
+        (known,) = session.connection.confirmations._endings
         session.moves.atOnce = False
         await self.pair(port, service)
         ((number, _),) = session.multiplexer.streams.items()

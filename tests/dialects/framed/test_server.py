@@ -1,5 +1,5 @@
 """
-A client's session at the server, L{tristunnel.dialects.framed.server}.
+A client's session at the server, L{tristunnel.dialects.framed.server_connection}.
 """
 
 from __future__ import annotations

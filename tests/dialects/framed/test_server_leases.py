@@ -107,7 +107,7 @@ class LivenessTests(ServerTestCase):
             peer = self.extended()
             (session,) = self.sessions.sessions
             # As the connection does when its buffer is full.
-            session.transport.producer.pauseProducing()
+            session.connection.transport.producer.pauseProducing()
             for number in range(3000):
                 peer.say(asked._replace(stream=asked.stream and 2 * number + 1))
             self.settle()
@@ -128,7 +128,7 @@ class LivenessTests(ServerTestCase):
         peer = self.extended()
         self.patch(answers, "MOST_WAITING", 1000)
         (session,) = self.sessions.sessions
-        producer = session.transport.producer
+        producer = session.connection.transport.producer
         producer.pauseProducing()
         peer.say(*[call(number, "listTunnels") for number in range(200)])
         self.settle()

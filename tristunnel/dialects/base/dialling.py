@@ -44,13 +44,11 @@ _End = Any
 
 
 class DialSession(Protocol):
-    """
-    What dialling needs of the session of the client that asks for it.
+    """What dialling needs of the session of the client that asks for it."""
 
-    @ivar visits: Its visits to others' services.
-    """
-
-    visits: Visits
+    @property
+    def visits(self) -> Visits:
+        """Its visits to others' services."""
 
     @property
     def visiting(self) -> Visiting | None:

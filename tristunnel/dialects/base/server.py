@@ -27,7 +27,7 @@ from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.processes.passing import Passing
 from tristunnel.service.caller import Caller
-from tristunnel.service.clients import ConnectedClient
+from tristunnel.service.clients import ClientFacts, ConnectedClient
 from tristunnel.service.leases import Lease
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.service.returning import Returning, maySomebodyReturn
@@ -61,6 +61,9 @@ class Session(Protocol):
     def leave(self, reason: TunnelError) -> None:
         """Take no new visitors; those that are here may finish."""
 
+    def sendAway(self, reason: TunnelError) -> None:
+        """Send the client to another member of the cluster, if it can go there."""
+
     def fail(self, reason: TunnelError) -> None:
         """End because of C{reason}."""
 
@@ -83,6 +86,7 @@ class ServerSessions:
         some.
     @ivar visiting: Leads visitors to those, likewise.
     @ivar returning: What is kept for clients that do not know of leases.
+    @ivar paths: Where datagrams can come past the sessions, or C{None}.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class ServerSessions:
         self.passing: Passing | None = None
         self.visiting: Visiting | None = None
         self.returning = Returning(reactor, service.leases, service.book)
+        self.paths: Any = None
         self._shared: dict[object, Any] = {}
         self._leaving: TunnelError | None = None
 
@@ -118,7 +123,8 @@ class ServerSessions:
         """
         Find what the sessions of one dialect share at this server.
 
-        @param kind: Its class, which is called with the reactor the first time.
+        @param kind: Its class, which is called with the reactor the first time. If it
+            has C{close}, that is called with the sessions'.
         """
         if kind not in self._shared:
             self._shared[kind] = kind(self.reactor)
@@ -139,12 +145,22 @@ class ServerSessions:
 
     def dialler(self, name: str) -> Any:
         """
-        Find a client's session that dials for others.
+        Find a client's session that dials for others: by the name that its login
+        proves; where nobody logs in, by what the client says of itself.
 
         @param name: The client's.
         @return: A L{Dials<tristunnel.service.visiting.Dials>}, or C{None}.
         """
-        return None
+        found = None
+        for client in self.service.clients:
+            if getattr(client.side, "takesDials", False):
+                names = {client.identity.name}
+                if client.identity.anonymous:
+                    names = {client.facts.name, client.facts.host}
+                if name in names:
+                    # The one that came last: the others may be on their way out.
+                    found = client.side
+        return found
 
     def add(self, session: Session) -> None:
         """Take in a session, which learns of it if the server is about to stop."""
@@ -211,11 +227,14 @@ class ServerSessions:
 
     def drain(self, reason: TunnelError) -> None:
         """
-        Take no new clients. Those that are here are served until they are gone.
+        Take no new clients. Those that are here are sent to where they can go, and are
+        served until they are gone.
 
         @param reason: Says where they may go instead.
         """
         self._leaving = reason
+        for session in list(self.sessions):
+            session.sendAway(reason)
 
     def stay(self) -> None:
         """Take clients again."""
@@ -225,6 +244,9 @@ class ServerSessions:
         """End all sessions."""
         for session in list(self.sessions):
             session.fail(reason)
+        for each in (self.paths, *self._shared.values()):
+            if (close := getattr(each, "close", None)) is not None:
+                close()
 
 
 @dataclass(eq=False)
@@ -272,9 +294,11 @@ class ServerSession(ConnectedSession):
     @ivar tunnels: The client's tunnels, by what the dialect knows them by.
     @ivar leases: What keeps them open until the client is back, where it can be known
         again.
+    @ivar facts: What the client says of itself.
     """
 
     dialect: ClassVar[str]
+    facts = ClientFacts()
     _log = Logger(namespace="tristunnel.server")
 
     def __init__(self, sessions: ServerSessions, arrival: Arrival) -> None:
@@ -288,6 +312,7 @@ class ServerSession(ConnectedSession):
         self._vouched = arrival.vouched
         self._pending = arrival.pending
         self._client: ConnectedClient | None = None
+        self._isIn = False
         self._leaving: TunnelError | None = None
         self._early: list[bytes] = []
         self._work: set[Deferred[Any]] = set()
@@ -316,19 +341,34 @@ class ServerSession(ConnectedSession):
         peer = self.connection.peerAddress
         try:
             identity = await identifying
+            self._pending.known()
             if self._leaving is not None:
                 raise self._leaving
-            self._pending.known()
+            if identity.anonymous and (said := self.facts.name or self.facts.host):
+                identity = replace(identity, claimed=said)
             self._caller = replace(self._caller, identity=identity)
             self._client = self._service.clients.enter(
-                identity, addressText(peer), self.dialect, self.fail, self
+                identity,
+                addressText(peer),
+                self.dialect,
+                self.endOnPurpose,
+                self,
+                self.facts,
             )
+            await self.prepare()
         except TunnelError as refusal:
             if refusal.code.name == "auth-refused":
                 self._pending.failed()
-            self._service.observer.authenticationFailed(peer, refusal)
-            self.turnAway(refusal)
+            if not self._ended:
+                self._service.observer.authenticationFailed(peer, refusal)
+                self.turnAway(refusal)
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("A client could not be admitted")
+            self.turnAway(TunnelError("internal"))
         else:
+            self._isIn = True
             self._service.observer.clientConnected(peer, identity, self.dialect)
             self.admitted()
             self.connection.resumeReading()
@@ -336,17 +376,27 @@ class ServerSession(ConnectedSession):
             for message in early:
                 take(message)
 
-    async def authenticate(self, fields: dict[str, object]) -> Identity:
+    async def prepare(self) -> None:
+        """
+        Get ready what the client is to have, before it is let in.
+
+        @raise TunnelError: Why it is not let in.
+        """
+
+    async def authenticate(
+        self, fields: dict[str, object], key: bytes = b""
+    ) -> Identity:
         """
         Find out who the client is: the identity of its request, if that was checked.
 
         @param fields: What its messages say of that.
+        @param key: The public key that it has proved to have.
         @raise TunnelError: C{auth-refused}, or why nobody can tell.
         """
         if self._vouched:
             return self._caller.identity
         return await self._sessions.authenticator.authenticate(
-            fields, self.connection.peerAddress
+            fields, self.connection.peerAddress, self._caller.certificate, key
         )
 
     def admitted(self) -> None:
@@ -355,6 +405,10 @@ class ServerSession(ConnectedSession):
     def turnAway(self, refusal: TunnelError) -> None:
         """Do not let the client in, and say why."""
         self.fail(refusal)
+
+    def caller(self) -> Caller:
+        """As whom the client calls the tunnel service."""
+        return self._caller
 
     def whileUp(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that is cancelled when the session is over."""
@@ -481,6 +535,21 @@ class ServerSession(ConnectedSession):
         """Take no new visitors; those that are here may finish."""
         self._leaving = reason
 
+    def sendAway(self, reason: TunnelError) -> None:
+        """
+        Send the client to another member of the cluster, if it can go there. One that
+        has not been let in yet will not be.
+        """
+        if not self._isIn:
+            self.leave(reason)
+
+    def endOnPurpose(self, reason: TunnelError) -> None:
+        """
+        End the session because somebody wants that, or because its permission has
+        ended.
+        """
+        self.fail(reason)
+
     def comesBack(self, reason: TunnelError) -> bool:
         """Whether a client whose session is over may be expected back."""
         return reason.code.name == "session-lost"
@@ -500,6 +569,7 @@ class ServerSession(ConnectedSession):
         client, self._client = self._client, None
         if client is not None:
             self._service.clients.leave(client)
+        if self._isIn:
             self._service.observer.clientGone(
                 self.connection.peerAddress, self._caller.identity, reason
             )

@@ -14,8 +14,8 @@ from twisted.conch.ssh.transport import SSHServerTransport
 from twisted.internet.interfaces import IDelayedCall
 
 from tristunnel.dataplane.datagrams import FlowEnd
-from tristunnel.dialects.base.dialling import DialSide
-from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
+from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.base.visiting import VisitingSession
 from tristunnel.dialects.conch.connection import KEEPALIVE, Connection
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.login import LOGIN_TIME, Login
@@ -23,14 +23,10 @@ from tristunnel.dialects.conch.messages import AnyMessages
 from tristunnel.dialects.conch.streams import Channel, ChannelStreams, PipedStreams
 from tristunnel.dialects.conch.transport import Packets
 from tristunnel.errors import TunnelError, printable, protocolError
-from tristunnel.forwards.destinations import Destinations
 from tristunnel.forwards.dialling import DIAL
 from tristunnel.model.permissions import Identity
-from tristunnel.model.tunnel import Stream, Tunnel
-from tristunnel.service.caller import Caller
-from tristunnel.service.clients import Visits
-from tristunnel.service.visiting import Visiting
-from tristunnel.util.hosts import addressOf, addressText, hostAndPort
+from tristunnel.model.tunnel import Stream
+from tristunnel.util.hosts import addressOf, hostAndPort
 from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.ssh import Fields, packTexts
@@ -97,7 +93,7 @@ def conchKey(key: HostKey) -> Key:
     return Key(key.private)
 
 
-class SSHServerSession(ServerSession):
+class SSHServerSession(VisitingSession):
     """
     One client's session.
 
@@ -124,8 +120,6 @@ class SSHServerSession(ServerSession):
         self._login = Login(link, self)
         self._late: IDelayedCall | None = None
         self.channels: ChannelStreams | None = None
-        self.visits = Visits(self._caller.identity)
-        self._dialled = DialSide(self, sessions.service, sessions.dialler)
         self.open = self._vouched or sessions.authenticator.admitsAnybody
         self.takesKeys = sessions.authenticator.takesKeys
 
@@ -159,12 +153,8 @@ class SSHServerSession(ServerSession):
         self.admit(self._identify(fields, key), lambda message: None)
 
     async def _identify(self, fields: dict[str, object], key: bytes) -> Identity:
-        if self._vouched:
-            return self._caller.identity
-        identity = await self._sessions.authenticator.authenticate(
-            fields, self.connection.peerAddress, self._caller.certificate, key
-        )
-        if identity.anonymous:
+        identity = await self.authenticate(fields, key)
+        if identity.anonymous and not self._vouched:
             identity = replace(identity, claimed=self.claimed(fields))
         return identity
 
@@ -186,7 +176,6 @@ class SSHServerSession(ServerSession):
 
     def admitted(self) -> None:
         stopTimer(self._late)
-        self.visits = Visits(self._caller.identity)
         self._link.admitted = True
         self._login.accepted()
         self.channels = self.makeStreams(self._link, self.asked, self._sessions.limits)
@@ -217,8 +206,15 @@ class SSHServerSession(ServerSession):
         place, at, client = host.partition("@")
         if at or addressOf(host) or self.destinations.lists(host, port, isUDP):
             self.dial(end, hostAndPort(place, port), client, isUDP)
+        elif self._leaving is not None:
+            end.reset(self._leaving)
         else:
-            self.whileUp(self._visit(end, host, port, isUDP))
+            hint = (
+                "if it is a host that the server is to reach, start the server with"
+                f" --dial-allow {hostAndPort(host, port)}"
+            )
+            accept = partial(_accept, end)
+            self.whileUp(self.visit(end, host, isUDP, accept, hint=hint))
 
     def dial(
         self, end: Channel | FlowEnd, target: str, client: str = "", isUDP: bool = False
@@ -231,70 +227,13 @@ class SSHServerSession(ServerSession):
             <tristunnel.forwards.dialling.SOCKS>}.
         @param client: The client that is to dial; empty for the server.
         """
-        self._dialled.opened(
+        self.dialled.opened(
             end,
             {DIAL: target, "client": client},
             self._link.peerAddress,
             partial(_accept, end),
             isUDP,
         )
-
-    # What dialling needs to know
-
-    @property
-    def destinations(self) -> Destinations:
-        """What the server dials for its clients."""
-        return self._sessions.destinations
-
-    @property
-    def visiting(self) -> Visiting | None:
-        """What leads to other processes of this server, if there are any."""
-        return self._sessions.visiting
-
-    @property
-    def isForOneTunnel(self) -> bool:
-        """Clients over SSH cannot come with the URI of a tunnel."""
-        return False
-
-    def caller(self) -> Caller:
-        """As whom the client asks."""
-        return self._caller
-
-    async def _visit(
-        self, end: Channel | FlowEnd, name: str, port: int, isUDP: bool
-    ) -> None:
-        caller, address = self._caller, addressText(self._link.peerAddress)
-        try:
-            if self._leaving is not None:
-                raise self._leaving
-            tunnel = await self._findNamed(caller, name, port)
-            if (tunnel.protocol == "udp") != isUDP:
-                kind = "TCP" if isUDP else "UDP"
-                raise TunnelError("not-permitted", f"{name} is a {kind} service")
-            if end.over or self.channels is None:
-                return
-            tunnel.visitorArrived(end, address, self.visits)
-        except TunnelError as refusal:
-            end.reset(refusal)
-            return
-        _accept(end)
-
-    async def _findNamed(self, caller: Caller, name: str, port: int) -> Tunnel:
-        """
-        Find a service.
-
-        @raise TunnelError: If there is none; it says what else may have been meant.
-        """
-        try:
-            return await self._service.findNamed(caller, name)
-        except TunnelError as refusal:
-            if refusal.code.name != "unknown-tunnel":
-                raise
-            raise TunnelError(
-                "unknown-tunnel",
-                f"{refusal.message}; if it is a host that the server is to reach,"
-                f" start the server with --dial-allow {hostAndPort(name, port)}",
-            ) from None
 
     def requestRefused(self, name: str, refusal: TunnelError) -> None:
         """Have the log say what the client was refused."""
@@ -332,7 +271,6 @@ class SSHServerSession(ServerSession):
     def sessionOver(self, reason: TunnelError) -> None:
         stopTimer(self._late)
         self.visits.end(reason)
-        self._dialled.close(reason)
         if self._client is None and reason.code.name != "session-lost":
             peer = self._link.peerAddress
             self._service.observer.peerRefused(peer, reason)

@@ -293,8 +293,8 @@ class TunnelClientProtocol(FramedProtocol):
 
     def _begun(self) -> None:
         """Prepare for visitors."""
-        if self._confirmations is not None:
-            self._confirmations.up(self._sendEnding)
+        if self.confirmations is not None:
+            self.confirmations.up(self._sendEnding)
         if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
             self._extraConnections = ClientExtraConnections(
                 self.reactor,
@@ -329,7 +329,7 @@ class TunnelClientProtocol(FramedProtocol):
         confirmations = self.factory.confirmations
         if confirmations is None:
             confirmations = EndAcknowledgements(self.reactor)
-        self._confirmations, self._sendEnding = confirmations, send
+        self.confirmations, self._sendEnding = confirmations, send
         return confirmations
 
     def _establishPlain(self, message: dict[str, object]) -> None:
@@ -395,7 +395,7 @@ class TunnelClientProtocol(FramedProtocol):
         beside = (
             0 if self._extraConnections is None else self._extraConnections.streams()
         )
-        moved = 0 if self._confirmations is None else len(self._confirmations)
+        moved = 0 if self.confirmations is None else len(self.confirmations)
         return within + beside + moved + bool(self._farewell)
 
     def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
@@ -470,7 +470,7 @@ class TunnelClientProtocol(FramedProtocol):
         elif reason.elsewhere:
             self._tellOver(reason)
 
-    def fail(self, reason: TunnelError) -> None:
+    def fail(self, reason: TunnelError, code: int = 0) -> None:
         """End the session; if it never began, say what is likely wrong."""
         if self.multiplexer is None and self.lost is None:
             reason = self._explain(reason)
@@ -499,8 +499,8 @@ class TunnelClientProtocol(FramedProtocol):
 
     def sessionOver(self, reason: TunnelError) -> None:
         self._saidFarewell()
-        if self._confirmations is not None:
-            self._confirmations.down(self._sendEnding)
+        if self.confirmations is not None:
+            self.confirmations.down(self._sendEnding)
         if self._moves is not None:
             self._moves.stop()
         if self._extraConnections is not None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol
@@ -27,7 +27,7 @@ from tristunnel.dialects.framed.client import TunnelClientFactory
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.moves import Carrier
-from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.framed.server_connection import ServerConnection
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.dialling import DIAL
 from tristunnel.model.observer import ClientObserver
@@ -122,22 +122,19 @@ class FramedPortProtocol:
     """
     What begins with W3P's magic bytes.
 
-    @param factory: Makes the sessions.
+    @param sessions: The server's sessions.
     """
 
     beginnings: Sequence[bytes] = (MAGIC,)
 
-    def __init__(self, factory: TunnelServerFactory) -> None:
-        self._factory = factory
+    def __init__(self, sessions: ServerSessions) -> None:
+        self._sessions = sessions
 
     def open(
         self, address: IAddress | None, remaining: float, pending: PendingConnection
     ) -> IProtocol:
-        """Make a session that has as much time left as its connection."""
-        session = self._factory.buildProtocol(address)
-        session.handshakeTimeout = remaining
-        session.pending = pending
-        return session
+        """Make a connection that has as much time left as the one below."""
+        return ServerConnection(self._sessions, remaining, pending)
 
 
 class FramedDialect(Dialect):
@@ -241,18 +238,12 @@ class FramedDialect(Dialect):
         return factory
 
     def portProtocols(self, sessions: ServerSessions) -> Sequence[PortProtocol]:
-        return [FramedPortProtocol(cast("TunnelServerFactory", sessions))]
+        return [FramedPortProtocol(sessions)]
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:
         return isBinary
 
     def receiver(self, sessions: ServerSessions, arrival: Arrival) -> Receiver:
-        factory = cast("TunnelServerFactory", sessions)
-        address: Any = getattr(arrival.connection, "peerAddress", None)
-        session = factory.buildProtocol(address)
-        session.handshakeTimeout = arrival.remaining
-        session.cameBy = arrival.caller
-        session.pending = arrival.pending
-        if arrival.vouched:
-            session.vouchedFor = arrival.caller.identity
-        return ByteStream(session)
+        return ByteStream(
+            ServerConnection(sessions, arrival.remaining, arrival.pending, arrival)
+        )

@@ -9,7 +9,7 @@ C{docs/protocol-direct.rst}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,11 @@ MOST_EXTRA_CONNECTIONS = 15
 
 LOOK = 5.0
 """Seconds between two checks for missing connections."""
+
+
+def _streamsOn(connections: Iterable[FramedProtocol]) -> int:
+    carriers = [each.multiplexer for each in connections if each.multiplexer]
+    return sum(len(each.streams) for each in carriers)
 
 
 class ServerExtraConnections:
@@ -91,18 +96,18 @@ class ServerExtraConnections:
         if connection in self._connections:
             self._connections.remove(connection)
 
+    def streams(self) -> int:
+        """How many streams they carry."""
+        return _streamsOn(self._connections)
+
     def leastLoaded(self, first: ExtendedMultiplexer) -> Any:
         """
         Choose the connection for a new stream.
 
         @param first: The session's own streams.
         """
-        best: Any = first
-        for connection in self._connections:
-            multiplexer = connection.multiplexer
-            if multiplexer is not None and len(multiplexer.streams) < len(best.streams):
-                best = multiplexer
-        return best
+        others = [each.multiplexer for each in self._connections if each.multiplexer]
+        return min((first, *others), key=lambda each: len(each.streams))
 
     def close(self, reason: TunnelError) -> None:
         """The session is over."""
@@ -204,11 +209,7 @@ class ClientExtraConnections:
 
     def streams(self) -> int:
         """How many streams they carry."""
-        return sum(
-            len(connection.multiplexer.streams)
-            for connection in self._connections
-            if connection.multiplexer is not None
-        )
+        return _streamsOn(self._connections)
 
     def _look(self) -> None:
         """Replace what is missing."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorTime,
@@ -141,6 +141,9 @@ class FramedProtocol(ABC, Protocol):
     @ivar multiplexer: The streams, once the handshake is over.
     @ivar extended: Whether the extension was negotiated.
     @ivar lost: Why the session is over, or C{None}.
+    @ivar peerAddress: Where the peer is.
+    @ivar confirmations: What both sides tell each other of the ends of streams that
+        have left the session; C{None}, if none can.
     """
 
     _log = Logger()
@@ -151,7 +154,6 @@ class FramedProtocol(ABC, Protocol):
         "_answers",
         "_asked",
         "_calls",
-        "_confirmations",
         "_deadline",
         "_decoder",
         "_dispatcher",
@@ -167,11 +169,13 @@ class FramedProtocol(ABC, Protocol):
         "_rest",
         "_seconds",
         "_ticking",
+        "confirmations",
         "extended",
         "handshakeTimeout",
         "limits",
         "lost",
         "multiplexer",
+        "peerAddress",
         "reactor",
     )
 
@@ -208,12 +212,13 @@ class FramedProtocol(ABC, Protocol):
         self._quietUntil = float("-inf")
         self._ended = False
         self._probe = Probe(reactor, self.sendPing)
-        self._confirmations: EndAcknowledgements | None = None
+        self.confirmations: EndAcknowledgements | None = None
 
     # The connection
 
     def connectionMade(self) -> None:
         tuneSocket(self.transport)
+        self.peerAddress = self.transport.getPeer()
         self._deadline = self.reactor.callLater(
             self.handshakeTimeout, self._handshakeLate
         )
@@ -243,7 +248,18 @@ class FramedProtocol(ABC, Protocol):
         if whole is not None:
             message, self._rest = whole
             self._introduced = True
+            # The true peer behind TLS or a PROXY header is known only now.
+            self.peerAddress = self.transport.getPeer()
             self.handshakeReceived(message)
+
+    def pauseReading(self) -> None:
+        """Stop reading."""
+        self.transport.pauseProducing()
+
+    def resumeReading(self) -> None:
+        """Read again, if it is known what the frames are for."""
+        if self.multiplexer is not None and not self._ended:
+            self.transport.resumeProducing()
 
     @abstractmethod
     def handshakeReceived(self, message: dict[str, object]) -> None:
@@ -328,8 +344,8 @@ class FramedProtocol(ABC, Protocol):
             self._pong(payload)
         elif kind == FrameType.GOAWAY:
             self._goaway(payload)
-        elif kind == FrameType.ENDING and self._confirmations is not None:
-            self._confirmations.arrived(payload)
+        elif kind == FrameType.ENDING and self.confirmations is not None:
+            self.confirmations.arrived(payload)
         else:
             return False
         return True
@@ -457,6 +473,13 @@ class FramedProtocol(ABC, Protocol):
         if below is not None:
             below(seconds)
 
+    def probe(self) -> Deferred[bool]:
+        """
+        Find out whether the peer still answers; one that speaks plain W3P cannot be
+        asked.
+        """
+        return self._probe() if self.extended else succeed(not self._ended)
+
     @property
     def heard(self) -> float:
         """When something was received last, in seconds of the reactor's clock."""
@@ -503,8 +526,12 @@ class FramedProtocol(ABC, Protocol):
     def peerLeaves(self, reason: TunnelError) -> None:
         """The peer sends no new streams and leaves when the last has ended."""
 
-    def fail(self, reason: TunnelError) -> None:
-        """End the session because of C{reason}."""
+    def fail(self, reason: TunnelError, code: int = 0) -> None:
+        """
+        End the session because of C{reason}.
+
+        @param code: A WebSocket's close code, of which there is none here.
+        """
         if self.lost is None:
             self.lost = reason
         self.goAway(reason)
