@@ -162,7 +162,8 @@ MOST_PLACES = 16
 def boundedPlaces(said: object) -> tuple[str, ...]:
     """
     Take other members' addresses from the other side, as far as they make sense: the
-    first L{MOST_PLACES}, none longer than a name and a port can be.
+    first L{MOST_PLACES}, none longer than a name and a port can be. An empty one is
+    where the other side was reached.
 
     @param said: Anything at all.
     """
@@ -170,7 +171,7 @@ def boundedPlaces(said: object) -> tuple[str, ...]:
     return tuple(
         each
         for each in listed
-        if isinstance(each, str) and 0 < len(each) <= 264 and each.isprintable()
+        if isinstance(each, str) and len(each) <= 264 and each.isprintable()
     )
 
 
@@ -185,7 +186,8 @@ class TunnelError(Exception):
         for every refusal and reason that comes in.
     @ivar retryAfter: Seconds after which trying again makes sense, or C{None}.
     @ivar final: Whether whoever tells of it makes no other attempt, and says so next.
-    @ivar elsewhere: Other members of the server's cluster to go to, as C{HOST:PORT}.
+    @ivar elsewhere: Other members of the server to go to, as C{HOST:PORT}; empty for
+        another process at the same address.
     @ivar stated: Whether the other side itself has said so, with the code, in a
         message of the protocol. An HTTP status is none: proxies, firewalls and
         captive portals have them as well.

@@ -377,6 +377,34 @@ class KilledTests(TwoProcessesTestCase):
         broken = await self._endEach(2, signal.SIGTERM)
         self.assertEqual(broken, 0)
 
+    async def test_stopping(self) -> None:
+        """
+        While one that is told to end waits for its last visitor, its client goes to
+        another one, and whoever comes, wherever, is served.
+        """
+        if not LONG:
+            raise SkipTest("set TRISTUNNEL_LONG=1 to end a member that has a visitor")
+        server = await self.serve()
+        service = Service(b"hello")
+        await self.client("--forward", f"0=127.0.0.1:{self.offer(service)}")
+        stays = await self.visit()
+        await stays.has(5)
+        (before,) = await self._tunnels()
+        since, member = len(server.lines), before["member"]
+        os.kill(children(pidOf(server))[int(member)], signal.SIGTERM)
+        while member == before["member"]:
+            await self.hears(service)
+            tunnels = await self.call("listTunnels")
+            # It is at neither for a moment.
+            member = tunnels[0]["member"] if tunnels else member
+        for _ in range(20):
+            await self.hears(service)
+            await self.call("listTunnels")
+        self.assertIsNone(stays.lost)
+        self.assertEqual(self.lines(server, "is started again"), [])
+        stays.abort()
+        await server.says("is started again", since)
+
     async def _endEach(self, members: int, how: signal.Signals) -> int:
         """
         End members while visitors come.

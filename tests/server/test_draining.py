@@ -119,6 +119,16 @@ class DrainingTests(ServerTestCase):
         self.advance(0.7, 0.1)
         self.assertEqual(len(times), 2)
 
+    def test_notAnyMore(self) -> None:
+        """Nor if the others turn out to stop, too."""
+        self.dial(hello(), call(1, "openTunnel"))
+        times = self.moved()
+        self.advance(0.5, 0.1)
+        self.assertEqual(times, [])
+        self.cluster.places = ()
+        self.advance(0.2, 0.1)
+        self.assertEqual(len(times), 2)
+
     def test_hurry(self) -> None:
         """A second signal ends that."""
         self.dial(hello(), call(1, "openTunnel"))
@@ -153,10 +163,10 @@ class ElsewhereTests(ServerTestCase):
 
     def test_bounded(self) -> None:
         """Whatever the other side says, it is a few short texts."""
-        for said in (None, "a:1", 7, {"a": 1}, [None, 3, "", "x" * 1000, "a\nb"]):
+        for said in (None, "a:1", 7, {"a": 1}, [None, 3, "x" * 1000, "a\nb"]):
             error = TunnelError.fromDict({"elsewhere": said}, "internal")
             self.assertEqual(error.elsewhere, ())
-        many = [f"h{n}:1" for n in range(1000)]
+        many = ["", *(f"h{n}:1" for n in range(1000))]
         error = TunnelError.fromDict({"elsewhere": many}, "internal")
         self.assertEqual(list(error.elsewhere), many[:16])
         self.assertEqual(error.asDict()["elsewhere"], many[:16])

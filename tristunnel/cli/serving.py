@@ -331,13 +331,17 @@ class Serving(MultiService):
         made.names = self._names
         made.before, made.isLast = self._knowing, self._isLast
         made.unknown = lambda: sum(each.unauthenticated for each in self._limiters)
-        if self._membership is not None:
-            made.leaving = self._membership.leaving
-        if self._cluster is not None:
-            members = self._cluster.members
-            draining = Draining(self._reactor, self._sessions, self._tunnels, members)
-            members.drained, members.numbers = draining.turn, draining.numbers
-            made.draining, self._cluster.moving = draining, draining.moved
+        cluster, membership = self._cluster, self._membership
+        others = membership if cluster is None else cluster.members
+        if others is not None:
+            draining = Draining(self._reactor, self._sessions, self._tunnels, others)
+            made.draining = draining
+            if cluster is not None:
+                cluster.moving = draining.moved
+                members = cluster.members
+                members.drained, members.numbers = draining.turn, draining.numbers
+        if membership is not None:
+            made.leaving = membership.leaving
         return made
 
     def _makePorts(self) -> list[tuple[ServerPort, Any]]:

@@ -130,9 +130,12 @@ class ServerAddress:
         Make the address of the same server at another place. Whoever is there has to
         prove to be this server as before: by the server's name and not by the address.
 
-        @param place: C{HOST:PORT}.
+        @param place: C{HOST:PORT}; empty for this address itself, where another process
+            may answer.
         @raise TunnelError: C{protocol-error}, if C{place} is malformed.
         """
+        if not place:
+            return self
         try:
             host, port = parsePlace(place)
         except ValueError as error:

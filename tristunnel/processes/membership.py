@@ -137,6 +137,11 @@ class Membership:
 
     # Siblings
 
+    def elsewhere(self) -> tuple[str, ...]:
+        """Where clients may go instead: to others that have the same ports."""
+        goesOn = any(not each.isLeaving for each in self.siblings.values())
+        return ("",) if goesOn and not self.allStop else ()
+
     def _meet(self, asker: Asker, index: int, isLeaving: bool) -> None:
         """
         Take the link to another member.

@@ -1,22 +1,24 @@
 """
-Draining a member of a cluster that is to be stopped: its clients go elsewhere first, so
-that nobody's stream breaks.
+Draining a member of a server that is to be stopped: its clients go elsewhere first, so
+that nobody's stream breaks, and new visitors need not wait.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.errors import TunnelError
-from tristunnel.service.siblings import Cluster
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.process import Drain
 
-__all__ = ["MOVING", "Draining"]
+__all__ = ["AT_ONCE", "MOVING", "Draining", "Others"]
+
+AT_ONCE = 0.05
+"""Seconds after which clients are told to come back whom others can take."""
 
 MOVING = 5.0
 """Seconds that a stopping member waits for its clients to have gone elsewhere."""
@@ -28,6 +30,13 @@ knows nothing of other members, and comes back to one of them."""
 _LOOK = 1.0
 
 
+class Others(Protocol):
+    """The other members."""
+
+    def elsewhere(self) -> tuple[str, ...]:
+        """Where clients may go instead: see L{TunnelError.elsewhere}."""
+
+
 class Draining:
     """
     Sends the clients of a server elsewhere.
@@ -35,7 +44,7 @@ class Draining:
     @param reactor: Tells time.
     @param sessions: Its sessions.
     @param tunnels: Its tunnels.
-    @param cluster: The members of the cluster.
+    @param others: The other members.
 
     @ivar isOn: Whether no clients are taken.
     """
@@ -45,13 +54,13 @@ class Draining:
         reactor: Any,
         sessions: ServerSessions,
         tunnels: TunnelService,
-        cluster: Cluster,
+        others: Others,
     ) -> None:
         self.isOn = False
         self._reactor = reactor
         self._sessions = sessions
         self._tunnels = tunnels
-        self._cluster = cluster
+        self._others = others
         self._since = 0.0
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
@@ -75,10 +84,10 @@ class Draining:
     def _begin(self) -> None:
         reason = TunnelError(
             "shutting-down",
-            "this member of the cluster is about to stop: go to another one",
-            retryAfter=1.0,
+            "this member of the server is about to stop: go to another one",
+            retryAfter=AT_ONCE,
         )
-        reason.elsewhere = self._cluster.elsewhere()
+        reason.elsewhere = self._others.elsewhere()
         self._since = self._reactor.seconds()
         self._sessions.drain(reason)
         # The tunnels' own method is not used: visitors who come by way of other members
@@ -118,17 +127,19 @@ class Draining:
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         if self._moving is None:
-            hasOthers = bool(self._cluster.elsewhere())
+            hasOthers = bool(self._others.elsewhere())
             if hasOthers:
                 self.turn(True)
             grace = MOVING if hasOthers else 0.0
-            self._moving = Drain(
-                self._reactor, lambda: self._tunnels.leases.held, grace
-            )
+            self._moving = Drain(self._reactor, self._staying, grace)
             self._moving.wait().addCallback(self._over)
         elif self._isOver:
             self._over(None)
         return waiting
+
+    def _staying(self) -> int:
+        """Count the clients that may still go."""
+        return self._tunnels.leases.held if self._others.elsewhere() else 0
 
     def _over(self, result: None) -> None:
         self._isOver = True

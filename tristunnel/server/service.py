@@ -17,7 +17,7 @@ from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import isOurs
 from tristunnel.names.public import PublicNames
-from tristunnel.server.draining import Draining
+from tristunnel.server.draining import AT_ONCE, Draining
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.endpoints import cannotListen
@@ -27,9 +27,6 @@ __all__ = ["TunnelServerService"]
 
 RETRY_AFTER = 1.0
 """Seconds after which clients are told to come back when the server stops."""
-
-AT_ONCE = 0.05
-"""The same, if other processes of the server take them."""
 
 UNKNOWN = 1.0
 """Seconds for which a process that others take the place of waits for the first bytes
@@ -56,7 +53,8 @@ class TunnelServerService(Service):
     @ivar grace: Seconds that streams get to finish.
     @ivar names: Told of the ports that names share.
     @ivar before: Waited for before it listens, or C{None}.
-    @ivar draining: Sends clients elsewhere before it stops; C{None} without a cluster.
+    @ivar draining: Sends clients elsewhere before it stops; C{None} for a server that
+        has only one member.
     @ivar leaving: Called when it stops; it waits until others accept connections in its
         place.
     @ivar isLast: Whether there are none who do.

@@ -317,7 +317,9 @@ class ClientTests(NetworkTestCase):
             return client
 
         address = ServerAddress(place, "server.example", MemoryServer(connect))
-        self.patch(ServerAddress, "at", lambda own, reactor, at: self.address(at))
+        self.patch(
+            ServerAddress, "at", lambda own, reactor, at: self.address(at or place)
+        )
         return address
 
     def settle(self) -> None:
@@ -367,35 +369,43 @@ class ClientTests(NetworkTestCase):
         self.assertIn("serviceConnected", [event[0] for event in self.seen.events])
         visitor.crash()
 
-    def sent(self, standby: int, seconds: float) -> None:
+    def sent(self, standby: int, seconds: float, place: str = "b:1") -> None:
         """Send the client away, while it has a visitor."""
         client = self.begin(standby)
         (uri,) = self.tunnels("a:1")
-        listener: Any = next(iter(self.members["a:1"].service.here)).listener
+        first = self.members["a:1"]
+        listener: Any = next(iter(first.service.here)).listener
         visitor = listener.visit()
         self.settle()
         reason = TunnelError("shutting-down", retryAfter=1.0)
-        reason.elsewhere = ("b:1",)
-        self.members["a:1"].drain(reason)
+        reason.elsewhere = (place,)
+        first.drain(reason)
+        # Another process answers there, too, which has the port now.
+        self.members[place or "a:1"] = self.members["b:1"]
         self.settle()
         self.advance(seconds, 0.1)
-        self.assertEqual((self.tunnels("a:1"), self.tunnels("b:1")), ([], [uri]))
+        self.assertEqual(list(first.service.here), [])
+        self.assertEqual(self.tunnels("b:1"), [uri])
         visitor.say(b"still here")
         self.settle()
         (talk,) = self.web.visits
         self.assertEqual(talk.data, b"still here")
         self.assertIsNone(visitor.broken)
-        self.assertEqual(len(self.members["a:1"].service.clients), 1)
+        self.assertEqual(len(first.service.clients), 1)
         visitor.end()
         talk.transport.loseConnection()
         self.settle()
         self.advance(20.0, 0.5)
-        self.assertEqual(len(self.members["a:1"].service.clients), 0)
+        self.assertEqual(len(first.service.clients), 0)
         self.assertEqual(client.session and client.session.lost, None)
 
     def test_sent(self) -> None:
         """Sent elsewhere, a client takes its tunnel there, and its visitor stays."""
         self.sent(0, 3.0)
+
+    def test_sentBack(self) -> None:
+        """So does one that is to come again where it was, to another process."""
+        self.sent(0, 3.0, "")
 
     def test_sentWithStandby(self) -> None:
         """The same at once, where it has a session already."""
@@ -411,6 +421,7 @@ class AddressTests(SynchronousTestCase):
         trust = Trust(pins=[b"x" * 32])
         for where in ("tls:t.example:443", "wss://t.example/tunnel"):
             server = parseConnect(reactor, where, trust)
+            self.assertIs(server.at(reactor, ""), server)
             other = server.at(reactor, "10.0.0.2:9000")
             self.assertIs(other.verification, server.verification)
             self.assertIsNotNone(other.verification)
@@ -422,7 +433,7 @@ class AddressTests(SynchronousTestCase):
     def test_wrong(self) -> None:
         """What is no address is refused in one line."""
         server = parseConnect(MemoryReactorClock(), "tcp:t.example:9000", Trust())
-        for place in ("", "h", "h:0x", "h:99999", ":1", "a b:1"):
+        for place in ("h", "h:0x", "h:99999", ":1", "a b:1"):
             with self.assertRaises(TunnelError) as caught:
                 server.at(MemoryReactorClock(), place)
             self.assertNotIn("\n", caught.exception.message)

@@ -188,7 +188,7 @@ class Standby:
             self._failures = max(self._failures, 5)
             return
         for place in listed:
-            if place in self._sessions:
+            if not place or place in self._sessions:
                 continue
             try:
                 session = await self._connect(place)
