@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.web.test.requesthelper import DummyRequest
 
 from tests.dialects.framed.server_rig import ServerTestCase, call, hello
@@ -15,34 +14,16 @@ from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.draining import MOVING, PATIENCE, Draining
 
 
-class Cluster:
-    """The members of a cluster."""
-
-    isDraining = False
-    engineIsUp = True
-    count = 2
-
-    def __init__(self) -> None:
-        self.places: tuple[str, ...] = ("10.0.0.2:9000",)
-
-    def elsewhere(self) -> tuple[str, ...]:
-        return self.places
-
-    def describe(self, caller: object) -> Deferred[Any]:
-        raise NotImplementedError
-
-    def drain(self, caller: object, member: str, on: bool) -> Deferred[Any]:
-        raise NotImplementedError
-
-
 class DrainingTests(ServerTestCase):
     """A server whose clients are sent elsewhere."""
 
     def setUp(self) -> None:
         super().setUp()
         self.makeServer(book=MemoryBook(self.clock).ofMember("a"))
-        self.cluster = Cluster()
-        self.draining = Draining(self.clock, self.sessions, self.service, self.cluster)
+        self.places: tuple[str, ...] = ("10.0.0.2:9000",)
+        self.draining = Draining(
+            self.clock, self.sessions, self.service, lambda: self.places
+        )
         self.addCleanup(self.draining.turn, False)
 
     def test_turn(self) -> None:
@@ -125,7 +106,7 @@ class DrainingTests(ServerTestCase):
         times = self.moved()
         self.advance(0.5, 0.1)
         self.assertEqual(times, [])
-        self.cluster.places = ()
+        self.places = ()
         self.advance(0.2, 0.1)
         self.assertEqual(len(times), 2)
 
@@ -139,7 +120,7 @@ class DrainingTests(ServerTestCase):
 
     def test_nowhere(self) -> None:
         """Without another member, nobody is sent away and nothing is waited for."""
-        self.cluster.places = ()
+        self.places = ()
         peer = self.dial(hello(), call(1, "openTunnel"))
         self.assertEqual(len(self.moved()), 2)
         self.assertFalse(self.draining.isOn)

@@ -209,11 +209,19 @@ class Serving(MultiService):
     def _isDraining(self) -> bool:
         return self._cluster is not None and self._cluster.members.isDraining
 
+    def _elsewhere(self) -> tuple[str, ...]:
+        """Where clients may go instead: rather to another machine."""
+        found = () if self._cluster is None else self._cluster.members.elsewhere()
+        if self._membership is not None:
+            found = found or self._membership.elsewhere()
+        return found
+
     def _isLast(self) -> bool:
         """Whether no other member of this server goes on when this one stops."""
-        if self._cluster is not None and self._cluster.members.elsewhere():
+        if self._membership is not None and not self._membership.allStop:
+            # A process that has ended is started again.
             return False
-        return self._membership is None or self._membership.allStop
+        return not self._elsewhere()
 
     def _watchCertificates(self, hooks: Hooks) -> None:
         options = self._options
@@ -331,17 +339,14 @@ class Serving(MultiService):
         made.names = self._names
         made.before, made.isLast = self._knowing, self._isLast
         made.unknown = lambda: sum(each.unauthenticated for each in self._limiters)
-        cluster, membership = self._cluster, self._membership
-        others = membership if cluster is None else cluster.members
-        if others is not None:
-            draining = Draining(self._reactor, self._sessions, self._tunnels, others)
-            made.draining = draining
-            if cluster is not None:
-                cluster.moving = draining.moved
-                members = cluster.members
-                members.drained, members.numbers = draining.turn, draining.numbers
-        if membership is not None:
-            made.leaving = membership.leaving
+        draining = made.draining = Draining(
+            self._reactor, self._sessions, self._tunnels, self._elsewhere
+        )
+        if self._cluster is not None:
+            members, self._cluster.moving = self._cluster.members, draining.moved
+            members.drained, members.numbers = draining.turn, draining.numbers
+        if self._membership is not None:
+            made.leaving = self._membership.leaving
         return made
 
     def _makePorts(self) -> list[tuple[ServerPort, Any]]:

@@ -138,9 +138,14 @@ class Membership:
     # Siblings
 
     def elsewhere(self) -> tuple[str, ...]:
-        """Where clients may go instead: to others that have the same ports."""
+        """
+        Where clients may go instead when this process stops: to others, which have the
+        same ports.
+        """
+        if not self._leaving or self.allStop:
+            return ()
         goesOn = any(not each.isLeaving for each in self.siblings.values())
-        return ("",) if goesOn and not self.allStop else ()
+        return ("",) if goesOn else ()
 
     def _meet(self, asker: Asker, index: int, isLeaving: bool) -> None:
         """

@@ -5,7 +5,8 @@ that nobody's stream breaks, and new visitors need not wait.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
@@ -15,7 +16,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.process import Drain
 
-__all__ = ["AT_ONCE", "MOVING", "Draining", "Others"]
+__all__ = ["AT_ONCE", "MOVING", "Draining"]
 
 AT_ONCE = 0.05
 """Seconds after which clients are told to come back whom others can take."""
@@ -30,13 +31,6 @@ knows nothing of other members, and comes back to one of them."""
 _LOOK = 1.0
 
 
-class Others(Protocol):
-    """The other members."""
-
-    def elsewhere(self) -> tuple[str, ...]:
-        """Where clients may go instead: see L{TunnelError.elsewhere}."""
-
-
 class Draining:
     """
     Sends the clients of a server elsewhere.
@@ -44,7 +38,7 @@ class Draining:
     @param reactor: Tells time.
     @param sessions: Its sessions.
     @param tunnels: Its tunnels.
-    @param others: The other members.
+    @param elsewhere: Says where clients may go instead, as in L{TunnelError.elsewhere}.
 
     @ivar isOn: Whether no clients are taken.
     """
@@ -54,13 +48,13 @@ class Draining:
         reactor: Any,
         sessions: ServerSessions,
         tunnels: TunnelService,
-        others: Others,
+        elsewhere: Callable[[], tuple[str, ...]],
     ) -> None:
         self.isOn = False
         self._reactor = reactor
         self._sessions = sessions
         self._tunnels = tunnels
-        self._others = others
+        self._elsewhere = elsewhere
         self._since = 0.0
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
@@ -87,7 +81,7 @@ class Draining:
             "this member of the server is about to stop: go to another one",
             retryAfter=AT_ONCE,
         )
-        reason.elsewhere = self._others.elsewhere()
+        reason.elsewhere = self._elsewhere()
         self._since = self._reactor.seconds()
         self._sessions.drain(reason)
         # The tunnels' own method is not used: visitors who come by way of other members
@@ -127,7 +121,7 @@ class Draining:
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         if self._moving is None:
-            hasOthers = bool(self._others.elsewhere())
+            hasOthers = bool(self._elsewhere())
             if hasOthers:
                 self.turn(True)
             grace = MOVING if hasOthers else 0.0
@@ -139,7 +133,7 @@ class Draining:
 
     def _staying(self) -> int:
         """Count the clients that may still go."""
-        return self._tunnels.leases.held if self._others.elsewhere() else 0
+        return self._tunnels.leases.held if self._elsewhere() else 0
 
     def _over(self, result: None) -> None:
         self._isOver = True
