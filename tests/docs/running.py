@@ -26,7 +26,6 @@ import os
 import random
 import re
 import shlex
-import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -56,7 +55,13 @@ from tests.docs.texts import (
     readyLines,
     takenBy,
 )
-from tests.support.processes import Program, pythonWords, startProgram
+from tests.support.processes import (
+    Program,
+    leavePorts,
+    pythonWords,
+    startProgram,
+    takePorts,
+)
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 
@@ -132,7 +137,7 @@ class PageTestCase(TestCase):
 
         self.reactor: Any = reactor
         self.directory = shortDirectory(self)
-        self.shift = _freeShift()
+        self.shift = self._freeShift()
         self.learnt: dict[str, str] = {}
         self.prelude: list[str] = []
         self.running: list[_Running] = []
@@ -147,6 +152,15 @@ class PageTestCase(TestCase):
             "STATE_DIRECTORY": "",
         }
         self.addCleanup(self._endAll)
+
+    def _freeShift(self) -> int:
+        """Find a number by which all ports can be moved, and take those."""
+        for shift in random.sample(SHIFTS, len(SHIFTS)):
+            ports = [port + shift for port in PORTS]
+            if takePorts(ports):
+                self.addCleanup(leavePorts, ports)
+                return shift
+        raise AssertionError("no ports are free")
 
     def _makePrograms(self) -> None:
         """Put this checkout's programs where a shell finds them."""
@@ -440,24 +454,6 @@ def _starts(text: str, table: Mapping[str, Any]) -> Any:
     """
     keys = [key for key in table if text.startswith(key)]
     return table[max(keys, key=len)] if keys else None
-
-
-def _freeShift() -> int:
-    """Find a number by which all ports can be moved."""
-    for shift in random.sample(SHIFTS, len(SHIFTS)):
-        if all(_isFree(port + shift) for port in PORTS):
-            return shift
-    raise AssertionError("no ports are free")
-
-
-def _isFree(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _report(command: Command, program: Program) -> str:

@@ -12,7 +12,7 @@ import re
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -37,10 +37,12 @@ __all__ = [
     "ProgramEnded",
     "freePort",
     "freePorts",
+    "leavePorts",
     "pythonWords",
     "runProgram",
     "startProgram",
     "startTristunnel",
+    "takePorts",
 ]
 
 _T = TypeVar("_T")
@@ -59,14 +61,13 @@ STEADY = "19000-31999"
 """Such ports, as C{--ports} takes them, for visitors of a server that is to have them
 again after it was away."""
 
-_given: dict[int, socket.socket] = {}
-"""What this process has been given, and what keeps others from being given it."""
+_taken: dict[int, socket.socket] = {}
+"""The ports that this process has taken, and what keeps others from taking them."""
 
 
 def freePort() -> int:
     """
-    Find a port that is free for TCP and UDP on the loopback interface, and that no
-    process has been given that still runs its tests.
+    Take a port that is free for TCP and UDP on the loopback interface.
 
     For programs that must be told a port; whatever can report its own port is
     given port 0 instead.
@@ -76,34 +77,62 @@ def freePort() -> int:
 
 def freePorts(count: int, host: str = "127.0.0.1") -> int:
     """
-    Find ports that are free one after the other, for members of a server.
+    Take ports that are free one after the other, for members of a server.
 
     @return: The first of them.
     """
     while True:
         first = _PORTS.start + secrets.randbelow(len(_PORTS) - count)
-        found = range(first, first + count)
-        if all(_take(port) and _isFree(host, port) for port in found):
+        if takePorts(range(first, first + count), host):
             return first
 
 
+def takePorts(ports: Iterable[int], host: str = "127.0.0.1") -> bool:
+    """
+    Have ports taken by nobody else, also of the processes whose tests run beside
+    ours, until this one ends or leaves them.
+
+    @return: Whether all of them are free, and taken now.
+    """
+    taken = []
+    for port in ports:
+        if not _take(port):
+            break
+        taken.append(port)
+        if not _isFree(host, port):
+            break
+    else:
+        return True
+    leavePorts(taken)
+    return False
+
+
+def leavePorts(ports: Iterable[int]) -> None:
+    """Have no more of ports that were taken."""
+    for port in ports:
+        _taken.pop(port).close()
+
+
 def _take(port: int) -> bool:
-    """Have a port given to nobody else, until this process ends."""
-    if port in _given:
+    if port in _taken:
         return False
-    claim = _given[port] = socket.socket(socket.AF_UNIX)
+    claim = socket.socket(socket.AF_UNIX)
     if sys.platform == "linux":
-        # A name that no file has is free again with the process.
         try:
+            # A name that is no file's, and free again when the process ends.
             claim.bind(f"\0tristunnel test port {port}")
         except OSError:
+            claim.close()
             return False
+    _taken[port] = claim
     return True
 
 
 def _isFree(host: str, port: int) -> bool:
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(type=kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError:
