@@ -26,7 +26,6 @@ class _MemberProgram(Program):
     """
     A program whose options are told of their membership.
 
-    @ivar membership: The same.
     """
 
     membership: Membership | None = None

@@ -129,8 +129,6 @@ class MemberLink(Conversation):
     @param name: What the other member is called.
     @param lookup: Finds the methods that it may call.
     @param connect: Connects a protocol to it.
-
-    @ivar name: The same.
     """
 
     def __init__(
@@ -192,7 +190,6 @@ class MemberLinks:
     @param secret: What all members know.
     @param endpoint: Makes the way to a member of what it advertises.
 
-    @ivar name: The same.
     @ivar answers: What others may ask, by name.
     @ivar siblings: The ways, by the others' names.
     """

@@ -48,7 +48,6 @@ class EndpointParts:
     @ivar kind: The part before the first colon.
     @ivar keywords: The parts of the form C{name=value}.
     @ivar host: For C{tcp:} and C{tls:}, as L{hostName} writes it.
-    @ivar port: The same.
     """
 
     def __init__(self, text: str) -> None:

@@ -38,7 +38,6 @@ class Starter:
     @param name: The service, as messages name it.
     @param told: Told of changes, as L{ClientObserver.serviceOnDemand} is.
 
-    @ivar plan: The same.
     @ivar looking: Called when nobody needs to look any more whether the service has
         started.
     @ivar problem: Why the last start has failed; empty if it has not.

@@ -64,7 +64,6 @@ class Consent:
     @param patterns: As C{--managed} takes them.
     @raise TunnelError: C{bad-option}, if one cannot be understood.
 
-    @ivar patterns: The same.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:

@@ -50,8 +50,6 @@ class Origin:
     @param chain: What C{X-Forwarded-For} says; empty for the address alone.
 
     @ivar address: The same, as text.
-    @ivar scheme: The same.
-    @ivar peer: The same.
     """
 
     __slots__ = ("_for", "_host", "_lines", "address", "peer", "scheme")

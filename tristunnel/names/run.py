@@ -59,12 +59,10 @@ class Run:
     @param visitor: Where the requests come from, without a port.
     @param hostAddress: Where the visitor connected to, for the PROXY protocol.
 
-    @ivar route: The same.
     @ivar reader: Reads the responses.
     @ivar received: Bytes that were sent to the service.
     @ivar over: Whether nothing passes any more.
     @ivar ended: Whether the service sends no more.
-    @ivar visitor: The same.
     @ivar heardAt: When the last response ended, in seconds.
     """
 

@@ -56,9 +56,7 @@ class NameSite:
     @param reactor: Tells time.
     @param names: The routes, and what visitors see of them.
 
-    @ivar reactor: The same.
     @ivar seconds: Its time.
-    @ivar names: The same.
     @ivar log: Where requests are noted, or C{None}.
     @ivar tally: Counts them.
     @ivar proxies: Knows which proxies may say where visitors come from.

@@ -79,7 +79,6 @@ class CopyingReactor:
     @param reactor: Twisted's own, which is asked for everything else.
     @param count: How many members there are.
 
-    @ivar count: The same.
     @ivar places: Where it listens, in the order in which that was asked for.
     """
 

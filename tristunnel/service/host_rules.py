@@ -75,7 +75,6 @@ class HostRules:
     @param hostname: The server's own name, which no tunnel may have.
     @param reserved: Names that no tunnel may have either, or their first labels.
 
-    @ivar domains: The same.
     @ivar holders: Finds the names of those who keep a host for themselves, by the
         patterns that cover it.
     """

@@ -55,8 +55,6 @@ class NamedCertificates:
     @param clientCRL: Which of those were revoked, or C{None}.
     @param seconds: A clock that counts seconds; a file that is in use is looked at no
         more than once in each.
-
-    @ivar directory: The same.
     """
 
     _log = Logger()

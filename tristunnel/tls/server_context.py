@@ -137,8 +137,6 @@ class CreatorInForce:
     open. Existing connections keep what they began with.
 
     @param creator: The one that makes them now.
-
-    @ivar creator: The same.
     """
 
     def __init__(self, creator: IOpenSSLServerConnectionCreator) -> None:

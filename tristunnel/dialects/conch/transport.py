@@ -111,7 +111,6 @@ class Packets(SSHTransportBase):
 
     @param reactor: Tells time.
 
-    @ivar reactor: The same.
     @ivar admitted: Whether the peer is known, so that it may send long packets.
     @ivar heard: Called when anything came.
     @ivar holds: Why nothing is read.
