@@ -54,10 +54,7 @@ def _measure(room: Room, processes: int, tunnels: int, seconds: int) -> str:
     for each in ports:
         forward = f"{each}={_HERE}:{service}"
         connect = ("--connect", f"tcp:{_HERE}:{port}", "--forward", forward)
-        room.start(
-            f"client-{each}",
-            [*command, "tunnel-client", *connect, *state],
-        )
+        room.start(f"client-{each}", [*command, "tunnel-client", *connect, *state])
     for each in ports:
         room.waitForPort(each)
     before, began = cpuSeconds([server]), time.monotonic()

@@ -54,18 +54,8 @@ _WAYS = ("to the service", "from the service")
 
 PICTURES: dict[str, Sequence[Panel]] = {
     "bulk": (
-        Panel(
-            "one stream, Gbit/s",
-            "bulk",
-            ("up 1 Gbit/s", "down 1 Gbit/s"),
-            _WAYS,
-        ),
-        Panel(
-            "four streams, Gbit/s",
-            "bulk",
-            ("up 4 Gbit/s", "down 4 Gbit/s"),
-            _WAYS,
-        ),
+        Panel("one stream, Gbit/s", "bulk", ("up 1 Gbit/s", "down 1 Gbit/s"), _WAYS),
+        Panel("four streams, Gbit/s", "bulk", ("up 4 Gbit/s", "down 4 Gbit/s"), _WAYS),
     ),
     "requests": (
         Panel("requests/s, kept alive", "requests", ("kept req/s",)),

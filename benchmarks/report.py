@@ -56,9 +56,7 @@ def medians(rounds: Sequence[Figures]) -> dict[str, float]:
 
 
 def bestPeer(
-    figures: Medians,
-    metric: str,
-    peers: Iterable[Contestant] = tuple(CONTESTANTS),
+    figures: Medians, metric: str, peers: Iterable[Contestant] = tuple(CONTESTANTS)
 ) -> tuple[str, float] | None:
     """
     Find the best of others at something.

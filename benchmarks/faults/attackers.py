@@ -40,10 +40,7 @@ HARM: dict[str, tuple[bytes, bytes]] = {
         b"Content-Length: 100000\r\n\r\n",
         b"[" + b" " * 600,
     ),
-    "HTTP, then silence": (
-        b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"",
-    ),
+    "HTTP, then silence": (b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
     "a WebSocket, then silence": (_UPGRADE % b"/tunnel", b""),
     "a WebSocket, then half a login": (
         _UPGRADE % b"/tunnel",

@@ -382,11 +382,7 @@ def _moved(victim: Victim) -> Open:
     session = victim.connect()
     session.sendall(
         encodeHandshake(
-            {
-                "id": "victim",
-                "secret": "v",
-                "tristunnel": _OFFER | {"move": "at-once"},
-            }
+            {"id": "victim", "secret": "v", "tristunnel": _OFFER | {"move": "at-once"}}
         )
     )
     session.sendall(_calls(("openTunnel", {})))

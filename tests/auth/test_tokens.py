@@ -18,9 +18,7 @@ from tests.dialects.framed.server_rig import call
 from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.cli.server_tap import Options
 from tristunnel.errors import TunnelError
-from tristunnel.model.permissions import (
-    GrantedName,
-)
+from tristunnel.model.permissions import GrantedName
 from tristunnel.model.ports import parsePorts
 from tristunnel.model.record import TunnelLimits, TunnelRecord
 from tristunnel.service.caller import Caller

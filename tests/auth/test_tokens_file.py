@@ -8,11 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.cred.strcred import (
-    ICheckerFactory,
-    InvalidAuthArgumentString,
-    makeChecker,
-)
+from twisted.cred.strcred import ICheckerFactory, InvalidAuthArgumentString, makeChecker
 from twisted.internet.task import Clock
 from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,11 +20,7 @@ from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.auth.token_store import TokenStore
 from tristunnel.auth.tokens import TokenCheckerFactory, TokenFile
 from tristunnel.errors import TunnelError
-from tristunnel.model.permissions import (
-    Grant,
-    Permissions,
-    RefusedWithReason,
-)
+from tristunnel.model.permissions import Grant, Permissions, RefusedWithReason
 
 
 class FileTests(SynchronousTestCase):

@@ -122,8 +122,7 @@ class JoinTests(JoinTestCase):
         self.assertTrue(30000 <= self.visitors <= 31000)
         again = await self.run_("join", invitation, "--name", "other", status=1)
         self.assertEqual(
-            again,
-            ["tristunnel: The invitation was used already; ask for a new one."],
+            again, ["tristunnel: The invitation was used already; ask for a new one."]
         )
         self.assertEqual(list(self.kept()["server"]), [name])
 

@@ -131,9 +131,7 @@ class DrainTests(ProcessTestCase):
         host, port, _ = self.places[by]
         where = ("--server", f"http://{host}:{port}")
         out, err, status = await getProcessOutputAndValue(
-            sys.executable,
-            ["-c", _RUN, "cluster", *words, *where],
-            env=_ENVIRONMENT,
+            sys.executable, ["-c", _RUN, "cluster", *words, *where], env=_ENVIRONMENT
         )
         self.assertEqual((err, status), (b"", 0))
         return out.decode()

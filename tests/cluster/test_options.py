@@ -57,10 +57,7 @@ class EngineAddressTests(SynchronousTestCase):
                     (("a", 26379),), primary="book", sentinelLogin=("ann", PASSWORD)
                 ),
             ),
-            (
-                "rediss+sentinel://a/book",
-                EngineAddress((("a", 26379),), True, "book"),
-            ),
+            ("rediss+sentinel://a/book", EngineAddress((("a", 26379),), True, "book")),
         ):
             read = parseEngine(text)
             self.assertEqual(read, address)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import socket
 from functools import partial
 
-from twisted.internet.endpoints import (
-    TCP4ClientEndpoint,
-    connectProtocol,
-)
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
 from tests.dataplane.meeting import LoopbackCase, message
 from tests.support.polling import until

@@ -276,8 +276,7 @@ class TLSTests(FileTestCase, TestCase):
         dialling = polledReactor(reactor) if clientOurs else reactor
         creator = ServerVerification("localhost", trustRoots=self.trust)
         client: Any = await tlsOverClientEndpoint(
-            creator,
-            clientFromString(dialling, f"tcp:127.0.0.1:{port.getHost().port}"),
+            creator, clientFromString(dialling, f"tcp:127.0.0.1:{port.getHost().port}")
         ).connect(factory)
         server = await arrived
         await server.shaken

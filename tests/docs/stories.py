@@ -45,7 +45,7 @@ STORIES: dict[str, Story] = {
                 _SERVER,
             ),
             f"{_CLIENT} --connect tcp:localhost:9000 --forward udp/5353": (_SERVER,),
-        },
+        }
     ),
     "docs/tutorial.rst": Story(
         own=(3000,),
@@ -128,13 +128,11 @@ STORIES: dict[str, Story] = {
             "-o tristunnel -g tristunnel ": "",
             "runuser -u tristunnel -- /opt/tristunnel/bin/": "",
             " contrib/": f" {ROOT}/contrib/",
-        },
+        }
     ),
     "docs/managed.rst": Story(
         before=(*_TOKEN, _TLS.replace("tcp:9000", "tcp:9000 --auth tokens:tokens")),
-        replace={
-            "tls:t.example.com:9000": "tls:localhost:9000 --ca authority.pem",
-        },
+        replace={"tls:t.example.com:9000": "tls:localhost:9000 --ca authority.pem"},
     ),
     "docs/invitations.rst": Story(before=("touch tokens", _TOKENS)),
     "docs/troubleshooting.rst": Story(before=(*_TOKEN, _TOKENS)),
@@ -238,9 +236,7 @@ STORIES: dict[str, Story] = {
     ),
     "docs/moving/zlayer.rst": Story(
         before=_TOKEN,
-        beforeEach={
-            f"{_CLIENT} --dialect zlayer": (f"{_TLS} --auth tokens:tokens",),
-        },
+        beforeEach={f"{_CLIENT} --dialect zlayer": (f"{_TLS} --auth tokens:tokens",)},
         replace={"wss://tunnel.example/": "wss://tunnel.example:9000/"},
     ),
     "docs/moving/tcp-ws-tunnel.rst": Story(
@@ -262,10 +258,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         "TRISTUNNEL_GOLDEN": "it writes what other tests compare with",
         "TRISTUNNEL_FRESH": "it is the whole suite",
     },
-    "docs/tutorial.rst": {
-        "python3 -m venv": _BY_CI,
-        ".venv/bin/pip": _BY_CI,
-    },
+    "docs/tutorial.rst": {"python3 -m venv": _BY_CI, ".venv/bin/pip": _BY_CI},
     "docs/howto/start.rst": {
         "tristunnel tcp 25565": "there is no Docker, and no such container",
         "tristunnel http 3000": "there is no such unit of systemd",

@@ -177,10 +177,7 @@ class LeftOutTests(SynchronousTestCase):
         text = page("README.rst")
         venv = "python3 -m venv .venv && .venv/bin/"
         for marker, command in (
-            (
-                "main",
-                "pip install . && .venv/bin/twistd -n --pidfile= tunnel --demo",
-            ),
+            ("main", "pip install . && .venv/bin/twistd -n --pidfile= tunnel --demo"),
             ("tests", "pip install -e '.[tests]' && .venv/bin/trial -j2 tests"),
         ):
             self.assertEqual(

@@ -278,10 +278,7 @@ class TableTests(SynchronousTestCase):
             [each.partition("(")[0] for each in self.first(self.tables.methodRows())],
             list(methodsOf(Mock())),
         )
-        self.assertEqual(
-            self.first(self.tables.tunnelOptionRows()),
-            _TUNNEL_OPTIONS,
-        )
+        self.assertEqual(self.first(self.tables.tunnelOptionRows()), _TUNNEL_OPTIONS)
 
     def test_metrics(self) -> None:
         """Every metric of the page about them is there."""

@@ -44,8 +44,7 @@ def clientHello(name: str, versions: tuple[int, ...] = (0x0304, 0x0303)) -> byte
     body = numbers(0x0303) + bytes(range(32)) + sized(1, b"")
     body += sized(2, numbers(0x1301, 0x1303, 0xC02B, 0xC02F)) + sized(1, b"\0")
     body += sized(
-        2,
-        b"".join(numbers(kind) + sized(2, data) for kind, data in extensions.items()),
+        2, b"".join(numbers(kind) + sized(2, data) for kind, data in extensions.items())
     )
     return b"\x16\x03\x01" + sized(2, b"\x01" + sized(3, body))
 

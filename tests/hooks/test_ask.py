@@ -222,8 +222,7 @@ class LoginTests(SynchronousTestCase):
         authenticator.decisions = No()  # type: ignore[assignment] # a fake
         asked = authenticator.authenticate({}, PEER)
         self.assertEqual(
-            self.failureResultOf(asked, TunnelError).value.message,
-            "not today",
+            self.failureResultOf(asked, TunnelError).value.message, "not today"
         )
         self.successResultOf(authenticator.authenticate({}, None))
 

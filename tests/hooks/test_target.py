@@ -18,12 +18,7 @@ from tristunnel.auth.files import readSecret
 from tristunnel.errors import TunnelError
 from tristunnel.hooks import options as hookOptions
 from tristunnel.hooks.event import KINDS, HookEvent, kindsNamed, signature
-from tristunnel.hooks.options import (
-    AskOptionsMixin,
-    decisionsOf,
-    hookSettings,
-    hooksOf,
-)
+from tristunnel.hooks.options import AskOptionsMixin, decisionsOf, hookSettings, hooksOf
 from tristunnel.hooks.target import parseTarget
 
 

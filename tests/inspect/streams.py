@@ -123,10 +123,7 @@ STREAMS: Mapping[str, tuple[list[bytes], list[bytes], list[Seen]]] = {
             b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n" + b"s" * 50,
             b"HTTP/1.1 200 OK\r\n\r\n" + b"t" * 60,
         ],
-        [
-            Seen("POST /c 200", b"r" * 16, b"s" * 16),
-            Seen("GET /a 200", b"", b"t" * 16),
-        ],
+        [Seen("POST /c 200", b"r" * 16, b"s" * 16), Seen("GET /a 200", b"", b"t" * 16)],
     ),
     "until the end": (
         [_GET],

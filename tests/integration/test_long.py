@@ -82,10 +82,7 @@ class GiBTests(LoopbackTestCase):
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         program = startTristunnel(
-            self.reactor,
-            command,
-            [*options, "--state-dir", str(directory)],
-            directory,
+            self.reactor, command, [*options, "--state-dir", str(directory)], directory
         )
         self.addCleanup(program.stop)
         return program

@@ -18,12 +18,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
 from tests.support.browser import Browser, chromium
-from tests.support.processes import (
-    Program,
-    freePort,
-    startProgram,
-    startTristunnel,
-)
+from tests.support.processes import Program, freePort, startProgram, startTristunnel
 from tests.support.short import shortDirectory
 
 GIB = 1 << 30

@@ -224,8 +224,7 @@ class ReadmeTests(ProgramsTestCase):
             f""""params":["{found[1]}"]}}'"""
         )
         visitors = re.fullmatch(
-            r'{"jsonrpc": "2\.0", "id": 2, "result": "tcp://localhost:(\d+)"}\n',
-            answer,
+            r'{"jsonrpc": "2\.0", "id": 2, "result": "tcp://localhost:(\d+)"}\n', answer
         )
         assert visitors is not None, answer
         visitor = await self.dial(int(visitors[1]))

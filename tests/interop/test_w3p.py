@@ -23,24 +23,13 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.error import ConnectionRefusedError
 from twisted.trial.unittest import TestCase
-from twisted.web.client import (
-    Agent,
-    FileBodyProducer,
-    HTTPConnectionPool,
-    readBody,
-)
+from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, readBody
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data, File
 
 from tests.interop.certificates import Certificate, makeCertificate
-from tests.interop.peers import (
-    Program,
-    freePort,
-    missingW3P,
-    startTristunnel,
-    startW3P,
-)
+from tests.interop.peers import Program, freePort, missingW3P, startTristunnel, startW3P
 from tests.interop.services import (
     ClosableFactory,
     Conversation,

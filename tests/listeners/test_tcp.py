@@ -278,8 +278,7 @@ class HandshakeTests(FileTestCase):
         """Whose TLS is up is a visitor, and not counted here."""
         protocol = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 777))
         client = ServerVerification(
-            "server.example",
-            trustRoots=self.authority.write(self.directory / "ca.pem"),
+            "server.example", trustRoots=self.authority.write(self.directory / "ca.pem")
         )
         wrapped = TLSMemoryBIOFactory(client, True, Factory.forProtocol(Protocol))
         self.assertEqual(self.limiter.unauthenticated, 1)

@@ -158,8 +158,7 @@ class HealthTests(SynchronousTestCase):
         tunnel.visitorArrived(Visitor(), "192.0.2.1:1")
         self.assertEqual(len(tunnel.streams), 1)
         self.assertEqual(
-            tunnel.healthNow(),
-            {"health": {"well": True, "reason": "", "proven": 2.5}},
+            tunnel.healthNow(), {"health": {"well": True, "reason": "", "proven": 2.5}}
         )
         tunnel.setChecked(True)
         self.assertTrue(health.isWell, "a client that comes back changes nothing")

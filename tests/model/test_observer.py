@@ -7,11 +7,7 @@ from unittest.mock import Mock, call
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.model.observer import (
-    ClientObserver,
-    ServerObserver,
-    severalObservers,
-)
+from tristunnel.model.observer import ClientObserver, ServerObserver, severalObservers
 
 
 class SeveralObserversTests(SynchronousTestCase):

@@ -65,10 +65,7 @@ class TunnelOptionsTests(SynchronousTestCase):
             "target": "localhost:3000",
             "scheme": "https",
         }
-        self.assertEqual(
-            TunnelOptions.fromMapping(options),
-            TunnelOptions(**options),
-        )
+        self.assertEqual(TunnelOptions.fromMapping(options), TunnelOptions(**options))
 
     def test_unknown(self) -> None:
         """A name that is not known is refused, and those that are, are told."""

@@ -204,11 +204,7 @@ class DoorTests(ServiceTestCase):
         super().setUp()
         self.session = Session()
         self.caller = Caller(
-            ALICE.identity,
-            "server",
-            9000,
-            self.session,
-            address="192.0.2.1",
+            ALICE.identity, "server", 9000, self.session, address="192.0.2.1"
         )
 
     def tunnelWith(self, **options: object) -> Tunnel:

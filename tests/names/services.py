@@ -13,10 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from autobahn.twisted.websocket import (
-    WebSocketServerFactory,
-    WebSocketServerProtocol,
-)
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from flask import Flask, Response, redirect, request, session, url_for
 from twisted.internet import reactor as _reactor
 from twisted.web.server import Request, Site

@@ -344,8 +344,7 @@ class EverywhereTests(TwoProcessesTestCase):
     ) -> None:
         while True:
             visitor = self.start(
-                *("tunnel-client", "--connect", f"tcp:127.0.0.1:{self.port}"),
-                *options,
+                *("tunnel-client", "--connect", f"tcp:127.0.0.1:{self.port}"), *options
             )
             found = await visitor.says(r"127\.0\.0\.1:(\d+) reach|:(\d+) reach")
             # Its own session: another one's line may come late.

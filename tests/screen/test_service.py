@@ -19,12 +19,7 @@ from tests.screen.example import clientStatus, server
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.status import ProcessStatus
 from tristunnel.errors import TunnelError
-from tristunnel.screen.client import (
-    ScreenLog,
-    WatchedClient,
-    farewell,
-    screenTerminal,
-)
+from tristunnel.screen.client import ScreenLog, WatchedClient, farewell, screenTerminal
 from tristunnel.screen.draw import Pen
 from tristunnel.screen.service import IDLE, INTERVAL, Screen
 from tristunnel.screen.terminal import Terminal

@@ -253,9 +253,7 @@ class GrantingTests(AccessTestCase):
         granted."""
         peer = self.use(self.grant())
         self.ask(
-            self.alice,
-            "closeTunnel",
-            uri=self.rpc("alice", "listTunnels")[0]["uri"],
+            self.alice, "closeTunnel", uri=self.rpc("alice", "listTunnels")[0]["uri"]
         )
         self.ask(self.client("bob"), "openTunnel", name="db", private=True)
         self.assertEqual(self.reach(peer), "unknown-tunnel")

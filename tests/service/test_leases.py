@@ -282,8 +282,7 @@ class ElsewhereTests(NetworkTestCase):
         self.service.entries.now = self.clock.seconds
         here, ports = self.service, self.listeners
         peer = self.dial(
-            hello(),
-            call(1, "openTunnel", name="shop", allow="192.0.2.0/24", ttl=600.0),
+            hello(), call(1, "openTunnel", name="shop", allow="192.0.2.0/24", ttl=600.0)
         )
         (tunnel,) = here.here
         address = tunnel.address

@@ -252,12 +252,7 @@ class LoopbackTestCase(TestCase):
             connect = f"{'tls' if self.tls else 'tcp'}:localhost:{self.serverPort}"
         self.client = TunnelClientService(
             self.reactor,
-            parseConnect(
-                self.reactor,
-                connect,
-                self.trust,
-                self.route,
-            ),
+            parseConnect(self.reactor, connect, self.trust, self.route),
             self.arranged(
                 each
                 for spec in forwards

@@ -11,14 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.websocket.frames import (
-    BINARY,
-    CLOSE,
-    Frame,
-    frame,
-    readFrames,
-    upgrade,
-)
+from tests.websocket.frames import BINARY, CLOSE, Frame, frame, readFrames, upgrade
 from tests.websocket.rig import Recorder
 from tristunnel.websocket.connection import LINGER
 from tristunnel.websocket.page import PreparedFactory

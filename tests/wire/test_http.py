@@ -186,10 +186,7 @@ SMUGGLING: tuple[tuple[int, bytes], ...] = (
     ),
     # More than fits.
     (431, b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * MOST_HEADERS + b"\r\n"),
-    (
-        431,
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * MOST_HEAD_BYTES + b"\r\n\r\n",
-    ),
+    (431, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * MOST_HEAD_BYTES + b"\r\n\r\n"),
     (414, b"GET /" + b"y" * MOST_HEAD_BYTES + b" HTTP/1.1\r\nHost: a\r\n\r\n"),
 )
 

@@ -92,6 +92,5 @@ class OpeningTests(SynchronousTestCase):
     def test_refusal(self) -> None:
         """A reason is an error that programs show."""
         self.assertEqual(
-            refusal("no"),
-            b"E" + pack("!I", 30) + b"SFATAL\0VFATAL\0C08004\0Mno\0\0",
+            refusal("no"), b"E" + pack("!I", 30) + b"SFATAL\0VFATAL\0C08004\0Mno\0\0"
         )

@@ -94,8 +94,7 @@ class VTunnelTests(SynchronousTestCase):
         """
         seed = bytes(range(32))
         self.assertEqual(
-            seed,
-            parsePrivateKey("vt-priv-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"),
+            seed, parsePrivateKey("vt-priv-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
         )
         self.assertEqual(seed, parsePublicKey(packPublicKey(seed)))
         self.assertEqual(32, len(hostSeedFor(seed)))

@@ -71,9 +71,7 @@ class ReaderTests(SynchronousTestCase):
     """What is read."""
 
     @given(
-        MESSAGES,
-        st.lists(st.integers(1, 200), min_size=1, max_size=8),
-        st.booleans(),
+        MESSAGES, st.lists(st.integers(1, 200), min_size=1, max_size=8), st.booleans()
     )
     def test_anyChunks(
         self,

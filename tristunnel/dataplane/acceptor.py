@@ -106,10 +106,7 @@ class Acceptor:
     _log = Logger()
 
     def __init__(
-        self,
-        poller: Poller,
-        listening: socket,
-        accepted: Callable[[socket, Any], None],
+        self, poller: Poller, listening: socket, accepted: Callable[[socket, Any], None]
     ) -> None:
         self.connection = listening
         self._poller = poller

@@ -348,12 +348,7 @@ class HostEndpoint:
     def dial(self, address: str, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect to one address of the host."""
         return dial(
-            self.reactor,
-            address,
-            self._port,
-            factory,
-            self._timeout,
-            self._bindAddress,
+            self.reactor, address, self._port, factory, self._timeout, self._bindAddress
         )
 
 

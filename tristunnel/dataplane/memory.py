@@ -22,10 +22,7 @@ from tristunnel.errors import TunnelError
 
 __all__ = ["HELD", "HeldBytes", "defaultMemory", "keepFreed"]
 
-_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 _KEPT = 1024 * 1024
 

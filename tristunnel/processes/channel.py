@@ -157,10 +157,7 @@ class Channel:
     # Sending
 
     def send(
-        self,
-        head: dict[str, object],
-        data: bytes = b"",
-        sockets: Sequence[socket] = (),
+        self, head: dict[str, object], data: bytes = b"", sockets: Sequence[socket] = ()
     ) -> None:
         """
         Send a message.

@@ -47,10 +47,7 @@ class MessageChannel(Protocol):
     def isOpen(self) -> bool: ...
 
     def send(
-        self,
-        head: dict[str, object],
-        data: bytes = b"",
-        sockets: Sequence[socket] = (),
+        self, head: dict[str, object], data: bytes = b"", sockets: Sequence[socket] = ()
     ) -> None: ...
 
     def close(self) -> None: ...
@@ -114,8 +111,7 @@ class Conversation:
 
         def late(_: object, seconds: float) -> object:
             raise TunnelError(
-                "internal",
-                f"{self._who} did not answer within {seconds:g} s",
+                "internal", f"{self._who} did not answer within {seconds:g} s"
             )
 
         told: Deferred[Any] = answer.addTimeout(patience, self._reactor, late)

@@ -115,11 +115,7 @@ class Passing:
     _log = Logger(namespace="tristunnel.server")
 
     def __init__(
-        self,
-        poller: Poller,
-        membership: Membership,
-        factory: Any,
-        passed: Counter[str],
+        self, poller: Poller, membership: Membership, factory: Any, passed: Counter[str]
     ) -> None:
         self._passed = passed
         self._poller = poller

@@ -17,11 +17,7 @@ from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.countries import CountryDatabase
 from tristunnel.service.knocked import Knocked, networkOf
-from tristunnel.service.visitor_filter import (
-    PolicyFilter,
-    StreamSweep,
-    hostOfVisitor,
-)
+from tristunnel.service.visitor_filter import PolicyFilter, StreamSweep, hostOfVisitor
 
 __all__ = ["VisitorPolicies"]
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from tests.vectors import readVectors
-from tristunnel.wire.framed import (
-    Frame,
-    FrameDecoder,
-    FrameType,
-    HandshakeDecoder,
-)
+from tristunnel.wire.framed import Frame, FrameDecoder, FrameType, HandshakeDecoder
 
 DATA, CLOSE, ERROR = FrameType.DATA, FrameType.CLOSE, FrameType.ERROR
 

@@ -12,12 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dialects.base.client_rig import ClientServiceTestCase
 from tests.dialects.framed.network import MemoryService
-from tristunnel.dialects.base.client import (
-    FIRST_DELAY,
-    LONGEST_DELAY,
-    SETTLED,
-    backoff,
-)
+from tristunnel.dialects.base.client import FIRST_DELAY, LONGEST_DELAY, SETTLED, backoff
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.base.refusals import STEADY
 from tristunnel.dialects.framed.client_service import TunnelClientService

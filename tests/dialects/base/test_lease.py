@@ -155,11 +155,7 @@ class ClientLeaseTests(FileTestCase):
             kept = json.loads(path.read_bytes())
             self.assertEqual({**kept, "salt": good["salt"]}, good)
 
-    @settings(
-        max_examples=50,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.binary(max_size=60))
     def test_anything(self, content: bytes) -> None:
         """Whatever is in the file, the client starts."""

@@ -11,19 +11,10 @@ from tests.dialects.base.plain_rig import CLOSE, DATA, ERROR, recorded
 from tests.dialects.framed.memory import MemorySink, RecordingEnd, frameBytes
 from tristunnel.dataplane.join import ANSWER_LINGER, GIVEN_UP, LINGER
 from tristunnel.dialects.base.multiplexer import Limits
-from tristunnel.dialects.base.plain import (
-    HOLD,
-    LEAST,
-    PAUSE,
-    RECOVERY,
-    PlainServerSide,
-)
+from tristunnel.dialects.base.plain import HOLD, LEAST, PAUSE, RECOVERY, PlainServerSide
 from tristunnel.dialects.base.stream import SOURCE_HIGH, SessionStream
 from tristunnel.errors import TunnelError
-from tristunnel.wire.framed import (
-    Frame,
-    FrameDecoder,
-)
+from tristunnel.wire.framed import Frame, FrameDecoder
 
 
 class ServerSideTests(SynchronousTestCase):

@@ -8,18 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dialects.base.plain_rig import CLOSE, DATA, ERROR, recorded
 from tests.dialects.framed.memory import MemorySink, RecordingEnd, frameBytes, plainPair
 from tristunnel.dialects.base.multiplexer import Limits
-from tristunnel.dialects.base.plain import (
-    ALONE,
-    HOLD,
-    STALL,
-    PlainClientSide,
-)
+from tristunnel.dialects.base.plain import ALONE, HOLD, STALL, PlainClientSide
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.errors import TunnelError
-from tristunnel.wire.framed import (
-    Frame,
-    FrameDecoder,
-)
+from tristunnel.wire.framed import Frame, FrameDecoder
 
 
 class ClientSideTests(SynchronousTestCase):

@@ -167,10 +167,7 @@ class ChiselTests(Conversations, GoWireTestCase):
     users: Mapping[str, str] = {}
 
     def makeSession(
-        self,
-        forward: Forward,
-        credentials: Credentials = _NONE,
-        fingerprint: str = "",
+        self, forward: Forward, credentials: Credentials = _NONE, fingerprint: str = ""
     ) -> SSHClientSession:
         return ChiselClientSession(
             self.reactor, credentials, [forward], self.seen, "localhost", fingerprint

@@ -5,22 +5,12 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dialects.framed.memory import (
-    MemorySink,
-    RecordingEnd,
-    frameBytes,
-)
+from tests.dialects.framed.memory import MemorySink, RecordingEnd, frameBytes
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.stream import SessionStream
-from tristunnel.dialects.framed.extended import (
-    ExtendedMultiplexer,
-)
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
-from tristunnel.wire.framed import (
-    Frame,
-    FrameDecoder,
-    encodeCredit,
-)
+from tristunnel.wire.framed import Frame, FrameDecoder, encodeCredit
 from tristunnel.wire.windows import UNLIMITED
 
 OPEN = encodeCredit(1000) + b"{}"

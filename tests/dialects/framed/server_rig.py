@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.dialects.framed.network import NetworkTestCase, RawPeer
-from tristunnel.wire.framed import (
-    Frame,
-    FrameType,
-    decodeObject,
-    encodeObject,
-)
+from tristunnel.wire.framed import Frame, FrameType, decodeObject, encodeObject
 
 WINDOW = 1 << 18
 

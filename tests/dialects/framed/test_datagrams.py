@@ -336,8 +336,7 @@ class FloodTests(UDPTestCase):
         self.addCleanup(echo.stopListening)
         self.startServer()
         flooded, port = await self.startClient(
-            f"udp/0=127.0.0.1:{sink.number}",
-            f"0=127.0.0.1:{echo.getHost().port}",
+            f"udp/0=127.0.0.1:{sink.number}", f"0=127.0.0.1:{echo.getHost().port}"
         )
         visitor = self.visitor(flooded)
         sink.arrived = lambda datagram, sender: sink.heard.clear()

@@ -248,8 +248,6 @@ class MovingTests(SynchronousTestCase):
         run_state_machine_as_test(
             Moving,
             settings=settings(
-                max_examples=1000 if LONG else 60,
-                stateful_step_count=40,
-                deadline=None,
+                max_examples=1000 if LONG else 60, stateful_step_count=40, deadline=None
             ),
         )

@@ -12,22 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dialects.framed.memory import (
-    RecordingEnd,
-)
+from tests.dialects.framed.memory import RecordingEnd
 from tests.dialects.framed.one_side import OPEN, OneSideTests
 from tristunnel.dialects.base.stream import SOURCE_HIGH
-from tristunnel.dialects.framed.extended import (
-    OPEN_TIMEOUT,
-    ExtendedMultiplexer,
-)
+from tristunnel.dialects.framed.extended import OPEN_TIMEOUT, ExtendedMultiplexer
 from tristunnel.errors import TunnelError
-from tristunnel.wire.framed import (
-    FrameType,
-    decodeObject,
-    encodeCredit,
-    encodeObject,
-)
+from tristunnel.wire.framed import FrameType, decodeObject, encodeCredit, encodeObject
 
 
 class ViolationTests(OneSideTests):
@@ -207,11 +197,7 @@ class LifeTests(OneSideTests):
         self.assertEqual(
             self.sink.frames(),
             [
-                (
-                    2,
-                    FrameType.OPEN,
-                    encodeCredit(1000) + b'{"visitor":"192.0.2.1:5"}',
-                ),
+                (2, FrameType.OPEN, encodeCredit(1000) + b'{"visitor":"192.0.2.1:5"}'),
                 (2, FrameType.DATA, b"early"),
             ],
         )

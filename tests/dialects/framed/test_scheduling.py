@@ -7,24 +7,14 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dialects.framed.memory import (
-    Pair,
-    RecordingEnd,
-    extendedPair,
-)
+from tests.dialects.framed.memory import Pair, RecordingEnd, extendedPair
 from tests.dialects.framed.one_side import OPEN, OneSideTests
 from tristunnel.dialects.base.multiplexer import FRAME_ALONE, FRAME_SHARED, Limits
 from tristunnel.dialects.base.stream import SOURCE_HIGH
 from tristunnel.dialects.framed import extended
-from tristunnel.dialects.framed.extended import (
-    PAUSE,
-    STALL,
-)
+from tristunnel.dialects.framed.extended import PAUSE, STALL
 from tristunnel.errors import TunnelError
-from tristunnel.wire.framed import (
-    FrameType,
-    encodeCredit,
-)
+from tristunnel.wire.framed import FrameType, encodeCredit
 
 
 class SchedulingTests(OneSideTests):

@@ -11,9 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.dialects.framed.server_rig import OFFER, WINDOW, ServerTestCase, call, hello
 from tests.vectors import readVectors
 from tristunnel.dataplane.join import ANSWER_LINGER
-from tristunnel.dialects.framed.session import (
-    HANDSHAKE_TIMEOUT,
-)
+from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.wire.framed import (
     Frame,

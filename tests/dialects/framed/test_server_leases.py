@@ -6,18 +6,9 @@ from tests.dialects.framed.network import RawPeer
 from tests.dialects.framed.server_rig import WINDOW, ServerTestCase, call
 from tristunnel.dataplane import answers
 from tristunnel.dataplane.answers import TAKE_TIME
-from tristunnel.dialects.framed.session import (
-    DEADLINE,
-    MOST_QUIET,
-    PING_INTERVAL,
-)
+from tristunnel.dialects.framed.session import DEADLINE, MOST_QUIET, PING_INTERVAL
 from tristunnel.errors import TunnelError
-from tristunnel.wire.framed import (
-    Frame,
-    FrameType,
-    decodeObject,
-    encodeCredit,
-)
+from tristunnel.wire.framed import Frame, FrameType, decodeObject, encodeCredit
 
 
 class LivenessTests(ServerTestCase):

@@ -20,13 +20,7 @@ from tests.support.loopback import Service, Talk
 from tests.support.notes import ClientNotes
 from tests.support.processes import freePort
 from tests.vectors import readVectors
-from tests.websocket.frames import (
-    CLOSE,
-    TEXT,
-    RecordingConnection,
-    closePayload,
-    frame,
-)
+from tests.websocket.frames import CLOSE, TEXT, RecordingConnection, closePayload, frame
 from tests.websocket.rig import RawPeer, WebSocketTestCase
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.join import LINGER

@@ -11,10 +11,7 @@ from tests.integration.udp_loopback import Party
 from tests.support.loopback import Service
 from tests.websocket.rig import Recorder
 from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
-from tristunnel.wire.zlayer import (
-    UDP,
-    Connect,
-)
+from tristunnel.wire.zlayer import UDP, Connect
 
 
 class DatagramTests(ZLayerTestCase):

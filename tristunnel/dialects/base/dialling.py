@@ -19,12 +19,7 @@ from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import Destinations
-from tristunnel.forwards.dialling import (
-    DIAL,
-    DialRequest,
-    dialService,
-    dialTarget,
-)
+from tristunnel.forwards.dialling import DIAL, DialRequest, dialService, dialTarget
 from tristunnel.forwards.early import reasonOf
 from tristunnel.forwards.inner import InnerEndpoint
 from tristunnel.interfaces import EitherEnd

@@ -25,12 +25,7 @@ from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.base.stream_carrier import StreamCarrier
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
-from tristunnel.wire.framed import (
-    Frame,
-    FrameType,
-    frameHeader,
-    packHeader,
-)
+from tristunnel.wire.framed import Frame, FrameType, frameHeader, packHeader
 from tristunnel.wire.windows import UNLIMITED, SendWindow
 
 __all__ = [

@@ -365,11 +365,7 @@ class TunnelClientProtocol(FramedProtocol):
         if self.multiplexer is None:
             return
         self._connector.connect(
-            stream,
-            target,
-            endpoint,
-            SessionStream.accept,
-            info=info,
+            stream, target, endpoint, SessionStream.accept, info=info
         )
 
     def _serviceOf(

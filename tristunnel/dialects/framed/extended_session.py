@@ -188,11 +188,7 @@ class ExtendedSession(FramedSession, VisitingSession):
         claimed = None
         if isinstance(asked, dict):
             claimed = await leases.claim(
-                asked.get("id"),
-                asked.get("secret"),
-                identity,
-                self,
-                asked.get("fence"),
+                asked.get("id"), asked.get("secret"), identity, self, asked.get("fence")
             )
         elsewhere: Sequence[TunnelRecord] = ()
         if claimed is None:

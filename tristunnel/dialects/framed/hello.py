@@ -10,12 +10,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.framed.datagram_path import PATH
 from tristunnel.dialects.framed.moves import Carrier
-from tristunnel.dialects.framed.session import (
-    QUIET,
-    STANDBY,
-    VERSION,
-    extensionOffer,
-)
+from tristunnel.dialects.framed.session import QUIET, STANDBY, VERSION, extensionOffer
 from tristunnel.forwards.dialling import DIAL
 
 __all__ = ["offerOf"]

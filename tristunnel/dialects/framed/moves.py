@@ -33,12 +33,7 @@ from zope.interface import implementer
 from tristunnel.dataplane.deadlines import deadlinesOf
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.dial import HostEndpoint, dial
-from tristunnel.dataplane.endings import (
-    KEY,
-    EndAcknowledgements,
-    MovedEnd,
-    StreamEnd,
-)
+from tristunnel.dataplane.endings import KEY, EndAcknowledgements, MovedEnd, StreamEnd
 from tristunnel.dataplane.stock import tuneSocket
 from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dialects.base.stream import SessionStream
@@ -164,10 +159,7 @@ class ServerMoves:
 
 
 def _move(
-    stream: SessionStream,
-    transport: SocketTransport,
-    ending: StreamEnd,
-    rest: bytes,
+    stream: SessionStream, transport: SocketTransport, ending: StreamEnd, rest: bytes
 ) -> None:
     """
     Let a stream have a connection.

@@ -23,11 +23,7 @@ from tristunnel.dialects.framed.extended_session import (
     takeOver,
 )
 from tristunnel.dialects.framed.server_session import FramedSession, PlainSession
-from tristunnel.dialects.framed.session import (
-    EXTENSION,
-    FramedProtocol,
-    extensionOffer,
-)
+from tristunnel.dialects.framed.session import EXTENSION, FramedProtocol, extensionOffer
 from tristunnel.dialects.framed.shared import FramedShared
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import uncounted

@@ -48,9 +48,7 @@ class Standby:
     _log = Logger(namespace="tristunnel.client")
 
     def __init__(
-        self,
-        reactor: Any,
-        connect: Callable[[str], Awaitable[TunnelClientProtocol]],
+        self, reactor: Any, connect: Callable[[str], Awaitable[TunnelClientProtocol]]
     ) -> None:
         self.count = 0
         self._reactor = reactor
