@@ -1,5 +1,5 @@
 """
-Flows of datagrams by where they come from: how they begin, and which of them end.
+Flows of datagrams, by their senders: how they begin, and which of them end.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 __all__ = ["FLOWS", "HOLD", "IDLE", "FlowTable", "TableFlow"]
 
 IDLE = 60.0
-"""Seconds without a datagram either way after which a flow is over."""
+"""Seconds without a datagram in either direction after which a flow is over."""
 
 FLOWS = 10_000
-"""Flows of a table at once."""
+"""The most flows that a table has at once."""
 
 HOLD = 1.0
-"""Seconds for which a sender is not tried again whose flow broke."""
+"""Seconds for which a sender whose flow has broken gets no new one."""
 
 UNANSWERED_SHARE = 10
-"""One part in so many of a table's flows may be such as nothing was answered
-to yet, before they must make room first."""
+"""Unanswered flows may take one part in this many of a table. Beyond that, they are the
+first to make room."""
 
 
 class TableFlow(FlowEnd):
     """
-    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose remote is a
-    sender of datagrams.
+    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose remote is a sender of
+    datagrams.
 
-    @ivar address: The sender, as its table takes it.
-    @ivar local: Which of our addresses it spoke to.
+    @ivar address: The sender, in the form that its table uses.
+    @ivar local: The local address that it sends to.
     @ivar lastUsed: When a datagram last passed, in seconds.
     """
 
@@ -57,22 +57,22 @@ class TableFlow(FlowEnd):
             self.dropped += 1
 
     def letGo(self, reason: TunnelError | None) -> None:
-        """Leave the table; after a break only when that has cooled down."""
+        """Leave the table; after a break only when the sender may have a new flow."""
         self._table.forget(self, reason)
 
 
 class FlowTable(ABC):
     """
-    The flows of all who send datagrams to one place.
+    The flows of all senders to one place.
 
     @param reactor: Tells time.
-    @param arrived: Called with each flow that begins, and whose it is, as text.
+    @param arrived: Called with each new flow, and its sender's address as text.
     @param idle: Seconds after which a silent flow is over.
-    @param most: Flows at once; the ones of longest silence make room.
+    @param most: The most flows at once; those that were silent for longest make room.
 
-    @ivar flows: By the sender's address; the one silent for longest first.
-    @ivar dropped: Datagrams that belong to no flow.
-    @ivar evicted: Flows that made room.
+    @ivar flows: By the sender's address; the one silent for longest comes first.
+    @ivar dropped: Datagrams that belonged to no flow.
+    @ivar evicted: Flows that had to make room.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FlowTable(ABC):
     @abstractmethod
     def sendTo(self, flow: TableFlow, datagram: bytes) -> bool:
         """
-        Send a datagram to whose flow it is.
+        Send a datagram to the sender of a flow.
 
         @return: Whether it was sent.
         """
@@ -118,7 +118,7 @@ class FlowTable(ABC):
     # Datagrams
 
     def datagramArrived(self, datagram: bytes, address: Any, local: Any) -> None:
-        """Somebody sent something."""
+        """Take a datagram, which may begin a flow."""
         now = self._reactor.seconds()
         flow = self.flows.get(address)
         if flow is None or (flow.over and now - flow.lastUsed >= HOLD):
@@ -133,7 +133,7 @@ class FlowTable(ABC):
 
     def answer(self, flow: TableFlow, datagram: bytes) -> bool:
         """
-        Send somebody something.
+        Answer the sender of a flow.
 
         @return: Whether it was sent.
         """
@@ -146,7 +146,7 @@ class FlowTable(ABC):
     # Flows
 
     def begin(self, address: Any, local: Any = None) -> TableFlow:
-        """Make a flow, where there is none of that sender's that goes on."""
+        """Begin a flow for a sender that has none."""
         self.flows.pop(address, None)
         self._refused.pop(address, None)
         if len(self.flows) >= self._most:
@@ -159,14 +159,14 @@ class FlowTable(ABC):
 
     def _makeRoom(self) -> None:
         """
-        End a flow. Addresses that are made up get no answers that count, so
-        a flood of them rather ends its own flows than those of others.
+        End a flow to make room. Forged addresses never get as far as being answered, so
+        a flood of them ends its own flows rather than those of others.
         """
         table = self.flows
         if len(self._unanswered) > self._most // UNANSWERED_SHARE:
             table = self._unanswered
         if self._refused:
-            # Those who may not come in least of all.
+            # First of all those that may not come in at all.
             _, flow = self._refused.popitem(last=False)
             self.flows.pop(flow.address, None)
             return
@@ -177,12 +177,12 @@ class FlowTable(ABC):
 
     def forget(self, flow: TableFlow, reason: TunnelError | None) -> None:
         """
-        A flow is over.
+        Remove a flow that is over.
 
-        @param reason: Why it broke: then its address is kept for a while.
+        @param reason: Why it broke, if it did; its address is blocked for a while then.
         """
         if self.flows.get(flow.address) is not flow:
-            # Another one has its place.
+            # Another flow has taken its place.
             return
         self._unanswered.pop(flow.address, None)
         if reason is None:
@@ -194,13 +194,13 @@ class FlowTable(ABC):
 
     def _sweepLater(self) -> None:
         """
-        Look for silent flows in a while. One timer serves them all, so a flow
-        lives up to an eighth longer than it must.
+        Look for silent flows after a while. One timer serves them all, so a flow may
+        live up to an eighth longer than it should.
         """
         self._sweeping = self._reactor.callLater(max(self._idle / 8, 0.05), self._sweep)
 
     def _sweep(self) -> None:
-        """End the flows that were silent for too long."""
+        """End the flows that have been silent for too long."""
         self._sweeping = None
         silentSince = self._reactor.seconds() - self._idle
         while self.flows:

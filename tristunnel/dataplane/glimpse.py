@@ -1,5 +1,5 @@
 """
-What a service speaks, seen in passing: by the first bytes that it answers.
+Which protocol a service speaks, judged by the first bytes of its answer.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tristunnel.wire.first_bytes import spokenBy
 __all__ = ["LOOKS", "Speech", "Stand", "glimpsed", "passDirectly"]
 
 LOOKS = 4
-"""Streams that are looked at: of some, such as a scanner's, nothing comes."""
+"""How many streams are looked at: some, such as a scanner's, show nothing."""
 
 _UNANSWERED = 64 * 1024
-"""Bytes from a visitor after which no answer is waited for: what is busy has to go
-by the fastest way."""
+"""Bytes from a visitor after which we stop waiting for an answer: a busy stream must be
+passed on by the fastest way."""
 
 _QUESTION = 2048
-"""Bytes of a visitor that are kept until the answer."""
+"""Bytes from a visitor that are kept until the answer comes."""
 
 
 @dataclass(eq=False)
@@ -30,9 +30,9 @@ class Speech:
     """
     What a service is known to speak.
 
-    @ivar kind: C{"http"}, C{"https"}, C{"other"}, or empty while nobody knows.
+    @ivar kind: C{"http"}, C{"https"}, C{"other"}, or empty while it is not known.
     @ivar looks: How many more streams will be looked at.
-    @ivar heard: Called with the kind, once it is known.
+    @ivar heard: Called with the kind once it is known.
     """
 
     kind: str = ""
@@ -42,12 +42,12 @@ class Speech:
 
 class Stand:
     """
-    Stands for an end, for as long as somebody looks at what it is given.
+    Stands in for an end while the bytes for it are looked at.
 
     @param look: Called with bytes before the end gets them.
 
-    @ivar end: The end, or what stands for it.
-    @ivar over: Whether nobody looks any more.
+    @ivar end: The end, or what stands in for it.
+    @ivar over: Whether looking has ended.
     """
 
     def __init__(self, end: Any, look: Callable[[bytes], None]) -> None:
@@ -97,16 +97,16 @@ class _Glimpse:
 
 def passDirectly(source: Any, stand: Stand) -> None:
     """
-    Look no more: have an end pass its bytes to the other one itself.
+    Stop looking: let an end pass its bytes to the other one directly.
 
     @param source: The end.
-    @param stand: What it passes them to, or something between does.
+    @param stand: What it passes them to now, itself or through something in between.
     """
     if not stand.over:
         stand.over = True
         before, _ = source.passTo(stand.end)
         if before is not None and before is not stand:
-            # A rate limiter has come between, and remains.
+            # A rate limiter has been put in between, and stays there.
             source.passTo(before)
 
 
@@ -114,16 +114,16 @@ def glimpsed(
     speech: Speech, service: Any, visitor: Any, toService: Any, toVisitor: Any
 ) -> tuple[Any, Any]:
     """
-    Have a stream looked at until its service answers, if nobody knows yet what
-    that speaks. Two sockets go by the kernel, unseen.
+    Look at a stream until its service answers, if it is not known yet what that speaks.
+    Between two sockets the kernel moves the bytes, which nobody sees.
 
-    @param speech: What is known, and will be.
+    @param speech: What is known so far; filled in with what is found.
     @param service: The service's end itself.
     @param visitor: The visitor's.
-    @param toService: What is to be joined for the service: the end, or what stands
+    @param toService: What is to be joined for the service: the end, or what stands in
         for it.
     @param toVisitor: Likewise for the visitor.
-    @return: What is to be joined in the place of these two.
+    @return: What is to be joined in place of these two.
     """
     if speech.kind or not speech.looks:
         return toService, toVisitor

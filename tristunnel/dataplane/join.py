@@ -20,30 +20,33 @@ __all__ = [
 
 LINGER = 3.0
 """Seconds of silence after which a visitor's end-of-file is passed on to an end that
-cannot end one direction alone, although the visitor still awaited an answer."""
+cannot half-close, although the visitor was still waiting for an answer."""
 
 ANSWER_LINGER = 0.25
-"""The same, if the answer had begun by then. Most visitors leave on its last byte,
-and those who sent their end in the midst of it have it come without such gaps."""
+"""The same if the answer had begun by then. Most visitors leave with its last byte, and
+to one that sent its end in the middle of the answer, the rest comes without such
+gaps."""
 
 GIVEN_UP = 1.0
-"""Seconds after its last bytes from which on the end of a visitor without an answer
-is passed on at once. The end of a request comes with it; who has waited first, and
-ends then, waits no longer."""
+"""If a visitor without an answer sends its end this many seconds after its last bytes,
+the end is passed on at once. One that ends a request does so together with it; one that
+has waited, and ends then, is not waiting any more."""
 
 
 class EndPatience:
     """
-    For how long the end of what somebody sends is kept from an end that cannot end
-    one direction alone, since it would cut off the answer.
+    How long a visitor's end-of-file is withheld from an end that cannot half-close,
+    because passing it on would cut off the answer.
 
-    Whether a visitor has left or only has said its last, nobody can tell from its
-    end-of-file; the answer, once it comes, is refused by one who has left.
+    From the end-of-file alone, nobody can tell a visitor that has left from one that
+    has only finished its request. Once the answer comes, a visitor that has left
+    refuses it.
 
     @param now: The time, in seconds.
 
-    @ivar unanswered: Whether something was asked that has no answer yet.
-    @ivar heardAt: When the last bytes of an answer came, or the connection.
+    @ivar unanswered: Whether a request has had no answer yet.
+    @ivar heardAt: When the last bytes of an answer came, or else when the connection
+        began.
     """
 
     __slots__ = ("_askedAt", "_seconds", "heardAt", "unanswered")
@@ -55,12 +58,12 @@ class EndPatience:
         self._seconds = ANSWER_LINGER
 
     def asked(self, now: float) -> None:
-        """The visitor has said something."""
+        """Note that the visitor has sent something."""
         self.unanswered = True
         self._askedAt = now
 
     def heard(self, now: float) -> None:
-        """An answer came, or more of one; or it was not listened to."""
+        """Note that an answer came, or more of one; or that nobody was reading it."""
         self.unanswered = False
         self.heardAt = now
 
@@ -70,19 +73,19 @@ class EndPatience:
             self._seconds, self.heardAt = LINGER, now
 
     def left(self, now: float) -> float:
-        """How many seconds more its end is to be kept back; 0 or less for none."""
+        """For how many more seconds to withhold its end; 0 or less to pass it on."""
         return self.heardAt + self._seconds - now
 
 
 def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:
     """
-    Let bytes pass between two ends, by the fastest way there is: within the
-    kernel between two plain sockets, by copying everywhere else.
+    Let bytes pass between two ends in the fastest way there is: within the kernel
+    between two plain sockets, and by copying everywhere else.
 
-    @param one: The end that is told first of its peer.
+    @param one: The end that is told of its peer first.
     @param closed: Called for each end when it is entirely over.
     """
-    # Most are not, of which an abstract class would be asked by way of Python.
+    # A cheap test first: isinstance() with an abstract class runs Python code.
     if getattr(one, "isPlain", False) and getattr(other, "isPlain", False):
         spliceIfPlain(one, other)
     one.join(other, closed)
@@ -91,8 +94,8 @@ def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:
 
 def spliceIfPlain(one: object, other: object) -> None:
     """
-    Have the kernel move the bytes between two ends, if both are plain sockets, and none
-    of theirs is in a pipe already.
+    Have the kernel move the bytes between two ends, if both are plain sockets that it
+    does not move bytes for already.
     """
     if (
         isinstance(one, SocketEnd)

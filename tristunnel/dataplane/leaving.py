@@ -1,6 +1,6 @@
 """
-Leaving a connection in good order: closed while bytes are unread, the kernel would
-break it by a reset, which destroys what the other side has not taken.
+Leaving a connection in good order. If a socket is closed while bytes are unread, the
+kernel sends a reset, which destroys whatever the other side has not read yet.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
 __all__ = ["DISCARDED", "LEAVING", "MOST_LEAVING", "LeavableSocket"]
 
 DISCARDED = 256 * 1024
-"""Bytes that are read from a connection after its owner has left."""
+"""The most bytes that are read from a connection after its owner has left."""
 
 LEAVING = 5.0
-"""Seconds in which the other side of such a one must take some of what is left."""
+"""Seconds within which the other side of it must read some of what is left."""
 
 LOOK = 1.0
-"""Seconds between two looks at that, and for which it stays when nothing is left."""
+"""Seconds between two checks of that; also how long it stays when nothing is left."""
 
 MOST_LEAVING = 128
-"""Such connections at once."""
+"""The most such connections at once."""
 
 
 class LeavableSocket(PolledSocket):
-    """One connection, whose owner may go before all is with the other side."""
+    """A connection whose owner may leave before everything has reached the other
+    side."""
 
     __slots__ = ()
 
     def _finishBoth(self) -> None:
         """
-        Both directions are over, or their owner leaves: close, at once if nothing can
-        be lost by it.
+        Close, because both directions are over or the owner leaves; at once if nothing
+        can be lost by that.
         """
         if self._number < 0:
             return
@@ -57,20 +58,20 @@ class LeavableSocket(PolledSocket):
 
     def leave(self, reset: bool = False) -> None:
         """
-        Let what was written go out without this object. lost is not called.
+        Leave the connection; what was written still goes out. C{lost} is not called.
 
-        @param reset: Whether the connection is to be broken then.
+        @param reset: Whether to break the connection in the end.
         """
         _Leaving(self, reset).begin()
 
 
 class _Leaving(PolledSocket):
     """
-    A connection that its owner has left: what was written goes out, the end behind it,
-    and what still comes is discarded, for as long as the other side takes something.
+    A connection that its owner has left. What was written goes out, followed by the
+    end, and what still comes is discarded, as long as the other side keeps reading.
 
-    @param other: Who was the owner.
-    @param reset: Whether the connection is broken in the end.
+    @param other: The previous owner of the socket.
+    @param reset: Whether to break the connection in the end.
     """
 
     __slots__ = ("_deadline", "_discarded", "_left", "_leftAt", "_reset")
@@ -88,7 +89,7 @@ class _Leaving(PolledSocket):
         self._writeEnding, self._readHeld = True, False
         resetIfKilled(self.connection, self._reset)
         if not self._shaken:
-            # What was written must not go out in the clear.
+            # What was written must not go out unencrypted.
             self._out.clear()
             self._tls, self._shaken = None, True
         if self._writeDone:
@@ -109,7 +110,7 @@ class _Leaving(PolledSocket):
 
     def writeEnded(self) -> None:
         if self._tls is not None:
-            # From now on bytes are discarded as they come.
+            # From now on, discard what comes.
             self._tls = None
             with suppress(OSError):
                 self.connection.shutdown(SHUT_WR)
@@ -129,7 +130,7 @@ class _Leaving(PolledSocket):
     def bytesReceived(self, data: bytes) -> None:
         self._discarded += len(data)
         if self._discarded > DISCARDED:
-            # It may never look at what we say while it can go on.
+            # It may never read what we say as long as it can go on sending.
             self.hold()
             if not self._untaken:
                 self.close()
@@ -139,7 +140,7 @@ class _Leaving(PolledSocket):
         self._deadline = deadlinesOf(self.poller.reactor).add(LOOK, self._look)
 
     def _look(self) -> None:
-        """Close if the other side has all, or takes nothing."""
+        """Close if the other side has everything, or reads nothing."""
         now, left = self.poller.reactor.seconds(), self._untaken
         if self._left - left >= SLOWEST * (now - self._leftAt):
             self._left, self._leftAt = left, now

@@ -1,9 +1,9 @@
 """
-How much may wait for a line: what waits in the kernel can be overtaken by nothing,
-so that on a slow line a keystroke would stand for seconds behind a download.
+How much may wait for a line. Nothing can overtake what waits in the kernel, so on a
+slow line a keystroke would wait behind a download for seconds.
 
-A fixed bound suits one speed only: 256 KiB are two milliseconds of a gigabit a
-second, and two seconds of a megabit. So it follows the rate at which the kernel
+A fixed bound suits one speed only: 256 KiB take two milliseconds at a gigabit per
+second, and two seconds at a megabit. So the bound follows the rate at which the kernel
 takes bytes while there are more than it takes.
 """
 
@@ -18,22 +18,21 @@ LEAST = 16 * 1024
 """Bytes that may wait there in any case: a whole TLS record."""
 
 MOST = 256 * 1024
-"""Bytes that may wait there at the most."""
+"""The most bytes that may wait there."""
 
 UNKNOWN = 64 * 1024
 """Bytes that may wait there before the rate is known."""
 
 SAMPLE = 0.02
-"""Seconds over which the rate is measured, at least."""
+"""The least number of seconds over which the rate is measured."""
 
 SLOW = MOST // 2
-"""A line with a smaller bound is slow. The kernel fills a segment of its own, which
-may have 64 KiB, before it looks at the bound, so there it has to be given less at a
-time."""
+"""A line with a smaller bound is slow. The kernel fills a segment, which may have 64
+KiB, before it checks the bound, so on such a line it must be given less at a time."""
 
 GAP = 0.5
-"""Seconds without a full kernel after which measuring begins anew: it was not the
-line that held bytes back."""
+"""Seconds without a full kernel after which measuring begins anew, since the line was
+not what held bytes back."""
 
 
 class LineRate:
@@ -55,24 +54,24 @@ class LineRate:
     @property
     def piece(self) -> int:
         """
-        Bytes of one stream that go out in one piece, and that may wait outside of
-        the kernel: larger ones on a line that takes them as soon.
+        How many bytes of one stream go out in one piece, and may wait outside the
+        kernel: more on a line that takes more in the same time.
         """
         return max(self.most, int(min(self.rate * WAIT, MOST * 4))) // 4
 
     @property
     def atOnce(self) -> int:
         """
-        Bytes that may be given to the kernel before it says again that it has room;
-        it does when half of L{most} is left.
+        How many bytes may be given to the kernel before it next reports that it has
+        room, which it does when half of L{most} is left.
         """
         return self.most // 2 if self.most < SLOW else MOST * MOST
 
     def full(self, now: float, taken: int) -> bool:
         """
-        The kernel takes no more.
+        Note that the kernel takes no more for now.
 
-        @param now: Seconds.
+        @param now: The time, in seconds.
         @param taken: Bytes that it has taken so far.
         @return: Whether L{most} has changed.
         """
@@ -87,7 +86,7 @@ class LineRate:
         self.rate = (self.rate + rate) / 2 if self.rate else rate
         most = int(min(max(self.rate * WAIT, LEAST), MOST))
         if abs(most - self.most) * 4 <= self.most and LEAST < most < MOST:
-            # Not worth a call to the kernel.
+            # Too small a change to be worth a system call.
             return False
         changed, self.most = most != self.most, most
         return changed
