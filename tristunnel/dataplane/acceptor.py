@@ -147,7 +147,6 @@ class Acceptor:
         )
 
     def getHost(self) -> IAddress:
-        """Where it listens."""
         return addressOf(self.connection.family, self.connection.getsockname())
 
     # Handler

@@ -204,13 +204,11 @@ class Answers:
     # IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
         self.full = True
         if self._inner is not None:
             self._inner.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The transport has sent all it held."""
         self._goOn()
         send, self._latest = self._latest, None
         if send is not None:

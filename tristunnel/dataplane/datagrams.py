@@ -344,11 +344,9 @@ class DatagramSocket:
     # IReadDescriptor
 
     def fileno(self) -> int:
-        """The socket's number."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def doRead(self) -> None:
-        """Read what is there, for a while."""
         for _ in range(BURST):
             skt, local = self._socket, None
             if skt is None:
@@ -381,5 +379,4 @@ class DatagramSocket:
             self._failed(OSError(number, os.strerror(number)))
 
     def logPrefix(self) -> str:
-        """How the reactor names it."""
         return "UDP"

@@ -130,7 +130,6 @@ class _Dial(ClientFactory):
         return protocol
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """There is no connection."""
         self._failed(reason)
 
     def _failed(self, reason: Failure) -> None:
@@ -202,7 +201,6 @@ class _Adopting(Factory[Protocol]):
         self._factory = factory
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make the protocol."""
         self.protocol = self._factory.buildProtocol(addr)  # type: ignore[arg-type] # IProtocolFactory omits None
         return self.protocol
 
@@ -302,7 +300,6 @@ class HostEndpoint:
         self._wasIPv6: bool | None = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect to the host."""
         if self._isAddress:
             return self.dial(self._host, protocolFactory)
         return Deferred.fromCoroutine(self._connect(protocolFactory))

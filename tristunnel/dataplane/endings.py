@@ -392,7 +392,6 @@ class MovedEnd(SocketEnd):
             self.told()
 
     def lost(self, reason: Failure) -> None:
-        """The connection is over."""
         if self._over:
             super().lost(reason)
         elif self._eof or not reason.check(ConnectionDone):
@@ -413,7 +412,6 @@ class MovedEnd(SocketEnd):
         self.stream.pauseSource()
 
     def _resumeSource(self) -> None:
-        """Have whoever sends go on."""
         self.stream.resumeSource()
 
     # End
@@ -431,6 +429,5 @@ class MovedEnd(SocketEnd):
         super().reset(reason)
 
     def _tellClosed(self) -> None:
-        """Let whoever waits for the end of this end know."""
         self._ending.forget()
         super()._tellClosed()

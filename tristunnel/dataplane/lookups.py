@@ -138,16 +138,14 @@ class _Asking:
             raise socket.gaierror(socket.EAI_FAIL, str(error)) from None
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """It begins."""
+        pass
 
     def addressResolved(self, address: IAddress) -> None:
-        """Keep one."""
         host = getattr(address, "host", None)
         if host is not None and host not in self.addresses:
             self.addresses.append(host)
 
     def resolutionComplete(self) -> None:
-        """That was all."""
         self.over.callback(self)
 
 

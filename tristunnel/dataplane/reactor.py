@@ -146,7 +146,6 @@ class _Connector:
         self._started = False
 
     def connect(self) -> None:
-        """Begin."""
         if not self._started:
             self._started = True
             self._factory.doStart()
@@ -236,7 +235,6 @@ class _Connector:
         self._timer = None
 
     def stopConnecting(self) -> None:
-        """Connect no more."""
         if self._socket is None:
             raise UserError("there is no connection under way")
         self._failed(UserError())
@@ -249,7 +247,6 @@ class _Connector:
             self._transport.loseConnection()
 
     def getDestination(self) -> IAddress:
-        """Where it leads."""
         return addressOf(self._family, self._where)
 
 
@@ -274,7 +271,6 @@ class PolledReactor:
     def callLater(
         self, delay: float, callable: Any, *args: object, **kwargs: object
     ) -> Any:
-        """Call something later."""
         return self._reactor.callLater(delay, callable, *args, **kwargs)
 
     # Listening
@@ -354,7 +350,6 @@ class PolledReactor:
         timeout: float = 30,
         bindAddress: Any = None,
     ) -> Any:
-        """Connect to a TCP port."""
         if isIPAddress(host):
             family: int = AF_INET
         elif isIPv6Address(host.partition("%")[0]):

@@ -43,7 +43,6 @@ class _Beginning(Protocol):
         self.factory: Any = factory
 
     def makeConnection(self, transport: Any) -> None:
-        """Begin TLS."""
         if isinstance(transport, SocketTransport):
             transport.factory = self.factory
             tls = self.factory.onSocket(transport)
@@ -74,11 +73,9 @@ class _Factory(Factory[Protocol]):
         self._isClient = isClient
 
     def doStart(self) -> None:
-        """Start whoever is served."""
         self.wrappedFactory.doStart()
 
     def doStop(self) -> None:
-        """Stop it."""
         self.wrappedFactory.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -126,7 +123,6 @@ class _TLSServerEndpoint:
         self._below = below
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen."""
         made: Deferred[IListeningPort] = self._below.listen(
             serverTLSFactory(self._creator, protocolFactory)
         )

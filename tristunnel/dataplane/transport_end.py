@@ -64,7 +64,6 @@ class TransportEnd(ConnectionEnd, Protocol):
     # IProtocol
 
     def makeConnection(self, transport: ITransport) -> None:
-        """Begin with a transport of any kind."""
         super().makeConnection(completed(transport))
 
     def connectionMade(self) -> None:
@@ -79,7 +78,6 @@ class TransportEnd(ConnectionEnd, Protocol):
             self._arrived(self)
 
     def handshakeCompleted(self) -> None:
-        """TLS is up."""
         self._stopTimers()
         self._arrived(self)
 
@@ -95,7 +93,6 @@ class TransportEnd(ConnectionEnd, Protocol):
                 self.shed(TunnelError("stalled", "it cannot be paused"))
 
     def readConnectionLost(self) -> None:
-        """The far side sends no more."""
         self._noMoreComes()
         if self._finished:
             self._closeBoth()
@@ -104,7 +101,6 @@ class TransportEnd(ConnectionEnd, Protocol):
         """Our end of what we send is on its way."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone."""
         self._gone(reason)
 
     # ConnectionEnd
@@ -122,23 +118,19 @@ class TransportEnd(ConnectionEnd, Protocol):
         return address
 
     def join(self, peer: End, closed: Closed) -> None:
-        """Begin to pass bytes to C{peer}."""
         # After the peer's end a producer would keep the transport from closing.
         if not (self._over or self._finished):
             self.transport.registerProducer(self, True)
         super().join(peer, closed)
 
     def _stopReading(self) -> None:
-        """Read no more for now."""
         self.transport.pauseProducing()
 
     def _goOnReading(self) -> None:
-        """Read again."""
         self._unasked = 0
         self.transport.resumeProducing()
 
     def _transmit(self, data: bytes) -> None:
-        """Send bytes."""
         self.transport.write(data)
 
     def _endTransmission(self) -> None:
@@ -162,11 +154,9 @@ class TransportEnd(ConnectionEnd, Protocol):
             closing.close()
 
     def _cutOff(self) -> None:
-        """Break the connection."""
         self.transport.abortConnection()
 
     def _stopTimers(self) -> None:
-        """Wait for nothing any more."""
         super()._stopTimers()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -175,11 +165,9 @@ class TransportEnd(ConnectionEnd, Protocol):
     # IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
         self._fills()
 
     def resumeProducing(self) -> None:
-        """The transport has sent all it held."""
         self._emptied()
 
     def stopProducing(self) -> None:
@@ -205,7 +193,6 @@ class Arriving(Protocol):
         self._arrived = arrived
 
     def makeConnection(self, transport: Any) -> None:
-        """The connection is there."""
         if isinstance(transport, SocketTransport):
             self.end = self.socketEnd.of(transport, self._show)
             return
@@ -229,7 +216,6 @@ class Arriving(Protocol):
         self._arrived(end)
 
     def readConnectionLost(self) -> None:
-        """The far side sends no more."""
         if isinstance(self.end, TransportEnd):
             self.end.readConnectionLost()
 
@@ -237,7 +223,6 @@ class Arriving(Protocol):
         """Our end is on its way."""
 
     def handshakeCompleted(self) -> None:
-        """TLS is up."""
         if isinstance(self.end, TransportEnd):
             self.end.handshakeCompleted()
 
@@ -257,5 +242,4 @@ class EndFactory(Factory[Arriving]):
         self._arrived = arrived
 
     def buildProtocol(self, addr: IAddress | None) -> Arriving | None:
-        """Make one."""
         return Arriving(self._reactor, self._arrived)

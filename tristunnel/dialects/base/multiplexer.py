@@ -375,13 +375,11 @@ class Multiplexer(StreamCarrier[SessionStream]):
     # IPushProducer, for the connection
 
     def pauseProducing(self) -> None:
-        """The connection holds enough."""
         self._paused = True
         # A slow line is sent small pieces.
         self._largest = min(getattr(self._sink, "full", FRAME_ALONE), self.frameAlone)
 
     def resumeProducing(self) -> None:
-        """The connection has sent all it held."""
         self._paused = False
         if not self._pumping:
             self._pump()

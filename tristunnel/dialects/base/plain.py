@@ -246,7 +246,6 @@ class _PlainMultiplexer(Multiplexer):
         self.sendFrame(stream.id, FrameType.ERROR)
 
     def drained(self, stream: SessionStream, amount: int) -> None:
-        """Count what a reader took."""
         self.waiting -= amount
         stream.receiveWindow.drained += amount
         if stream.stalledSince is not None:
@@ -257,7 +256,6 @@ class _PlainMultiplexer(Multiplexer):
             self._goOn()
 
     def emptied(self, stream: SessionStream) -> None:
-        """A reader has taken all that waited."""
         stream.stalledSince = None
         self._full.pop(stream, None)
         self._goOn()
@@ -268,7 +266,6 @@ class _PlainMultiplexer(Multiplexer):
         self.emptied(stream)
 
     def close(self, reason: TunnelError) -> None:
-        """Break all streams; the connection is gone."""
         super().close(reason)
         if self._look is not None:
             self._look.cancel()

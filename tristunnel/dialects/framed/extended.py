@@ -335,7 +335,6 @@ class ExtendedMultiplexer(Multiplexer):
         self.sendFrame(streamId, kind, payload)
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
-        """Forget C{stream} and free the session's credit that it held."""
         if self.streams.get(stream.id) is not stream:
             # It has left the session before it was over.
             return
@@ -423,7 +422,6 @@ class ExtendedMultiplexer(Multiplexer):
     }
 
     def close(self, reason: TunnelError) -> None:
-        """Break all streams and flows; the connection is gone."""
         super().close(reason)
         self.datagrams.close(reason)
         if self._look is not None:
