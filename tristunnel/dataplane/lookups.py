@@ -1,11 +1,10 @@
 """
-Looking names up, so that a name server that does not answer stops nobody who
-can do without it.
-
-Twisted's resolver asks C{getaddrinfo} in the reactor's ten threads, for as long
-as that takes, and a shutdown waits for all of them. Here a name has one
-question at a time, in a thread of its own that nobody waits for; who asks waits
-for a limited time only; what the hosts file says needs no thread at all.
+Looking up names, in such a way that a name server that does not answer holds up nothing
+that can do without it.
+ Twisted's resolver calls C{getaddrinfo} in the reactor's ten threads, for as long as
+that takes, and a shutdown waits for all of them. Here there is only one query for a
+name at a time, in a thread that a shutdown does not wait for. Whoever asks waits for a
+limited time only. Names in the hosts file need no thread at all.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ LIMIT = 8.0
 of two name servers, shorter than a service's ten."""
 
 PATIENCE = 2.0
-"""Seconds to wait for an answer where an older one is known, as RFC 8767 has it."""
+"""Seconds to wait for an answer if an older one is known, as RFC 8767 recommends."""
 
 FRESH = 0.1
-"""Seconds for which an answer is given again without a question: for many
-visitors at once, and too short to send anybody where a service no longer is."""
+"""Seconds for which an answer is used again without a query: enough for many visitors
+at once, and too short to send anybody to where a service no longer is."""
 
 _OLDEST = 86400.0
 _HOSTS = "/etc/hosts"
@@ -59,7 +58,7 @@ _MOST = 1024
 
 
 class NoAddress(DNSLookupError):
-    """A look-up failed. The message says why, without Twisted's words before it."""
+    """A look-up failed. The message says why, without Twisted's own prefix."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -70,7 +69,7 @@ class Answer(NamedTuple):
     Where a name leads.
 
     @ivar addresses: IP addresses, the preferred one first.
-    @ivar isNew: Whether it was found out for whoever asked, and not before.
+    @ivar isNew: Whether they were looked up for this query, and not earlier.
     """
 
     addresses: list[str]
@@ -78,7 +77,7 @@ class Answer(NamedTuple):
 
 
 def isAddress(host: str) -> bool:
-    """Whether there is nothing to look up."""
+    """Whether a host is an IP address, so that there is nothing to look up."""
     return isIPAddress(host) or isIPv6Address(host)
 
 
@@ -87,7 +86,7 @@ def _fromFile(name: str, version: tuple[int, ...]) -> list[str]:
     """
     Find a name in the hosts file.
 
-    @param version: What changes with the file.
+    @param version: Changes when the file does: the key of the cache.
     """
     found = searchFileForAll(FilePath(_HOSTS), name.encode("ascii"))
     return list(dict.fromkeys(found))
@@ -116,13 +115,13 @@ class _Threads(ThreadPool):
 
 @implementer(IResolutionReceiver)
 class _Asking:
-    """A question that is under way."""
+    """A query in progress."""
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.waiting: list[Deferred[Answer]] = []
         self.addresses: list[str] = []
-        # Whether the name server was to blame, and not the name.
+        # Whether the name server failed, rather than the name being unknown.
         self.failed = False
         self.over: Deferred[_Asking] = Deferred()
 
@@ -134,7 +133,8 @@ class _Asking:
             self.failed = error.errno not in _UNKNOWN
             raise
         except (OSError, UnicodeError) as error:
-            # The resolver catches one kind only, and would never answer.
+            # The resolver catches one kind of exception only; after another it would
+            # never answer.
             raise socket.gaierror(socket.EAI_FAIL, str(error)) from None
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
@@ -151,8 +151,8 @@ class _Asking:
 
 class _Lookups:
     """
-    What is asked of a reactor's resolver, and what it answered. If that is
-    Twisted's usual one it is asked in threads of our own.
+    The queries to a reactor's resolver, and its answers. Twisted's usual resolver is
+    run in threads of our own.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -162,7 +162,7 @@ class _Lookups:
         self._threads: _Threads | None = None
 
     def lookUp(self, host: str, again: bool) -> Deferred[Answer]:
-        """Ask, join who asks already, or answer what is known."""
+        """Begin a query, join the one in progress, or use what is known."""
         now = self._reactor.seconds()
         since, known = self._known.get(host, (0.0, []))
         usable = bool(known) and not again and now - since < _OLDEST
@@ -233,8 +233,8 @@ def lookUp(reactor: Any, host: str, again: bool = False) -> Deferred[Answer]:
     """
     Find a host's addresses.
 
-    Where the name server fails or takes its time, what it last said is used
-    on; without that the look-up fails after L{LIMIT}.
+    If the name server fails or is slow, its last answer is used; if there is none, the
+    look-up fails after L{LIMIT}.
 
     @param reactor: Tells time and has a resolver.
     @param host: What L{hostName<tristunnel.util.hosts.hostName>} returned.
@@ -246,11 +246,11 @@ def lookUp(reactor: Any, host: str, again: bool = False) -> Deferred[Answer]:
     if here := known(host):
         return succeed(Answer(here, True))
     if reactor not in _OF:
-        # A strong reference would keep every key.
+        # A strong reference would keep the key alive forever.
         _OF[reactor] = _Lookups(proxy(reactor))
     return _OF[reactor].lookUp(host, again)
 
 
 def resolveWith(reactor: Any) -> Callable[[str], Deferred[list[str]]]:
-    """Make what finds a host's addresses as L{lookUp} does."""
+    """Make a function that finds a host's addresses as L{lookUp} does."""
     return lambda host: lookUp(reactor, host).addCallback(lambda each: each.addresses)

@@ -1,10 +1,9 @@
 """
-What streams hold in memory, in the whole process, and who must go when it is
+The memory that streams hold in the whole process, and which of them must end when it is
 too much.
-
-A reader that stands still has bytes held for it: in its session's stream, and
-in the transport to it. Each stream, and each session, has a bound of its own;
-this one is for all of them together. A stream for which nothing is held costs
+ For a reader that has stopped reading, bytes are held in its session's stream, and in
+the transport to it. Each stream and each session has a bound of its own; the one in
+this module is for all of them together. A stream for which nothing is held costs
 nothing here.
 """
 
@@ -27,19 +26,19 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 _KEPT = 1024 * 1024
 
 STANDSTILL = 1.0
-"""Seconds after which a reader that took nothing stands still."""
+"""Seconds without reading after which a reader counts as stalled."""
 
 _LEAST = 64 * 1024 * 1024
 
 
 def defaultMemory() -> int:
     """
-    Half of the memory of this machine, or of what of it this process may use.
+    Half of this machine's memory, or of the part of it that this process may use.
 
     @return: Bytes.
     """
     whole = 1 << 62
-    # Windows has no such call.
+    # Windows does not have this function.
     with suppress(AttributeError, OSError, ValueError):
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in _LIMITS:
@@ -50,21 +49,21 @@ def defaultMemory() -> int:
 
 def keepFreed() -> None:
     """
-    Have the process keep memory that was freed for what is read next. The C library
-    asks the kernel for each block of 128 KiB or more, and gives it back, until a larger
-    one was freed (glibc's mallopt(3), M_MMAP_THRESHOLD); the faults of its pages cost
-    more than to read into it.
+    Have the process keep freed memory for later reads. The C library otherwise maps
+    each block of 128 KiB or more anew and unmaps it when it is freed, until a larger
+    one has been freed (glibc's mallopt(3), M_MMAP_THRESHOLD). The page faults of a new
+    mapping cost more than reading into it.
     """
     bytearray(_KEPT)
 
 
 class _Holding:
     """
-    What is held for one stream's end.
+    What is held for one end of a stream.
 
     @ivar amount: Bytes.
-    @ivar end: Ends it.
-    @ivar moved: When its reader last took some, in seconds.
+    @ivar end: Ends the stream.
+    @ivar moved: When its reader last read something, in seconds.
     """
 
     __slots__ = ("amount", "end", "moved")
@@ -77,14 +76,14 @@ class _Holding:
 
 class HeldBytes:
     """
-    Counts what is held for streams, and ends some when all of them hold too
-    much: of those that stand still, the greediest first.
+    Counts the bytes that are held for streams, and ends some streams when there are too
+    many in all: of the stalled ones, those with the most bytes first.
 
     @param seconds: The clock.
 
     @ivar most: Bytes that may be held; 0 for any number.
     @ivar total: Bytes that are held.
-    @ivar shed: Streams that had to go so far.
+    @ivar shed: How many streams were ended for this reason so far.
     """
 
     _log = Logger()
@@ -103,7 +102,7 @@ class HeldBytes:
         return len(self._holders)
 
     def of(self, holder: object) -> int:
-        """How many bytes somebody holds."""
+        """How many bytes are held by C{holder}."""
         held = self._holders.get(holder)
         return 0 if held is None else held.amount
 
@@ -111,11 +110,11 @@ class HeldBytes:
         self, holder: object, amount: int, end: Callable[[TunnelError], None]
     ) -> None:
         """
-        Count bytes that are held from now on, in addition to others of the
-        same holder.
+        Count bytes that are held from now on, in addition to those of the same holder
+        that are counted already.
 
         @param holder: Who holds them.
-        @param end: Ends it; it must L{letGo}, then or later.
+        @param end: Ends the stream; the holder must call L{letGo}, then or later.
         """
         held = self._holders.get(holder)
         if held is None:
@@ -126,7 +125,7 @@ class HeldBytes:
             self._shedSome()
 
     def release(self, holder: object, amount: int) -> None:
-        """Bytes are held no more; of a holder that has let go, nothing is."""
+        """Count bytes no more; no effect after L{letGo}."""
         held = self._holders.get(holder)
         if held is None:
             return
@@ -139,15 +138,15 @@ class HeldBytes:
             del self._holders[holder]
 
     def letGo(self, holder: object) -> None:
-        """Somebody holds nothing any more; doing it twice is no error."""
+        """Count none of a holder's bytes any more; doing it twice is no error."""
         held = self._holders.pop(holder, None)
         if held is not None:
             self.total -= held.amount
 
     def _shedSome(self) -> None:
         """
-        End some, until what is left is well within the bound: the search is
-        for many, and must not follow each byte.
+        End streams until the rest is well within the bound. The search is expensive, so
+        it must not be repeated for every few bytes.
         """
         if self._shedding:
             return
@@ -180,10 +179,10 @@ class HeldBytes:
 
     def tell(self, before: int, ended: int) -> None:
         """
-        Some had to go.
+        Log that streams were ended.
 
         @param before: Bytes that were held before.
-        @param ended: How many had to go.
+        @param ended: How many streams were ended.
         """
         self._log.warn(
             "{before} bytes were held for slow readers, more than --max-memory"
@@ -195,4 +194,4 @@ class HeldBytes:
 
 
 HELD = HeldBytes()
-"""What this process holds; it is the process's, as its memory is."""
+"""What this process holds; it is global because memory is."""

@@ -1,7 +1,7 @@
 """
-Looking at what a connection says first without taking it, so that whoever it is handed
-to has all of it, in the kernel where that is ours: TLS on the socket and splicing work
-as if nobody had looked.
+Looking at the first bytes of a connection without consuming them. Whoever the
+connection is handed to gets all of them, and from the kernel if the socket is ours, so
+TLS on the socket and splicing work as if nobody had looked.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tristunnel.dataplane.transport import SocketTransport
 __all__ = ["Peeking"]
 
 PAUSE = 0.05
-"""Seconds until the next look, when the kernel reports that there is more and there is
-not: the other side sends no more, or memory is short."""
+"""Seconds until the next attempt when the kernel reports more bytes but there are none:
+the other side sends no more, or memory is short."""
 
 
 class Peeking(ABC, Protocol):
     """
-    Shows the first bytes of a connection, all of them each time that there are more,
-    until it is handed over.
+    Shows the first bytes of a connection until it is handed over: whenever more arrive,
+    all of them from the beginning.
 
     @param reactor: Tells time.
     """
@@ -42,16 +42,16 @@ class Peeking(ABC, Protocol):
     @abstractmethod
     def seen(self, data: bytes) -> int:
         """
-        For subclasses: bytes came.
+        For subclasses: called when bytes have arrived.
 
-        @param data: All that came so far.
-        @return: How many there must be for another call to make sense. What is
-            returned after L{handOver}, or an end of the connection, does not matter.
+        @param data: All that have arrived so far.
+        @return: How many there must be before the next call makes sense. The value is
+            ignored after L{handOver}, and when the connection is over.
         """
 
     @abstractmethod
     def left(self, reason: Failure) -> None:
-        """For subclasses: the connection is over before it was handed over."""
+        """For subclasses: called if the connection ends before it is handed over."""
 
     def connectionMade(self) -> None:
         self._want(1)
@@ -79,23 +79,24 @@ class Peeking(ABC, Protocol):
 
     def skip(self, count: int | None = None) -> None:
         """
-        Take bytes that were shown: they are for nobody else.
+        Consume bytes that were shown, which nobody else needs.
 
         @param count: How many; all of them by default.
         """
         count = len(self._seen) if count is None else count
         if count and isinstance(self.transport, SocketTransport):
-            # The kernel has them, or the connection is gone.
+            # The kernel still has them, or the connection is gone.
             with suppress(OSError):
                 self.transport.connection.recv(count)
         self._seen = self._seen[count:]
 
     def handOver(self, protocol: Any) -> None:
         """
-        Let another protocol have the connection, from its first byte on.
+        Hand the connection over to another protocol, from its first byte on.
 
-        @param protocol: Its C{makeConnection} may put TLS over the transport, or make
-            a stream's end of it.
+        @param protocol: Its C{makeConnection} may put TLS over the transport, or turn
+        it
+            into the end of a stream.
         """
         transport, began = self.transport, self._seen
         self._seen = b""
@@ -108,7 +109,7 @@ class Peeking(ABC, Protocol):
         if getattr(transport, "protocol", None) is self:
             transport.protocol = protocol
         protocol.makeConnection(transport)
-        # What lies between, as behind a balancer, goes on to call this one.
+        # A wrapper in between, as behind a balancer, goes on calling this protocol.
         self.dataReceived = protocol.dataReceived  # type: ignore[method-assign] # as said
         protocol.dataReceived(began)
 

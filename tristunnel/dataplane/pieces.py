@@ -10,17 +10,17 @@ from typing import Any
 __all__ = ["JOINED", "NOTHING", "RECORD", "firstPieces", "joinedRecord"]
 
 RECORD = 16 * 1024
-"""Bytes of the longest TLS record: what OpenSSL takes or gives at once."""
+"""Bytes of the longest TLS record, which is the most that OpenSSL handles at once."""
 
 PIECES = 64
 """Pieces that are handed to the kernel in one call."""
 
 JOINED = 64 * 1024
-"""Bytes up to which pieces are joined, which costs less than to name each."""
+"""Bytes up to which pieces are joined, which costs less than passing each of them."""
 
 NOTHING: deque[Any] = deque()
-"""What waits in most connections. Nothing is ever put into this one: an empty queue
-takes two thirds of a kilobyte."""
+"""The queue of all connections in which nothing waits; nothing is ever put into it. An
+empty queue for each would take two thirds of a kilobyte."""
 
 
 def firstPieces(out: deque[bytes | memoryview]) -> list[bytes | memoryview]:

@@ -13,15 +13,15 @@ from tristunnel.util.descriptor_calls import canSizePipes, pipeSize
 __all__ = ["PIPES", "PIPE_SIZE", "Pipe", "PipePool", "canSplice"]
 
 PIPE_SIZE = 1024 * 1024
-"""Bytes that a pipe should hold; what F_SETPIPE_SZ grants without privileges
+"""Bytes that a pipe should hold: as many as F_SETPIPE_SZ grants without privileges
 (C{/proc/sys/fs/pipe-max-size})."""
 
 SMALLEST = 64 * 1024
-"""Bytes below which a pipe is slower than copying."""
+"""A pipe for fewer bytes than this is slower than copying."""
 
 OPEN = 48
-"""Pipes open at once. The kernel lets a user without privileges have 64 MiB
-of pipes (C{/proc/sys/fs/pipe-user-pages-soft})."""
+"""The most pipes that are open at once. The kernel allows a user without privileges
+64 MiB of pipes (C{/proc/sys/fs/pipe-user-pages-soft})."""
 
 KEPT = 8
 """Empty pipes kept for the next use."""
@@ -37,8 +37,8 @@ class Pipe:
     """
     A pipe, empty or not.
 
-    @ivar out: Where bytes come out, a descriptor.
-    @ivar into: Where they go in.
+    @ivar out: The descriptor from which bytes are read.
+    @ivar into: The descriptor to which they are written.
     @ivar size: Bytes that it can hold.
     @ivar held: Bytes in it.
     """
@@ -58,15 +58,15 @@ class PipePool:
     """
     The pipes of a process.
 
-    A stream holds a pipe only while there are bytes in it: during one turn of
-    the reactor, or for as long as its reader is slow. So a few pipes serve
-    any number of streams.
+    A stream holds a pipe only while there are bytes in it: during one turn of the
+    reactor, or as long as its reader is slow. So a few pipes serve any number of
+    streams.
 
-    @param most: Pipes open at once; who gets none copies.
+    @param most: Pipes that may be open at once; streams that get none copy instead.
     @param kept: Empty pipes to keep.
 
     @ivar opened: Pipes that are open.
-    @ivar moved: Bytes that went through them so far.
+    @ivar moved: Bytes that have passed through them so far.
     """
 
     def __init__(self, most: int = OPEN, kept: int = KEPT) -> None:
@@ -77,7 +77,7 @@ class PipePool:
         self._idle: list[Pipe] = []
 
     def take(self) -> Pipe | None:
-        """Hand out an empty pipe, or C{None} if there is none to be had."""
+        """Hand out an empty pipe, or C{None} if none is available."""
         if self._idle:
             return self._idle.pop()
         if self.opened >= self._most:
@@ -120,7 +120,7 @@ def _enlarge(descriptor: int) -> int:
     """
     Make a pipe larger.
 
-    @return: The size it has then.
+    @return: Its size afterwards.
     """
     size = PIPE_SIZE
     while size >= SMALLEST:
@@ -132,4 +132,4 @@ def _enlarge(descriptor: int) -> int:
 
 
 PIPES = PipePool()
-"""The pipes of this process; they are the process's, as descriptors are."""
+"""The pipes of this process; they are global because descriptors are."""

@@ -1,5 +1,5 @@
 """
-Whether a peer that may have gone without a word still answers.
+Whether a peer that may have vanished still answers.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 __all__ = ["PROBE", "Probe"]
 
 PROBE = 5.0
-"""Seconds in which a peer must say something."""
+"""Seconds within which a peer must send something."""
 
 
 class Probe:
     """
-    Asks a peer for a sign of life when somebody wants to know.
+    Asks a peer for a sign of life on request.
 
     @param reactor: Tells time.
-    @param ask: Asks; anything that comes is an answer.
+    @param ask: Asks the peer; anything that it sends counts as an answer.
 
-    @ivar open: Whether the peer is being asked; L{heard} need not be called
-        otherwise.
+    @ivar open: Whether the peer is being asked; only then must L{heard} be called.
     """
 
     def __init__(self, reactor: IReactorTime, ask: Callable[[], object]) -> None:
@@ -38,7 +37,7 @@ class Probe:
         """
         Find out whether the peer is there.
 
-        @return: Whether it said anything within L{PROBE} seconds.
+        @return: Fires with whether it has sent anything within L{PROBE} seconds.
         """
         if self._closed:
             return succeed(False)
@@ -51,12 +50,12 @@ class Probe:
         return waiting
 
     def heard(self) -> None:
-        """The peer said something."""
+        """Note that the peer has sent something."""
         if self.open:
             self._answer(True)
 
     def close(self) -> None:
-        """The peer is gone."""
+        """Note that the peer is gone."""
         self._closed = True
         if self.open:
             self._answer(False)

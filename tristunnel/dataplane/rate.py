@@ -12,32 +12,31 @@ __all__ = ["CombinedRateLimiter", "RateLimiter", "TokenBucket"]
 
 class RateLimiter(Protocol):
     """
-    Told of every byte that an end reads, by whichever way it goes on.
-
+    Is told of every byte that an end reads, whichever way it is passed on.
     """
 
     @property
     def atOnce(self) -> int:
-        """Most bytes to read before asking again."""
+        """The most bytes to read before asking again."""
 
     def charge(self, amount: int) -> float:
         """
         Count bytes that were read.
 
-        @return: Seconds in which no more may be read; 0 to go on.
+        @return: For how many seconds no more may be read; 0 to go on.
         """
 
 
 class TokenBucket:
     """
-    So many bytes a second, on average.
+    Limits bytes per second, on average.
 
-    Several ends may share one. What is read at once may overdraw it, and is
-    paid back by waiting.
+    Several ends may share one. Reading may overdraw it; the debt is paid back by
+    waiting.
 
     @param rate: Bytes per second; 0 for any number.
     @param seconds: The clock.
-    @param burst: Bytes that may come at once after a rest.
+    @param burst: Bytes that may come at once after a pause.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class TokenBucket:
 
     def take(self) -> bool:
         """
-        Take one, for what is refused and not delayed.
+        Take one token, for things that are refused instead of delayed.
 
         @return: Whether there was one.
         """
@@ -72,8 +71,8 @@ class TokenBucket:
 
     def change(self, rate: float, burst: int) -> None:
         """
-        Let so many bytes a second pass from now on. What was overdrawn at the
-        old rate is forgiven: at a slower one it could take for ever.
+        Change the rate. A debt from the old one is forgiven: at a slower rate it could
+        take forever to pay back.
         """
         self.atOnce = burst
         self._left = min(max(self._left, 0.0), float(burst))
@@ -82,7 +81,7 @@ class TokenBucket:
 
 
 class CombinedRateLimiter:
-    """Two rules for one end: the slower one counts."""
+    """Two rate limiters for one end, of which the slower one counts."""
 
     def __init__(self, one: RateLimiter, other: RateLimiter) -> None:
         self._rules = (one, other)

@@ -1,10 +1,10 @@
 """
-TLS records, many in a row.
+Reading and writing TLS records, many in a row.
 
-For each record, pyOpenSSL's C{recv} and C{send} make a buffer, copy, and look for what
-callbacks may have raised, which together costs as much as to encrypt it. So OpenSSL's
-functions are called here as pyOpenSSL calls them, and pyOpenSSL says what it means when
-they do not succeed.
+For each record, pyOpenSSL's C{recv} and C{send} allocate a buffer, copy, and check
+whether a callback has raised; together this costs as much as the encryption. Therefore
+this module calls OpenSSL's functions in the same way that pyOpenSSL does, and leaves it
+to pyOpenSSL to interpret their failures.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tristunnel.dataplane.pieces import RECORD
 __all__ = ["MOST_RECORDS", "Records"]
 
 MOST_RECORDS = 256
-"""TLS records that one socket is read for in one turn: whoever sends a byte in each
-must not hold up all others. Large ones are a few to a turn."""
+"""The most TLS records that are read from one socket in one turn, so that a peer that
+sends one byte in each does not hold up all others. Of large ones, fewer fill a turn."""
 
 
 _DRY = SSL.WantReadError()
@@ -29,9 +29,9 @@ _DRY = SSL.WantReadError()
 
 class Records:
     """
-    Reads and writes records. They are decrypted into memory one behind the other,
-    which is empty between two calls, so that one object serves all connections of a
-    reactor.
+    Reads and writes records. Records are decrypted into one buffer, each behind the
+    previous one. The buffer is empty between calls, so a single object serves all
+    connections of a reactor.
 
     @param most: Bytes that can be read at once.
     @param functions: OpenSSL's functions.
@@ -43,10 +43,12 @@ class Records:
 
     def read(self, tls: SSL.Connection, most: int) -> tuple[bytes, SSL.Error | None]:
         """
-        Take what OpenSSL has.
+        Read what OpenSSL has.
 
         @param most: Bytes after which to stop, at most as many as there is room for.
-        @return: The bytes, and why no more could be read; C{None} if there may be more.
+        @return: The bytes, and why no more could be read; C{None} instead of a reason
+        if
+            there may be more.
         """
         ssl, space, size = tls._ssl, self._space, 0
         read = self._functions.SSL_read
@@ -71,10 +73,10 @@ class Records:
         """
         Encrypt and send the beginning of a piece.
 
-        @param size: How many bytes of it.
-        @param sent: Told how many were sent, also if an exception follows.
+        @param size: How many bytes of it to send.
+        @param sent: Called with how many were sent, even if an exception follows.
         @raise SSL.Error: If not all of them could be sent: C{WantWriteError} if the
-            kernel takes no more. The same bytes have to be tried again first.
+            kernel takes no more. The next call must begin with the same bytes.
         """
         ssl, done, count = tls._ssl, 0, 0
         write = self._functions.SSL_write
@@ -89,7 +91,7 @@ class Records:
             tls._raise_ssl_error(ssl, count)
 
     def _problem(self, tls: SSL.Connection, result: int) -> SSL.Error:
-        """Say what a function's result means."""
+        """Interpret the result of a function."""
         functions = self._functions
         if functions.SSL_get_error(tls._ssl, result) == functions.SSL_ERROR_WANT_READ:
             return _DRY
