@@ -24,7 +24,7 @@ from tests.dataplane.kernel import (
 )
 from tristunnel.dataplane import records
 from tristunnel.dataplane.polled import PolledSocket
-from tristunnel.dataplane.poller import Poller
+from tristunnel.dataplane.poller import READ, Poller
 from tristunnel.dataplane.records import MOST_RECORDS
 
 
@@ -215,6 +215,35 @@ class PollerTests(PolledTestCase):
         first.reason.trap(ZeroDivisionError)
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
         self.assertEqual((b"x", None), (second.data, second.reason))
+
+    def test_bulkBehindOthers(self) -> None:
+        """Who had much to read comes behind those who had not."""
+        served: list[str] = []
+        sockets = []
+        for name in ("bulk", "keystroke"):
+            made, connection = self.make()
+
+            def note(data: bytes, name: str = name) -> None:
+                served.append(name)
+
+            made.whenReceived = note
+            sockets.append(connection)
+
+        def turn(*sizes: int) -> list[str]:
+            served.clear()
+            for connection, size in zip(sockets, sizes, strict=True):
+                connection.incoming = bytes(size)
+            self.turn()
+            return list(served)
+
+        self.assertEqual(turn(READ, 1), ["bulk", "keystroke"])
+        self.assertTrue(self.poller.isForBulkAlone)
+        self.assertEqual(turn(READ, 1), ["keystroke", "bulk"])
+        self.assertFalse(self.poller.isForBulkAlone)
+        self.reactor.advance(2)
+        self.assertTrue(self.poller.isForBulkAlone)
+        turn(1, 0)
+        self.assertEqual(turn(1, 1), ["bulk", "keystroke"])
 
 
 class PolledSocketTests(PolledTestCase):

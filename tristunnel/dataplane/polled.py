@@ -285,20 +285,25 @@ class PolledSocket:
             self._fail(_lost(problem))
             return
         if data:
-            if len(data) >= READ:
-                self._most = LONG_READ
-            elif self._most != READ:
-                self._most = READ
+            if (len(data) < READ) is not (self._most == READ):
+                self._setBusy(len(data) >= READ)
             self.bytesReceived(data)
         else:
             self._readOver()
+
+    def _setBusy(self, busy: bool) -> None:
+        """Read for much or for little from now on, behind others or not."""
+        self._most = LONG_READ if busy else READ
+        note = self.poller.busy.add if busy else self.poller.busy.discard
+        note(self._number)
 
     def _readTLS(self, tls: SSL.Connection) -> None:
         """Take what OpenSSL has, up to one turn's share."""
         data, problem = self.poller.records.read(tls, self._most)
         if problem is None and tls.pending():
             self.poller.again(self)
-        self._most = LONG_READ if len(data) >= READ else READ
+        if (len(data) < READ) is not (self._most == READ):
+            self._setBusy(len(data) >= READ)
         if data:
             self.bytesReceived(data)
         if self._number < 0 or problem is None or isinstance(problem, _WANT):

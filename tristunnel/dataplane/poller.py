@@ -103,6 +103,7 @@ class Poller:
 
     @ivar reactor: The same.
     @ivar records: What its sockets read and write TLS's records by.
+    @ivar busy: The numbers of those that had much to read the last time.
     """
 
     _log = Logger()
@@ -115,6 +116,8 @@ class Poller:
         self.reactor = reactor
         keepFreed()
         self.records = Records(LONG_READ)
+        self.busy: set[int] = set()
+        self._otherAt = float("-inf")
         self._makePoll = makePoll
         self._poll: Any = None
         self._handlers: dict[int, Handler] = {}
@@ -155,6 +158,7 @@ class Poller:
     def remove(self, number: int) -> None:
         """Watch a descriptor no more."""
         if self._handlers.pop(number, None) is not None:
+            self.busy.discard(number)
             # Not C{suppress}, which costs more than the call.
             try:  # noqa: SIM105
                 self._poll.unregister(number)
@@ -234,6 +238,10 @@ class Poller:
     def _turn(self, events: Any) -> None:
         """Serve the sockets that are ready."""
         self._inTurn = True
+        if self.busy and events:
+            events = sorted(events, key=self._isForBulk)
+            if not self._isForBulk(events[0]):
+                self._otherAt = self.reactor.seconds()
         find = self._handlers.get
         for number, event in events:
             handler = find(number)
@@ -260,6 +268,20 @@ class Poller:
         if self._closing or self._closed:
             self._closeAll()
         self._dropIfEmpty()
+
+    @property
+    def isForBulkAlone(self) -> bool:
+        """Whether there was nothing but bulk in the last second."""
+        return bool(self.reactor.seconds() - self._otherAt > 1.0)
+
+    def _isForBulk(self, event: tuple[int, int]) -> bool:
+        """
+        Whether an event is served behind others. The kernel lists those first that
+        always have something to report, and moving their megabytes takes so long that
+        the scheduler may turn to another program before a keystroke has its turn.
+        """
+        number, events = event
+        return number in self.busy or events & OUT != 0
 
     def _closeAll(self) -> None:
         """Close the sockets that were to be closed in this turn."""

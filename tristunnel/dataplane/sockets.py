@@ -200,7 +200,8 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         """
         if self._peer is None or self._rule is not None:
             # The rule would have to wait longer for more.
-            self._most = READ
+            if self._most != READ:
+                self._setBusy(False)
             self._bytesCame(data)
         else:
             self._peer.write(data)
@@ -213,6 +214,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
                 self._busy += len(data)
                 if self._busy >= BUSY:
                     splice.begun = True
+                    self._setBusy(True)
 
     def _drain(self) -> None:
         """Send what waits: here, or in a pipe."""

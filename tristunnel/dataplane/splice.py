@@ -13,11 +13,14 @@ from twisted.python.failure import Failure
 from tristunnel.dataplane.pipes import PIPES, Pipe, PipePool, canSplice
 from tristunnel.dataplane.sockets import SocketEnd
 
-__all__ = ["TURN", "Splice", "Stretch", "spliceBoth"]
+__all__ = ["SHORT_TURN", "TURN", "Splice", "Stretch", "spliceBoth"]
 
 TURN = 1024 * 1024
 """Bytes that one direction of a stream may move before others get their turn,
 about a millisecond's worth."""
+
+SHORT_TURN = 256 * 1024
+"""The same while there are others who have little to say, and wait for that."""
 
 _FLAGS = 0
 if canSplice():
@@ -113,7 +116,8 @@ class Splice:
 
     def most(self) -> int:
         """How many bytes may move in this turn."""
-        return self.source.allowance(TURN)
+        alone = self.source.poller.isForBulkAlone
+        return self.source.allowance(TURN if alone else SHORT_TURN)
 
     def count(self, amount: int) -> None:
         """Bytes have moved."""
