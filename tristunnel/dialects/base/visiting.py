@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.interfaces import IAddress
 
 from tristunnel.dialects.base.dialling import DialSide
-from tristunnel.dialects.base.server import ServerSession
+from tristunnel.dialects.base.server_session import ServerSession
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.destinations import Destinations
 from tristunnel.service.clients import Visits

@@ -22,7 +22,8 @@ from tristunnel.dataplane.closing import WriteDeadline
 from tristunnel.dataplane.stock import tuneSocket, unsent
 from tristunnel.dataplane.transport_end import Arriving
 from tristunnel.dialects.base.awaited import Awaited, noVisitor
-from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
+from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.base.server_session import ServerSession
 from tristunnel.errors import TunnelError, protocolError
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.tunnel import Stream

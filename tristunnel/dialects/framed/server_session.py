@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tristunnel.dialects.base.multiplexer import Multiplexer
 from tristunnel.dialects.base.plain import PlainServerSide
-from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
+from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.base.server_session import ServerSession
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel

@@ -9,7 +9,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall
 
-from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
+from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.base.server_session import ServerSession
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.vtunnel.session import (
     TextLink,

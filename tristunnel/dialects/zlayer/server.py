@@ -14,7 +14,8 @@ from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
-from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
+from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.base.server_session import ServerSession
 from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.dialects.zlayer.life import SignsOfLife
 from tristunnel.dialects.zlayer.messages import IN_USE, ZLayerSession, reasonIn, shorten
