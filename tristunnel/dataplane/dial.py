@@ -365,8 +365,7 @@ class ServiceEndpoint(HostEndpoint):
         Connect to a service of this machine at once.
 
         @return: A non-blocking connection; C{None} if the service is elsewhere,
-        refuses,
-            or takes a while. L{connect} then connects, or says why it cannot.
+            refuses, or takes a while. L{connect} then connects, or says why it cannot.
         """
         for address in [self._host] if self._isAddress else known(self._host):
             if not _isHere(address):

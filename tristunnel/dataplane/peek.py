@@ -94,9 +94,8 @@ class Peeking(ABC, Protocol):
         """
         Hand the connection over to another protocol, from its first byte on.
 
-        @param protocol: Its C{makeConnection} may put TLS over the transport, or turn
-        it
-            into the end of a stream.
+        @param protocol: Its C{makeConnection} may put TLS over the transport, or make
+            a stream's end of it.
         """
         transport, began = self.transport, self._seen
         self._seen = b""

@@ -58,17 +58,16 @@ _WANT = (SSL.WantReadError, SSL.WantWriteError)
 
 class PolledSocket:
     """
-    One connection. Subclasses say what becomes of its bytes by overriding
+    One connection. Subclasses decide what happens with its bytes by overriding
     bytesReceived, readEnded, drained, handshakeDone and lost.
 
-    @param poller: Where it waits.
-    @param connection: The socket; it is closed by this object, and no other.
-    @param tls: TLS over that same socket, before its handshake; None for
-        plain bytes.
+    @param poller: Watches the socket.
+    @param connection: The socket. Only this object closes it.
+    @param tls: TLS over that same socket, before its handshake; None for plain bytes.
 
     @ivar poller: The same.
     @ivar unsent: Bytes that the kernel has not taken yet.
-    @cvar splice: Moves what would be read, once it has begun; see
+    @cvar splice: Once it has begun, moves what would be read otherwise; see
         L{tristunnel.dataplane.splice}.
     """
 
@@ -120,29 +119,29 @@ class PolledSocket:
     # For subclasses
 
     def bytesReceived(self, data: bytes) -> None:
-        """Bytes came."""
+        """Called with bytes that were read."""
 
     def readEnded(self) -> None:
-        """The other side sends no more; writing goes on."""
+        """Called when the other side sends no more; writing goes on."""
 
     def drained(self) -> None:
-        """All that was written is with the kernel."""
+        """Called when the kernel has taken everything that was written."""
 
     def filled(self) -> None:
-        """The kernel takes no more for now."""
+        """Called when the kernel takes no more for now."""
 
     def waits(self) -> None:
-        """Bytes were written that wait to be sent."""
+        """Called when bytes were written that have to wait."""
 
     def notTaken(self) -> None:
-        """Bytes were written to a connection that is gone."""
+        """Called when bytes were written to a connection that is gone."""
 
     def handshakeDone(self) -> None:
-        """TLS is up."""
+        """Called when the TLS handshake is complete."""
 
     def lost(self, reason: Failure) -> None:
         """
-        The connection is gone.
+        Called when the connection is gone.
 
         @param reason: ConnectionDone after an orderly end of both directions,
             ConnectionAborted after abort, or what went wrong.
@@ -157,7 +156,7 @@ class PolledSocket:
 
     def start(self) -> None:
         """
-        Begin to read; with TLS, to shake hands.
+        Begin to read; with TLS, begin the handshake.
 
         @raise OSError: If the kernel has no room to watch it.
         """
@@ -169,7 +168,7 @@ class PolledSocket:
             self._shake(self._tls)
 
     def _ask(self) -> None:
-        """Have the kernel report just what can be used now."""
+        """Have the kernel report only what is of use now."""
         number = self._number
         if number < 0:
             return
@@ -179,7 +178,7 @@ class PolledSocket:
         if self._kernelFull:
             asked |= OUT
         if not self._shaken:
-            # A handshake reads, whoever holds the bytes that come after it.
+            # A handshake reads even while the bytes after it are held.
             asked |= IN
         if self._parked:
             self._parked = False
@@ -202,8 +201,8 @@ class PolledSocket:
         if events & OUT:
             self._drain()
         if self._asked & IN:
-            # A hang-up alone means that nobody read when the kernel was asked:
-            # there may be bytes before the end.
+            # A hang-up alone means that reading was held when the kernel was asked:
+            # there may still be bytes before the end.
             if events & (IN | ERRORS) and self._number >= 0:
                 if tls is None:
                     self._read()
@@ -222,14 +221,14 @@ class PolledSocket:
         elif self._readDone:
             self._finishBoth()
         else:
-            # What it sent still waits to be read, with TLS's goodbye perhaps, before
-            # which a reset means nothing: some leave with our tickets unread. And the
-            # kernel would report the hang-up without end.
+            # Bytes still wait to be read, perhaps with TLS's close_notify at their end.
+            # After that a reset means nothing: some peers leave our session tickets
+            # unread. Stop watching, since the kernel would report the hang-up forever.
             self.poller.remove(self._number)
             self._parked = True
 
     def more(self) -> None:
-        """OpenSSL holds bytes that the kernel has nothing to report for."""
+        """Read on: OpenSSL holds bytes, which the kernel does not report."""
         if self._number >= 0 and not (self._readHeld or self._readDone):
             tls = self._tls
             if tls is None:
@@ -238,7 +237,7 @@ class PolledSocket:
                 self._readTLS(tls)
 
     def flush(self) -> None:
-        """Send what waits, or begin TLS's handshake; the turn ends."""
+        """At the end of a turn, send what waits, or begin the TLS handshake."""
         self._queued = False
         if self._number >= 0:
             if self._shaken or self._tls is None:
@@ -266,13 +265,13 @@ class PolledSocket:
             self._readPending()
 
     def _readPending(self) -> None:
-        """Read what OpenSSL holds, of which the kernel knows nothing."""
+        """Read what OpenSSL holds, which the kernel knows nothing about."""
         tls = self._tls
         if tls is not None and self._shaken and not self._readDone and tls.pending():
             self.poller.again(self)
 
     def _read(self) -> None:
-        """Take what the kernel has, or have it move that."""
+        """Read what the kernel has, or have the kernel move it."""
         splice = self.splice
         if splice is not None and splice.begun and not splice.sink.unsent:
             splice.move()
@@ -298,7 +297,7 @@ class PolledSocket:
         note(self._number)
 
     def _readTLS(self, tls: SSL.Connection) -> None:
-        """Take what OpenSSL has, up to one turn's share."""
+        """Read what OpenSSL has, up to one turn's share."""
         data, problem = self.poller.records.read(tls, self._most)
         if problem is None and tls.pending():
             self.poller.again(self)
@@ -325,7 +324,7 @@ class PolledSocket:
     # Writing
 
     def write(self, data: bytes) -> None:
-        """Send bytes: at once, if nothing waits and the kernel has room."""
+        """Send bytes, at once if nothing is waiting and the kernel has room."""
         if self._number < 0 or self._writeEnding or not data:
             if self._number < 0:
                 self.notTaken()
@@ -350,10 +349,10 @@ class PolledSocket:
             self.waits()
 
     def gather(self, pieces: Sequence[bytes]) -> None:
-        """Send pieces together with all others of this turn."""
+        """Send pieces together with everything else that is written in this turn."""
         if self._number < 0 or self._writeEnding:
             return
-        # The kernel could not tell an empty piece from having no room.
+        # Sending an empty piece would look like having no room.
         if self._out is NOTHING:
             self._out = deque()
         self._out.extend(filter(None, pieces))
@@ -421,8 +420,8 @@ class PolledSocket:
 
     def _drainTLS(self, tls: SSL.Connection, out: deque[bytes | memoryview]) -> None:
         """
-        Encrypt and send until nothing waits. Pieces are joined to whole records:
-        each costs 22 bytes and a call.
+        Encrypt and send until nothing waits. Pieces are joined into full records, since
+        each record costs 22 bytes and a call.
         """
         while out:
             piece = out[0]
@@ -430,7 +429,7 @@ class PolledSocket:
                 piece = joinedRecord(out)
             size = len(piece)
             if len(out) > 1:
-                # The rest goes with what follows.
+                # The rest goes out with what follows.
                 size -= size % RECORD
             self.poller.records.send(tls, piece, size or len(piece), self._sent)
 
@@ -474,15 +473,16 @@ class PolledSocket:
             try:
                 self.connection.shutdown(SHUT_WR)
             except OSError:
-                # It broke meanwhile; reading will tell.
+                # It has broken meanwhile; reading will report that.
                 return
         self.writeEnded()
 
     def _saysGoodbye(self, tls: SSL.Connection) -> bool:
         """
-        Say TLS's goodbye, if TLS is up.
+        Send TLS's close_notify, if the handshake is complete.
 
-        @return: Whether it is said, or never can be: not if the kernel is full.
+        @return: Whether it is done: it was sent, or never can be. C{False} if the
+            kernel has no room.
         """
         if self._shaken:
             try:
@@ -494,7 +494,7 @@ class PolledSocket:
         return True
 
     def writeEnded(self) -> None:
-        """The other side has been told that we send no more."""
+        """Called when the other side has been told that we send no more."""
 
     # The end
 
@@ -506,11 +506,11 @@ class PolledSocket:
         self._fail(Failure(ConnectionAborted()))
 
     def _finishBoth(self) -> None:
-        """Both directions are over, or their owner leaves: close."""
+        """Close, because both directions are over or the owner leaves."""
         self._fail(connectionDone)
 
     def _fail(self, reason: Failure) -> None:
-        """Close the socket, and say why; doing it twice is no error."""
+        """Close the socket, and report why; doing it twice is no error."""
         number = self._number
         if number < 0:
             return
@@ -524,8 +524,8 @@ class PolledSocket:
 
     def giveAway(self) -> socket:
         """
-        Let somebody else have the socket, such as another process: it is watched
-        no more, and nothing is closed. lost is not called.
+        Give the socket to another owner, for example another process. It is no longer
+        watched, and not closed. C{lost} is not called.
 
         @raise ValueError: With TLS, or while bytes wait to be sent.
         """
@@ -537,7 +537,8 @@ class PolledSocket:
         return self.connection
 
     def takeOver(self, other: PolledSocket) -> None:
-        """Be the owner of another one's socket, with what it has yet to send."""
+        """Become the owner of another object's socket, and of what it has yet to
+        send."""
         for name in PolledSocket.__slots__:
             setattr(self, name, getattr(other, name))
         other._number, other._out = -1, NOTHING
@@ -545,7 +546,7 @@ class PolledSocket:
             self.poller.replace(self._number, self)
             self._readPending()
         if self._queued:
-            # The other one has asked for this.
+            # The other object has already asked for this.
             self.poller.flushLater(self)
 
     # TLS
@@ -578,14 +579,14 @@ class PolledSocket:
 
 
 def _lost(problem: OSError) -> Failure:
-    """Say it in Twisted's way."""
+    """Make an error of Twisted's out of it."""
     return Failure(ConnectionLost(problem.strerror or str(problem)))
 
 
 def _tlsLost(problem: SSL.Error) -> Failure:
     """
-    Say why TLS broke: an end without TLS's own goodbye is a lost connection, as
-    it may have been cut by somebody.
+    Say why TLS broke. An end without TLS's close_notify counts as a lost connection,
+    since anybody could have cut it.
     """
     if isinstance(problem, SSL.SysCallError):
         number = problem.args[0] if problem.args else -1

@@ -1,16 +1,16 @@
 """
-All sockets of the data plane in one nested epoll instance.
+The sockets of the data plane, registered in one nested epoll instance.
 
-A reactor looks up, guards and logs each event by itself, which for a request of
-a hundred bytes costs more than to receive and to send it. Here the kernel's
-answer is one list, and the reactor sees one descriptor. Three rules keep a
-turn sound:
+A reactor looks up, guards and logs each event separately. For a request of a hundred
+bytes, that costs more than receiving and sending it. Here the kernel returns the events
+as one list, and the reactor sees one descriptor only. One list is one I{turn}. Three
+rules keep a turn sound:
 
-  - A descriptor is closed when the turn ends, never inside of it: the kernel may
-    give the number of a closed one to the next connection at once, and the turn's
-    list may still hold an event for the old one.
-  - A socket that was removed gets no event, also if the list holds one.
-  - What one socket's code raises ends that socket, is logged once, and touches no
+  - A descriptor is closed at the end of the turn, never within it. The kernel may give
+    the number of a closed one to the next connection at once, while the turn's list may
+    still hold an event for the old one.
+  - A socket that was removed gets no event, even if the list holds one.
+  - An exception from one socket's code ends that socket, is logged once, and affects no
     other.
 """
 
@@ -48,33 +48,35 @@ OUT: int = getattr(select, "EPOLLOUT", 4)
 ERRORS: int = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
 
 READ = 64 * 1024 - 64
-"""Most bytes that one socket is read for in one turn. With the heads of a frame and of
-a WebSocket's message they fill four TLS records, without a fifth for a few bytes."""
+"""The most bytes that are read from one socket in one turn. With the headers of a frame
+and of a WebSocket message they fill four TLS records, and need no fifth one for a few
+bytes."""
 
 LONG_READ = 256 * 1024 - 64
-"""The same after a turn in which there were more: the kernel moves bytes for half the
-price then, but for a few of them so much memory would be asked for in vain."""
+"""The same after a turn in which there were more bytes than that. Large reads cost half
+as much per byte, but allocating so much memory for a few bytes would be a waste."""
 
 MOST_EVENTS = 16
-"""Sockets that are served in one turn; the kernel begins with the next ones in
-the following turn. What is gathered for a session goes out as a turn ends, so with
-more of them the other side would stand idle meanwhile, and then have all at once."""
+"""The most sockets that are served in one turn; the kernel begins with the next ones in
+the following turn. What is gathered for a session is sent at the end of a turn, so with
+more sockets the other side would be idle in the meantime, and then get everything at
+once."""
 
 TURNS = 4
-"""Turns that follow each other, as long as there is something to do, before others
-have theirs."""
+"""The most turns in a row, while there is something to do, before the rest of the
+reactor has its turn."""
 
 
 class Gatherer(Protocol):
-    """Whoever gathers in a turn what it sends when it ends."""
+    """Gathers what is written during a turn, and sends it when the turn ends."""
 
     def flush(self) -> None:
-        """The turn ends: send what was gathered in it."""
+        """Called when the turn ends, to send what was gathered."""
 
     def broken(self, reason: Failure) -> None:
         """
-        Something that the owner ran raised an exception; the connection has to
-        go. Must not raise.
+        Called when a method of this object has raised an exception, to end the
+        connection. Must not raise.
         """
 
 
@@ -83,26 +85,26 @@ class Handler(Gatherer, Protocol):
 
     def ready(self, events: int) -> None:
         """
-        The kernel reports events.
+        Called with the events that the kernel reports.
 
         @param events: Any of L{IN}, L{OUT} and L{ERRORS}.
         """
 
     def more(self) -> None:
-        """What was left for the next turn is due."""
+        """Called to do what was left for the next turn."""
 
 
 @implementer(IReadDescriptor)
 class Poller:
     """
-    A nested epoll instance, which to the reactor is one descriptor. While no
-    socket is in it, it has no descriptor at all.
+    A nested epoll instance, which the reactor sees as one descriptor. While no socket
+    is registered, it has no descriptor at all.
 
-    @param reactor: One that takes descriptors, and tells time.
+    @param reactor: Watches the instance's descriptor, and tells time.
     @param makePoll: Makes an epoll instance.
 
     @ivar reactor: The same.
-    @ivar records: What its sockets read and write TLS's records by.
+    @ivar records: Reads and writes the TLS records of its sockets.
     @ivar busy: The numbers of those that had much to read the last time.
     """
 
@@ -137,12 +139,12 @@ class Poller:
         """
         Watch a descriptor.
 
-        @raise OSError: If the kernel has no room for it; nothing has changed.
+        @raise OSError: If the kernel has no room for it; nothing has changed then.
         """
         if self._poll is None:
             self._poll = self._makePoll()
         if not self._inTurn:
-            # Again, as a reactor can be told to forget everybody.
+            # Every time, because a reactor can be told to forget all its readers.
             self.reactor.addReader(self)
         try:
             self._poll.register(number, events)
@@ -156,20 +158,20 @@ class Poller:
         self._poll.modify(number, events)
 
     def remove(self, number: int) -> None:
-        """Watch a descriptor no more."""
+        """Stop watching a descriptor."""
         if self._handlers.pop(number, None) is not None:
             self.busy.discard(number)
             # Not C{suppress}, which costs more than the call.
             try:  # noqa: SIM105
                 self._poll.unregister(number)
             except OSError:
-                # The kernel forgets a descriptor that somebody has closed.
+                # The kernel has forgotten a descriptor that was closed already.
                 pass
             if not self._inTurn:
                 self._dropIfEmpty()
 
     def replace(self, number: int, handler: Handler) -> None:
-        """Give a descriptor that is watched another owner."""
+        """Give a watched descriptor another owner."""
         self._handlers[number] = handler
 
     def close(self, connection: socket) -> None:
@@ -180,7 +182,7 @@ class Poller:
             connection.close()
 
     def whenClosed(self) -> Deferred[None]:
-        """Wait until all sockets are closed that are so far to be closed."""
+        """Wait until all sockets that are waiting to be closed are closed."""
         if not self._inTurn:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
@@ -188,7 +190,7 @@ class Poller:
         return waiting
 
     def _dropIfEmpty(self) -> None:
-        """Let go of the descriptor if nobody needs it."""
+        """Close the instance's descriptor if no socket needs it."""
         if self._poll is not None and not self._handlers:
             self.reactor.removeReader(self)
             self._poll.close()
@@ -198,8 +200,8 @@ class Poller:
 
     def flushLater(self, handler: Gatherer) -> None:
         """
-        Have C{handler.flush} called when this turn ends; outside of one, in the
-        reactor's next iteration. To be asked for once until that.
+        Have C{handler.flush} called when this turn ends; outside a turn, in the
+        reactor's next iteration. May be called only once until then.
         """
         self._flushing.append(handler)
         if not self._inTurn:
@@ -207,14 +209,14 @@ class Poller:
 
     def again(self, handler: Handler) -> None:
         """
-        Have C{handler.more} called in the next turn, though the kernel may have
-        nothing to report: bytes wait that were read already.
+        Have C{handler.more} called in the next turn, even if the kernel has nothing to
+        report: bytes that were already read are waiting.
         """
         self._later.append(handler)
         self._schedule()
 
     def _schedule(self) -> None:
-        """Have a turn, whether or not the kernel asks for one."""
+        """Schedule a turn, whether or not the kernel reports anything."""
         if self._laterCall is None or not self._laterCall.active():
             self._laterCall = self.reactor.callLater(0, self._turnByTimer)
 
@@ -225,8 +227,8 @@ class Poller:
 
     def doRead(self) -> None:
         """
-        The kernel has something to report. It is asked again before the reactor
-        is, whose own turn costs as much as to serve a small request.
+        Serve what the kernel reports. It is asked again before the reactor goes on,
+        since an iteration of the reactor costs as much as serving a small request.
         """
         for _ in range(TURNS):
             events = self._poll.poll(0, MOST_EVENTS)
@@ -284,7 +286,7 @@ class Poller:
         return number in self.busy or events & OUT != 0
 
     def _closeAll(self) -> None:
-        """Close the sockets that were to be closed in this turn."""
+        """Close the sockets whose closing was put off until the end of the turn."""
         closing, self._closing = self._closing, []
         for connection in closing:
             connection.close()
@@ -293,7 +295,7 @@ class Poller:
             waiting.callback(None)
 
     def _broken(self, handler: Gatherer) -> None:
-        """End a socket whose code raised."""
+        """End a socket whose code has raised an exception."""
         failure = Failure()
         self._log.failure("A connection is broken by an error in its code", failure)
         handler.broken(failure)
@@ -305,11 +307,11 @@ class Poller:
         return -1 if self._poll is None else int(self._poll.fileno())
 
     def logPrefix(self) -> str:
-        """As what it appears in logs."""
+        """Its name in logs."""
         return "tristunnel"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor ends, or gives up on the instance: so must all its sockets."""
+        """End all sockets: the reactor ends, or has given up on the instance."""
         for handler in list(self._handlers.values()):
             handler.broken(reason)
         self._dropIfEmpty()
@@ -320,10 +322,10 @@ _POLLERS: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
 
 def pollerOf(reactor: Any) -> Poller | None:
     """
-    Find a reactor's instance.
+    Find a reactor's poller.
 
-    @return: C{None} where there can be none: without epoll, or with a reactor
-        that does not wait for descriptors itself, such as one in memory.
+    @return: C{None} if there can be none: without epoll, or with a reactor that does
+        not watch descriptors itself, such as one in memory.
     """
     found: Poller | None = getattr(reactor, "poller", None)
     if found is not None:

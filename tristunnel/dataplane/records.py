@@ -46,8 +46,7 @@ class Records:
         Read what OpenSSL has.
 
         @param most: Bytes after which to stop, at most as many as there is room for.
-        @return: The bytes, and why no more could be read; C{None} instead of a reason
-        if
+        @return: The bytes, and why no more could be read; C{None} for the reason if
             there may be more.
         """
         ssl, space, size = tls._ssl, self._space, 0
