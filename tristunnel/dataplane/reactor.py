@@ -1,8 +1,7 @@
 """
-A reactor whose stream sockets live in the poller.
-
-Endpoints, Twisted's and everybody's, ask their reactor to listen and to connect.
-Given this one they get sockets of ours, and nothing else about them changes:
+A reactor whose stream sockets are in the poller.
+ Endpoints, Twisted's own and all others, ask their reactor to listen and to connect.
+With this one they get sockets of ours, and nothing else about them changes:
 C{serverFromString(polledReactor(reactor), "tcp:9000")}.
 """
 
@@ -44,7 +43,7 @@ __all__ = ["PolledReactor", "ourReactor", "polledReactor"]
 
 def polledReactor(reactor: Any) -> Any:
     """
-    Give a reactor sockets of ours.
+    Have a reactor use sockets of ours.
 
     @return: C{reactor} itself where there is no epoll.
     """
@@ -58,8 +57,8 @@ def polledReactor(reactor: Any) -> Any:
 
 def ourReactor() -> Any:
     """
-    Find the process's reactor, with sockets of ours. To be called when the reactor
-    has been chosen: it installs one.
+    Find the process's reactor, with sockets of ours. Call this only when the reactor
+    has been chosen, since it installs one.
     """
     from twisted.internet import reactor
 
@@ -68,7 +67,7 @@ def ourReactor() -> Any:
 
 class _Connecting:
     """
-    A socket whose connection is under way.
+    A socket that is connecting.
 
     @param done: Called once, with 0 or an error number.
     """
@@ -85,11 +84,11 @@ class _Connecting:
         poller.add(self._number, self, OUT)
 
     def stop(self) -> None:
-        """Wait no more."""
+        """Stop waiting for the outcome."""
         self._poller.remove(self._number)
 
     def ready(self, events: int) -> None:
-        """It is decided."""
+        """Connecting has succeeded or failed."""
         self.stop()
         self._done(self._socket.getsockopt(SOL_SOCKET, SO_ERROR))
 
@@ -122,7 +121,7 @@ def _metItself(connection: socket) -> bool:
 
 @implementer(IConnector)
 class _Connector:
-    """An outgoing connection, in the way of Twisted's client factories."""
+    """An outgoing connection that works with Twisted's client factories."""
 
     def __init__(
         self,
@@ -160,7 +159,7 @@ class _Connector:
                 )
             number = made.connect_ex(self._where)
             if number == errno.EINPROGRESS:
-                # On this machine it is there already, and the call tells so.
+                # On this machine it has succeeded already, and the call says so.
                 number = made.connect_ex(self._where)
                 number = 0 if number == errno.EISCONN else number
             if number in (errno.EINPROGRESS, errno.EALREADY):
@@ -169,16 +168,16 @@ class _Connector:
                 return
         except OSError as problem:
             number = problem.errno or errno.EIO
-        # Not before this call has returned: whoever connects may not be ready.
+        # Only after this call has returned: the caller may not be ready yet.
         self._timer = self._poller.reactor.callLater(0, self._decidedLater, number)
 
     def _decidedLater(self, number: int) -> None:
-        """It was decided at once."""
+        """Report an outcome that was known at once."""
         self._timer = None
         self._decided(number)
 
     def _decided(self, number: int) -> None:
-        """It is known whether there is a connection."""
+        """Report whether there is a connection."""
         self._connecting = None
         self._stopTimer()
         made = self._socket
@@ -200,12 +199,12 @@ class _Connector:
         transport.begin()
 
     def _late(self) -> None:
-        """It takes too long."""
+        """Give up, because it takes too long."""
         self._timer = None
         self._failed(TimeoutError())
 
     def _failed(self, error: Exception) -> None:
-        """There is none."""
+        """Report that there is no connection."""
         self._stopTimer()
         if self._connecting is not None:
             self._connecting.stop()
@@ -217,13 +216,13 @@ class _Connector:
         self._over()
 
     def _lost(self, reason: Failure) -> None:
-        """The connection is gone."""
+        """Report that the connection is gone."""
         self._transport = None
         self._factory.clientConnectionLost(self, reason)
         self._over()
 
     def _over(self) -> None:
-        """The factory is needed no more, unless it has connected again."""
+        """Stop the factory, unless it has connected again."""
         if self._socket is None and self._transport is None and self._started:
             self._started = False
             self._factory.doStop()
@@ -240,7 +239,7 @@ class _Connector:
         self._failed(UserError())
 
     def disconnect(self) -> None:
-        """Connect no more, or end the connection."""
+        """Stop connecting, or end the connection."""
         if self._socket is not None:
             self.stopConnecting()
         elif self._transport is not None:
@@ -253,10 +252,10 @@ class _Connector:
 @implementer(IReactorTCP, IReactorSocket, IReactorTime)
 class PolledReactor:
     """
-    A reactor with sockets of ours, in everything else the reactor that it is made
-    of.
+    A reactor with sockets of ours. In all other respects it is the reactor that it is
+    made from.
 
-    @param poller: Where sockets wait.
+    @param poller: Watches the sockets.
 
     @ivar poller: The same.
     """
@@ -281,7 +280,7 @@ class PolledReactor:
         """
         Listen on a TCP port.
 
-        @raise CannotListenError: If it cannot be had.
+        @raise CannotListenError: If it is not available.
         """
         try:
             bound = listeningSocket(interface or "0.0.0.0", port, backlog)
@@ -298,8 +297,8 @@ class PolledReactor:
         wantPID: bool = False,
     ) -> Any:
         """
-        Listen on a UNIX socket. Twisted makes it, with the lock that other
-        programs respect; its connections are ours.
+        Listen on a UNIX socket. Twisted makes it, with the lock that other programs
+        respect; its connections are sockets of ours.
         """
         port = self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
         port.stopReading()
@@ -312,7 +311,7 @@ class PolledReactor:
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: Any
     ) -> Acceptor:
-        """Listen on a socket that listens already."""
+        """Accept connections from a socket that is listening already."""
         made = socket(addressFamily, SOCK_STREAM, fileno=os.dup(fileDescriptor))
         return self._listen(made, factory)
 
@@ -378,7 +377,7 @@ class PolledReactor:
     def adoptStreamConnection(
         self, fileDescriptor: int, addressFamily: int, factory: Any
     ) -> Any:
-        """Serve a connection that exists."""
+        """Serve an established connection."""
         made = socket(addressFamily, SOCK_STREAM, fileno=os.dup(fileDescriptor))
         made.setblocking(False)
         tuneSocket(made)

@@ -36,32 +36,32 @@ from tristunnel.util.platform import AF_UNIX
 __all__ = ["BUSY", "LARGE_READ", "SocketEnd"]
 
 LARGE_READ = 16 * 1024
-"""Bytes of a read from which on a direction counts as busy."""
+"""A direction whose reads return this many bytes or more counts as busy."""
 
 BUSY = 256 * 1024
 """Bytes, in large reads in a row, after which a direction is spliced."""
 
 
 def _nobody(end: object) -> None:
-    """Nobody waits: without TLS, bytes may pass as soon as it has started."""
+    """Nobody need be told: without TLS, bytes may pass as soon as it has started."""
 
 
 class SocketEnd(ConnectionEnd, LeavableSocket):
     """
     The L{End<tristunnel.interfaces.End>} of a stream that is a socket.
 
-    @param poller: Where the socket waits.
-    @param connection: The socket, which does not block.
-    @param arrived: Called once with this end when bytes may pass: from L{begin},
-        or after the TLS handshake where there is one. It may join the end then or
-        later; what comes meanwhile is kept, up to
-        L{EARLY<tristunnel.dataplane.connection_end.EARLY>} bytes. Without it, whoever
-        calls C{start} knows that they may, unless there is TLS.
+    @param poller: Watches the socket.
+    @param connection: The socket, which is non-blocking.
+    @param arrived: Called once with this end when bytes may pass: by L{begin}, or after
+        the TLS handshake if there is one. It may join the end then or later; what comes
+        in the meantime is kept, up to
+        L{EARLY<tristunnel.dataplane.connection_end.EARLY>} bytes. Not needed without
+        TLS, if the caller itself calls C{start}.
     @param tls: TLS over the socket, before its handshake.
 
-    @ivar lastWords: Gives what the far side is told before the connection is closed, by
-        the reason; asked if that breaks before anything came for it. C{None} if it is
-        told nothing.
+    @ivar lastWords: Called with the reason if the stream breaks before anything was
+        sent to the far side; returns what to send before the connection is closed.
+        C{None} to send nothing.
     """
 
     __slots__ = (
@@ -89,7 +89,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         self._deadline: Key | None = None
         self._refusal: Failure | None = None
         self.lastWords: Callable[[TunnelError], bytes] | None = None
-        # What L{tristunnel.dataplane.splice} has for what is read, and written.
+        # What L{tristunnel.dataplane.splice} uses for reading and for writing.
         self.splice: Any = None
         self.spliceToUs: Any = None
 
@@ -98,10 +98,9 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         cls, transport: SocketTransport, arrived: Callable[[Any], None], *more: Any
     ) -> Self:
         """
-        Make an end of a connection that a protocol began.
+        Make an end of a connection that a protocol has begun.
 
-        @param transport: The connection; its protocol has nothing to do with it
-            any more.
+        @param transport: The connection; its protocol is not called any more.
         """
         made = cls(transport.poller, transport.connection, arrived, None, *more)
         made.takeOver(transport)
@@ -116,7 +115,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
 
     def begin(self) -> None:
         """
-        Read from now on, and show this end to whoever waits for it.
+        Start to read, and pass this end to whoever waits for it.
 
         @raise OSError: If the kernel has no room to watch the socket.
         """
@@ -131,21 +130,21 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
             self._arrived(self)
 
     def _within(self, seconds: float, late: Callable[[], object]) -> None:
-        """Have something happen unless it comes to an end before."""
+        """Have C{late} called after a time, unless this end is over before."""
         self._inTime()
         self._deadline = deadlinesOf(self._reactor).add(seconds, late)
 
     def _inTime(self) -> None:
-        """Wait for nothing any more."""
+        """Lift the deadline."""
         if self._deadline is not None:
             deadlinesOf(self._reactor).cancel(self._deadline)
             self._deadline = None
 
     def _closeInTime(self) -> None:
         """
-        Nothing more is to be sent. If the far side takes nothing of what is left,
-        and says nothing, it is cut off; without TLS it may be silent for ever as
-        long as it has not ended its own direction.
+        Set a deadline, since nothing more will be written. A far side that neither
+        reads what is left nor sends anything is cut off. Without TLS, it may be silent
+        forever as long as it has not ended its own direction.
         """
         if self._finished and (self._eof or self._tls is not None):
             self._mark = self._progress
@@ -153,11 +152,11 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
 
     @property
     def _progress(self) -> int:
-        """A number that grows when the far side takes or sends something."""
+        """A number that grows when the far side reads or sends something."""
         return self.received - self.unsent
 
     def _closesTooSlowly(self) -> None:
-        """It is time to look again."""
+        """Cut the far side off, unless it has made progress."""
         self._deadline = None
         if self._progress - self._mark >= SLOWEST * CLOSE_TIMEOUT:
             self._closeInTime()
@@ -171,7 +170,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         try:
             name = connection.getpeername()
         except OSError:
-            # It has left already.
+            # The far side has left already.
             name = ("0.0.0.0", 0)
             if connection.family != AF_INET:
                 name = "" if connection.family == AF_UNIX else ("::", 0)
@@ -179,7 +178,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
 
     @property
     def hostAddress(self) -> IAddress | None:
-        """Where the far side has connected to; C{None} if it has left already."""
+        """The address that the far side has connected to; C{None} if it has left."""
         try:
             name = self.connection.getsockname()
         except OSError:
@@ -195,11 +194,10 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
 
     def bytesReceived(self, data: bytes) -> None:
         """
-        Pass on what was read, and see whether there is so much of it that the
-        kernel had better do that.
+        Pass on what was read. If it is a lot, have the kernel do that from now on.
         """
         if self._peer is None or self._rule is not None:
-            # The rule would have to wait longer for more.
+            # Reading more at a time would mean longer waits for the rate limiter.
             if self._most != READ:
                 self._setBusy(False)
             self._bytesCame(data)
@@ -228,8 +226,8 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         """The far side sends no more."""
         self._noMoreComes()
         if self._peer is None and self._tls is not None and not self._over:
-            # Over TLS hardly anybody says goodbye who still listens: who does it
-            # before there is a peer has left.
+            # Over TLS, hardly anybody sends close_notify who still listens: whoever
+            # does so before there is a peer has left.
             self._finishBoth()
         elif self._refusal is not None:
             self._fail(self._refusal)
@@ -253,23 +251,23 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
 
     def _endNow(self) -> None:
         """
-        All is sent. If this process is killed from now on, the far side has lost
-        nothing; until now it would have seen a reset, see
+        End the connection: everything is sent. If this process is killed from now on,
+        the far side has lost nothing; until now it would have seen a reset, see
         L{resetIfKilled<tristunnel.dataplane.tuning.resetIfKilled>}.
         """
         resetIfKilled(self.connection, False)
         super()._endNow()
 
     def _finishBoth(self) -> None:
-        """The connection is closed in good order, as one that has ended."""
+        """Close the connection in good order."""
         if not self._writeDone:
             resetIfKilled(self.connection, False)
         super()._finishBoth()
 
     def _refused(self, reason: Failure) -> None:
         """
-        The far side takes no more: over TLS perhaps after its goodbye, behind bytes
-        that are yet to be read. So writing is over, but not reading.
+        The far side accepts no more. Over TLS this may come after its close_notify,
+        with bytes before that still to be read. So writing is over, but not reading.
         """
         if self._readDone or self._refusal is not None:
             self._fail(self._refusal or reason)
@@ -296,7 +294,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         """Read no more."""
         ConnectionEnd.hold(self, why)
 
-    # The socket is asked itself: this is for each piece of each stream.
+    # The socket's own method, without a detour: it is called for each piece.
     write = _transmit = PolledSocket.write
 
     def waits(self) -> None:
@@ -305,7 +303,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
             self._fills(self.unsent)
 
     def notTaken(self) -> None:
-        """From a connection that is gone, a reset comes back."""
+        """Send a reset back, because the connection is gone."""
         if self._over:
             ConnectionEnd.write(self, b"")
 
@@ -317,20 +315,20 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
 
     def _cutOff(self) -> None:
         """
-        Break the connection; behind what it has yet to take, if that is all that comes,
-        and it is the other side that is broken.
+        Break the connection. If the stream was broken by its other side, after
+        everything for this connection was written, what still waits goes out first.
         """
         self._endSplices()
         reason = self._reason
         lastWords, self.lastWords = self.lastWords, None
-        # In the midst of an answer they would be taken for a part of it.
+        # In the middle of an answer they would be taken for a part of it.
         isSilent = not (self._finished or getattr(self._peer, "received", False))
         if lastWords is not None and reason is not None and self.isOpen and isSilent:
             PolledSocket.write(self, lastWords(reason))
             self._inTime()
             self.leave()
             return
-        # What the program itself wants to be rid of is not kept for anybody.
+        # If this program itself breaks the stream, nothing is kept for anybody.
         byOther = reason is not None and reason.code.name == "reset"
         if (
             byOther
@@ -346,41 +344,41 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
     # Splicing
 
     def sendsTo(self, peer: object) -> bool:
-        """Whether what it reads goes to C{peer}, and to nothing that stands for it."""
+        """Whether what it reads goes to C{peer} directly, with nothing in between."""
         return self._peer is peer
 
     @property
     def readsBy(self) -> SocketEnd | None:
-        """The plain socket that it reads by now; C{None} for another way."""
+        """The plain socket that it reads from now; C{None} if it is none."""
         return self if self.isPlain else None
 
     @property
     def writesBy(self) -> SocketEnd | None:
-        """Likewise what it writes by."""
+        """Likewise the socket that it writes to."""
         return self if self.isPlain else None
 
     @property
     def mayGoByKernel(self) -> bool:
-        """Whether what it reads goes on within the kernel, or may soon."""
+        """Whether the kernel moves what it would read, or may do so soon."""
         return self.splice is not None
 
     @property
     def splices(self) -> bool:
-        """Whether what it reads goes on within the kernel."""
+        """Whether the kernel moves what it would read."""
         return self.splice is not None and self.splice.begun
 
     @property
     def isPlain(self) -> bool:
-        """Whether nothing but the kernel is behind it."""
+        """Whether its bytes are those of the socket: not with TLS."""
         return self._tls is None and self.isOpen
 
     def waitForRoom(self) -> None:
-        """Have the kernel tell when it takes bytes again."""
+        """Have the kernel report when it takes bytes again."""
         self._kernelFull = True
         self._ask()
 
     def hasRoom(self) -> None:
-        """Wait for room no more."""
+        """Stop waiting for room."""
         self._kernelFull = False
         self._ask()
         if self._writeEnding:
@@ -395,7 +393,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         self._readOver()
 
     def _endSplices(self) -> None:
-        """Let go of pipes."""
+        """End splicing, and give pipes back."""
         for splice in (self.splice, self.spliceToUs):
             if splice is not None:
                 splice.end()

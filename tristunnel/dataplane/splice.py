@@ -16,8 +16,8 @@ from tristunnel.dataplane.sockets import SocketEnd
 __all__ = ["SHORT_TURN", "TURN", "Splice", "Stretch", "spliceBoth"]
 
 TURN = 1024 * 1024
-"""Bytes that one direction of a stream may move before others get their turn,
-about a millisecond's worth."""
+"""Bytes that one direction of a stream may move before others get their turn: about a
+millisecond's worth."""
 
 SHORT_TURN = 256 * 1024
 """The same while there are others who have little to say, and wait for that."""
@@ -31,14 +31,14 @@ class Splice:
     """
     One direction of a stream between two plain sockets, while it is busy.
 
-    A pipe is held only while bytes are in it: during one turn, or for as long as
-    the reader is slow. Bytes that wait in the sink go first, by copying.
+    A pipe is held only while bytes are in it: during one turn, or as long as the reader
+    is slow. Bytes that already wait in the sink go first, by copying.
 
-    @param source: What is read.
-    @param sink: What is written.
+    @param source: The socket that is read.
+    @param sink: The socket that is written to.
     @param pipes: Where pipes come from.
 
-    @ivar begun: Whether the source reads by it.
+    @ivar begun: Whether it has replaced the source's own reading.
     @ivar blocked: Whether the sink has yet to take what is in the pipe.
     """
 
@@ -56,22 +56,22 @@ class Splice:
         self._pipe: Pipe | None = None
 
     def end(self) -> None:
-        """Move no more; what is in the pipe is lost. Doing it twice is no error."""
+        """Stop; what is in the pipe is lost. Doing it twice is no error."""
         self._ended = True
         self.blocked = False
         self._giveBack()
 
     def _giveBack(self) -> None:
-        """Let others have the pipe."""
+        """Return the pipe to the pool."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             self._pipes.give(pipe)
 
     def move(self) -> None:
-        """Move what the source has, but no more than is one's turn."""
+        """Move what the source has, up to one turn's share."""
         pipe = self._pipes.take()
         if pipe is None:
-            # None is free, or allowed: copy.
+            # No pipe is free, or none is allowed: copy.
             self.begun = False
             return
         self._pipe = pipe
@@ -109,7 +109,7 @@ class Splice:
         if moved:
             self.count(moved)
         if problem is not None:
-            # A socket tells of a reset only once.
+            # A socket reports a reset only once.
             self.source.brokenBy(_lost(problem))
         elif over:
             self.source.sourceEnded()
@@ -120,12 +120,12 @@ class Splice:
         return self.source.allowance(TURN if alone else SHORT_TURN)
 
     def count(self, amount: int) -> None:
-        """Bytes have moved."""
+        """Count bytes that have moved."""
         self.source.counted(amount)
 
     def _empty(self, pipe: Pipe, sink: int) -> bool:
         """
-        Hand the sink what is in the pipe.
+        Move what is in the pipe to the sink.
 
         @return: Whether all of it was taken.
         """
@@ -140,7 +140,7 @@ class Splice:
         return True
 
     def push(self) -> None:
-        """The sink takes bytes again."""
+        """Go on: the sink takes bytes again."""
         pipe = self._pipe
         if pipe is not None and self._empty(pipe, self.sink.connection.fileno()):
             self.blocked = False
@@ -151,13 +151,13 @@ class Splice:
 
 class Stretch(Splice):
     """
-    One direction between two plain sockets for so many bytes, behind which somebody
-    looks again at what passes.
+    One direction between two plain sockets for a known number of bytes, such as the
+    body of a request. After them, somebody looks at the bytes again.
 
-    @param source: What is read. What it reads by copying passes whoever looks.
-    @param sink: What is written.
-    @param left: Says how many bytes there are yet.
-    @param passed: Told of bytes that have moved.
+    @param source: The socket that is read. What is copied still passes whoever looks.
+    @param sink: The socket that is written to.
+    @param left: Returns how many bytes are left.
+    @param passed: Called with how many bytes have moved.
     """
 
     __slots__ = ("_left", "_passed")
@@ -187,7 +187,7 @@ class Stretch(Splice):
             self.leave()
 
     def leave(self) -> None:
-        """Have all be copied from now on, behind what is in a pipe."""
+        """Have everything copied from now on, after what is in a pipe."""
         if self.source.splice is self:
             self.source.splice = None
         if not self.blocked and self.sink.spliceToUs is self:
@@ -195,11 +195,11 @@ class Stretch(Splice):
 
 
 def _lost(problem: OSError) -> Failure:
-    """Say it in Twisted's way."""
+    """Make an error of Twisted's out of it."""
     return Failure(ConnectionLost(problem.strerror or str(problem)))
 
 
 def spliceBoth(one: SocketEnd, other: SocketEnd) -> None:
-    """Have both directions of a stream moved by the kernel, once they are busy."""
+    """Have the kernel move both directions of a stream once they are busy."""
     for source, sink in ((one, other), (other, one)):
         source.splice = sink.spliceToUs = Splice(source, sink)

@@ -1,10 +1,9 @@
 """
-What a stream's end, or a session, asks of a transport of any kind.
+What the end of a stream, or a session, needs from a transport of any kind.
 
-An endpoint promises an C{ITransport} and no more. TCP, UNIX sockets and TLS can
-be aborted and paused, and most of them closed for one direction; a child process,
-standard input and output, an SSH channel or a transport in memory can do some of
-that.
+An endpoint promises an C{ITransport} and no more. Connections by TCP, UNIX sockets and
+TLS can be aborted and paused, and most of them half-closed; a child process, standard
+input and output, an SSH channel or a transport in memory can do only some of that.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ __all__ = [
 ]
 
 MOST_UNASKED = 4 * 1024 * 1024
-"""Bytes taken from a transport that cannot be paused while nobody wants them."""
+"""The most bytes that are kept from a transport that cannot be paused."""
 
 _WANTED = (
     "abortConnection",
@@ -55,8 +54,8 @@ class _Completed:
 
     def abortConnection(self) -> None:
         """
-        Cut the connection, or close it where that is all there is. A process
-        that does not end by losing its input and output is told to.
+        Abort the connection, or close it if the transport cannot do more. A child
+        process that does not end when it loses its input and output is sent a signal.
         """
         transport = self.completes
         getattr(transport, "abortConnection", transport.loseConnection)()
@@ -65,7 +64,7 @@ class _Completed:
                 transport.signalProcess("TERM")
 
     def loseWriteConnection(self) -> None:
-        """Send no more. Call it only where L{canHalfClose} says so."""
+        """Send no more. To be called only if L{canHalfClose}."""
         transport = self.completes
         if IProcessTransport.providedBy(transport):
             transport.closeStdin()
@@ -73,7 +72,7 @@ class _Completed:
             transport.loseWriteConnection()
 
     def pauseProducing(self) -> None:
-        """Read no more for now, if there is a way."""
+        """Read no more for now, if the transport can pause."""
         getattr(self.completes, "pauseProducing", _nothing)()
 
     def resumeProducing(self) -> None:
@@ -81,7 +80,7 @@ class _Completed:
         getattr(self.completes, "resumeProducing", _nothing)()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Have C{producer} paused while enough is held, if anybody looks."""
+        """Have C{producer} paused when too much is held, if the transport does that."""
         getattr(self.completes, "registerProducer", _nothing)(producer, streaming)
 
     def unregisterProducer(self) -> None:
@@ -90,12 +89,12 @@ class _Completed:
 
 
 def _nothing(*arguments: object) -> None:
-    """What a transport does that lacks a method."""
+    """The substitute for a missing method."""
 
 
 def completed(transport: Any) -> Any:
     """
-    Give a transport all methods that a stream's end calls.
+    Give a transport all the methods that the end of a stream calls.
 
     @param transport: An C{ITransport} that may lack all the others.
     @return: C{transport} itself if it lacks none.
@@ -106,18 +105,18 @@ def completed(transport: Any) -> Any:
 
 
 def canHalfClose(transport: Any) -> bool:
-    """Whether one direction of what L{completed} returned can end by itself."""
+    """Whether one direction of what L{completed} returned can end on its own."""
     below = getattr(transport, "completes", transport)
     return hasattr(below, "loseWriteConnection") or IProcessTransport.providedBy(below)
 
 
 def canPause(transport: Any) -> bool:
-    """Whether what L{completed} returned reads no more when it is asked to."""
+    """Whether what L{completed} returned stops reading when it is asked to."""
     return hasattr(getattr(transport, "completes", transport), "pauseProducing")
 
 
 def _socketOf(transport: Any) -> socket | None:
-    """Find the socket that is below all the layers of a transport."""
+    """Find the socket below all the layers of a transport."""
     while transport is not None:
         found = getattr(transport, "connection", None) or getattr(
             transport, "socket", None
@@ -129,7 +128,7 @@ def _socketOf(transport: Any) -> socket | None:
 
 
 def tuneSocket(transport: Any) -> None:
-    """Send small pieces at once, and notice a dead peer, where there is a socket."""
+    """If there is a socket, send small pieces at once, and notice a dead peer."""
     below = _socketOf(transport)
     if below is not None and ITCPTransport.providedBy(transport):
         tuning.tuneSocket(below)
@@ -137,8 +136,8 @@ def tuneSocket(transport: Any) -> None:
 
 def boundUnsent(transport: Any) -> None:
     """
-    Keep the kernel from queueing much: as much as the line takes in a moment,
-    where that can be seen, see L{LineRate<tristunnel.dataplane.line.LineRate>}.
+    Keep the kernel from queueing more than the line takes in a moment, where that can
+    be measured; see L{LineRate<tristunnel.dataplane.line.LineRate>}.
     """
     follow = getattr(transport, "followLine", None)
     if follow is not None:
@@ -151,11 +150,11 @@ def boundUnsent(transport: Any) -> None:
 
 def bytesTaken(transport: Any) -> int | None:
     """
-    How many bytes the far side has taken so far.
+    How many bytes the far side has received so far.
 
-    @param transport: Any; one that is no layer of Twisted's, but stands on one,
-        has a method of this name.
-    @return: C{None} where that is not known.
+    @param transport: Any transport. One that is on top of another, but is not one of
+        Twisted's layers, must have a method of this name.
+    @return: C{None} if it is not known.
     """
     own = getattr(transport, "bytesTaken", None)
     if own is not None:
@@ -167,7 +166,7 @@ def bytesTaken(transport: Any) -> int | None:
 
 def unsent(transport: Any) -> int:
     """
-    How much of what was written to a connection its peer has not taken.
+    How much of what was written to a connection its peer has not received.
 
     @param transport: A connection of ours or of Twisted's, or TLS over one.
     @return: Bytes in our buffers and in the kernel's, as far as they are known.

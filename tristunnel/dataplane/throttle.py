@@ -1,9 +1,9 @@
 """
-So many bytes per second, for all streams that somebody has.
+A limit on bytes per second for all streams of one owner.
 
-A limited stream is copied and not spliced: each end is joined to a gauge that
-stands for the other one. Only a stream that is spliced already when its limit
-comes goes on like that; its ends obey the rate themselves.
+A limited stream is copied, not spliced: each end is joined to a rate-limited end that
+stands in for the other one. Only a stream that is already spliced when the limit is set
+stays spliced; its ends then obey the rate themselves.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from tristunnel.interfaces import Closed, EitherEnd
 __all__ = ["QUANTUM", "Throttle"]
 
 QUANTUM = 64 * 1024
-"""Bytes that a stream may pass on before it has to wait for the others that
-share its rate: so all get as much, whatever the size of their pieces, and who
-says little need not wait behind those who say a lot."""
+"""Bytes that a stream may pass on before it has to wait for the others that share its
+rate. So all get the same, whatever the size of their pieces, and a stream with little
+to send need not wait behind those with a lot."""
 
 GRACE = 0.25
-"""Seconds by which flows may overdraw their rate that have not done so
-themselves; else a new flow for each datagram would not be limited at all."""
+"""Seconds' worth by which flows may overdraw their rate when others have used it up.
+Without this bound, a new flow for each datagram would not be limited at all."""
 
 
 class Throttle:
     """
-    A rate that streams share, each direction for itself.
+    A rate that streams share, separately for each direction.
 
     @param reactor: Tells time.
     @param rate: Bytes per second; 0 for any number.
@@ -46,13 +46,13 @@ class Throttle:
         self._reactor = reactor
         burst = _burst(rate)
         self._rates = [TokenBucket(rate, reactor.seconds, burst) for _ in range(2)]
-        # Who may have to wait because of it: gauges, and ends that obey.
+        # What may have to wait for it: rate-limited ends, and ends that obey it.
         self._slowed: WeakSet[Any] = WeakSet()
 
     def change(self, rate: int) -> None:
         """
-        Let so many bytes pass from now on; who waits goes on, and waits again
-        if the new rate says so.
+        Change the rate. Streams that are waiting go on, and wait again if the new rate
+        requires it.
         """
         if rate == self.rate:
             return
@@ -68,8 +68,8 @@ class Throttle:
         """
         Limit what passes between two ends.
 
-        @param datagrams: Whether they pass datagrams, which are dropped and
-            do not wait.
+        @param datagrams: Whether they pass datagrams, which are dropped instead of
+            waiting.
         @return: What is to be joined in their place.
         """
         kind = _RateLimitedFlow if datagrams else _RateLimitedStream
@@ -87,7 +87,7 @@ class Throttle:
         """
         Limit what passes between two ends that are joined already.
 
-        @param client: The end itself, not what stands for it.
+        @param client: The end itself, not what stands in for it.
         @param visitor: Likewise.
         @return: To be called when the stream is over.
         """
@@ -115,16 +115,16 @@ class Throttle:
 
 
 def _burst(rate: int) -> int:
-    """At least a chunk may pass at once, and what comes in a tenth of a second."""
+    """What may pass at once: a tenth of a second's worth, and at least one chunk."""
     return max(64 * 1024, rate // 10)
 
 
 class _RateLimitedEnd:
     """
-    Stands for an end and counts what is passed to it.
+    Stands in for an end, and counts what is passed to it.
 
     @ivar end: The end.
-    @ivar other: What stands for the end that passes bytes to this one.
+    @ivar other: What stands in for the end that passes bytes to this one.
     """
 
     other: Any
@@ -148,10 +148,10 @@ class _RateLimitedEnd:
 
     def takeOver(self, before: Any, paused: bool) -> None:
         """
-        The ends are joined already.
+        Step in between ends that are joined already.
 
-        @param before: What stood for the end until now, or the end; C{None} if
-            it is over.
+        @param before: What stood in for the end until now, or the end itself; C{None}
+            if it is over.
         @param paused: Whether the end itself is paused by its peer.
         """
         if before is not None:
@@ -178,8 +178,8 @@ class _RateLimitedEnd:
 
 class _RateLimitedStream(_RateLimitedEnd):
     """
-    Stands for an end of a stream; when too much was passed to it, the other
-    one has to wait.
+    Stands in for an end of a stream. When too much was passed to it, the other end has
+    to wait.
     """
 
     def __init__(self, reactor: IReactorTime, end: Any, rate: TokenBucket) -> None:
@@ -192,40 +192,39 @@ class _RateLimitedStream(_RateLimitedEnd):
 
     def begin(self) -> None:
         """
-        Where others have overdrawn the rate, nothing passes until that is paid
-        back: visits that are over after one piece would otherwise not be
-        limited at all.
+        Wait first if others have overdrawn the rate. Otherwise, visits that are over
+        after one piece would not be limited at all.
         """
         delay = self._rate.charge(0)
         if delay > 0:
-            # What the other end has read already waits here.
+            # What the other end has already read waits here.
             self._kept = []
             self.other.hold(delay)
 
     def takeOver(self, before: Any, paused: bool) -> None:
         """
-        Note whether the end is paused: another gauge may have paused it for
-        reasons of its own.
+        Note whether the end is paused: another rate-limited end may have paused it for
+        its own reasons.
         """
         super().takeOver(before, paused)
         held = isinstance(before, _RateLimitedStream)
         self._peerHolds = before._peerHolds if held else paused
 
     def obeyAgain(self) -> None:
-        """The rate has changed: wait no longer for the old one."""
+        """The rate has changed: stop waiting for the old one."""
         if self._rateHolds is not None:
             self._rateHolds.cancel()
             self._goOn()
 
     def stop(self) -> None:
-        """The stream is over: wait for nothing, and keep nothing."""
+        """The stream is over: stop waiting, and drop what is kept."""
         if self._rateHolds is not None:
             self._rateHolds.cancel()
             self._rateHolds = None
         self.other.letGo()
 
     def join(self, peer: Any, closed: Closed) -> None:
-        """Join the end to its peer, and forget about delays once it is over."""
+        """Join the end to its peer, and stop waiting once the stream is over."""
 
         def over(reason: TunnelError | None) -> None:
             self.stop()
@@ -248,7 +247,7 @@ class _RateLimitedStream(_RateLimitedEnd):
             self.other.hold(delay)
 
     def finish(self) -> None:
-        """No more follows, after what is kept."""
+        """End this direction after what is kept."""
         if self._kept is not None:
             self._finishing = True
         else:
@@ -261,7 +260,7 @@ class _RateLimitedStream(_RateLimitedEnd):
         self.end.reset(reason)
 
     def _shed(self, reason: TunnelError) -> None:
-        """Be broken on both sides: too much is kept."""
+        """Break both sides, because too much is kept."""
         self.reset(reason)
         self.other.reset(reason)
 
@@ -318,7 +317,7 @@ class _RateLimitedStream(_RateLimitedEnd):
 
 
 class _RateLimitedFlow(_RateLimitedEnd):
-    """Stands for an end of a flow; what would be too much is dropped."""
+    """Stands in for an end of a flow, and drops what exceeds the rate."""
 
     def __init__(self, reactor: IReactorTime, end: Any, rate: TokenBucket) -> None:
         super().__init__(reactor, end, rate)
@@ -335,7 +334,7 @@ class _RateLimitedFlow(_RateLimitedEnd):
 
     @dropped.setter
     def dropped(self, count: int) -> None:
-        """Count for the end, where another gauge stands for this one."""
+        """Count for the end, if another rate-limited end stands in for this one."""
         self.end.dropped = count
 
     def send(self, datagram: bytes) -> None:

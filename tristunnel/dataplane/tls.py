@@ -1,5 +1,5 @@
 """
-TLS over endpoints: on the socket itself where that is ours, by Twisted's memory
+TLS over endpoints: on the socket itself if that is ours, and in Twisted's memory
 buffers everywhere else.
 """
 
@@ -32,10 +32,9 @@ __all__ = ["serverTLSFactory", "tlsOverClientEndpoint", "tlsOverEndpoint"]
 
 class _Beginning(Protocol):
     """
-    Puts TLS over a connection as soon as that is there, and has nothing to do
-    with it any more then.
+    Puts TLS over a connection as soon as it is made, and is not called after that.
 
-    @ivar inner: Who is served.
+    @ivar inner: The protocol above TLS.
     """
 
     def __init__(self, factory: _Factory, inner: IProtocol) -> None:
@@ -60,7 +59,7 @@ class _Factory(Factory[Protocol]):
 
     @param creator: Makes TLS.
     @param isClient: Whether this side begins the handshake.
-    @param wrappedFactory: Makes who is served.
+    @param wrappedFactory: Makes the protocols above TLS.
     """
 
     noisy = False
@@ -79,14 +78,14 @@ class _Factory(Factory[Protocol]):
         self.wrappedFactory.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Begin, unless the connection is to be closed at once."""
+        """Make the protocol, unless the connection is to be closed at once."""
         inner: Any = self.wrappedFactory.buildProtocol(addr)
         if inner is None or getattr(inner, "isRejection", False):
             return inner
         return _Beginning(self, inner)
 
     def inMemory(self, transport: Any, inner: IProtocol) -> Any:
-        """Make TLS over another transport, on that one's reactor."""
+        """Make TLS over any other transport, with that one's reactor."""
         clock = getattr(transport, "reactor", None)
         arguments = (self._creator, self._isClient, self.wrappedFactory, clock)
         factory = TLSMemoryBIOFactory(*arguments)
@@ -143,8 +142,8 @@ class _TLSClientEndpoint:
         """
         Connect.
 
-        @return: Fires when the connection is there and TLS has begun; an
-            C{IHandshakeListener} is told when it is up.
+        @return: Fires when the connection is there and TLS has begun. An
+            C{IHandshakeListener} is told when the handshake is complete.
         """
         connecting: Deferred[Any] = self._below.connect(
             _Factory(self._creator, True, protocolFactory)
@@ -158,14 +157,14 @@ def tlsOverEndpoint(
     """
     Put TLS over an endpoint: TCP, UNIX socket, systemd, or PROXY protocol.
 
-    With C{haproxy:} the header is expected in front of TLS, in clear text,
-    which is what balancers send.
+    With C{haproxy:}, the header is expected before TLS, unencrypted, as balancers
+    send it.
 
     @param creator: Makes the TLS connections, for example a
         L{ReloadingCertificate
         <tristunnel.tls.server_context.ReloadingCertificate>}.
     @param endpoint: Where to listen.
-    @return: An endpoint whose factories speak in clear text.
+    @return: An endpoint whose factories see the decrypted bytes.
     """
     return _TLSServerEndpoint(creator, endpoint)
 
@@ -178,7 +177,7 @@ def tlsOverClientEndpoint(
 
     @param creator: Makes the TLS connection. One of ours,
         L{ServerVerification<tristunnel.tls.client_context.ServerVerification>},
-        may have it on the socket; any other has it in memory.
+        may have TLS on the socket; any other has it in memory.
     @param endpoint: What to connect to.
     """
     if not getattr(creator, "onSockets", False):

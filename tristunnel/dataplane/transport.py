@@ -1,7 +1,7 @@
 """
-An ordinary Twisted C{Protocol} on a
-L{PolledSocket<tristunnel.dataplane.polled.PolledSocket>}: HTTP, autobahn, a
-session, or an embedding program's own.
+The transport for an ordinary Twisted C{Protocol} on a
+L{PolledSocket<tristunnel.dataplane.polled.PolledSocket>}: for HTTP, autobahn, a
+session, or a protocol of the embedding program.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from tristunnel.util.platform import AF_UNIX
 __all__ = ["FULL", "SocketTransport", "addressOf"]
 
 FULL = 64 * 1024
-"""Bytes that wait to be sent when a producer is told to pause: Twisted's own
-figure. L{SocketTransport.followLine} changes it."""
+"""Bytes that wait to be sent when a producer is told to pause: the same number as in
+Twisted. L{SocketTransport.followLine} changes it."""
 
 
 def addressOf(family: int, name: Any) -> IAddress:
     """
-    Make Twisted's address of the kernel's.
+    Turn the kernel's address into Twisted's.
 
     @param name: What C{accept}, C{getpeername} or C{getsockname} returned.
     """
@@ -74,19 +74,20 @@ def _peek(connection: socket, most: int) -> bytes:
 @implementer(ITCPTransport, IConsumer, IPushProducer)
 class SocketTransport(LeavableSocket):
     """
-    A transport. With TLS it provides C{ISSLTransport} and C{INegotiated}, too,
-    and tells an C{IHandshakeListener} when the handshake is over.
+    A transport. With TLS it also provides C{ISSLTransport} and C{INegotiated}, and
+    tells an C{IHandshakeListener} when the handshake is complete.
 
-    A half-close is passed on to an C{IHalfCloseableProtocol}; any other
-    protocol's connection ends with the other side's, as in Twisted.
+    A half-close is passed on to an C{IHalfCloseableProtocol}. With any other protocol
+    the connection is closed when the other side ends its direction, as in Twisted.
 
     @param peer: The other side's address; C{None} to ask the kernel.
 
-    @ivar protocol: Who is served.
-    @ivar disconnecting: Whether the connection is to end after what waits.
-    @ivar producer: Who is paused when too much waits, or C{None}.
+    @ivar protocol: The protocol that it serves.
+    @ivar disconnecting: Whether the connection is to be closed after what waits.
+    @ivar producer: What is paused when too much waits, or C{None}.
     @ivar factory: What made the protocol, for the choice by ALPN.
-    @ivar whenLost: Told of the end after the protocol.
+    @ivar whenLost: Called with the reason when the connection is gone, after the
+        protocol.
     @ivar full: Bytes that wait to be sent when a producer is told to pause.
     """
 
@@ -121,7 +122,7 @@ class SocketTransport(LeavableSocket):
             self._speakTLS(tls)
 
     def _speakTLS(self, tls: SSL.Connection) -> None:
-        """Be a transport with TLS."""
+        """Provide the interfaces of a transport with TLS."""
         self._tls = tls
         self._shaken = False
         tls.set_app_data(self)
@@ -132,19 +133,20 @@ class SocketTransport(LeavableSocket):
         Put TLS over the connection, before anything was read or written.
 
         @param tls: TLS over the same socket, before its handshake.
-        @param protocol: Who is served from now on.
+        @param protocol: The protocol from now on.
         """
         self.protocol = protocol
         self._speakTLS(tls)
         protocol.makeConnection(self)
-        # It may fail at once, of which nobody is to hear before the connection itself.
+        # It may fail at once; but nobody must hear that before they have the
+        # connection.
         self._flushSoon()
 
     def peek(self, count: int) -> None:
         """
-        Show the protocol what came without taking it: all of it each time.
+        Show the protocol what has arrived without consuming it: everything each time.
 
-        @param count: How many bytes there must be; 0 to take them from now on.
+        @param count: How many bytes there must be; 0 to consume bytes from now on.
         """
         connection = self.connection
         self._recv = partial(_peek, connection) if count else connection.recv
@@ -152,7 +154,7 @@ class SocketTransport(LeavableSocket):
             connection.setsockopt(SOL_SOCKET, SO_RCVLOWAT, max(1, count))
 
     def retire(self) -> None:
-        """Somebody else owns the socket from now on; the protocol is told nothing."""
+        """Leave the socket to another owner; the protocol is told nothing."""
         self.connected = False
         self.disconnecting = True
         self.producer = None
@@ -192,7 +194,7 @@ class SocketTransport(LeavableSocket):
     def _drain(self) -> None:
         """Send what waits."""
         if self._kernelFull:
-            # It is not any more.
+            # Writing is over.
             self._hadRoom = self._written - self.unsent
         super()._drain()
 
@@ -201,12 +203,12 @@ class SocketTransport(LeavableSocket):
         line = self._line
         if line is not None and self._written - self._hadRoom >= line.atOnce:
             if self._holdsMuch(line):
-                # Not before the kernel has sent most of that.
+                # Not until the kernel has sent most of it.
                 self._kernelFull = True
                 self._ask()
                 self.filled()
                 return
-            # Many small requests are no slow line.
+            # That is due to many small requests, not to a slow line.
             self._hadRoom = self._written
         producer = self.producer
         if producer is not None and (self._paused or not self._streaming):
@@ -214,14 +216,14 @@ class SocketTransport(LeavableSocket):
             producer.resumeProducing()
 
     def _holdsMuch(self, line: LineRate) -> bool:
-        """Whether the kernel would say that it has no room, asked by its bound."""
+        """Whether the kernel holds so much that, by its bound, it has no room."""
         waiting = bytesUnsent(self.connection)
         return waiting is None or waiting * 2 >= line.most
 
     def followLine(self) -> None:
         """
-        Let no more wait, here and in the kernel, than this connection's line takes
-        in a moment.
+        Let no more bytes wait, here and in the kernel, than the line of this connection
+        takes in a moment.
         """
         self._line = line = LineRate()
         self.full = line.piece
@@ -255,8 +257,8 @@ class SocketTransport(LeavableSocket):
 
     def write(self, data: bytes) -> None:
         """
-        Send bytes, together with what else is written in this turn. As with
-        Twisted's, that is possible until a close comes to pass.
+        Send bytes, together with everything else that is written in this turn. As in
+        Twisted, this is possible until the connection is actually closed.
         """
         if not (self.connected and data):
             return
@@ -281,7 +283,7 @@ class SocketTransport(LeavableSocket):
             self.write(piece)
 
     def loseConnection(self) -> None:
-        """End the connection after what waits, unless a producer still writes."""
+        """Close the connection after what waits, once no producer is registered."""
         if self.connected and not self.disconnecting:
             self.disconnecting = True
             if self.producer is None:
@@ -296,25 +298,25 @@ class SocketTransport(LeavableSocket):
             self._flushSoon()
 
     def _endNow(self) -> None:
-        """All is sent that was written."""
+        """End writing: everything that was written is sent."""
         if self.disconnecting:
             self._finishBoth()
         else:
             super()._endNow()
 
     def loseWriteConnection(self) -> None:
-        """Send no more after what waits; with TLS, that ends both directions."""
+        """Send no more after what waits; with TLS, this ends both directions."""
         if self._tls is not None:
             self.loseConnection()
         elif self.connected:
-            # Not before this call has returned: it may end the connection.
+            # Only after this call has returned, as it may end the connection.
             self._writeEnding = True
             self._flushSoon()
 
     def abortConnection(self) -> None:
         """
-        Break the connection. The protocol is told in the reactor's next
-        iteration, as in Twisted: it may be the one that calls.
+        Break the connection. The protocol, which may be the caller, is told in the
+        reactor's next iteration, as in Twisted.
         """
         if self.connected:
             self.disconnecting = self._writeDone = True
@@ -380,7 +382,7 @@ class SocketTransport(LeavableSocket):
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        """Nobody is to be paused any more; a close that waited for it goes on."""
+        """Forget the producer; a close that waited for it goes on."""
         self.producer = None
         self._streaming = False
         if self.connected and self.disconnecting:
@@ -397,11 +399,11 @@ class SocketTransport(LeavableSocket):
         self._setOption(IPPROTO_TCP, TCP_NODELAY, enabled)
 
     def getTcpKeepAlive(self) -> bool:
-        """Whether the kernel looks after a silent peer."""
+        """Whether the kernel probes a silent peer."""
         return self._option(SOL_SOCKET, SO_KEEPALIVE)
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Have the kernel look after a silent peer, or not."""
+        """Have the kernel probe a silent peer, or not."""
         self._setOption(SOL_SOCKET, SO_KEEPALIVE, enabled)
 
     def _option(self, level: int, name: int) -> bool:
@@ -409,13 +411,13 @@ class SocketTransport(LeavableSocket):
         return bool(self.connection.getsockopt(level, name))
 
     def _setOption(self, level: int, name: int, value: bool) -> None:
-        """Set a socket option, where the socket has it: UNIX sockets do not."""
+        """Set a socket option if the socket has it; UNIX sockets do not."""
         with suppress(OSError):
             self.connection.setsockopt(level, name, value)
 
     def getHandle(self) -> Any:
         """
-        What is below, as Twisted has it: the socket, or TLS on it.
+        What is below, as in Twisted: the socket, or TLS on it.
         """
         return self._tls or self.connection
 

@@ -1,7 +1,6 @@
 """
-A stream's end on a transport of Twisted's, of whatever kind: a child process, an
-SSH channel, an endpoint of another package, any connection where there is no
-epoll.
+The end of a stream on any transport of Twisted's: a child process, an SSH channel, a
+connection of another package's endpoint, or any connection where there is no epoll.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ class TransportEnd(ConnectionEnd, Protocol):
     The L{End<tristunnel.interfaces.End>} of a stream that is a Twisted transport.
 
     @param reactor: Tells time.
-    @param arrived: Called once with this end when bytes may pass: after the
-        TLS handshake where there is one.
+    @param arrived: Called once with this end when bytes may pass: after the TLS
+        handshake if there is one.
     """
 
     transport: Any
@@ -83,8 +82,8 @@ class TransportEnd(ConnectionEnd, Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Pass on what came, also while reading is held: where the transport knows
-        no pause, it goes on coming.
+        Pass on what came, even while reading is held: from a transport that cannot be
+        paused, bytes keep coming.
         """
         self._bytesCame(data)
         if self._held and not canPause(self.transport):
@@ -98,7 +97,7 @@ class TransportEnd(ConnectionEnd, Protocol):
             self._closeBoth()
 
     def writeConnectionLost(self) -> None:
-        """Our end of what we send is on its way."""
+        """The end of our direction is on its way."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone(reason)
@@ -118,7 +117,7 @@ class TransportEnd(ConnectionEnd, Protocol):
         return address
 
     def join(self, peer: End, closed: Closed) -> None:
-        # After the peer's end a producer would keep the transport from closing.
+        # Once the peer has ended, a producer would keep the transport from closing.
         if not (self._over or self._finished):
             self.transport.registerProducer(self, True)
         super().join(peer, closed)
@@ -135,8 +134,8 @@ class TransportEnd(ConnectionEnd, Protocol):
 
     def _endTransmission(self) -> None:
         """
-        Send no more. TLS in Twisted cannot say so for one direction, so there it
-        ends both, after all that was written.
+        Send no more. Twisted's TLS cannot end one direction alone, so there this ends
+        both, after everything that was written.
         """
         self.transport.unregisterProducer()
         if self._canHalfClose and not self._eof:
@@ -145,7 +144,7 @@ class TransportEnd(ConnectionEnd, Protocol):
             self._closeBoth()
 
     def _closeBoth(self) -> None:
-        """Close the connection, both of whose directions are over."""
+        """Close the connection, as both directions are over."""
         if not self._over:
             self._stopTimers()
             self._timer = closing = WriteDeadline(
@@ -177,11 +176,11 @@ class TransportEnd(ConnectionEnd, Protocol):
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
 class Arriving(Protocol):
     """
-    Makes an end of whatever connection an endpoint has.
+    Makes a stream's end of whatever connection an endpoint has.
 
     @ivar end: The end, once the connection is there.
-    @cvar socketEnd: What it is of a socket of ours.
-    @cvar transportEnd: What it is of any other transport.
+    @cvar socketEnd: Its class for a socket of ours.
+    @cvar transportEnd: Its class for any other transport.
     """
 
     socketEnd: ClassVar[type[SocketEnd]] = SocketEnd
@@ -205,13 +204,13 @@ class Arriving(Protocol):
         elif hasattr(below, "readConnectionLost") and not INegotiated.providedBy(
             transport
         ):
-            # An endpoint's own protocol is in between, which passes on only the
-            # calls of interfaces that it finds here.
+            # A protocol of the endpoint's is in between. It passes on only the calls of
+            # interfaces that this object provides.
             alsoProvides(below, IHalfCloseableProtocol)
         made.makeConnection(transport)
 
     def _show(self, end: SocketEnd) -> None:
-        """Show the end: perhaps before C{of} has returned it."""
+        """Pass the end on, perhaps before C{of} has returned it."""
         self.end = end
         self._arrived(end)
 
@@ -220,7 +219,7 @@ class Arriving(Protocol):
             self.end.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """Our end is on its way."""
+        """The end of our direction is on its way."""
 
     def handshakeCompleted(self) -> None:
         if isinstance(self.end, TransportEnd):
@@ -232,7 +231,7 @@ class EndFactory(Factory[Arriving]):
     Makes ends of the connections of any endpoint.
 
     @param reactor: Tells time.
-    @param arrived: Called with each end when its bytes may pass.
+    @param arrived: Called with each end when bytes may pass.
     """
 
     noisy = False

@@ -1,8 +1,7 @@
 """
-What the kernel is told about sockets.
-
-A listening TCP socket hands its options down to the connections it accepts, so
-that what is set once on it costs nothing per connection.
+The options that are set on sockets.
+ Connections inherit the options of the listening TCP socket that accepts them, so what
+is set there costs nothing per connection.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ __all__ = [
 ]
 
 TCP_NOTSENT_LOWAT = 0x201 if sys.platform == "darwin" else 25
-"""An option of TCP sockets that Python does not name everywhere."""
+"""An option of TCP sockets that Python does not define on every system."""
 
 UNSENT = 256 * 1024
-"""Bytes of a session that the kernel may hold and not have sent yet."""
+"""Bytes of a session that the kernel may hold unsent."""
 
 _ACKNOWLEDGED, _NOT_SENT, _INFO_SIZE = 120, 144, 148
 """Where Linux's C{tcp_info} has C{tcpi_bytes_acked} and C{tcpi_notsent_bytes}, and
@@ -46,8 +45,8 @@ the end of these."""
 _PROBES = [
     (getattr(socketModule, name), value)
     for name, value in (
-        # Seconds of silence, seconds between questions, and how many of them:
-        # a silent peer is noticed after two minutes, not after two hours.
+        # Seconds of silence, seconds between probes, and the number of probes: a silent
+        # peer is noticed after two minutes, not after two hours.
         ("TCP_KEEPIDLE", 60),
         ("TCP_KEEPINTVL", 15),
         ("TCP_KEEPCNT", 4),
@@ -60,7 +59,7 @@ _AT_ONCE, _IN_ORDER = pack("ii", 1, 0), pack("ii", 0, 0)
 
 def tuneSocket(connection: socket) -> None:
     """Send small pieces at once, and notice a dead peer."""
-    # A UNIX socket has none of these, and a system may lack some.
+    # A UNIX socket has none of these, and some systems lack some of them.
     with suppress(OSError):
         connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         connection.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
@@ -70,14 +69,14 @@ def tuneSocket(connection: socket) -> None:
 
 def resetIfKilled(connection: socket, reset: bool = True) -> None:
     """
-    Choose what the far side sees if this process is killed: the kernel closes a
-    dead process's connections in good order, so that half of a file would look
+    Choose what the far side sees if this process is killed. By default, the kernel
+    closes the connections of a dead process in good order, and half of a file looks
     like a whole one.
 
-    @param reset: C{True} for a reset, until all is sent; C{False} for an end. With
-        C{True} an orderly close would lose what is under way.
+    @param reset: C{True} for a reset, as long as not everything is sent; C{False} for
+        an orderly end. With C{True}, an orderly close would lose what is in transit.
     """
-    # Not C{suppress}, which costs more than the call: this is for each connection.
+    # Not C{suppress}, which costs more than the call, and this is for each connection.
     try:  # noqa: SIM105
         connection.setsockopt(SOL_SOCKET, SO_LINGER, _AT_ONCE if reset else _IN_ORDER)
     except OSError:
@@ -86,17 +85,17 @@ def resetIfKilled(connection: socket, reset: bool = True) -> None:
 
 def boundUnsent(connection: socket, most: int = UNSENT) -> None:
     """
-    Keep the kernel from queueing much for a connection beyond what is under way:
-    what waits there can be overtaken by nothing.
+    Keep the kernel from queueing much for a connection beyond what is in transit:
+    nothing can overtake what waits there.
     """
-    # Not TCP, or neither Linux nor macOS.
+    # It fails where this is not TCP, or neither Linux nor macOS.
     with suppress(OSError):
         connection.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
 
 
 def bytesTaken(connection: socket) -> int | None:
     """
-    How many bytes the kernel of the far side has taken so far.
+    How many bytes the kernel of the far side has acknowledged so far.
 
     @return: C{None} where that is not known: only Linux tells.
     """
@@ -105,7 +104,7 @@ def bytesTaken(connection: socket) -> int | None:
 
 def bytesUnsent(connection: socket) -> int | None:
     """
-    How many bytes the kernel holds that it has not sent once.
+    How many bytes the kernel holds that it has never sent.
 
     @return: C{None} where that is not known: only Linux tells.
     """
@@ -113,7 +112,7 @@ def bytesUnsent(connection: socket) -> int | None:
 
 
 def _told(connection: socket, kind: str, place: int) -> int | None:
-    """Read one of the numbers that Linux tells of a connection."""
+    """Read one of the numbers that Linux keeps for a connection."""
     with suppress(OSError, error, AttributeError):
         info = connection.getsockopt(IPPROTO_TCP, socketModule.TCP_INFO, _INFO_SIZE)
         return int(unpack_from(kind, info, place)[0])
@@ -122,12 +121,12 @@ def _told(connection: socket, kind: str, place: int) -> int | None:
 
 def bytesUntaken(connection: socket) -> int:
     """
-    How many bytes the kernel holds that the far side has not taken: a reader that
-    takes less than that is seen only there.
+    How many bytes the kernel holds that the far side has not acknowledged. Only this
+    shows a reader that reads less than the kernel's buffers hold.
 
     @return: 0 where that is not known.
     """
-    # A connection that is gone has no descriptor.
+    # The connection may be gone, and has no descriptor then.
     with suppress(OSError, ValueError):
         return bytesOutgoing(connection.fileno())
     return 0
