@@ -397,10 +397,10 @@ class Tunnel:
             raise self.closed
         for check in self.checks:
             check(stream)
-        entered = stream.filters
-        for each in (*self.filters, *filters) if filters else self.filters:
-            each.enter(stream)
-            entered.append(each)
+        if self.filters or filters:
+            for each in (*self.filters, *filters):
+                each.enter(stream)
+                stream.filters.append(each)
         if self.visitorLimit and self._expected() > self.visitorLimit:
             raise TunnelError("limit-reached", "the tunnel has had all of its visitors")
         side = self.clientSide or self.meanwhile
@@ -574,9 +574,10 @@ class Stream:
 
     def leaveFilters(self) -> None:
         """Tell those who have let the visitor in that it is gone."""
-        filters, self.filters = self.filters, []
-        for each in filters:
-            each.leave(self)
+        if self.filters:
+            filters, self.filters = self.filters, []
+            for each in filters:
+                each.leave(self)
 
     def reset(self, reason: TunnelError) -> None:
         """Break the stream, wherever it is."""

@@ -152,7 +152,6 @@ class VisitorPolicies:
             door = PolicyFilter(VisitorPolicy(), self._reactor.seconds, self._countryOf)
             asked = self._asked[tunnel] = _Asked(door)
             tunnel.checks.append(self._checkDescriptors)
-            tunnel.filters.append(door)
         return asked
 
     def _checkDescriptors(self, stream: Stream) -> None:
@@ -195,7 +194,11 @@ class VisitorPolicies:
     def _enforce(self, tunnel: Tunnel, asked: _Asked, policy: VisitorPolicy) -> None:
         tunnel.policy = policy
         door = asked.door
-        door.apply(policy, [each for each in tunnel.streams if door in each.filters])
+        door.apply(policy, tunnel.streams)
+        if door in tunnel.filters:
+            tunnel.filters.remove(door)
+        if policy.asksVisitors:
+            tunnel.filters.append(door)
         self._haveKnocked(tunnel, asked)
         watched = self._sweep in tunnel.filters
         if policy.endsStreams and not watched:

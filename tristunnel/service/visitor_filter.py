@@ -55,25 +55,26 @@ class PolicyFilter:
         """
         Ask something else of those who come from now on.
 
-        @param inside: Those whom this filter has let in and who are still there.
+        @param inside: Those who are there already.
         """
         self.policy = policy
         self._asks = policy.asksVisitors
         self._inside: Counter[str] = Counter()
         if self._asks:
-            hosts = (hostOfVisitor(stream.visitorAddress) for stream in inside)
-            self._inside.update(hosts)
+            for stream in inside:
+                self._inside[hostOfVisitor(stream.visitorAddress)] += 1
+                if self not in stream.filters:
+                    stream.filters.append(self)
         self._count = self._inside.total()
 
     def enter(self, stream: Stream) -> None:
-        # Of a tunnel that asks nothing nobody is counted: it would be for each visitor.
-        if self._asks:
-            host = hostOfVisitor(stream.visitorAddress)
-            self._check(host)
-            self._count += 1
-            self._inside[host] += 1
+        host = hostOfVisitor(stream.visitorAddress)
+        self._check(host)
+        self._count += 1
+        self._inside[host] += 1
 
     def leave(self, stream: Stream) -> None:
+        # It may ask nothing any more of those who came when it did.
         if self._asks:
             host = hostOfVisitor(stream.visitorAddress)
             self._count -= 1
