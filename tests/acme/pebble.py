@@ -28,7 +28,7 @@ from tristunnel.acme.account import Account
 from tristunnel.acme.challenges import Answers
 from tristunnel.acme.settings import AuthoritySettings, ExternalAccount
 from tristunnel.tls.contexts import serverContext
-from tristunnel.tls.pem import loadIdentity
+from tristunnel.tls.pem import loadOwnCertificate
 
 __all__ = ["Pebble", "needsPebble"]
 
@@ -113,7 +113,7 @@ class Pebble:
             self._ports.append(listening)
             httpPort = listening.getHost().port
         if not tlsPort:
-            identity = loadIdentity(self._pem, self._key)
+            identity = loadOwnCertificate(self._pem, self._key)
             creator = _ByName(serverContext(identity, ""), self.answers)
             inner = Factory.forProtocol(Protocol)
             factory = TLSMemoryBIOFactory(creator, False, inner)

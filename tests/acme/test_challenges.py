@@ -11,7 +11,7 @@ from tests.tls.files import FileTestCase
 from tristunnel.acme.challenges import Answers
 from tristunnel.errors import TunnelError
 from tristunnel.names.public import CHALLENGES
-from tristunnel.tls.pem import loadIdentity
+from tristunnel.tls.pem import loadOwnCertificate
 
 
 class AnswersTests(FileTestCase):
@@ -55,7 +55,7 @@ class AnswersTests(FileTestCase):
         for name in ("b.example", "../challenges/a.example", "", "192.0.2.1"):
             self.assertIsNone(self.answers.contextFor(name))
         path = self.directory / "challenges" / "a.example.pem"
-        certificate = loadIdentity(path, path).certificate
+        certificate = loadOwnCertificate(path, path).certificate
         found = certificate.extensions.get_extension_for_oid(
             x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
         )

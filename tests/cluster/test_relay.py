@@ -315,7 +315,7 @@ class Echo(FlowEnd):
     def send(self, datagram: bytes) -> None:
         self.passOn(datagram)
 
-    def letGo(self, reason: TunnelError | None) -> None:
+    def flowOver(self, reason: TunnelError | None) -> None:
         pass
 
 

@@ -52,7 +52,7 @@ class RecordingFlow(FlowEnd):
     def send(self, datagram: bytes) -> None:
         self.taken.append(datagram)
 
-    def letGo(self, reason: TunnelError | None) -> None:
+    def flowOver(self, reason: TunnelError | None) -> None:
         pass
 
     def meet(self, flow: SessionFlow) -> None:

@@ -80,7 +80,7 @@ class HeldBytesTests(SynchronousTestCase):
         self.assertEqual((self.held.total, self.held.of("a")), (300, 300))
         self.held.release("a", 999)
         self.held.release("a", 999)
-        self.held.letGo("a")
+        self.held.releaseAll("a")
         self.assertEqual((self.held.total, len(self.held)), (0, 0))
 
     def test_expected(self) -> None:
@@ -124,7 +124,7 @@ class HeldBytesTests(SynchronousTestCase):
                 held.release(name, amount)
             else:
                 own[name] = 0
-                held.letGo(name)
+                held.releaseAll(name)
             self.assertEqual(held.total, sum(own.values()))
             self.assertLessEqual(held.total, 1600)
 

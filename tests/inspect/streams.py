@@ -198,8 +198,8 @@ def passing(record: Record, name: str, cuts: Any = None) -> list[bool]:
     """
     cut = cuts or (lambda data: [data])
     asked, answered, _ = STREAMS[name]
-    letGo: list[bool] = []
-    tap = Tap(record, aForward(), INFO, lambda: letGo.append(True))
+    detached: list[bool] = []
+    tap = Tap(record, aForward(), INFO, lambda: detached.append(True))
     for index in range(max(len(asked), len(answered))):
         for direction, take in ((asked, tap.asked), (answered, tap.answered)):
             for data in direction[index : index + 1]:
@@ -207,4 +207,4 @@ def passing(record: Record, name: str, cuts: Any = None) -> list[bool]:
                     take(piece)
     tap.answeringEnded()
     tap.broken(None)
-    return letGo
+    return detached

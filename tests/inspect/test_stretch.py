@@ -88,7 +88,7 @@ class StretchTests(Spliced):
         assert exchange.response is not None
         self.assertEqual((exchange.response.size, exchange.problem), (SIZE, ""))
 
-    async def test_letGoMeanwhile(self) -> None:
+    async def test_detachedMeanwhile(self) -> None:
         """A body that goes by the kernel goes on when the looking ends, with what is in
         a pipe."""
         answered = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE
@@ -108,7 +108,7 @@ class StretchTests(Spliced):
         self.assertTrue(self.one.data == answered)
         self.assertEqual(len(self.record.notes), 1)
 
-    async def test_letGo(self) -> None:
+    async def test_detached(self) -> None:
         """What is no HTTP goes by the kernel, too, though it began otherwise."""
         data = b"no HTTP" + pattern(SIZE, 5)
         self.one.say(data)

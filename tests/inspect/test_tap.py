@@ -71,7 +71,7 @@ class TapTests(SynchronousTestCase):
         self.assertTrue(one.isOver and two.isOver)
         self.assertIsNotNone(two.ended)
 
-    def test_letGo(self) -> None:
+    def test_detached(self) -> None:
         """What is no HTTP is let go, once, and it is said why."""
         for name in ("another protocol", "another protocol behind a request"):
             record = aRecord()

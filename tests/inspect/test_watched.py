@@ -87,7 +87,7 @@ class PassingTests(SynchronousTestCase):
         self.assertEqual((service.ended, visitor.ended), (1, 1))
         self.assertLessEqual(len(record.exchanges), 3)
 
-    def test_letGo(self) -> None:
+    def test_detached(self) -> None:
         """Two ends whose bytes are no HTTP pass them on by themselves from then on."""
         service, visitor = KeepingEnd(), KeepingEnd()
         _joined(aRecord(), service, visitor)
@@ -96,7 +96,7 @@ class PassingTests(SynchronousTestCase):
         self.assertIs(service.peer, visitor)
         self.assertEqual(service.given, b"SSH-2.0-x\r\n")
 
-    def test_letGoEarly(self) -> None:
+    def test_detachedEarly(self) -> None:
         """So do those that had sent something before they were joined."""
         for early in (0, 1):
             ends = [KeepingEnd(), KeepingEnd()]

@@ -23,7 +23,7 @@ from tristunnel.tls.certificates import (
     parseFingerprint,
     selfSigned,
 )
-from tristunnel.tls.pem import certificateNames, loadIdentity
+from tristunnel.tls.pem import certificateNames, loadOwnCertificate
 from tristunnel.util.hosts import parseHost
 
 
@@ -37,7 +37,7 @@ class SelfSignedTests(FileTestCase):
             self.directory / "new", ["localhost", "127.0.0.1", "::1", "Büro.example."]
         )
         self.assertEqual(path, self.directory / "new" / "server.pem")
-        certificate = loadIdentity(path).certificate
+        certificate = loadOwnCertificate(path).certificate
         self.assertEqual(
             certificateNames(certificate),
             ("localhost", "xn--bro-hoa.example", "127.0.0.1", "::1"),
@@ -104,7 +104,7 @@ class FingerprintTests(FileTestCase):
         """The fingerprint of a file is that of its certificate, as OpenSSL would print
         it."""
         path = selfSigned(self.directory, ["localhost"])
-        certificate = loadIdentity(path).certificate
+        certificate = loadOwnCertificate(path).certificate
         text = fingerprint(certificate)
         self.assertEqual(fingerprintOfFile(path), text)
         self.assertRegex(text, "^[0-9a-f]{64}$")

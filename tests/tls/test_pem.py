@@ -27,13 +27,13 @@ from tristunnel.tls.pem import (
     isExpired,
     keysIn,
     loadAuthorities,
-    loadIdentity,
+    loadOwnCertificate,
     loadPrivateKey,
 )
 
 
-class LoadIdentityTests(FileTestCase):
-    """Tests for L{loadIdentity}: each error names the file, the cause and the cure."""
+class LoadOwnCertificateTests(FileTestCase):
+    """L{loadOwnCertificate}: each error names the file, the cause and the cure."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -44,20 +44,20 @@ class LoadIdentityTests(FileTestCase):
         """Key and certificate may be in one file, in any order."""
         for parts in ((self.certificate, self.key), (self.key, self.certificate)):
             path = self.write("both.pem", b"some words\n", *parts)
-            identity = loadIdentity(path)
-            self.assertEqual(identity.certificate, certificateOf(self.certificate))
-            self.assertEqual(identity.chain, ())
+            own = loadOwnCertificate(path)
+            self.assertEqual(own.certificate, certificateOf(self.certificate))
+            self.assertEqual(own.chain, ())
 
     def test_chain(self) -> None:
         """What follows the certificate is its chain."""
         path = self.write("full.pem", self.certificate, self.authority.pem)
-        identity = loadIdentity(path, self.write("key.pem", self.key))
-        self.assertEqual(identity.chain, (self.authority.certificate,))
+        own = loadOwnCertificate(path, self.write("key.pem", self.key))
+        self.assertEqual(own.chain, (self.authority.certificate,))
 
     def test_missing(self) -> None:
         """A file that is not there."""
         with self.refused("none.pem", "does not exist"):
-            loadIdentity(self.directory / "none.pem")
+            loadOwnCertificate(self.directory / "none.pem")
 
     def test_permission(self) -> None:
         """A file that may not be read; pretended, because root may read all."""
@@ -68,24 +68,24 @@ class LoadIdentityTests(FileTestCase):
 
         self.patch(os, "stat", stat)
         with self.refused("both.pem", "permission denied", str(os.geteuid())):
-            loadIdentity(path)
+            loadOwnCertificate(path)
 
     def test_noFile(self) -> None:
         """Directories and pipes are no files, and do not block."""
         with self.refused("is not a file"):
-            loadIdentity(self.directory)
+            loadOwnCertificate(self.directory)
         os.mkfifo(self.directory / "pipe")
         with self.refused("is not a file"):
-            loadIdentity(self.directory / "pipe")
+            loadOwnCertificate(self.directory / "pipe")
         with self.refused("cannot be read"):
-            loadIdentity("a\0b")
+            loadOwnCertificate("a\0b")
 
     def test_tooLarge(self) -> None:
         """A file without bounds is not read."""
         path = self.write("large.pem")
         os.truncate(path, MAXIMUM_FILE_SIZE + 1)
         with self.refused("large.pem", "too large"):
-            loadIdentity(path)
+            loadOwnCertificate(path)
 
     def test_notPEM(self) -> None:
         """Files that hold something else."""
@@ -97,9 +97,9 @@ class LoadIdentityTests(FileTestCase):
             (self.key, "no certificate in it"),
         ):
             with self.refused("odd.pem", word):
-                loadIdentity(self.write("odd.pem", data))
+                loadOwnCertificate(self.write("odd.pem", data))
         with self.refused("odd.pem", "no private key in it"):
-            loadIdentity(self.write("odd.pem", self.certificate))
+            loadOwnCertificate(self.write("odd.pem", self.certificate))
 
     def test_damaged(self) -> None:
         """Files that were cut or altered."""
@@ -108,20 +108,20 @@ class LoadIdentityTests(FileTestCase):
             del lines[2]
             other = self.key if name == "certificate" else self.certificate
             with self.refused("odd.pem", "damaged"):
-                loadIdentity(self.write("odd.pem", *lines, other))
+                loadOwnCertificate(self.write("odd.pem", *lines, other))
 
     def test_mismatch(self) -> None:
         """A key that belongs to another certificate."""
         _, other = self.authority.issue(["example.com"])
         certificate = self.write("cert.pem", self.certificate)
         with self.refused("key.pem", "does not match", "cert.pem"):
-            loadIdentity(certificate, self.write("key.pem", other))
+            loadOwnCertificate(certificate, self.write("key.pem", other))
 
     def test_order(self) -> None:
         """A chain that comes before the certificate."""
         certificate = self.write("cert.pem", self.authority.pem, self.certificate)
         with self.refused("cert.pem", "wrong order", "first"):
-            loadIdentity(certificate, self.write("key.pem", self.key))
+            loadOwnCertificate(certificate, self.write("key.pem", self.key))
 
     def test_encrypted(self) -> None:
         """A key with a passphrase."""

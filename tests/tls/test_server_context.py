@@ -22,7 +22,7 @@ from tests.tls.handshake import Meeting
 from tristunnel.tls.certificates import fingerprint, selfSigned
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.contexts import opensslReasons, serverContext
-from tristunnel.tls.pem import Identity
+from tristunnel.tls.pem import OwnCertificate
 from tristunnel.tls.server_context import ReloadingCertificate
 
 
@@ -210,7 +210,7 @@ class ReloadingCertificateTests(FileTestCase):
             .sign(key, SHA256())
         )
         with self.refused("weak.pem", "too small", "P-256"):
-            serverContext(Identity(certificate, key), "weak.pem")
+            serverContext(OwnCertificate(certificate, key), "weak.pem")
 
 
 class ClientCertificateTests(FileTestCase):

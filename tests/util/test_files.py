@@ -20,7 +20,7 @@ from tristunnel.auth.tokens import TokenFile
 from tristunnel.config.file import readConfig
 from tristunnel.connect.credentials import givenCredentials, givenToken
 from tristunnel.errors import TunnelError
-from tristunnel.tls.pem import loadIdentity
+from tristunnel.tls.pem import loadOwnCertificate
 from tristunnel.util.files import withoutMark
 
 TOKEN = '{"name": "a", "sha256": "' + "0" * 64 + '"}\n'
@@ -43,7 +43,7 @@ class WrittenTests(SynchronousTestCase):
             (TokenFile, TOKEN),
             (lambda path: TokenStore(path).read(), TOKEN),
             (readConfig, "port = []\n"),
-            (loadIdentity, pem()),
+            (loadOwnCertificate, pem()),
         ]
 
     def test_mark(self) -> None:
@@ -109,9 +109,9 @@ class ReadableTests(SynchronousTestCase):
                 told = self.told(read, text, mode)
                 self.assertRegex(told, "^.* has (a secret|secrets), which others")
             self.assertEqual(self.told(read, text, 0o600), "")
-        self.assertIn("a private key", self.told(loadIdentity, pem(), 0o644))
+        self.assertIn("a private key", self.told(loadOwnCertificate, pem(), 0o644))
         # A key is often shared with a group.
-        self.assertEqual(self.told(loadIdentity, pem(), 0o640), "")
+        self.assertEqual(self.told(loadOwnCertificate, pem(), 0o640), "")
 
     def test_noSecrets(self) -> None:
         """A file without any may be read by everybody."""

@@ -31,7 +31,7 @@ from tristunnel.auth.files import replaceFile
 from tristunnel.errors import TunnelError
 from tristunnel.names.public import CHALLENGES
 from tristunnel.tls.contexts import serverContext
-from tristunnel.tls.pem import loadIdentity
+from tristunnel.tls.pem import loadOwnCertificate
 from tristunnel.util.hosts import parseHost
 from tristunnel.wire.client_hello import CHALLENGE
 
@@ -140,7 +140,7 @@ class Answers:
             return None
         path = self._certificatePath(host)
         try:
-            context = serverContext(loadIdentity(path, path), path)
+            context = serverContext(loadOwnCertificate(path, path), path)
         except TunnelError:
             return None
         context.set_alpn_select_callback(lambda connection, offered: CHALLENGE)

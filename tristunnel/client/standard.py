@@ -54,7 +54,7 @@ class StandardEnd(TransportEnd):
         self._endOutput()
         if not self._finished:
             self.unread = True
-            self.shed(TunnelError("reset", "nobody reads the output any more"))
+            self.evict(TunnelError("reset", "nobody reads the output any more"))
         elif self._eof:
             self._gone(None)
 

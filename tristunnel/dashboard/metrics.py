@@ -133,7 +133,7 @@ def _valuesOf(
             "control": sum(session.unsent for session in sessions),
         },
         "held_bytes": HELD.total,
-        "streams_evicted": HELD.shed,
+        "streams_evicted": HELD.evicted,
         "rendezvous_waiting": service.waiting.taken,
         "streams": ways,
         "splice_pipes": PIPES.opened,

@@ -42,7 +42,7 @@ class CarriedFlow(FlowEnd):
         else:
             self._way.write(len(datagram).to_bytes(_LENGTH) + datagram)
 
-    def letGo(self, reason: TunnelError | None) -> None:
+    def flowOver(self, reason: TunnelError | None) -> None:
         if reason is None:
             self._way.finish()
         else:

@@ -170,7 +170,7 @@ class ConnectionEnd(ABC):
             if self._early is None:
                 self._early = []
             self._early.append(data)
-            self.memory.hold(self, len(data), self.shed)
+            self.memory.hold(self, len(data), self.evict)
             if self.received > EARLY:
                 self.hold(self.UNJOINED)
             if self.heard is not None:
@@ -197,7 +197,7 @@ class ConnectionEnd(ABC):
             self._full = waiting
             self._pauseSource()
             if not self._over:
-                self.memory.hold(self, waiting, self.shed)
+                self.memory.hold(self, waiting, self.evict)
 
     def _emptied(self) -> None:
         """Nothing waits to be sent any more."""
@@ -231,7 +231,7 @@ class ConnectionEnd(ABC):
         """The connection is no more; C{None} after an orderly end."""
         self._stopTimers()
         if self._full or self._early is not None:
-            self.memory.letGo(self)
+            self.memory.releaseAll(self)
         if self._over:
             return
         self._over = True
@@ -291,7 +291,7 @@ class ConnectionEnd(ABC):
         """Put bytes that somebody else has read before all others."""
         self._early = [data, *(self._early or ())]
         self.received += len(data)
-        self.memory.hold(self, len(data), self.shed)
+        self.memory.hold(self, len(data), self.evict)
 
     def skipEarly(self, count: int) -> None:
         """Drop C{count} bytes of what came early."""
@@ -304,7 +304,7 @@ class ConnectionEnd(ABC):
         self._closed = closed
         early, self._early = self._early, None
         if early is not None:
-            self.memory.letGo(self)
+            self.memory.releaseAll(self)
             for data in early:
                 peer.write(data)
         if self._eof:
@@ -343,12 +343,12 @@ class ConnectionEnd(ABC):
         self._over = True
         self._reason = reason
         self._stopTimers()
-        self.memory.letGo(self)
+        self.memory.releaseAll(self)
         self._early = None
         self._cutOff()
         self._tellClosed()
 
-    def shed(self, reason: TunnelError) -> None:
+    def evict(self, reason: TunnelError) -> None:
         """Be broken, and the peer with it."""
         peer = self._peer
         self.reset(reason)

@@ -178,14 +178,14 @@ class FlowEnd(ABC):
         self._over = True
         self._peer = None
         self._early = []
-        self.letGo(reason)
+        self.flowOver(reason)
         closed, self._closed = self._closed, None
         if closed is not None:
             closed(reason)
         return True
 
     @abstractmethod
-    def letGo(self, reason: TunnelError | None) -> None:
+    def flowOver(self, reason: TunnelError | None) -> None:
         """Called once, when the flow is over."""
 
 

@@ -56,7 +56,7 @@ class TableFlow(FlowEnd):
         if self._over or not self._table.answer(self, datagram):
             self.dropped += 1
 
-    def letGo(self, reason: TunnelError | None) -> None:
+    def flowOver(self, reason: TunnelError | None) -> None:
         """Leave the table; after a break only when the sender may have a new flow."""
         self._table.forget(self, reason)
 

@@ -83,7 +83,7 @@ class HeldBytes:
 
     @ivar most: Bytes that may be held; 0 for any number.
     @ivar total: Bytes that are held.
-    @ivar shed: How many streams were ended for this reason so far.
+    @ivar evicted: How many streams were ended for this reason so far.
     """
 
     _log = Logger()
@@ -93,10 +93,10 @@ class HeldBytes:
     ) -> None:
         self.most = most
         self.total = 0
-        self.shed = 0
+        self.evicted = 0
         self._seconds = seconds
         self._holders: dict[object, _Holding] = {}
-        self._shedding = False
+        self._evicting = False
 
     def __len__(self) -> int:
         return len(self._holders)
@@ -114,7 +114,7 @@ class HeldBytes:
         that are counted already.
 
         @param holder: Who holds them.
-        @param end: Ends the stream; the holder must call L{letGo}, then or later.
+        @param end: Ends the stream; the holder must call L{releaseAll}, then or later.
         """
         held = self._holders.get(holder)
         if held is None:
@@ -122,10 +122,10 @@ class HeldBytes:
         held.amount += amount
         self.total += amount
         if self.most and self.total > self.most:
-            self._shedSome()
+            self._evictSome()
 
     def release(self, holder: object, amount: int) -> None:
-        """Count bytes no more; no effect after L{letGo}."""
+        """Count bytes no more; no effect after L{releaseAll}."""
         held = self._holders.get(holder)
         if held is None:
             return
@@ -137,20 +137,20 @@ class HeldBytes:
         else:
             del self._holders[holder]
 
-    def letGo(self, holder: object) -> None:
+    def releaseAll(self, holder: object) -> None:
         """Count none of a holder's bytes any more; doing it twice is no error."""
         held = self._holders.pop(holder, None)
         if held is not None:
             self.total -= held.amount
 
-    def _shedSome(self) -> None:
+    def _evictSome(self) -> None:
         """
         End streams until the rest is well within the bound. The search is expensive, so
         it must not be repeated for every few bytes.
         """
-        if self._shedding:
+        if self._evicting:
             return
-        self._shedding = True
+        self._evicting = True
         try:
             goal = self.most - self.most // 16
             stoodStill = self._seconds() - STANDSTILL
@@ -164,7 +164,7 @@ class HeldBytes:
                 if self.total <= goal:
                     break
                 ended += 1
-                self.letGo(holder)
+                self.releaseAll(holder)
                 held.end(
                     TunnelError(
                         "stalled",
@@ -172,10 +172,10 @@ class HeldBytes:
                         " the server needs the memory (--max-memory)",
                     )
                 )
-            self.shed += ended
+            self.evicted += ended
             self.tell(before, ended)
         finally:
-            self._shedding = False
+            self._evicting = False
 
     def tell(self, before: int, ended: int) -> None:
         """

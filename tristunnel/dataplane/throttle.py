@@ -221,7 +221,7 @@ class _RateLimitedStream(_RateLimitedEnd):
         if self._rateHolds is not None:
             self._rateHolds.cancel()
             self._rateHolds = None
-        self.other.letGo()
+        self.other.passOnKept()
 
     def join(self, peer: Any, closed: Closed) -> None:
         """Join the end to its peer, and stop waiting once the stream is over."""
@@ -236,7 +236,7 @@ class _RateLimitedStream(_RateLimitedEnd):
         """Pass bytes on."""
         if self._kept is not None:
             self._kept.append(data)
-            HELD.hold(self, len(data), self._shed)
+            HELD.hold(self, len(data), self._evict)
             return
         self.end.write(data)
         size = len(data)
@@ -256,19 +256,19 @@ class _RateLimitedStream(_RateLimitedEnd):
     def reset(self, reason: TunnelError) -> None:
         """Break the end, and drop what is kept."""
         self._kept = None
-        HELD.letGo(self)
+        HELD.releaseAll(self)
         self.end.reset(reason)
 
-    def _shed(self, reason: TunnelError) -> None:
+    def _evict(self, reason: TunnelError) -> None:
         """Break both sides, because too much is kept."""
         self.reset(reason)
         self.other.reset(reason)
 
-    def letGo(self) -> None:
+    def passOnKept(self) -> None:
         """Pass on what is kept."""
         kept, self._kept = self._kept, None
         if kept:
-            HELD.letGo(self)
+            HELD.releaseAll(self)
         for data in kept or ():
             self.write(data)
         if self._finishing:
@@ -296,7 +296,7 @@ class _RateLimitedStream(_RateLimitedEnd):
     def _goOn(self) -> None:
         """The rate lets this end be read again."""
         self._rateHolds = None
-        self.other.letGo()
+        self.other.passOnKept()
         # What was kept may be too much by itself.
         if self._rateHolds is None and not self._peerHolds:
             self.end.resumeReading()

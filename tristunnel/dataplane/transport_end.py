@@ -89,7 +89,7 @@ class TransportEnd(ConnectionEnd, Protocol):
         if self._held and not canPause(self.transport):
             self._unasked += len(data)
             if self._unasked > MOST_UNASKED:
-                self.shed(TunnelError("stalled", "it cannot be paused"))
+                self.evict(TunnelError("stalled", "it cannot be paused"))
 
     def readConnectionLost(self) -> None:
         self._noMoreComes()

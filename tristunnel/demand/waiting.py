@@ -137,7 +137,7 @@ class WaitingVisitor:
         if self._isOver:
             return
         self._early += data
-        KEPT.hold(self, len(data), self._shed)
+        KEPT.hold(self, len(data), self._evict)
         if self._reader is not None and not self._isOver:
             self._hear(self._reader.feed(data)[:1])
         most = MOST_EARLY if self._reader is not None else ENOUGH
@@ -170,9 +170,9 @@ class WaitingVisitor:
             self._crowd.add(self)
             self._to.hold(True)
         else:
-            self._shed(TunnelError("limit-reached"))
+            self._evict(TunnelError("limit-reached"))
 
-    def _shed(self, reason: TunnelError) -> None:
+    def _evict(self, reason: TunnelError) -> None:
         text = "too many others wait for this service, which is being started"
         self._refuse(TunnelError("limit-reached", text))
 
@@ -263,7 +263,7 @@ class WaitingVisitor:
     def _leave(self) -> None:
         self._isOver = True
         self._crowd.discard(self)
-        KEPT.letGo(self)
+        KEPT.releaseAll(self)
         awaited, self._awaited = self._awaited, None
         if awaited is not None:
             awaited.cancel()

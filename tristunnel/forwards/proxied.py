@@ -19,9 +19,9 @@ from zope.interface import implementer
 
 from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.util.hosts import addressOf, parsePlace
-from tristunnel.wire.proxy_header import PROXY_HEADERS, Place, Visit
+from tristunnel.wire.proxy_header import PROXY_HEADERS, Place, ProxyHeader
 
-__all__ = ["ProxiedEndpoint", "visitOf"]
+__all__ = ["ProxiedEndpoint", "headerFor"]
 
 
 def _place(text: object) -> Place | None:
@@ -33,7 +33,7 @@ def _place(text: object) -> Place | None:
     return None if address is None else (address, port)
 
 
-def visitOf(info: Mapping[str, object]) -> Visit:
+def headerFor(info: Mapping[str, object]) -> ProxyHeader:
     """
     Read what the server said of a visitor.
 
@@ -42,7 +42,7 @@ def visitOf(info: Mapping[str, object]) -> Visit:
         unknown.
     """
     host = info.get("host")
-    return Visit(
+    return ProxyHeader(
         _place(info.get("visitor")),
         _place(info.get("destination")),
         host if isinstance(host, str) else "",
@@ -71,14 +71,14 @@ class ProxiedEndpoint:
 
         @param info: What the server said of the visitor.
         """
-        return self._beginning(visitOf(info))
+        return self._beginning(headerFor(info))
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         made: Deferred[IProtocol] = self._beginning(None).connect(protocolFactory)
         return made
 
-    def _beginning(self, visit: Visit | None) -> IStreamClientEndpoint:
-        made = _Beginning(self.below, PROXY_HEADERS[self.version](visit))
+    def _beginning(self, header: ProxyHeader | None) -> IStreamClientEndpoint:
+        made = _Beginning(self.below, PROXY_HEADERS[self.version](header))
         return made if self.over is None else self.over(made)
 
 

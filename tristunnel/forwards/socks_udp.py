@@ -247,7 +247,7 @@ class RelayFlow(FlowEnd):
             FLOWS.used(self)
             self.passOn(encodeDatagram(address[0], address[1], datagram))
 
-    def letGo(self, reason: TunnelError | None) -> None:
+    def flowOver(self, reason: TunnelError | None) -> None:
         FLOWS.leave(self)
         self._associations.end(self, self._host)
         self._peers.clear()

@@ -264,7 +264,7 @@ class ServiceFlow(FlowEnd):
         for datagram in repeat:
             self.send(datagram)
 
-    def letGo(self, reason: TunnelError | None) -> None:
+    def flowOver(self, reason: TunnelError | None) -> None:
         self._flows.leave(self)
         self._repeat = []
         if self._socket is not None:

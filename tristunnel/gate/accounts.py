@@ -26,7 +26,7 @@ from tristunnel.gate.fetch import Unreachable
 from tristunnel.gate.pages import GatePages, issuerOf
 from tristunnel.gate.provider import NotVouched, Providers
 from tristunnel.gate.seal import Seal, cookieLine, cookieName, cookiesNamed
-from tristunnel.gate.visit import Account, Visit
+from tristunnel.gate.visit import Account, GateVisit
 from tristunnel.model.gate import ProviderRules
 from tristunnel.names.gate import Answer
 
@@ -57,9 +57,9 @@ class Accounts:
     attempts: Attempts
     pages: GatePages
     providers: Providers
-    signedIn: Callable[[Visit, Account, str], Answer]
+    signedIn: Callable[[GateVisit, Account, str], Answer]
 
-    def begin(self, visit: Visit, where: str | None = None) -> Deferred[Answer]:
+    def begin(self, visit: GateVisit, where: str | None = None) -> Deferred[Answer]:
         """
         Send a visitor to the provider.
 
@@ -69,7 +69,7 @@ class Accounts:
             where = visit.said.get("next", "")
         return Deferred.fromCoroutine(self._begin(visit, visit.next(where)))
 
-    async def _begin(self, visit: Visit, where: str) -> Answer:
+    async def _begin(self, visit: GateVisit, where: str) -> Answer:
         rules = visit.rules.oidc
         if rules is None:
             return self.pages.asks(visit)
@@ -102,11 +102,11 @@ class Accounts:
     def _made(self, what: str, flow: str) -> str:
         return _text(self.seal.derived(f"{what} {flow}"))
 
-    def back(self, visit: Visit) -> Deferred[Answer]:
+    def back(self, visit: GateVisit) -> Deferred[Answer]:
         """Take a visitor who comes back from the provider."""
         return Deferred.fromCoroutine(self._back(visit))
 
-    async def _back(self, visit: Visit) -> Answer:
+    async def _back(self, visit: GateVisit) -> Answer:
         said = visit.said
         claims = self._claims(visit, said.get("state", ""))
         rules = visit.rules.oidc
@@ -149,7 +149,7 @@ class Accounts:
             return self.pages.asks(visit, 403, text)
         return self.signedIn(visit, account, claims["next"])
 
-    def _claims(self, visit: Visit, state: str) -> dict[str, Any] | None:
+    def _claims(self, visit: GateVisit, state: str) -> dict[str, Any] | None:
         """Find out from which sign-in somebody comes back."""
         name = cookieName(FLOW, visit.path, visit.secure)
         for value in cookiesNamed(name, visit.head.all(b"cookie")):
@@ -160,7 +160,7 @@ class Accounts:
                 return claims
         return None
 
-    def _broken(self, visit: Visit, problem: Exception) -> Answer:
+    def _broken(self, visit: GateVisit, problem: Exception) -> Answer:
         """The provider is not one that works; its owner can read why in a log."""
         self._log.warn(
             "The OpenID provider of {place} cannot be used: {problem}",
@@ -171,7 +171,7 @@ class Accounts:
         return self.pages.asks(visit, 502, text)
 
 
-def _backAt(visit: Visit) -> str:
+def _backAt(visit: GateVisit) -> str:
     """
     The URL to which the provider sends visitors back; it has to be registered there.
     """

@@ -20,7 +20,7 @@ from tristunnel.gate.pages import GatePages, form
 from tristunnel.gate.provider import Providers
 from tristunnel.gate.seal import Seal, cookieLine, cookieName, cookiesNamed
 from tristunnel.gate.staying import Staying
-from tristunnel.gate.visit import Account, Visit, fieldsOf
+from tristunnel.gate.visit import Account, GateVisit, fieldsOf
 from tristunnel.http.browsers import OriginRule
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.gate import Answer, Asked, Form
@@ -69,7 +69,7 @@ class VisitorGate:
         accounts = Accounts(seal, attempts, self.pages, providers, self.signedIn)
         self._accounts = accounts
         self._links = Links(access, attempts, self.pages)
-        self._own: dict[str, Callable[[Visit], Asked | Deferred[Answer]]] = {
+        self._own: dict[str, Callable[[GateVisit], Asked | Deferred[Answer]]] = {
             "sign-in": lambda visit: self._form(visit, self._signIn),
             "sign-out": lambda visit: self._form(visit, self._signOut),
             "begin": accounts.begin,
@@ -78,7 +78,7 @@ class VisitorGate:
         }
 
     def ask(self, exchange: Exchange) -> Asked | Deferred[Answer]:
-        visit = Visit(exchange)
+        visit = GateVisit(exchange)
         if visit.own is not None:
             page = self._own.get(visit.own)
             if page is None:
@@ -100,12 +100,12 @@ class VisitorGate:
 
     # Who it is
 
-    def accountOf(self, visit: Visit) -> Account | None:
+    def accountOf(self, visit: GateVisit) -> Account | None:
         """Find out who has signed in."""
         found = self._found(visit)
         return None if found is None else found[0]
 
-    def _found(self, visit: Visit) -> tuple[Account, bytes] | None:
+    def _found(self, visit: GateVisit) -> tuple[Account, bytes] | None:
         """Who has signed in, and the cookie that says so."""
         name = cookieName(SESSION, visit.path, visit.secure)
         for value in cookiesNamed(name, visit.head.all(b"cookie")):
@@ -118,7 +118,7 @@ class VisitorGate:
         return None
 
     def signedIn(
-        self, visit: Visit, account: Account, where: str, most: float = 0.0
+        self, visit: GateVisit, account: Account, where: str, most: float = 0.0
     ) -> Answer:
         """
         Let somebody in from now on.
@@ -137,7 +137,9 @@ class VisitorGate:
     # Forms
 
     def _form(
-        self, visit: Visit, then: Callable[[Visit, Fields], Answer | Deferred[Answer]]
+        self,
+        visit: GateVisit,
+        then: Callable[[GateVisit, Fields], Answer | Deferred[Answer]],
     ) -> Asked:
         if visit.head.method != b"POST":
             if visit.own == "sign-out":
@@ -160,7 +162,7 @@ class VisitorGate:
 
         return Form(MOST_FORM, long, read)
 
-    def _signIn(self, visit: Visit, fields: Fields) -> Answer | Deferred[Answer]:
+    def _signIn(self, visit: GateVisit, fields: Fields) -> Answer | Deferred[Answer]:
         rules, user = visit.rules, fields.get("user", "")
         if "pin" in fields and rules.pin:
             account, given, kept = Account("pin"), fields["pin"], rules.pin
@@ -184,7 +186,7 @@ class VisitorGate:
             return self.pages.refused(visit, refusal)
         return trying.addCallback(tried)
 
-    def _byLink(self, visit: Visit, fields: Fields) -> Answer | Deferred[Answer]:
+    def _byLink(self, visit: GateVisit, fields: Fields) -> Answer | Deferred[Answer]:
         if not visit.rules.link:
             return self.pages.asks(visit)
 
@@ -196,7 +198,7 @@ class VisitorGate:
 
         return self._links.enter(visit, fields).addCallback(decided)
 
-    def _signOut(self, visit: Visit, fields: Fields) -> Answer:
+    def _signOut(self, visit: GateVisit, fields: Fields) -> Answer:
         name = cookieName(SESSION, visit.path, visit.secure)
         for value in cookiesNamed(name, visit.head.all(b"cookie")):
             self.staying.signedOut(value)
@@ -207,7 +209,7 @@ class VisitorGate:
 
     # Programs
 
-    def _byHeader(self, visit: Visit, header: bytes) -> Asked:
+    def _byHeader(self, visit: GateVisit, header: bytes) -> Asked:
         """Take what C{Authorization} says, as programs send it with each request."""
         rules = visit.rules
         try:

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from tristunnel.errors import TunnelError
 from tristunnel.gate.attempts import Attempts
 from tristunnel.gate.pages import GatePages, form, hidden
-from tristunnel.gate.visit import Account, Visit
+from tristunnel.gate.visit import Account, GateVisit
 from tristunnel.names.gate import Answer
 from tristunnel.service.access import AccessGrants
 
@@ -39,11 +39,11 @@ class Links:
     attempts: Attempts
     pages: GatePages
 
-    def isGood(self, visit: Visit, account: Account) -> bool:
+    def isGood(self, visit: GateVisit, account: Account) -> bool:
         """Whether somebody who has come in by a link may still visit."""
         return self.access.serviceFor(account.access) == visit.service
 
-    def page(self, visit: Visit) -> Answer:
+    def page(self, visit: GateVisit) -> Answer:
         """Show the button."""
         said = visit.said
         fields = "\n".join(
@@ -54,11 +54,11 @@ class Links:
             200,
             "Post id and secret of this link to this address.",
             [form(visit, "link", fields, "Come in")],
-            title=f"Visit {visit.place}",
+            title=f"GateVisit {visit.place}",
         )
 
     def enter(
-        self, visit: Visit, fields: dict[str, str]
+        self, visit: GateVisit, fields: dict[str, str]
     ) -> Deferred[tuple[Account, float] | Answer]:
         """
         Take a link.
@@ -69,7 +69,7 @@ class Links:
         return Deferred.fromCoroutine(self._enter(visit, fields))
 
     async def _enter(
-        self, visit: Visit, fields: dict[str, str]
+        self, visit: GateVisit, fields: dict[str, str]
     ) -> tuple[Account, float] | Answer:
         identifier = fields.get("id", "")
         peer: Any = IPv4Address("TCP", visit.address, 0)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from urllib.parse import urlencode, urlsplit
 
 from tristunnel.errors import TunnelError
-from tristunnel.gate.visit import Visit
+from tristunnel.gate.visit import GateVisit
 from tristunnel.names.gate import Answer
 from tristunnel.names.pages import FORMS
 from tristunnel.names.public import PublicNames
@@ -59,7 +59,7 @@ class GatePages:
     def __init__(self, names: PublicNames) -> None:
         self._names = names
 
-    def asks(self, visit: Visit, status: int = 401, told: str = "") -> Answer:
+    def asks(self, visit: GateVisit, status: int = 401, told: str = "") -> Answer:
         """
         Ask a visitor to sign in.
 
@@ -80,12 +80,12 @@ class GatePages:
         return self.page(visit, status, text.strip(), _forms(visit), told, challenge)
 
     @staticmethod
-    def _takesHeader(visit: Visit) -> bool:
+    def _takesHeader(visit: GateVisit) -> bool:
         return bool(visit.rules.pin or visit.rules.login)
 
     def page(
         self,
-        visit: Visit,
+        visit: GateVisit,
         status: int,
         text: str,
         forms: Sequence[str] = (),
@@ -127,7 +127,7 @@ class GatePages:
             return own.replace(FORMS, inner.encode(), 1)
         return htmlPage(title, inner, _STYLE, width=22)
 
-    def refused(self, visit: Visit, refusal: TunnelError) -> Answer:
+    def refused(self, visit: GateVisit, refusal: TunnelError) -> Answer:
         """Answer that something cannot be done now."""
         headers = b""
         if refusal.retryAfter is not None:
@@ -141,14 +141,14 @@ class GatePages:
         return Answer(303, wholeResponse(303, b"", lines + headers + _SECURITY))
 
 
-def issuerOf(visit: Visit) -> str:
+def issuerOf(visit: GateVisit) -> str:
     """The name of a provider on a page."""
     provider = visit.rules.oidc
     return "" if provider is None else urlsplit(provider.issuer).netloc
 
 
 def form(
-    visit: Visit, page: str, fields: str, button: str, method: str = "post"
+    visit: GateVisit, page: str, fields: str, button: str, method: str = "post"
 ) -> str:
     """
     Write a form.
@@ -179,7 +179,7 @@ LOGIN_FIELDS = (
 )
 
 
-def _forms(visit: Visit) -> list[str]:
+def _forms(visit: GateVisit) -> list[str]:
     found, rules, where = [], visit.rules, hidden("next", visit.target)
     if rules.pin:
         found.append(form(visit, "sign-in", f"{where}\n{PIN_FIELD}", "Continue"))

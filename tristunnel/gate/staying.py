@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IDelayedCall
 
-from tristunnel.gate.visit import Visit
+from tristunnel.gate.visit import GateVisit
 from tristunnel.model.gate import GateRules
 from tristunnel.names.exchange import Connection
 from tristunnel.names.table import Route
@@ -34,10 +34,10 @@ class Staying:
         here, for other members of the server.
     """
 
-    def __init__(self, reactor: Any, mayStay: Callable[[Visit], bool]) -> None:
+    def __init__(self, reactor: Any, mayStay: Callable[[GateVisit], bool]) -> None:
         self._reactor = reactor
         self._mayStay = mayStay
-        self._known: WeakKeyDictionary[Connection, tuple[Visit, Route, str]]
+        self._known: WeakKeyDictionary[Connection, tuple[GateVisit, Route, str]]
         self._known = WeakKeyDictionary()
         self._next: IDelayedCall | None = None
         self.told: Callable[[str], object] = lambda mark: None
@@ -46,7 +46,7 @@ class Staying:
         return len(self._known)
 
     def add(
-        self, connection: Connection, visit: Visit, route: Route, by: bytes
+        self, connection: Connection, visit: GateVisit, route: Route, by: bytes
     ) -> None:
         """
         A visitor was let in whose connection may become a WebSocket.

@@ -14,7 +14,7 @@ from tristunnel.model.record import reservedFor
 from tristunnel.names.exchange import Exchange
 from tristunnel.wire.http import RequestHead
 
-__all__ = ["Account", "Visit", "fieldsOf"]
+__all__ = ["Account", "GateVisit", "fieldsOf"]
 
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
 _FIELDS = 20
@@ -115,7 +115,7 @@ def fieldsOf(text: str) -> dict[str, str]:
     return {name: values[0] for name, values in said.items()}
 
 
-class Visit:
+class GateVisit:
     """
     A request at a gate.
 

@@ -359,8 +359,8 @@ class LimitedChannel(HTTPChannel):
         budget.hold(self, size, self._evicted)
 
     def _releaseBody(self) -> None:
-        HELD.letGo(self)
-        self.site.bodies.letGo(self)
+        HELD.releaseAll(self)
+        self.site.bodies.releaseAll(self)
 
     def _evicted(self, reason: TunnelError) -> None:
         if self._answering:

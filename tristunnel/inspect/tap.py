@@ -48,7 +48,7 @@ class Tap:
     @param record: What is kept of it.
     @param forward: Whose stream it is.
     @param info: What the server said of the visitor.
-    @param letGo: Called once, when the inspection has ended and bytes may still pass.
+    @param detached: Called once, when inspection has ended and bytes may still pass.
     @param replayOf: As for L{Exchange}, of the requests of this stream.
 
     @ivar whenOver: Called with each exchange that is over.
@@ -59,14 +59,14 @@ class Tap:
         record: Record,
         forward: Forward,
         info: Mapping[str, object],
-        letGo: Callable[[], None] = lambda: None,
+        detached: Callable[[], None] = lambda: None,
         replayOf: int = 0,
     ) -> None:
         self.whenOver: Callable[[Exchange], None] = lambda exchange: None
         self._record = record
         self._forward = forward
         self._info = info
-        self._letGo = letGo
+        self._detached = detached
         self._replayOf = replayOf
         self._requests = RequestReader()
         self._responses = ResponseReader()
@@ -377,7 +377,7 @@ class Tap:
         if not self._over:
             self._record.notLookedAt(self._forward, reason)
             self._end(f"not shown from here on: {reason}")
-            self._letGo()
+            self._detached()
 
     def _end(self, problem: str) -> None:
         self._over = True

@@ -124,7 +124,7 @@ class _Looking:
     def __init__(
         self, record: Record, forward: Forward, info: Mapping[str, object]
     ) -> None:
-        self._tap = Tap(record, forward, info, self._letGo)
+        self._tap = Tap(record, forward, info, self._detach)
         self._ends: tuple[Any, Any]
         self._stands: tuple[_TappedEnd, _TappedEnd]
         self._open = 2
@@ -174,7 +174,7 @@ class _Looking:
         if reason is not None or not self._open:
             self._safely(partial(self._tap.broken, reason))
 
-    def _letGo(self) -> None:
+    def _detach(self) -> None:
         service, visitor = self._ends
         toService, toVisitor = self._stands
         passDirectly(service, toVisitor)

@@ -215,7 +215,7 @@ class Run:
             return
         self._peer, self._closed = peer, closed
         early, self._early = self._early, []
-        HELD.letGo(self)
+        HELD.releaseAll(self)
         if self._held:
             peer.pauseReading()
         if early:
@@ -273,7 +273,7 @@ class Run:
         self.over = True
         self._reason = reason
         self._early = []
-        HELD.letGo(self)
+        HELD.releaseAll(self)
         if self._deadline is not None:
             deadlinesOf(self._reactor).cancel(self._deadline)
             self._deadline = None

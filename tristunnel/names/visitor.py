@@ -143,7 +143,7 @@ class VisitorConnection(Protocol):
         self._over = self._closing = True
         self._patience.stop()
         self._waiting.known()
-        HELD.letGo(self)
+        HELD.releaseAll(self)
         run, self._run = self._run, None
         if run is not None:
             orderly = self._through and reason.check(ConnectionDone)
@@ -574,19 +574,19 @@ class VisitorConnection(Protocol):
 
     def pauseProducing(self) -> None:
         self._full = True
-        HELD.hold(self, unsent(self.transport), self._shed)
+        HELD.hold(self, unsent(self.transport), self._evict)
         if self._run is not None:
             self._run.pauseAnswers()
 
     def resumeProducing(self) -> None:
         self._full = False
-        HELD.letGo(self)
+        HELD.releaseAll(self)
         if self._run is not None:
             self._run.resumeAnswers()
 
     def stopProducing(self) -> None:
         """The transport is gone; L{connectionLost} follows."""
 
-    def _shed(self, reason: TunnelError) -> None:
+    def _evict(self, reason: TunnelError) -> None:
         self._leaveRun(reason)
         self.breakOff()

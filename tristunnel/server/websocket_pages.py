@@ -24,7 +24,7 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.connection import PING_INTERVAL, Connection, Receiver
-from tristunnel.websocket.page import Visit, WebSocketPage
+from tristunnel.websocket.page import WebSocketPage, WebSocketRequest
 
 __all__ = [
     "FirstMessage",
@@ -166,23 +166,23 @@ def clientsPath(
         without any, the client's first message may have them.
     """
 
-    async def receive(visit: Visit) -> Receiver:
-        belongs = receiverBelow(sessions, visit.name, served)
+    async def receive(asked: WebSocketRequest) -> Receiver:
+        belongs = receiverBelow(sessions, asked.name, served)
         if belongs is not None:
             return belongs
-        vouched = visit.request.getHeader(b"authorization") is not None
+        vouched = asked.request.getHeader(b"authorization") is not None
         if vouched:
-            caller = await callers(visit.request)
+            caller = await callers(asked.request)
         else:
-            caller = callers.describe(visit.request, ANONYMOUS_IDENTITY)
+            caller = callers.describe(asked.request, ANONYMOUS_IDENTITY)
             if caller.certificate:
                 with suppress(TunnelError):
                     # It may be enough, or the credentials are in the first message.
-                    caller = await callers(visit.request)
+                    caller = await callers(asked.request)
                     vouched = True
         # This is last, since only the connection's end undoes it.
-        arrival = Arrival(caller, vouched, callers.newcomer(visit.request))
-        named = (visit.request.args or {}).get(b"id", [b""])[0]
+        arrival = Arrival(caller, vouched, callers.newcomer(asked.request))
+        named = (asked.request.args or {}).get(b"id", [b""])[0]
         arrival.says = named[:MAX_NAME].decode("utf-8", "replace")
         return FirstMessage(sessions, arrival, served)
 

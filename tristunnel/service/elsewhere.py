@@ -59,7 +59,7 @@ class Elsewhere:
     def _claimed(self, change: Change) -> None:
         if change.place.member != self._service.book.member:
             for tunnel in self._leaseLost(change):
-                self._letGo(tunnel, change.place)
+                self._giveUp(tunnel, change.place)
 
     def _tunnelClosed(self, change: Change) -> None:
         held = self._service.here.get(change.id)
@@ -83,7 +83,7 @@ class Elsewhere:
             holder.displaced()
         return list(lease.tunnels)
 
-    def _letGo(self, tunnel: Tunnel, place: Place) -> None:
+    def _giveUp(self, tunnel: Tunnel, place: Place) -> None:
         """
         Give up a tunnel that another member has now; here it ends with the last
         visitor.

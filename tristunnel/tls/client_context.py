@@ -31,7 +31,7 @@ from tristunnel.tls.pem import (
     alternativeNames,
     certificateNames,
     loadAuthorities,
-    loadIdentity,
+    loadOwnCertificate,
 )
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
@@ -175,18 +175,18 @@ class ServerVerification:
         self._context = Reloading(paths, self._load, seconds)
 
     def _load(self) -> SSL.Context:
-        authorities = identity = None
+        authorities = own = None
         if self._trustRoots is not None:
             authorities = loadAuthorities(self._trustRoots)
         elif self._insecure or (self._pins and not self._asksAuthorities):
             authorities = ()
         if self._certificate is not None:
-            identity = loadIdentity(self._certificate, self._privateKey)
+            own = loadOwnCertificate(self._certificate, self._privateKey)
         return clientContext(
             self._verify,
             SSL.VERIFY_NONE if self._insecure else SSL.VERIFY_PEER,
             authorities,
-            identity,
+            own,
             "" if self._certificate is None else pathText(self._certificate),
         )
 

@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from tristunnel.errors import badOption
-from tristunnel.tls.pem import Identity, loadAuthorities, pemFiles, readFile
+from tristunnel.tls.pem import OwnCertificate, loadAuthorities, pemFiles, readFile
 from tristunnel.util.files import PathLike, pathText
 
 __all__ = [
@@ -201,11 +201,11 @@ def _policy() -> SSL.Context:
     return context
 
 
-def _show(context: SSL.Context, identity: Identity, origin: str) -> None:
+def _show(context: SSL.Context, own: OwnCertificate, origin: str) -> None:
     try:
-        context.use_certificate(identity.certificate)
-        context.use_privatekey(identity.privateKey)
-        for each in identity.chain:
+        context.use_certificate(own.certificate)
+        context.use_privatekey(own.privateKey)
+        for each in own.chain:
             context.add_extra_chain_cert(each)
         context.check_privatekey()
     except SSL.Error as error:
@@ -242,7 +242,7 @@ def _selectProtocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
 
 
 def serverContext(
-    identity: Identity,
+    own: OwnCertificate,
     origin: str,
     clients: ClientTrust | None = None,
     chooseName: Callable[[SSL.Connection], None] | None = None,
@@ -250,7 +250,7 @@ def serverContext(
     """
     Make a server's context.
 
-    @param identity: The certificate to show to clients.
+    @param own: The certificate to show to clients.
     @param origin: The file that is from, for messages.
     @param clients: Which certificates clients must show, if any.
     @param chooseName: Called when a client asks for a server name; may switch
@@ -259,7 +259,7 @@ def serverContext(
     @raise TunnelError: C{bad-option}, when OpenSSL refuses the certificate.
     """
     context = _policy()
-    _show(context, identity, origin)
+    _show(context, own, origin)
     if clients is not None:
         clients.apply(context)
     if chooseName is not None:
@@ -272,7 +272,7 @@ def clientContext(
     verify: VerifyCallback,
     mode: int,
     authorities: Sequence[Certificate] | None = None,
-    identity: Identity | None = None,
+    own: OwnCertificate | None = None,
     origin: str = "",
 ) -> SSL.Context:
     """
@@ -282,7 +282,7 @@ def clientContext(
     @param mode: C{VERIFY_PEER}, or C{VERIFY_NONE} when the result is not to be
         enforced.
     @param authorities: What to trust; C{None} for what the platform trusts.
-    @param identity: The certificate to show to a server that asks for one.
+    @param own: The certificate to show to a server that asks for one.
     @param origin: The file that is from, for messages.
     @return: A new context.
     @raise TunnelError: C{bad-option}, when OpenSSL refuses the certificate.
@@ -292,7 +292,7 @@ def clientContext(
         context.set_default_verify_paths()
     else:
         _trust(context, authorities)
-    if identity is not None:
-        _show(context, identity, origin)
+    if own is not None:
+        _show(context, own, origin)
     context.set_verify(mode, verify)
     return context

@@ -29,7 +29,7 @@ from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.contexts import loadClientTrust, serverContext
 from tristunnel.tls.pem import (
     CERTIFICATE_SUFFIXES,
-    Identity,
+    OwnCertificate,
     PrivateKey,
     certificateNames,
     certificatesIn,
@@ -69,28 +69,28 @@ class _Entry:
     """
     A certificate that can be served.
 
-    @ivar identity: The certificate, its key and its chain.
+    @ivar own: The certificate, its key and its chain.
     @ivar context: The context that shows it.
     @ivar paths: Where the certificate is from: at least one file.
     @ivar keyPath: Where the key is from.
     """
 
-    identity: Identity
+    own: OwnCertificate
     context: SSL.Context
     paths: frozenset[str]
     keyPath: str
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.identity.certificate)
+        return fingerprint(self.own.certificate)
 
     @property
     def isExpired(self) -> bool:
-        return isExpired(self.identity.certificate)
+        return isExpired(self.own.certificate)
 
     @property
     def expiry(self) -> str:
-        certificate = self.identity.certificate
+        certificate = self.own.certificate
         return (
             f"The certificate in {min(self.paths)} expired on"
             f" {certificate.not_valid_after_utc.date()}"
@@ -98,7 +98,7 @@ class _Entry:
 
     def newness(self) -> tuple[bool, datetime]:
         """Order certificates, better ones last: valid now, and then issued last."""
-        certificate = self.identity.certificate
+        certificate = self.own.certificate
         since = certificate.not_valid_before_utc
         valid = since <= datetime.now(UTC) <= certificate.not_valid_after_utc
         return valid, since
@@ -176,7 +176,7 @@ class CertificateDirectory:
 
     def certificateFor(self, name: str) -> Certificate:
         """The certificate for clients that ask for a name."""
-        return self._lookup(name).identity.certificate
+        return self._lookup(name).own.certificate
 
     def fingerprintFor(self, name: str) -> str:
         """The fingerprint of the certificate for clients that ask for a name."""
@@ -223,7 +223,7 @@ class CertificateDirectory:
         self._entries = sorted(entries.values(), key=self._precedence)
         self._byName = {}
         for each in self._entries:
-            for name in certificateNames(each.identity.certificate):
+            for name in certificateNames(each.own.certificate):
                 other = self._byName.get(name)
                 if other is None or each.newness() > other.newness():
                     self._byName[name] = each
@@ -270,15 +270,15 @@ class CertificateDirectory:
         chain = _completeChain(certificate, candidates)
         if (
             known is not None
-            and known.identity.chain == chain
+            and known.own.chain == chain
             and (known.paths, known.keyPath) == (paths, keyPath)
         ):
             return known
-        identity = Identity(certificate, key, chain)
-        return _Entry(identity, self._contextOf(identity, paths), paths, keyPath)
+        own = OwnCertificate(certificate, key, chain)
+        return _Entry(own, self._contextOf(own, paths), paths, keyPath)
 
-    def _contextOf(self, identity: Identity, paths: frozenset[str]) -> SSL.Context:
-        return serverContext(identity, min(paths), self._usedTrust, self._choose)
+    def _contextOf(self, own: OwnCertificate, paths: frozenset[str]) -> SSL.Context:
+        return serverContext(own, min(paths), self._usedTrust, self._choose)
 
     def _retain(self, entries: dict[str, _Entry], problems: list[str]) -> None:
         """
@@ -313,7 +313,7 @@ class CertificateDirectory:
         path = min(entry.paths)
         first = Path(path).relative_to(self._directory).parts[0]
         isDefault = os.path.splitext(first)[0].lower() == "default"
-        return not isDefault, _isAuthority(entry.identity.certificate), path
+        return not isDefault, _isAuthority(entry.own.certificate), path
 
     def _refresh(self) -> None:
         trust = self._trust.get()
@@ -343,7 +343,7 @@ class CertificateDirectory:
             self._usedTrust = trust
             # None of the existing contexts knows the new ones.
             self._entries = [
-                replace(each, context=self._contextOf(each.identity, each.paths))
+                replace(each, context=self._contextOf(each.own, each.paths))
                 for each in self._entries
             ]
         before = {each.fingerprint for each in self._entries}
@@ -356,7 +356,7 @@ class CertificateDirectory:
                 self._log.info(
                     "New certificate in {path} for {names}",
                     path=min(each.paths),
-                    names=", ".join(certificateNames(each.identity.certificate)),
+                    names=", ".join(certificateNames(each.own.certificate)),
                 )
 
     def _lookup(self, name: str) -> _Entry:

@@ -42,7 +42,7 @@ from tristunnel.util.files import PathLike, pathText, warnIfOpen, withoutMark
 __all__ = [
     "CERTIFICATE_SUFFIXES",
     "MAXIMUM_FILE_SIZE",
-    "Identity",
+    "OwnCertificate",
     "PrivateKey",
     "alternativeNames",
     "certificateNames",
@@ -51,7 +51,7 @@ __all__ = [
     "keysIn",
     "loadAuthorities",
     "loadCertificates",
-    "loadIdentity",
+    "loadOwnCertificate",
     "loadPrivateKey",
     "pemFiles",
     "readFile",
@@ -331,7 +331,7 @@ def isExpired(certificate: Certificate) -> bool:
 
 
 @dataclass(frozen=True)
-class Identity:
+class OwnCertificate:
     """
     The certificate that one end of a TLS connection shows to the other.
 
@@ -346,9 +346,9 @@ class Identity:
     chain: Sequence[Certificate] = ()
 
 
-def loadIdentity(
+def loadOwnCertificate(
     certificatePath: PathLike, keyPath: PathLike | None = None
-) -> Identity:
+) -> OwnCertificate:
     """
     Load a certificate, its chain and its private key.
 
@@ -356,7 +356,7 @@ def loadIdentity(
         after it.
     @param keyPath: A PEM file with the private key; C{None} when that is in
         the certificate's file.
-    @return: The identity.
+    @return: All three.
     @raise TunnelError: C{bad-option}, when a file cannot be used or the two do
         not belong together.
     """
@@ -375,4 +375,4 @@ def loadIdentity(
             f"certificate in {pathText(certificatePath)}: name two files that "
             f"belong together."
         )
-    return Identity(first, key, tuple(rest))
+    return OwnCertificate(first, key, tuple(rest))

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from tristunnel.errors import badOption
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.contexts import loadClientTrust, serverContext
-from tristunnel.tls.pem import isExpired, loadIdentity
+from tristunnel.tls.pem import isExpired, loadOwnCertificate
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.watch import Reloading
 
@@ -76,15 +76,15 @@ class ReloadingCertificate:
         self._loaded = Reloading(watched, self._load, seconds)
 
     def _load(self) -> _Loaded:
-        identity = loadIdentity(self._certificatePath, self._privateKeyPath)
+        own = loadOwnCertificate(self._certificatePath, self._privateKeyPath)
         clients = loadClientTrust(self._clientCAPath, self._clientCRLPath)
         origin = pathText(self._certificatePath)
-        context = serverContext(identity, origin, clients)
-        if isExpired(identity.certificate):
+        context = serverContext(own, origin, clients)
+        if isExpired(own.certificate):
             if self._isGood():
                 raise badOption(
                     f"the certificate in {origin} expired on"
-                    f" {identity.certificate.not_valid_after_utc.date()}, and the one"
+                    f" {own.certificate.not_valid_after_utc.date()}, and the one"
                     " before did not: put a valid one there."
                 )
             # Not an error: clients that pin the certificate do not mind.
@@ -92,9 +92,9 @@ class ReloadingCertificate:
                 "The certificate in {path} expired on {date}: renew it, or clients "
                 "that do not pin it will refuse it.",
                 path=origin,
-                date=identity.certificate.not_valid_after_utc.date(),
+                date=own.certificate.not_valid_after_utc.date(),
             )
-        return _Loaded(identity.certificate, context)
+        return _Loaded(own.certificate, context)
 
     def _isGood(self) -> bool:
         loaded = getattr(self, "_loaded", None)

@@ -170,7 +170,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
             self._read(data)
             return
         self._early += data
-        HELD_REQUESTS.hold(self, len(data), self._shed)
+        HELD_REQUESTS.hold(self, len(data), self._evict)
         if len(self._early) > _MOST_EARLY and not self._isHeld:
             self._isHeld = True
             self.transport.pauseProducing()
@@ -189,7 +189,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
             self.setTimeout(REQUEST_TIMEOUT)
         self._pieces.append(piece)
         self._size += len(piece)
-        HELD_REQUESTS.hold(self, len(piece), self._shed)
+        HELD_REQUESTS.hold(self, len(piece), self._evict)
         events = self._cutter.feed(piece)
         if self._cutter.isUpgrade or self._cutter.isTorn:
             what = "asks for another protocol" if self._cutter.isUpgrade else "is torn"
@@ -259,7 +259,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._isOver = True
         self.setTimeout(None)
-        self._letGo()
+        self._release()
 
     def timeoutConnection(self) -> None:
         if self._isOver:
@@ -345,7 +345,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
     def _answeredAll(self) -> None:
         head, answer = self._head, self._answer
         assert head is not None and answer is not None
-        HELD_REQUESTS.letGo(self)
+        HELD_REQUESTS.releaseAll(self)
         self._size = 0
         self._head = self._check = self._answer = None
         self._isBusy = False
@@ -377,7 +377,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
 
     # The end
 
-    def _shed(self, reason: TunnelError) -> None:
+    def _evict(self, reason: TunnelError) -> None:
         self._refuse(
             HTTPStatus.SERVICE_UNAVAILABLE, "too many other requests are being held"
         )
@@ -398,7 +398,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
         if self._answer is not None:
             # In the middle of an answer, another one cannot be sent.
             self._isOver = True
-            self._letGo()
+            self._release()
             self.transport.abortConnection()
             return
         challenge = b""
@@ -416,7 +416,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
         connection were closed at once, the kernel would drop what was sent.
         """
         self._isOver = True
-        self._letGo()
+        self._release()
         if self._hasEnded:
             self.transport.loseConnection()
             return
@@ -425,8 +425,8 @@ class SignedVisitor(Protocol, TimeoutMixin):
             self.transport.resumeProducing()
         self.transport.loseWriteConnection()
 
-    def _letGo(self) -> None:
-        HELD_REQUESTS.letGo(self)
+    def _release(self) -> None:
+        HELD_REQUESTS.releaseAll(self)
         self._pieces = []
         self._request = self._early = b""
         service, self._service = self._service, None

@@ -25,11 +25,11 @@ from tristunnel.http.site import requestKnown
 from tristunnel.websocket.connection import PING_INTERVAL, Receiver
 from tristunnel.websocket.roles import ServerConnection
 
-__all__ = ["PreparedFactory", "Visit", "WebSocketPage"]
+__all__ = ["PreparedFactory", "WebSocketPage", "WebSocketRequest"]
 
 
 @dataclass(frozen=True)
-class Visit:
+class WebSocketRequest:
     """
     A request to open a WebSocket.
 
@@ -92,7 +92,7 @@ class WebSocketPage(Resource):
     def __init__(
         self,
         reactor: IReactorTime,
-        receive: Callable[[Visit], Awaitable[Receiver]],
+        receive: Callable[[WebSocketRequest], Awaitable[Receiver]],
         subprotocols: Sequence[str] = (),
         anyOrigin: bool = False,
         pingInterval: float = PING_INTERVAL,
@@ -130,18 +130,18 @@ class WebSocketPage(Resource):
 
     async def _admit(self, request: Request) -> None:
         name = b"/".join(request.postpath or []).decode("utf-8", "replace").strip("/")
-        visit = Visit(
+        asked = WebSocketRequest(
             request,
             name,
             self._forwarded.peer(request),
             self._forwarded.isSecure(request),
         )
-        receiver = await self._receive(visit)
+        receiver = await self._receive(asked)
         requestKnown(request)
         connection = ServerConnection()
         connection.configure(self._reactor, receiver, self._pingInterval)
         connection.subprotocols = self._subprotocols
-        connection.peerAddress = visit.peer
+        connection.peerAddress = asked.peer
         connection.group = self._group
         self._factory.connection = connection
         try:

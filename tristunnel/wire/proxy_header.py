@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from struct import pack
 
-__all__ = ["PROXY_HEADERS", "Place", "Visit", "proxyHeaderV1", "proxyHeaderV2"]
+__all__ = ["PROXY_HEADERS", "Place", "ProxyHeader", "proxyHeaderV1", "proxyHeaderV2"]
 
 Place = tuple[IPv4Address | IPv6Address, int]
 """An address and a port."""
@@ -25,7 +25,7 @@ _LONGEST_AUTHORITY = 255
 
 
 @dataclass(frozen=True)
-class Visit:
+class ProxyHeader:
     """
     What the header says.
 
@@ -53,13 +53,13 @@ class Visit:
         return self.source, destination
 
 
-def proxyHeaderV1(visit: Visit | None) -> bytes:
+def proxyHeaderV1(header: ProxyHeader | None) -> bytes:
     """
     Write the header as a line of text.
 
-    @param visit: C{None} for a connection without a visitor, such as a health check.
+    @param header: C{None} for a connection without a visitor, such as a health check.
     """
-    places = None if visit is None else visit.places
+    places = None if header is None else header.places
     if places is None:
         return b"PROXY UNKNOWN\r\n"
     (source, sourcePort), (there, port) = places
@@ -67,26 +67,26 @@ def proxyHeaderV1(visit: Visit | None) -> bytes:
     return f"PROXY {family} {source} {there} {sourcePort} {port}\r\n".encode("ascii")
 
 
-def proxyHeaderV2(visit: Visit | None) -> bytes:
+def proxyHeaderV2(header: ProxyHeader | None) -> bytes:
     """
     Write the binary header.
 
-    @param visit: As for L{proxyHeaderV1}.
+    @param header: As for L{proxyHeaderV1}.
     """
-    if visit is None:
+    if header is None:
         return _SIGNATURE + pack("!BBH", _LOCAL, _FAMILY_UNKNOWN, 0)
     family, body = _FAMILY_UNKNOWN, b""
-    if (places := visit.places) is not None:
+    if (places := header.places) is not None:
         (source, sourcePort), (there, port) = places
         family = _TCP4 if source.version == 4 else _TCP6
         body = source.packed + there.packed + pack("!HH", sourcePort, port)
-    if visit.authority:
-        name = visit.authority.encode()[:_LONGEST_AUTHORITY]
+    if header.authority:
+        name = header.authority.encode()[:_LONGEST_AUTHORITY]
         body += pack("!BH", _AUTHORITY, len(name)) + name
     return _SIGNATURE + pack("!BBH", _PROXY, family, len(body)) + body
 
 
-PROXY_HEADERS: Mapping[str, Callable[[Visit | None], bytes]] = {
+PROXY_HEADERS: Mapping[str, Callable[[ProxyHeader | None], bytes]] = {
     "v1": proxyHeaderV1,
     "v2": proxyHeaderV2,
 }

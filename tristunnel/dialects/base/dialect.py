@@ -31,7 +31,7 @@ from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.ports import PortRange
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.websocket.connection import Receiver
-from tristunnel.websocket.page import Visit
+from tristunnel.websocket.page import WebSocketRequest
 
 __all__ = [
     "ClientOptions",
@@ -103,7 +103,7 @@ class WebSocketPath:
     @ivar anyOrigin: Whether web pages from elsewhere may connect.
     """
 
-    receive: Callable[[Visit], Awaitable[Receiver]]
+    receive: Callable[[WebSocketRequest], Awaitable[Receiver]]
     subprotocols: Sequence[str] = ()
     anyOrigin: bool = False
 

@@ -191,7 +191,7 @@ class SessionStream(Guarded):
             self._sourceHeld = self._outgoingSize
             if self._peer is not None:
                 self.guarded(self._peer.pauseReading)
-            self.memory.hold(self, self._sourceHeld, self._shed)
+            self.memory.hold(self, self._sourceHeld, self._evict)
 
     def _discard(self, amount: int) -> None:
         """
@@ -479,7 +479,7 @@ class SessionStream(Guarded):
             if self._incoming is NOTHING:
                 self._incoming = deque()
             self._incoming.append(data)
-            self.memory.hold(self, len(data), self._shed)
+            self.memory.hold(self, len(data), self._evict)
         else:
             try:
                 self._peer.write(data)
@@ -550,7 +550,7 @@ class SessionStream(Guarded):
             self.guarded(peer.finish)
             self.checkOver()
 
-    def _shed(self, reason: TunnelError) -> None:
+    def _evict(self, reason: TunnelError) -> None:
         """Be broken towards both sides: too much is held for this stream."""
         if not self._over:
             self._multiplexer.sendReset(self, reason)
@@ -565,7 +565,7 @@ class SessionStream(Guarded):
         self._over = True
         held = 0
         if self._incoming or self._sourceHeld:
-            self.memory.letGo(self)
+            self.memory.releaseAll(self)
             held = sum(map(len, self._incoming))
         self._incoming = self.outgoing = NOTHING
         self._multiplexer.streamOver(self, held)

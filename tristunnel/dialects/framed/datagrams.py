@@ -142,7 +142,7 @@ class SessionFlow(Guarded, FlowEnd):
             self._flows.sendEnd(self, reason)
             self._end(reason)
 
-    def letGo(self, reason: TunnelError | None) -> None:
+    def flowOver(self, reason: TunnelError | None) -> None:
         """Give the number and the queue's room back."""
         self._flows.forget(self)
 

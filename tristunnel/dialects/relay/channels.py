@@ -31,7 +31,7 @@ from tristunnel.util.hosts import addressText
 from tristunnel.util.words import isName
 from tristunnel.websocket.connection import Connection, Receiver
 from tristunnel.websocket.end import WebSocketEnd
-from tristunnel.websocket.page import Visit
+from tristunnel.websocket.page import WebSocketRequest
 
 if TYPE_CHECKING:
     from tristunnel.model.options import TunnelOptions
@@ -95,12 +95,12 @@ class _ChannelPeer(WebSocketEnd):
     def opened(self, connection: Connection) -> None:
         super().opened(connection)
         if self._grant is not None:
-            self._grant.watch(self.shed)
+            self._grant.watch(self.evict)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
         super().connectionLost(reason, failure)
         if self._grant is not None:
-            self._grant.unwatch(self.shed)
+            self._grant.unwatch(self.evict)
         self._left()
 
 
@@ -203,17 +203,17 @@ class RelayChannels:
 
     # Pages
 
-    async def receiveClient(self, visit: Visit) -> Receiver:
+    async def receiveClient(self, asked: WebSocketRequest) -> Receiver:
         """Take a client's end."""
         RESERVE.checkSession()
-        arrived = self._clients.get(visit.name)
+        arrived = self._clients.get(asked.name)
         if arrived is not None:
             return WebSocketEnd(arrived, announces=True)
-        caller = await self._callers.withQuery(visit.request)
-        known = self._channels.get(visit.name)
+        caller = await self._callers.withQuery(asked.request)
+        known = self._channels.get(asked.name)
         if known is None or not known.claimed:
             self._service.rights.checkChannel(caller.identity)
-        channel = self._channel(visit.name, caller, True)
+        channel = self._channel(asked.name, caller, True)
         if channel is not known or not channel.claimed:
             channel.claimed = True
             channel.tunnel.owner = caller.identity
@@ -231,19 +231,19 @@ class RelayChannels:
         channel.enter()
         return _ChannelPeer(channel.clientArrived, channel.leave, caller.identity)
 
-    async def receiveVisitor(self, visit: Visit) -> Receiver:
+    async def receiveVisitor(self, asked: WebSocketRequest) -> Receiver:
         """
         Take a visitor. The tunnel could refuse it, too, but only after the WebSocket is
         open.
         """
         RESERVE.checkVisitor()
-        address = addressText(visit.peer)
-        arrived = self._visitors.get(visit.name)
+        address = addressText(asked.peer)
+        arrived = self._visitors.get(asked.name)
         if arrived is not None:
             toTunnel = arrived
             return WebSocketEnd(lambda end: toTunnel(end, address), announces=True)
-        caller = await self._callers.withQuery(visit.request)
-        channel = self._channel(visit.name, caller, False)
+        caller = await self._callers.withQuery(asked.request)
+        channel = self._channel(asked.name, caller, False)
         channel.enter()
         return _ChannelPeer(
             lambda end: channel.tunnel.visitorArrived(end, address),

@@ -83,7 +83,7 @@ class DataEnd(WebSocketEnd):
 
     def breakOff(self, reason: TunnelError) -> None:
         if not self._over:
-            self.shed(reason)
+            self.evict(reason)
 
 
 @implementer(IPushProducer)
@@ -143,7 +143,7 @@ class DataFlow(FlowEnd):
         else:
             self.dropped += 1
 
-    def letGo(self, reason: TunnelError | None) -> None:
+    def flowOver(self, reason: TunnelError | None) -> None:
         self.dropped += len(self._held)
         self._held.clear()
         self._heldBytes = 0
