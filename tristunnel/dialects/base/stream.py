@@ -1,5 +1,5 @@
 """
-A stream's end within a session.
+The end of a stream within a session.
 """
 
 from __future__ import annotations
@@ -31,27 +31,26 @@ __all__ = [
 ]
 
 SOURCE_HIGH = 64 * 1024
-"""Bytes held for sending at which the stream's source is paused."""
+"""Bytes waiting to be sent at which the stream's source is paused."""
 
 BUSY = 1024 * 1024
-"""Bytes in a second, in large pieces, with which a stream proves busy."""
+"""Bytes within a second, in large pieces, that prove a stream to be busy."""
 
 LARGE = 4 * 1024
-"""Bytes of a piece that counts for that. Many small requests and answers cost less in
-the session, which gathers those of all streams, than on a connection for each."""
+"""The least bytes of a piece that counts for that. Many small requests and answers cost
+less in the session, which gathers those of all streams, than on a connection each."""
 
 SOURCE_LOW = 16 * 1024
-"""Bytes held for sending at which it is resumed."""
+"""Bytes waiting to be sent at which the source is resumed."""
 
 
 class SessionStream(Guarded):
     """
-    An L{End<tristunnel.interfaces.End>} whose remote is the far side of a
-    session.
+    An L{End<tristunnel.interfaces.End>} whose remote is the far side of a session.
 
-    It holds what the session cannot send yet, and what the local end does not
-    take yet; both are bounded, the first by pausing the local end, the second
-    by the credit that was given to the peer.
+    It holds what the session cannot send yet, and what the local end does not take yet.
+    The former is bounded by pausing the local end, the latter by the credit that the
+    peer was given.
 
     @ivar id: The stream's number in the session.
     @ivar received: Bytes that came from the peer.
@@ -61,11 +60,11 @@ class SessionStream(Guarded):
     @ivar finishing: Whether the end follows after C{outgoing}.
     @ivar finished: Whether the end was sent.
     @ivar eof: Whether the peer sent its end.
-    @ivar queued: Whether the multiplexer has it in its round.
+    @ivar queued: Whether it is in the multiplexer's round-robin queue.
     @ivar answered: Whether the peer has accepted the stream.
     @ivar since: When it was opened, in seconds.
     @ivar whenAnswered: Called once when the peer accepts it.
-    @cvar memory: Counts what is held for readers that stand still.
+    @cvar memory: Counts what is held for stalled readers.
     """
 
     memory = HELD
@@ -146,17 +145,17 @@ class SessionStream(Guarded):
 
     @property
     def peer(self) -> End | None:
-        """The local end, once it was joined."""
+        """The local end, once joined."""
         return self._peer
 
     @property
     def over(self) -> bool:
-        """Whether both directions have ended, or it was broken."""
+        """Whether both directions have ended, or the stream was broken."""
         return self._over
 
     @property
     def holding(self) -> int:
-        """Bytes that came and that the local end did not take yet."""
+        """Bytes that came, and that the local end has not taken yet."""
         return self.receiveWindow.waiting
 
     # End
@@ -195,8 +194,8 @@ class SessionStream(Guarded):
 
     def _discard(self, amount: int) -> None:
         """
-        The far side has left. Its last bytes may still be on their way to the
-        local end, so that is broken only if it goes on and on.
+        Drop bytes, because the far side has left. Its last bytes may still be on their
+        way to the local end, so that one is broken only if it keeps sending.
         """
         self._discarded += amount
         if self._discarded > SOURCE_HIGH and self._peer is not None:
@@ -226,13 +225,13 @@ class SessionStream(Guarded):
                 moved.reset(reason)
 
     def pauseReading(self) -> None:
-        """Hold what comes; the credit runs out by itself."""
+        """Hold what comes, until the far side runs out of credit."""
         self._readPaused = True
         if self._follows and self._elsewhere is not None:
             self._elsewhere.pauseReading()
 
     def resumeReading(self) -> None:
-        """Hand on what was held, and what comes."""
+        """Pass on what was held, and what comes."""
         self._readPaused = False
         if self._follows and self._elsewhere is not None:
             self._elsewhere.resumeReading()
@@ -256,11 +255,11 @@ class SessionStream(Guarded):
             self._closed = left
 
     def accept(self) -> None:
-        """Tell the far side, which opened it, that it has reached its service."""
+        """Tell the far side, which has opened it, that it has reached its service."""
         self._multiplexer.accept(self)
 
     def abandon(self) -> None:
-        """Forget the stream without a word: it goes on elsewhere."""
+        """Forget the stream without telling the far side: it goes on elsewhere."""
         if not self._over:
             self._closed = self.whenAnswered = None
             self._end(None)
@@ -269,13 +268,13 @@ class SessionStream(Guarded):
 
     @property
     def received(self) -> int:
-        """Bytes that came from the far side, by whichever connection."""
+        """Bytes that came from the far side, on either connection."""
         moved = self._elsewhere
         return self._receivedHere + (0 if moved is None else moved.received)
 
     @property
     def passed(self) -> int:
-        """Bytes that the local end gave to the connection it has moved to."""
+        """Bytes that the local end has passed to the connection it has moved to."""
         if self._sentBefore < 0 or self._peer is None:
             return 0
         return self._peer.received - self._sentBefore
@@ -296,23 +295,23 @@ class SessionStream(Guarded):
 
     @property
     def readsBy(self) -> SocketEnd | None:
-        """The plain socket that it reads by now; C{None} for the session."""
+        """The plain socket that it reads from now; C{None} for the session."""
         moved = self._elsewhere
         return moved.readsBy if moved is not None and self._follows else None
 
     @property
     def writesBy(self) -> SocketEnd | None:
-        """Likewise what it writes by."""
+        """Likewise the socket that it writes to."""
         moved = self._elsewhere
         return moved.writesBy if moved is not None and self._sentBefore >= 0 else None
 
     @property
     def mayGoByKernel(self) -> bool:
-        """Whether bytes go on within the kernel."""
+        """Whether the kernel moves its bytes."""
         return self._elsewhere is not None and self._elsewhere.mayGoByKernel
 
     def obey(self, rule: RateLimiter) -> None:
-        """Let a rate slow down what goes by the kernel."""
+        """Have a rate slow down what the kernel moves."""
         if self._elsewhere is not None:
             self._elsewhere.obey(rule)
 
@@ -322,7 +321,7 @@ class SessionStream(Guarded):
             self._elsewhere.obeyAgain()
 
     def _count(self, size: int) -> None:
-        """A large piece came or went: prove busy if that was much within a second."""
+        """Count a large piece; enough of them within a second prove the stream busy."""
         self._recent += size
         if self._recent >= BUSY:
             now = self._multiplexer.now()
@@ -332,19 +331,19 @@ class SessionStream(Guarded):
 
     def moveTo(self, elsewhere: MovedEnd) -> None:
         """
-        Go on by a connection of its own: each direction as soon as nothing of it
-        waits here.
+        Move to a connection of its own: each direction as soon as none of its bytes
+        wait here.
         """
         self._elsewhere = elsewhere
         elsewhere.whileWaiting(self._elsewhereOver)
         if self.finished:
-            # Our end was sent in the session; the connection ends with it.
+            # Our end was sent in the session already; end the connection likewise.
             elsewhere.finish()
         self.switch()
         self._follow()
 
     def switch(self) -> None:
-        """Send by the new connection from now on, if all that came before is sent."""
+        """Send on the new connection from now on, if everything before is sent."""
         moved = self._elsewhere
         if moved is None or self._sentBefore >= 0 or self._over:
             return
@@ -359,9 +358,9 @@ class SessionStream(Guarded):
 
     def movedArrived(self, offset: int) -> None:
         """
-        The far side sends by the new connection from now on.
+        Note that the far side sends on the new connection from now on.
 
-        @raise TunnelError: C{protocol-error}, if that is not where we are.
+        @raise TunnelError: C{protocol-error}, if C{offset} is not where this side is.
         """
         if offset != self._receivedHere or self._movedAt >= 0 or self.eof:
             raise TunnelError(
@@ -374,8 +373,8 @@ class SessionStream(Guarded):
 
     def moveFailed(self, reason: TunnelError) -> None:
         """
-        There is no connection to move to. If the far side has changed over
-        already, the stream is broken.
+        Stay, as there is no connection to move to. If the far side has already changed
+        over, break the stream.
         """
         if self._movedAt >= 0 and self._elsewhere is None and not self._over:
             peer = self._peer
@@ -384,7 +383,7 @@ class SessionStream(Guarded):
                 peer.reset(reason)
 
     def _follow(self) -> None:
-        """Read from the new connection, once all that came before is handed on."""
+        """Read from the new connection once everything before is passed on."""
         moved, peer = self._elsewhere, self._peer
         if self._movedAt < 0 or self._follows or self._over:
             return
@@ -398,8 +397,8 @@ class SessionStream(Guarded):
 
     def _settle(self) -> None:
         """
-        Leave the session if nothing is left to do there, and have the kernel move
-        the bytes if nothing but sockets is at both ends.
+        Leave the session if nothing is left to do there, and have the kernel move the
+        bytes if both ends are plain sockets.
         """
         moved, peer = self._elsewhere, self._peer
         if moved is None or self._over or not self.hasMoved:
@@ -414,12 +413,12 @@ class SessionStream(Guarded):
         if self._over:
             return
         if self._sentBefore < 0 and self._movedAt < 0:
-            # Nothing has changed over: the session goes on as if there had been
-            # none.
+            # Neither direction has changed over: go on in the session as if there had
+            # been no connection.
             self._elsewhere = None
             return
         if reason is None and self._incoming and self._movedAt >= 0 <= self._sentBefore:
-            # It has ended as it should, behind what waits here to be read.
+            # It has ended as it should, after what still waits here to be read.
             return
         peer, followed = self._peer, self._follows
         if reason is None and not self.hasMoved:
@@ -431,12 +430,12 @@ class SessionStream(Guarded):
             self.guarded(peer.reset, reason)
 
     def pauseSource(self) -> None:
-        """Have the local end read no more."""
+        """Pause the local end."""
         if self._peer is not None:
             self._peer.pauseReading()
 
     def resumeSource(self) -> None:
-        """Have the local end read on."""
+        """Resume the local end."""
         if self._peer is not None:
             self._peer.resumeReading()
 
@@ -446,8 +445,8 @@ class SessionStream(Guarded):
         """
         Take bytes to send now.
 
-        @param limit: How many at the most; at least 1.
-        @return: None if that broke the stream.
+        @param limit: The most bytes to take; at least 1.
+        @return: No bytes if the stream was broken by that.
         """
         data, offset = self.outgoing[0], self._offset
         if len(data) - offset <= limit:
@@ -470,7 +469,7 @@ class SessionStream(Guarded):
         return data
 
     def dataArrived(self, data: bytes) -> None:
-        """Bytes came from the far side; credit was checked."""
+        """Take bytes from the far side; the caller has checked the credit."""
         size = len(data)
         self._receivedHere += size
         if size >= LARGE:
@@ -493,12 +492,12 @@ class SessionStream(Guarded):
         self.outgoing = NOTHING
         self._outgoingSize = 0
         if self._sourceHeld:
-            # Paused for ever it would never see its own end.
+            # If it stayed paused, it would never see the end of its own remote.
             self._resumeSource()
         self.eofArrived()
 
     def _resumeSource(self) -> None:
-        """Little waits any more: have the local end read on."""
+        """Resume the local end: little is waiting any more."""
         held, self._sourceHeld = self._sourceHeld, 0
         self.memory.release(self, held)
         if self._peer is not None:
@@ -509,7 +508,7 @@ class SessionStream(Guarded):
         if not self.eof:
             self.eof = True
             if not self._incoming and self._peer is not None:
-                # As by C{guarded}, but for each stream once.
+                # Like C{guarded}, but once per stream.
                 try:
                     self._peer.finish()
                 except Exception:
@@ -517,7 +516,7 @@ class SessionStream(Guarded):
                 self.checkOver()
 
     def broken(self, reason: TunnelError) -> None:
-        """The far side, or the session, broke the stream."""
+        """The far side, or the session, has broken the stream."""
         if not self._over:
             peer, moved = self._peer, self._elsewhere
             self._end(reason)
@@ -532,7 +531,7 @@ class SessionStream(Guarded):
             self._end(None)
 
     def _deliver(self) -> None:
-        """Hand on what is held, as long as the local end takes it."""
+        """Pass on what is held, as long as the local end takes it."""
         peer, incoming = self._peer, self._incoming
         if peer is None or self._over:
             return
@@ -551,16 +550,16 @@ class SessionStream(Guarded):
             self.checkOver()
 
     def _evict(self, reason: TunnelError) -> None:
-        """Be broken towards both sides: too much is held for this stream."""
+        """Break the stream on both sides, because too much is held for it."""
         if not self._over:
             self._multiplexer.sendReset(self, reason)
             self.broken(reason)
 
     def _end(self, reason: TunnelError | None) -> None:
-        """Let go of everything."""
+        """Release everything."""
         moved = self._elsewhere
         if moved is not None and not (moved.over or self.hasMoved):
-            # It was to move, and is over before.
+            # It was going to move, and is over before that.
             moved.reset(reason or TunnelError("closed"))
         self._over = True
         held = 0

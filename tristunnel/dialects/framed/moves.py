@@ -1,15 +1,14 @@
 """
-Streams that move to a connection of their own when they have proved busy.
+Streams that move to a connection of their own once they have proved busy.
+ A stream begins in its session, where a short request costs nothing extra. A busy
+stream is better off on a connection whose ends are both plain sockets: the kernel then
+moves its bytes, and applies backpressure on its own. The server, which sees the
+visitor, sends a ticket; the client makes a second connection and shows the ticket. Then
+each side changes over when no bytes of its direction wait in the session any more, and
+says at which offset. Until a side has said so, a second connection that is refused,
+slow, cut or answered by somebody else makes no difference.
 
-A stream begins in its session, which costs a short request nothing. One that is
-busy is better off with a connection whose both ends are plain sockets: the kernel
-moves its bytes, and holds it back by itself. The server, which sees the visitor,
-sends a ticket; the client dials and shows it; then each side changes over when
-nothing of its direction waits in the session any more, and says at which offset.
-Until a side has said so, a second connection that is refused, slow, cut or
-answered by somebody else changes nothing.
-
-It is specified in C{docs/protocol-direct.rst}.
+C{docs/protocol-direct.rst} specifies this.
 """
 
 from __future__ import annotations
@@ -50,24 +49,24 @@ from tristunnel.wire.framed import (
 __all__ = ["ACCEPTED", "CARRIERS", "Carrier", "ClientMoves", "ServerMoves"]
 
 ACCEPTED = encodeHandshake({"tristunnel": {"accepted": True}})
-"""What the server says to a good ticket."""
+"""The server's answer to a valid ticket."""
 
 CARRIERS = ("auto", "session", "direct")
-"""What C{--carrier} takes."""
+"""The values of C{--carrier}."""
 
 PATIENCE = 10.0
 """Seconds that a second connection may take."""
 
 BLOCKED = 60.0
-"""Seconds for which no other one is tried after one failed."""
+"""Seconds for which no other is tried after one has failed."""
 
 AT_ONCE = 48
-"""Second connections under way at once; the server lets no more in of whom it
-does not know yet who they are."""
+"""The most second connections in progress at once; the server admits no more that have
+not shown a ticket yet."""
 
 
 def _nothing(end: object) -> None:
-    """Nobody waits for the end: it is joined when the stream changes over."""
+    """Nobody need be told: the end is joined when the stream changes over."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ class Carrier:
     """
     How streams travel.
 
-    @ivar kind: C{session}: within it; C{auto}: on a connection of their own when
-        they have proved busy; C{direct}: as early as can be.
-    @ivar sessions: Connections that a session has at once.
+    @ivar kind: C{session}: within the session; C{auto}: on a connection of their own
+        once they have proved busy; C{direct}: the same, as early as possible.
+    @ivar sessions: How many connections a session has at once.
     """
 
     kind: str = "auto"
@@ -90,8 +89,8 @@ class ServerMoves:
 
     @param tickets: The session's.
     @param multiplexer: Its streams.
-    @param atOnce: Whether streams are to move without having proved anything.
-    @param ends: Tells and is told of the ends of those that have moved.
+    @param atOnce: Whether streams are to move without having proved busy.
+    @param ends: Exchanges reports about the ends of streams that have moved.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class ServerMoves:
         multiplexer.whenMoved = self._clientMoved
 
     def offer(self, stream: SessionStream) -> None:
-        """Let a stream move, if the client likes."""
+        """Offer the client to move a stream."""
         now = self._multiplexer.now()
         if stream.moves or stream.eof or stream.finishing or stream.over:
             return
@@ -150,8 +149,8 @@ class ServerMoves:
 
     def _clientMoved(self, stream: SessionStream) -> None:
         """
-        The client sends by a connection that is not there: it was somebody else's
-        who took the ticket.
+        Break a stream that the client sends on a connection that the server does not
+        have: somebody else has taken the ticket.
         """
         stream.moveFailed(
             TunnelError("session-lost", "the stream's own connection is not there")
@@ -162,9 +161,9 @@ def _move(
     stream: SessionStream, transport: SocketTransport, ending: StreamEnd, rest: bytes
 ) -> None:
     """
-    Let a stream have a connection.
+    Move a stream to a connection.
 
-    @param rest: What came behind the handshake.
+    @param rest: The bytes after the handshake.
     """
     end = MovedEnd.of(transport, _nothing, ending, stream)
     if rest:
@@ -177,7 +176,7 @@ class _TicketHolder(Protocol):
     """
     Shows a ticket and waits for the answer.
 
-    @param answered: Fires with the transport and with what came behind the answer.
+    @param answered: Fires with the transport and the bytes after the answer.
     """
 
     transport: Any
@@ -217,7 +216,7 @@ class _TicketHolder(Protocol):
                 self._answered.callback((self.transport, rest))
 
     def _fail(self, error: TunnelError) -> None:
-        """This connection will not do."""
+        """Give up on this connection."""
         if not self._answered.called:
             self._answered.errback(error)
 
@@ -227,14 +226,14 @@ class _TicketHolder(Protocol):
 
 class ClientMoves:
     """
-    The client's side of one session: dials its server again.
+    The client's side of one session, which makes the second connections.
 
     @param reactor: Connects and tells time.
     @param endpoint: The session's, or what is below its WebSocket.
-    @param peer: The address that the session reached: another server behind the
+    @param peer: The address that the session has reached: another server behind the
         same name would not know our tickets.
     @param multiplexer: The session's streams.
-    @param ends: Tells and is told of the ends of those that have moved.
+    @param ends: Exchanges reports about the ends of streams that have moved.
     """
 
     _log = Logger()
@@ -269,7 +268,7 @@ class ClientMoves:
             dialling.cancel()
 
     def _asked(self, stream: SessionStream, offer: dict[str, object]) -> None:
-        """The server lets a stream move."""
+        """The server offers to move a stream."""
         ticket, key = offer.get("ticket"), offer.get("key")
         if not isinstance(ticket, str) or not isinstance(key, str):
             raise TunnelError("protocol-error", "the server's ticket is none")
@@ -291,7 +290,7 @@ class ClientMoves:
         except TunnelError:
             return
 
-        # The server's news by the session may overtake its answer.
+        # What the server says over the session may overtake its answer.
         ending = self._ends.expect(name)
 
         def answered(connection: tuple[SocketTransport, bytes]) -> None:
@@ -308,7 +307,7 @@ class ClientMoves:
 
         def failed(failure: Failure) -> None:
             ending.forget()
-            # That of a stream which is over tells nothing of the way.
+            # If the stream is over, its failure says nothing about the network.
             if not (self._stopped or stream.over):
                 self._blockedUntil = self._reactor.seconds() + BLOCKED
             stream.moveFailed(
@@ -326,8 +325,8 @@ class ClientMoves:
 
     def _farSideMoved(self, stream: SessionStream) -> None:
         """
-        The server sends by the second connection, which must be there or on its
-        way then.
+        Note that the server sends on the second connection, which must be there
+        already, or in progress.
         """
         if stream not in self._dialling:
             stream.moveFailed(
@@ -338,7 +337,7 @@ class ClientMoves:
         """
         Connect and show a ticket.
 
-        @return: Fires with the transport and what came behind the answer.
+        @return: Fires with the transport and the bytes after the answer.
         """
         holders: list[_TicketHolder] = []
 
