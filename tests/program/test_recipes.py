@@ -89,12 +89,15 @@ class RecipeTests(SynchronousTestCase):
         """A cell runs, runs again, and awaits the other form."""
         code = (
             "import nbformat, nbclient, json\n"
+            "from jupyter_client import AsyncKernelManager\n"
             f"cell = {self.code('python-notebook')!r}\n"
             "later = 'async with tristunnel.aio.expose(PORT) as other: pass\\n'\n"
             f"later = later.replace('PORT', '{self.port}') + 'print(tunnel.isOpen)'\n"
             "cells = [nbformat.v4.new_code_cell(c) for c in (cell, cell, later)]\n"
             "book = nbformat.v4.new_notebook(cells=cells)\n"
-            "nbclient.NotebookClient(book, timeout=90).execute()\n"
+            # The ports that it chooses by itself may be somebody else's a moment later.
+            "kernel = AsyncKernelManager(transport='ipc')\n"
+            "nbclient.NotebookClient(book, timeout=90, km=kernel).execute()\n"
             "print(json.dumps([c.outputs[0].text for c in book.cells]))\n"
         )
         first, second, later = json.loads(self.run_("-c", code).splitlines()[-1])

@@ -67,6 +67,8 @@ class PipeTests(SynchronousTestCase):
     def test_finish(self) -> None:
         """A program that ends waits for its last lines, but not for ever."""
         self.output.write(LINE * 3000)
+        # There is room for more once that is being written.
+        self.readUntil(rb"\n")
         self.output.finish(0.0)
         done = threading.Event()
 
