@@ -159,6 +159,26 @@ class PassingTestCase(TestCase):
             await deferLater(self.reactor, 0)
         self.assertEqual(self.passed["page"], 3)
 
+    async def test_leaving(self) -> None:
+        """Nothing is passed on to a member that is about to end."""
+        peer = await self.come()
+        while not self.served:
+            await deferLater(self.reactor, 0)
+        first, link = self.served[0], self.members[0].siblings[1]
+        link.isLeaving = True
+        self.assertFalse(self.one.passOn("", first.transport, 1))
+        link.isLeaving = False
+        isPlain = self.scheme == "tcp"
+        self.assertEqual(self.one.passOn("", first.transport, 1), isPlain)
+        if isPlain:
+            while len(self.served) < 2:
+                await deferLater(self.reactor, 0)
+        self.served[-1].close()
+        await peer.ended()
+        peer.close()
+        await peer.gone()
+        await self.served[-1].gone()
+
     async def test_refused(self) -> None:
         """
         A connection for a member that is not there, or does not keep up, is closed.

@@ -383,7 +383,6 @@ class Entries(RecalledPorts):
         for tunnel, side in self._tunnels.values():
             if side.record.place.member == member:
                 tunnel.leaveSoon()
-                self._passTo(tunnel.listener, side.record)
 
     async def recall(self, tunnel: str) -> None:
         """

@@ -48,15 +48,9 @@ class SiblingWays:
         membership.answers["visitor"] = self._came
 
     def otherThanThis(self, member: str) -> int | None:
-        """
-        Which other process of this machine a member is, if it is one that may be given
-        visitors.
-        """
+        """Which other process of this machine a member is, if it is one."""
         index = self.indexOf(member)
-        link = None if index is None else self._membership.siblings.get(index)
-        if index == self._membership.index or (link is not None and link.isLeaving):
-            return None
-        return index
+        return None if index == self._membership.index else index
 
     def memberLeaves(self, member: str) -> None:
         """Learn that a member stops, which may be another process of this machine."""

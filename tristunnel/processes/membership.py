@@ -18,7 +18,7 @@ from tristunnel.processes.link import Asker, Link
 
 __all__ = ["ANSWERED", "Membership"]
 
-ANSWERED = 0.5
+ANSWERED = 2.0
 """Seconds that a process that stops waits for its parent."""
 
 

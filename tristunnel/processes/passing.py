@@ -147,13 +147,16 @@ class Passing:
 
         @param taker: Which of L{takers} serves it there.
         @param began: The bytes that were read from it.
-        @return: Whether it was passed on.
+        @return: Whether it was passed on; not to a process that is about to end, which
+            might not come to serve it.
         """
-        if not (
-            isinstance(transport, SocketTransport)
-            and self.mayPass(transport)
-            and not ISSLTransport.providedBy(transport)
-            and member in self._membership.siblings
+        link = self._membership.siblings.get(member)
+        if (
+            link is None
+            or link.isLeaving
+            or not isinstance(transport, SocketTransport)
+            or not self.mayPass(transport)
+            or ISSLTransport.providedBy(transport)
         ):
             return False
         transport.peek(0)

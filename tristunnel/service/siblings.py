@@ -39,7 +39,7 @@ __all__ = [
 PATIENCE = 2.0
 """Seconds that a list waits for the other members' parts."""
 
-ASSURED = 0.5
+ASSURED = 2.0
 """Seconds that a member that leaves waits until its visitors are led elsewhere."""
 
 GATHERED = ("listNodeTunnels", "listSessions", "listTunnels")
