@@ -14,7 +14,7 @@ from tests.support.loopback import LoopbackTestCase, Service
 
 
 class ExhaustedTests(LoopbackTestCase):
-    """A server without descriptors sheds visitors and recovers."""
+    """A server without descriptors turns visitors away and recovers."""
 
     timeout = 60
 

@@ -163,7 +163,7 @@ def _seeds() -> dict[str, list[bytes]]:
         return "\r\n".join([*lines, "", ""]).encode()
 
     basic = base64.b64encode(b"laptop:secret").decode()
-    doors = [
+    beginnings = [
         hello,
         ticket,
         access,
@@ -269,11 +269,11 @@ def _seeds() -> dict[str, list[bytes]]:
         "jsonrpc": [call, batch],
         "xmlrpc": [xml],
         "options": [options],
-        "websocket": [each for each in doors if b"Upgrade" in each],
-        "doors": doors,
+        "websocket": [each for each in beginnings if b"Upgrade" in each],
+        "port": beginnings,
         "pages": pages,
         "tls": hellos,
-        "names": [*hellos, *doors[:8:3]],
+        "names": [*hellos, *beginnings[:8:3]],
         "hello": hellos[:3],
         "requests": [
             get("/"),
@@ -296,7 +296,7 @@ def _seeds() -> dict[str, list[bytes]]:
         "postgres": programs,
         "databases": [*programs[:2], *programs[3:], *hellos[:2]],
         "hosts": [get("/"), get("http://a.example:80/x")],
-        "proxy": [header + each for header in headers for each in doors[:8:3]],
+        "proxy": [header + each for header in headers for each in beginnings[:8:3]],
         "claims": [json.dumps(claim).encode(), b"{}", b'{"id":1,"secret":null}'],
         "uris": uris,
         "tickets": [b"0011223344556677." + b"x" * 32, b".", b"a"],

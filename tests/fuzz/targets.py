@@ -14,8 +14,8 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from tests.fuzz.broken import Broken
-from tests.fuzz.doors import Doors, boring, databases, named, players, proxied, secure
 from tests.fuzz.mutation import mutate
+from tests.fuzz.ports import Ports, boring, databases, named, players, proxied, secure
 from tests.fuzz.seeds import SEEDS
 from tristunnel.connect.address import (
     Trust,
@@ -59,7 +59,7 @@ from tristunnel.wire.socks import Login, ServerHandshake, decodeDatagram
 from tristunnel.wire.ssh import Fields
 from tristunnel.wire.vtunnel_ssh import Listen
 
-__all__ = ["PARSERS", "SEEDS", "SERVERS", "Broken", "Doors", "Target", "mutate"]
+__all__ = ["PARSERS", "SEEDS", "SERVERS", "Broken", "Ports", "Target", "mutate"]
 
 Target = Callable[[bytes], bool]
 
@@ -380,17 +380,17 @@ PARSERS: dict[str, Target] = {
 }
 """The parsers alone."""
 
-SERVERS: dict[str, Callable[[], Doors]] = {
-    "websocket": Doors,
-    "doors": Doors,
-    "pages": lambda: Doors(asked=False),
-    "ssh": Doors,
-    "tls": lambda: Doors(wrap=secure),
-    "names": lambda: Doors(wrap=named),
-    "proxy": lambda: Doors(wrap=proxied),
-    "players": lambda: Doors(wrap=players),
-    "databases": lambda: Doors(wrap=databases),
-    "bore": lambda: Doors(wrap=boring),
+SERVERS: dict[str, Callable[[], Ports]] = {
+    "websocket": Ports,
+    "port": Ports,
+    "pages": lambda: Ports(asked=False),
+    "ssh": Ports,
+    "tls": lambda: Ports(wrap=secure),
+    "names": lambda: Ports(wrap=named),
+    "proxy": lambda: Ports(wrap=proxied),
+    "players": lambda: Ports(wrap=players),
+    "databases": lambda: Ports(wrap=databases),
+    "bore": lambda: Ports(wrap=boring),
 }
 """Whole servers, which have all parsers and what is around them. Each is to be
 closed."""

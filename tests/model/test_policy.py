@@ -73,7 +73,7 @@ class NetworkTests(SynchronousTestCase):
         self.assertEqual(hostOfVisitor("unix"), "unix")
 
 
-class TightenedTests(SynchronousTestCase):
+class CombinedTests(SynchronousTestCase):
     """Two policies as one."""
 
     def test_numbers(self) -> None:
@@ -100,7 +100,7 @@ class TightenedTests(SynchronousTestCase):
 
     @given(_policies, _policies, st.ip_addresses().map(str) | st.just("10.9.1.1"))
     def test_both(self, one: VisitorPolicy, other: VisitorPolicy, host: str) -> None:
-        """Whom the tightened policy lets in, both let in; and the other way round."""
+        """Whom the combined policy lets in, both let in; and the other way round."""
         try:
             both = one.combined(other)
         except TunnelError:
@@ -115,79 +115,79 @@ def _stream(address: str) -> Stream:
 
 
 def _lets(policy: VisitorPolicy, host: str) -> bool:
-    keeper = PolicyFilter(policy, lambda: 0.0)
+    visitors = PolicyFilter(policy, lambda: 0.0)
     try:
-        keeper.enter(_stream(f"[{host}]:1" if ":" in host else f"{host}:1"))
+        visitors.enter(_stream(f"[{host}]:1" if ":" in host else f"{host}:1"))
     except TunnelError:
         return False
     return True
 
 
-class DoorkeeperTests(SynchronousTestCase):
+class PolicyFilterTests(SynchronousTestCase):
     """Who is let in."""
 
-    def keeper(self, **policy: Any) -> PolicyFilter:
+    def makeFilter(self, **policy: Any) -> PolicyFilter:
         self.clock = Clock()
         return PolicyFilter(VisitorPolicy(**policy), self.clock.seconds)
 
-    def refused(self, keeper: PolicyFilter, address: str) -> str:
-        error = self.assertRaises(TunnelError, keeper.enter, _stream(address))
+    def refused(self, visitors: PolicyFilter, address: str) -> str:
+        error = self.assertRaises(TunnelError, visitors.enter, _stream(address))
         code: str = error.code.name
         return code
 
     def test_everybody(self) -> None:
         """Without a policy everybody comes in."""
-        keeper = self.keeper()
+        visitors = self.makeFilter()
         for port in range(1000):
-            keeper.enter(_stream(f"192.0.2.1:{port}"))
+            visitors.enter(_stream(f"192.0.2.1:{port}"))
 
     def test_limitedLater(self) -> None:
         """A limit that comes later counts those who are inside."""
-        keeper = self.keeper()
+        visitors = self.makeFilter()
         inside = [_stream(f"192.0.2.{host}:1") for host in (1, 2)]
         for each in inside:
-            keeper.enter(each)
-        keeper.apply(VisitorPolicy(maxVisitors=2, visitorsPerAddress=1), inside)
-        self.assertEqual(self.refused(keeper, "192.0.2.3:1"), "limit-reached")
-        keeper.leave(inside.pop())
-        self.assertEqual(self.refused(keeper, "192.0.2.1:2"), "limit-reached")
-        keeper.enter(_stream("192.0.2.3:1"))
-        self.assertEqual(self.refused(keeper, "192.0.2.4:1"), "limit-reached")
+            visitors.enter(each)
+        visitors.apply(VisitorPolicy(maxVisitors=2, visitorsPerAddress=1), inside)
+        self.assertEqual(self.refused(visitors, "192.0.2.3:1"), "limit-reached")
+        visitors.leave(inside.pop())
+        self.assertEqual(self.refused(visitors, "192.0.2.1:2"), "limit-reached")
+        visitors.enter(_stream("192.0.2.3:1"))
+        self.assertEqual(self.refused(visitors, "192.0.2.4:1"), "limit-reached")
 
     def test_networks(self) -> None:
         """Denied goes before allowed; others are kept out."""
-        keeper = self.keeper(
+        visitors = self.makeFilter(
             allow=parseNetworks(["10.0.0.0/8"]), deny=parseNetworks(["10.9.0.0/16"])
         )
-        keeper.enter(_stream("10.1.1.1:5"))
-        keeper.enter(_stream("[::ffff:10.1.1.1]:5"))
+        visitors.enter(_stream("10.1.1.1:5"))
+        visitors.enter(_stream("[::ffff:10.1.1.1]:5"))
         for address in ("10.9.1.1:5", "192.0.2.1:5", "[2001:db8::1]:5", "unix"):
-            self.assertEqual(self.refused(keeper, address), "not-permitted")
-        self.assertEqual(self.refused(keeper, "[::ffff:10.9.1.1]:5"), "not-permitted")
+            self.assertEqual(self.refused(visitors, address), "not-permitted")
+        self.assertEqual(self.refused(visitors, "[::ffff:10.9.1.1]:5"), "not-permitted")
 
     def test_concurrency(self) -> None:
         """Places are limited, for an address and in all, and free again after."""
-        keeper = self.keeper(visitorsPerAddress=1, maxVisitors=2)
+        visitors = self.makeFilter(visitorsPerAddress=1, maxVisitors=2)
         first = _stream("192.0.2.1:1")
-        keeper.enter(first)
-        self.assertEqual(self.refused(keeper, "192.0.2.1:2"), "limit-reached")
-        keeper.enter(_stream("192.0.2.2:1"))
-        self.assertEqual(self.refused(keeper, "192.0.2.3:1"), "limit-reached")
-        keeper.leave(first)
-        keeper.enter(_stream("192.0.2.1:3"))
+        visitors.enter(first)
+        self.assertEqual(self.refused(visitors, "192.0.2.1:2"), "limit-reached")
+        visitors.enter(_stream("192.0.2.2:1"))
+        self.assertEqual(self.refused(visitors, "192.0.2.3:1"), "limit-reached")
+        visitors.leave(first)
+        visitors.enter(_stream("192.0.2.1:3"))
 
     def test_rate(self) -> None:
         """Visits of an address are limited per minute; others are not touched."""
-        keeper = self.keeper(visitorRate=2)
+        visitors = self.makeFilter(visitorRate=2)
         for _ in range(2):
             stream = _stream("192.0.2.1:1")
-            keeper.enter(stream)
-            keeper.leave(stream)
-        self.assertEqual(self.refused(keeper, "192.0.2.1:1"), "limit-reached")
-        keeper.enter(_stream("192.0.2.2:1"))
+            visitors.enter(stream)
+            visitors.leave(stream)
+        self.assertEqual(self.refused(visitors, "192.0.2.1:1"), "limit-reached")
+        visitors.enter(_stream("192.0.2.2:1"))
         self.clock.advance(30)
-        keeper.enter(_stream("192.0.2.1:1"))
-        self.assertEqual(self.refused(keeper, "192.0.2.1:1"), "limit-reached")
+        visitors.enter(_stream("192.0.2.1:1"))
+        self.assertEqual(self.refused(visitors, "192.0.2.1:1"), "limit-reached")
 
 
 class FlowingEnd(WaitingEnd):
@@ -197,8 +197,8 @@ class FlowingEnd(WaitingEnd):
         self.peer, self._closed = peer, closed
 
 
-class DoorTests(ServiceTestCase):
-    """Policies at the visitors' door of a tunnel, by the options of C{openTunnel}."""
+class TunnelPolicyTests(ServiceTestCase):
+    """Policies as a tunnel applies them, by the options of C{openTunnel}."""
 
     def setUp(self) -> None:
         super().setUp()

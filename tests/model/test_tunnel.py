@@ -178,7 +178,7 @@ class TunnelTests(SynchronousTestCase):
         self.assertEqual(self.tunnel.publicURI, "tunnel://host:5/id")
 
     def test_clientAway(self) -> None:
-        """While the client is away visitors are turned away at the door: they are
+        """While the client is away visitors are turned away at once: they are
         counted by the reason, and nobody is told that they came."""
         self.tunnel.clientSide = None
         self.tunnel.visitorArrived(self.visitor, "")

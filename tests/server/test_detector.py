@@ -192,7 +192,7 @@ class WrongBytesTests(NetworkTestCase):
         self.assertEqual(len(self.refusals()), 1)
 
 
-class DoorsTests(WrongBytesTests):
+class WrongBytesHTTPTests(WrongBytesTests):
     """A port that serves HTTP, too."""
 
     def makePort(self) -> IProtocolFactory:
@@ -300,7 +300,7 @@ class WrongBytesTLSTests(WrongBytesTests):
         self.assertIn("certificate", message)
 
 
-class DoorsTLSTests(DoorsTests, WrongBytesTLSTests):
+class WrongBytesHTTPTLSTests(WrongBytesHTTPTests, WrongBytesTLSTests):
     """HTTP and the framed protocol, over TLS."""
 
 

@@ -35,7 +35,7 @@ RATE = 100.0
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 9000)
 
 
-class RampTests(SynchronousTestCase):
+class AcceptRateTests(SynchronousTestCase):
     """L{AcceptRateLimiter}."""
 
     def setUp(self) -> None:

@@ -101,8 +101,8 @@ class UnauthenticatedWebSocketTests(UnauthenticatedTestCase):
         await self.setsOn(0)
 
     async def test_tooMany(self) -> None:
-        """There is no WebSocket for one more than may be at the door, and there is when
-        one of them has left."""
+        """There is no WebSocket for one more than may be unauthenticated, and there is
+        when one of them has left."""
         self.unauthenticated = (3, 3)
         await self.startServer()
         first = await self.raw()

@@ -44,7 +44,7 @@ class LagTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
 
-class TallyTests(ServiceTestCase):
+class CountersTests(ServiceTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.tally = Counters(self.clock.seconds, most=1)

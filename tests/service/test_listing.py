@@ -18,7 +18,7 @@ from tristunnel.service.counters import RateMeter
 from tristunnel.wire.framed import Frame, FrameType, encodeCredit
 
 
-class LedgerTestCase(TokenServerTestCase):
+class ListingTestCase(TokenServerTestCase):
     """A server with the clients C{alice} and C{bob}, one tunnel each."""
 
     def setUp(self) -> None:
@@ -40,7 +40,7 @@ class LedgerTestCase(TokenServerTestCase):
         return [entry for entry in entries if kind in ("", entry["kind"])]
 
 
-class ListTests(LedgerTestCase):
+class ListTests(ListingTestCase):
     """C{listSessions}."""
 
     def test_entries(self) -> None:
@@ -183,7 +183,7 @@ class ListTests(LedgerTestCase):
         self.assertIn(" of alice is closed after 2.000 s, 1 visitors, 5 ", lines[-1])
 
 
-class EndTests(LedgerTestCase):
+class EndTests(ListingTestCase):
     """C{closeSession} and C{kick}."""
 
     def one(self, name: str, kind: str) -> str:

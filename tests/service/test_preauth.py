@@ -100,7 +100,7 @@ class GateTests(SynchronousTestCase):
         limiter.check(_from("10.0.0.1"))
 
     def test_makesRoom(self) -> None:
-        """When all places are taken, the one who has been at the door for longest has
+        """When all places are taken, the one who has been unauthenticated longest has
         to leave for somebody new, unless that is not long yet."""
         left: list[int] = []
         for number in range(3):

@@ -120,7 +120,7 @@ class WebSocketTestCase(LoopbackTestCase):
     A test with a whole server on one port.
 
     @cvar users: Names and secrets of those who may connect; empty for all.
-    @cvar unauthenticated: How many may be at the door: from one address, and in all.
+    @cvar unauthenticated: How many may be that: from one address, and in all.
     @ivar gate: Counts them.
     """
 

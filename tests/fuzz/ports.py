@@ -48,13 +48,13 @@ from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.directory import CertificateDirectory
 
-__all__ = ["Doors", "boring", "databases", "named", "players", "proxied", "secure"]
+__all__ = ["Ports", "boring", "databases", "named", "players", "proxied", "secure"]
 
-Wrap = Callable[["Doors"], Any]
+Wrap = Callable[["Ports"], Any]
 """Puts something around the factory of a server's port."""
 
 
-class Doors:
+class Ports:
     """
     A whole server in memory. Bytes come in at the port.
 
@@ -96,10 +96,10 @@ class Doors:
                 lambda host: succeed([]),
             )
         site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
-        doors = [HTTPPortProtocol(site)]
+        http = [HTTPPortProtocol(site)]
         self.factory: Any = ProtocolDetectorFactory(
             self.clock,
-            [*portProtocols(self.sessions), *doors] if asked else doors,
+            [*portProtocols(self.sessions), *http] if asked else http,
             watch.observer,
             limiter=self.limiter,
             proxied=wrap is proxied,
@@ -222,9 +222,9 @@ class _Endpoint:
         return succeed(None)
 
 
-def proxied(doors: Doors) -> Any:
+def proxied(port: Ports) -> Any:
     endpoint = _Endpoint()
-    behindProxy(cast(Any, endpoint), lambda host: True).listen(doors.factory)
+    behindProxy(cast(Any, endpoint), lambda host: True).listen(port.factory)
     return endpoint.factory
 
 
@@ -238,47 +238,47 @@ def _certificates() -> CertificateDirectory:
         return CertificateDirectory(directory, seconds=lambda: 0.0)
 
 
-def secure(doors: Doors) -> Any:
+def secure(port: Ports) -> Any:
     """Put TLS around a port, with certificates for some names."""
-    return TLSMemoryBIOFactory(_certificates(), False, doors.factory, doors.clock)
+    return TLSMemoryBIOFactory(_certificates(), False, port.factory, port.clock)
 
 
-def named(doors: Doors) -> Any:
+def named(port: Ports) -> Any:
     """Have one port with TLS for several names and without."""
-    served = Served(doors.factory, Certificates(_certificates()))
+    served = Served(port.factory, Certificates(_certificates()))
     return TLSNamesFactory(
-        doors.clock,
-        doors.factory.observer,
-        doors.limiter,
+        port.clock,
+        port.factory.observer,
+        port.limiter,
         table=NameTable(),
         own=served,
         visitors=served,
         isOwn=lambda name: name != "a.example",
-        plain=doors.factory,
+        plain=port.factory,
     )
 
 
-def players(doors: Doors) -> Any:
+def players(port: Ports) -> Any:
     return MinecraftFactory(
-        doors.clock, doors.factory.observer, doors.limiter, table=NameTable()
+        port.clock, port.factory.observer, port.limiter, table=NameTable()
     )
 
 
-def databases(doors: Doors) -> Any:
+def databases(port: Ports) -> Any:
     return PostgresFactory(
-        doors.clock,
-        doors.factory.observer,
-        doors.limiter,
+        port.clock,
+        port.factory.observer,
+        port.limiter,
         table=NameTable(),
         certificates=Certificates(_certificates()),
         domains=lambda: ["b.example"],
     )
 
 
-def boring(doors: Doors) -> Any:
+def boring(port: Ports) -> Any:
     return ProtocolDetectorFactory(
-        doors.clock,
-        BoreDialect().portProtocols(doors.sessions),
-        doors.factory.observer,
-        limiter=doors.limiter,
+        port.clock,
+        BoreDialect().portProtocols(port.sessions),
+        port.factory.observer,
+        limiter=port.limiter,
     )
