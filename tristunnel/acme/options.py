@@ -16,14 +16,14 @@ from tristunnel.acme.settings import (
     ExternalAccount,
 )
 from tristunnel.auth.files import readSecret
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.numbers import seconds
 from tristunnel.errors import badOption
 from tristunnel.tls.pem import loadAuthorities
 
 __all__ = ["ACME", "ACMEOptions", "ACMEOptionsMixin", "automaticCertificates"]
 
-ACME = Group(
+ACME = OptionGroup(
     "Automatic certificates",
     "acme=EMAIL acme-directory=URL acme-ca=FILE acme-eab=FILE acme-dns-hook=COMMAND"
     " acme-dns-server=HOST[:PORT] acme-dns-key=FILE acme-dns-wait=SECONDS",

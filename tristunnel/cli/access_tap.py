@@ -13,7 +13,7 @@ from tristunnel.client.access import AccessService
 from tristunnel.client.control import ClientControl, accessSocket
 from tristunnel.client.local import localEndpoint, makeLocalPort
 from tristunnel.client.log import LoggingClientObserver
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.numbers import readOption, seconds
 from tristunnel.config.options import CheckedOptions
 from tristunnel.connect.address import ServerAddress, parseAccessURI, parseConnect
@@ -63,13 +63,13 @@ class Options(ConnectOptionsMixin, CheckedOptions):
     synopsis = "--connect ENDPOINT --service NAME [--listen ENDPOINT] [--ttl TIME]"
     examples = ("--connect tunnel.example.com --service db --ttl 2h",)
     groups: ClassVar[Any] = (
-        Group(
+        OptionGroup(
             "What to open, and for how long",
             "connect=SERVER service=NAME listen=ENDPOINT ttl=TIME access=URI",
         ),
         IDENTITY,
         WAY,
-        Group("This program", "state-dir=DIRECTORY grace=SECONDS"),
+        OptionGroup("This program", "state-dir=DIRECTORY grace=SECONDS"),
     )
     longdesc = (
         "Opens a local port to a named service of a server for a limited time, and"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from tristunnel.cli import client_tap
 from tristunnel.cli.client_tap import NEEDS_NAME, makeService
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.options import IN_FOREGROUND
 from tristunnel.config.servers import defaultConfigFile
 from tristunnel.errors import badOption, printable
@@ -119,7 +119,9 @@ class _Offer(Options):
         ("to", None, None, "The server: HOST, HOST:PORT, https://HOST."),
     ]
     groups: ClassVar[Any] = (
-        Group("Where to share it, and how", "to=SERVER server=NAME name=NAME private"),
+        OptionGroup(
+            "Where to share it, and how", "to=SERVER server=NAME name=NAME private"
+        ),
         *(
             group
             for group in client_tap.Options.groups[1:]

@@ -28,7 +28,7 @@ from tristunnel.client.service_options import (
     HealthOptionsMixin,
 )
 from tristunnel.config.file import ConfigFile
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.keys import Key, valuesIn
 from tristunnel.config.numbers import count, seconds
 from tristunnel.config.policy_options import VISITORS, PolicyOptionsMixin, policyOf
@@ -114,7 +114,7 @@ class Options(
         "--connect tunnel.example.com --token-file token udp/5353=localhost:53",
     )
     groups: ClassVar[Any] = (
-        Group(
+        OptionGroup(
             "What to share, and where",
             "connect=SERVER server=NAME forward=[PORT|NAME=]SERVICE private"
             " managed=HOST:PORTS",
@@ -124,19 +124,21 @@ class Options(
         HEALTH,
         DEMAND,
         INSPECT,
-        Group(
+        OptionGroup(
             "Visiting a service, or serving one tunnel",
             "listen=ENDPOINT service=NAME dial-allow=HOST:PORTS tunnel=URI to=SERVICE",
         ),
-        Group("Finding out what is wrong", "check check-idle=SECONDS print-config"),
-        Group(
+        OptionGroup(
+            "Finding out what is wrong", "check check-idle=SECONDS print-config"
+        ),
+        OptionGroup(
             "This program",
             "config=FILE state-dir=DIRECTORY no-screen tell=WHAT log-format=FORMAT"
             " rpc=ENDPOINT grace=SECONDS",
         ),
         HOOKS,
         WAY,
-        Group(
+        OptionGroup(
             "Protocol",
             "dialect=NAME host-key=FINGERPRINT carrier=KIND sessions=NUMBER"
             " standby=NUMBER extension=WHEN",

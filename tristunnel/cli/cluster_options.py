@@ -12,7 +12,7 @@ from tristunnel.auth.files import readSecret
 from tristunnel.cluster.address import parseEngine
 from tristunnel.cluster.redis_book import Times
 from tristunnel.cluster.service import ClusterSettings
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.numbers import readOption, seconds
 from tristunnel.errors import badOption
 from tristunnel.util.endpoints import serverEndpoint
@@ -21,7 +21,7 @@ from tristunnel.util.words import checkChoice
 
 __all__ = ["CLUSTER", "CLUSTER_OPTIONS", "ClusterOptionsMixin"]
 
-CLUSTER = Group(
+CLUSTER = OptionGroup(
     "Several machines",
     "cluster=URL cluster-listen=ENDPOINT cluster-advertise=ENDPOINT"
     " advertise=HOST:PORT cluster-token-file=FILE cluster-ports=PORTS"

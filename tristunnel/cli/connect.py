@@ -14,7 +14,7 @@ from twisted.application.service import Service
 from tristunnel.cli import client
 from tristunnel.cli.access_tap import ACCESS_VARIABLE
 from tristunnel.client.standard import StandardVisit
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.connect.address import Trust, parseAccessURI
 from tristunnel.connect.options import IDENTITY, WAY
 from tristunnel.dataplane.reactor import ourReactor
@@ -61,13 +61,13 @@ class Options(client.Options):
         )
     ]
     groups: ClassVar[Any] = (
-        Group(
+        OptionGroup(
             "What to reach, and where",
             "connect=SERVER server=NAME service=NAME access=URI",
         ),
         IDENTITY,
         WAY,
-        Group("Protocol", "dialect=NAME carrier=KIND tell=WHAT"),
+        OptionGroup("Protocol", "dialect=NAME carrier=KIND tell=WHAT"),
     )
 
     def __init__(self) -> None:

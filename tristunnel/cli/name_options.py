@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tristunnel.acme.options import ACMEOptionsMixin
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.names import hostWanted
@@ -22,7 +22,7 @@ from tristunnel.util.words import checkChoice
 
 __all__ = ["NAMES", "NAME_PORTS", "NameOptionsMixin"]
 
-NAMES = Group(
+NAMES = OptionGroup(
     "Names for visitors",
     "http=ENDPOINT https=ENDPOINT minecraft=ENDPOINT postgres=ENDPOINT domain=DOMAIN"
     " reserved-name=NAME no-https-redirect error-pages=DIRECTORY access-log=FILE"

@@ -20,7 +20,7 @@ from tristunnel.cli.own_ports import takeOwnPorts
 from tristunnel.cli.processes import MOST_PROCESSES, checkProcesses, makeParent
 from tristunnel.cli.server_check import checkService
 from tristunnel.cli.serving import Serving
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.keys import Key
 from tristunnel.config.numbers import count, readOption, seconds
 from tristunnel.config.policy_options import VISITORS, PolicyOptionsMixin, policyOf
@@ -83,39 +83,39 @@ class Options(
         "--demo",
     )
     groups: ClassVar[Any] = (
-        Group(
+        OptionGroup(
             "Where clients and visitors connect",
             "port=ENDPOINT hostname=NAME ports=RANGES interface=ADDRESS",
         ),
         NAMES,
-        Group(
+        OptionGroup(
             "Who may connect",
             "auth=KIND[:ARGUMENT] client-ca=FILE client-crl=FILE dialects=NAMES",
         ),
-        Group(
+        OptionGroup(
             "Certificates",
             "certificate=FILE private-key=FILE visitor-certificate=FILE"
             " visitor-key=FILE",
         ),
         ACME,
         VISITORS,
-        Group(
+        OptionGroup(
             "Limits",
             "max-tunnels=NUMBER max-tunnels-per-caller=NUMBER max-clients=NUMBER"
             " max-services=NUMBER accept-rate=NUMBER max-memory=SIZE"
             " handshake-timeout=SECONDS lease=SECONDS udp-idle=SECONDS"
             " country-database=FILE",
         ),
-        Group(
+        OptionGroup(
             "Watching and testing", "check demo print-config no-dashboard rpc=ENDPOINT"
         ),
-        Group(
+        OptionGroup(
             "This program",
             "config=FILE state-dir=DIRECTORY log-format=FORMAT grace=SECONDS",
         ),
         HOOKS,
         ASK,
-        Group(
+        OptionGroup(
             "Proxies, other servers, UDP, and processors",
             "trusted-proxy=ADDRESS websocket-path=PATH node=SPEC direct-udp"
             " dial-allow=HOST:PORTS"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.numbers import count, seconds
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.demand import IDLE, WAIT, DemandPlan, planOf
@@ -22,7 +22,7 @@ __all__ = [
     "healthOf",
 ]
 
-HEALTH = Group(
+HEALTH = OptionGroup(
     "Whether services are well",
     "health=CHECK health-interval=SECONDS health-fall=NUMBER health-rise=NUMBER",
 )
@@ -69,7 +69,7 @@ def healthOf(options: Mapping[str, Any], own: str) -> HealthPlan | None:
     return healthPlanOf(own or options["health"], rules)
 
 
-DEMAND = Group(
+DEMAND = OptionGroup(
     "Starting services for their visitors",
     "start=COMMAND stop=COMMAND wake=MAC idle=SECONDS start-wait=SECONDS",
 )

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ABOUT", "Group", "helpText", "helpWidth"]
+__all__ = ["ABOUT", "OptionGroup", "helpText", "helpWidth"]
 
 _INDENT, _NARROW = 26, 6
 """The columns where texts begin: beside their options, and below them on a narrow
@@ -20,7 +20,7 @@ def helpWidth() -> int:
 
 
 @dataclass(frozen=True)
-class Group:
+class OptionGroup:
     """
     Options that belong together.
 
@@ -37,14 +37,14 @@ class Group:
         return [word.partition("=")[0] for word in self.options.split()]
 
 
-ABOUT = Group("Help", "help version help-auth help-auth-type=KIND")
+ABOUT = OptionGroup("Help", "help version help-auth help-auth-type=KIND")
 
 
 def helpText(
     usage: str,
     description: str,
     examples: Sequence[str],
-    groups: Sequence[Group],
+    groups: Sequence[OptionGroup],
     texts: Mapping[str, str],
     defaults: Mapping[str, object],
 ) -> str:
@@ -71,7 +71,7 @@ def helpText(
         lines += ["", "Examples:", *(f"  {each.rstrip()}" for each in examples)]
     named = {name for group in (*groups, ABOUT) for name in group.names}
     others = " ".join(sorted(set(texts) - named))
-    for group in (*groups, Group("Other options", others), ABOUT):
+    for group in (*groups, OptionGroup("Other options", others), ABOUT):
         words = [
             word for word in group.options.split() if word.partition("=")[0] in texts
         ]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from tristunnel.config.file import ConfigFile, readConfig
-from tristunnel.config.help import Group, helpText
+from tristunnel.config.help import OptionGroup, helpText
 from tristunnel.config.keys import COMMANDS, FLAG, Key, keysOf, valuesIn
 from tristunnel.config.numbers import checkNumbers
 from tristunnel.config.settings import (
@@ -78,7 +78,7 @@ class CheckedOptions(usage.Options):
     examples: ClassVar[Sequence[str]] = ()
     """The examples in C{--help}, without the name of the program."""
 
-    groups: ClassVar[Sequence[Group]] = ()
+    groups: ClassVar[Sequence[OptionGroup]] = ()
     """The groups of options in C{--help}."""
 
     meant: ClassVar[Mapping[str, str]] = {}

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.numbers import checkNumbers, count, readOption, seconds
 from tristunnel.model.policy import VisitorPolicy, parseCountries, parseNetworks
 from tristunnel.util.quantities import parseRate
 
 __all__ = ["VISITORS", "PolicyOptionsMixin", "policyOf"]
 
-VISITORS = Group(
+VISITORS = OptionGroup(
     "Which visitors may come, and how many",
     "allow=NETWORK deny=NETWORK countries=CODES max-visitors=NUMBER"
     " visitors-per-address=NUMBER visitor-rate=NUMBER rate=RATE idle-timeout=SECONDS"

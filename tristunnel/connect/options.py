@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.numbers import seconds
 from tristunnel.connect.address import Trust
 from tristunnel.connect.route import ConnectOptions, connectOptionsBy, parseHeader
@@ -16,12 +16,12 @@ from tristunnel.tls.certificates import parseFingerprint
 
 __all__ = ["IDENTITY", "WAY", "ConnectOptionsMixin", "connectOptionsOf", "trustOf"]
 
-IDENTITY = Group(
+IDENTITY = OptionGroup(
     "Who you are, and which server is the right one",
     "token-file=FILE credentials=KEY=VALUE credentials-file=FILE pin=FINGERPRINT"
     " ca=PATH insecure certificate=FILE private-key=FILE",
 )
-WAY = Group(
+WAY = OptionGroup(
     "The way to the server", "proxy=URL header=NAME=VALUE ping-interval=SECONDS"
 )
 """How C{--help} shows these options."""

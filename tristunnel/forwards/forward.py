@@ -23,7 +23,7 @@ from tristunnel.forwards.demand import DemandPlan
 from tristunnel.forwards.gate import GateFiles, readGate
 from tristunnel.forwards.health import HealthPlan, planOf
 from tristunnel.forwards.options import ForwardOptions, splitOptions
-from tristunnel.forwards.proxied import ProxiedEndpoint
+from tristunnel.forwards.proxied import ProxyHeaderEndpoint
 from tristunnel.forwards.targets import Inner, innerTarget, isInner
 from tristunnel.forwards.udp import UDPService
 from tristunnel.forwards.verify import Verification, readVerification
@@ -489,7 +489,7 @@ def _endpoint(
                 over = partial(tlsOverClientEndpoint, verification)
             below = parts.endpoint(reactor, ServiceEndpoint)
         if options.proxy:
-            return ProxiedEndpoint(options.proxy, below, over)
+            return ProxyHeaderEndpoint(options.proxy, below, over)
         return below if over is None else over(below)
     except Exception as error:
         # Endpoint parsers raise all kinds of errors.

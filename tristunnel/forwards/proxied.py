@@ -21,7 +21,7 @@ from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.util.hosts import addressOf, parsePlace
 from tristunnel.wire.proxy_header import PROXY_HEADERS, Place, ProxyHeader
 
-__all__ = ["ProxiedEndpoint", "headerFor"]
+__all__ = ["ProxyHeaderEndpoint", "headerFor"]
 
 
 def _place(text: object) -> Place | None:
@@ -51,7 +51,7 @@ def headerFor(info: Mapping[str, object]) -> ProxyHeader:
 
 @implementer(IStreamClientEndpoint)
 @dataclass(frozen=True)
-class ProxiedEndpoint:
+class ProxyHeaderEndpoint:
     """
     A service that expects the PROXY protocol's header first. L{connect} itself is for
     checks, and its header says that there is no visitor.

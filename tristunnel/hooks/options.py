@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tristunnel.auth.files import readSecret
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.numbers import seconds
 from tristunnel.config.settings import redacted
 from tristunnel.errors import badOption
@@ -29,13 +29,13 @@ __all__ = [
 ASK_TIMEOUT = 3.0
 """Seconds that a question waits for its answer."""
 
-HOOKS = Group(
+HOOKS = OptionGroup(
     "Telling others what happens", "on-event=[KIND=]TARGET event-secret-file=FILE"
 )
 """How C{--help} shows these options."""
 
 
-ASK = Group(
+ASK = OptionGroup(
     "Letting another program decide",
     "ask=[QUESTION,...=]URL ask-timeout=SECONDS ask-default=deny|allow",
 )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from tristunnel.config.help import Group
+from tristunnel.config.help import OptionGroup
 from tristunnel.config.numbers import count, readOption
 from tristunnel.errors import badOption, printable
 from tristunnel.inspect.record import Limits
@@ -29,7 +29,7 @@ __all__ = [
 PLACE = "localhost:4040"
 """Where the page is, if nobody says where."""
 
-INSPECT = Group(
+INSPECT = OptionGroup(
     "Looking at requests",
     "inspect=[ADDRESS] inspect-remote inspect-requests=NUMBER inspect-body=SIZE"
     " inspect-memory=SIZE",

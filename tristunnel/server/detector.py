@@ -28,7 +28,7 @@ from tristunnel.tls.explanation import whyNoTLS
 __all__ = [
     "HERE",
     "Deciding",
-    "Elsewhere",
+    "OtherProcesses",
     "ProtocolDetector",
     "ProtocolDetectorFactory",
 ]
@@ -37,7 +37,7 @@ HERE = -1
 """This process, whichever it is."""
 
 
-class Elsewhere(Structure):
+class OtherProcesses(Structure):
     """Knows which connections belong to another process of this server."""
 
     def whose(self, began: bytes) -> int | None:
@@ -247,7 +247,7 @@ class ProtocolDetectorFactory(ServerFactory):
         proxied: bool = False,
     ) -> None:
         self.proxied = proxied
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: OtherProcesses | None = None
         self._limiter = limiter or PreauthLimiter(reactor.seconds)
         self.reactor = reactor
         self.protocols = list(protocols)

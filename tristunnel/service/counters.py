@@ -24,7 +24,7 @@ __all__ = [
     "RateMeter",
     "ReactorLag",
     "TunnelCounters",
-    "Visits",
+    "VisitHistograms",
     "listenerOf",
 ]
 
@@ -79,7 +79,7 @@ class Buckets:
             yield bound, float(count)
 
 
-class Visits:
+class VisitHistograms:
     """
     What visits of some tunnels were like.
 
@@ -153,7 +153,7 @@ class Counters(ServerObserver):
         self.closed: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
         self.trips = Buckets(_TRIPS)
-        self.visits: dict[tuple[str, str], Visits] = {}
+        self.visits: dict[tuple[str, str], VisitHistograms] = {}
         self._seconds = seconds
         self._most = most
         self._labels: dict[Tunnel, tuple[str, str]] = {}
@@ -245,7 +245,7 @@ class Counters(ServerObserver):
     def roundTripMeasured(self, seconds: float) -> None:
         self.trips.add(seconds)
 
-    def _visitsOf(self, tunnel: Tunnel) -> Visits:
+    def _visitsOf(self, tunnel: Tunnel) -> VisitHistograms:
         """
         Where a tunnel's visits are counted: a name that comes again goes on, and
         tunnels without one are counted together, since they come and go.
@@ -255,7 +255,7 @@ class Counters(ServerObserver):
         if visits is None:
             if len(self.visits) >= self._most:
                 where = OTHER, where[1]
-            visits = self.visits.setdefault(where, Visits())
+            visits = self.visits.setdefault(where, VisitHistograms())
         return visits
 
 
