@@ -377,7 +377,7 @@ class DialectTests(MatrixTestCase):
                 else:
                     self.assertIn(b" 101 ", head, name)
                     self.assertNotIn(b"listen_ok", peer.data)
-                    for each in readFrames(peer.data.partition(b"\r\n\r\n")[2]):
+                    for each in readFrames(bytes(peer.data).partition(b"\r\n\r\n")[2]):
                         self.assertNotIn(b'"version"', each.payload)
                 tunnels = list(self.service.here)
                 self.assertEqual(len(tunnels), before)

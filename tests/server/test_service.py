@@ -20,8 +20,9 @@ from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
 from tristunnel.model.options import TunnelOptions
+from tristunnel.server.draining import AT_ONCE
 from tristunnel.server.ports import ServerPort
-from tristunnel.server.service import AT_ONCE, RETRY_AFTER, UNKNOWN, TunnelServerService
+from tristunnel.server.service import RETRY_AFTER, UNKNOWN, TunnelServerService
 from tristunnel.wire.framed import FrameType, decodeObject
 
 

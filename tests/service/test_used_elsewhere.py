@@ -73,7 +73,7 @@ class UsedElsewhereTests(SynchronousTestCase):
         stream = Stream(tunnel, SilentEnd(), "192.0.2.1:5", 0.0)
         tunnel.streams.add(stream)
         try:
-            self.rights[member].enter(stream)
+            self.rights[member].check(stream)
         except TunnelError:
             tunnel.streams.discard(stream)
             raise

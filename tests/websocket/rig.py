@@ -111,7 +111,7 @@ class RawPeer(Talk):
     def frames(self) -> list[Frame]:
         return readFrames(bytes(self.data).partition(b"\r\n\r\n")[2])
 
-    def hasFrames(self, count: int) -> Deferred[Talk]:
+    def hasFrames(self, count: int) -> Deferred[RawPeer]:
         return self.until(lambda peer: len(peer.frames) >= count)
 
 
