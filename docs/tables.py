@@ -11,6 +11,7 @@ compares with the source.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -22,17 +23,17 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 
-class _Table(Directive):
+class _Table(ABC, Directive):
     """A list table of rows."""
 
     heads: ClassVar[Row] = ()
     widths: ClassVar[tuple[int, ...]] = ()
 
+    @abstractmethod
     def rows(self) -> Iterable[Row]:
         """
         @return: What is in it.
         """
-        raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
         """Make the table."""

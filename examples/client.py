@@ -52,7 +52,7 @@ async def offer(reactor: Any, server: str, service: str) -> TunnelClientProtocol
     print(
         "Visitors come to", await session.call("getTunnelAddress", uri=uri), flush=True
     )
-    return session  # type: ignore[no-any-return]
+    return session  # type: ignore[no-any-return] # the factory's
 
 
 async def run(reactor: Any, server: str, service: str) -> None:

@@ -12,6 +12,7 @@ dialects.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,11 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dialects.base.client import ClientService
-from tristunnel.dialects.base.dialect import (
-    ClientOptions,
-    Dialect,
-    PortProtocol,
-)
+from tristunnel.dialects.base.dialect import ClientOptions, Dialect, PortProtocol
 from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.service_connector import ServiceConnector
@@ -37,7 +34,7 @@ from tristunnel.service.preauth import PendingConnection
 
 
 @implementer(IPushProducer)
-class OneEnd(Protocol):
+class OneEnd(ABC, Protocol):
     """A connection: first the other side's line, then an L{End} of the one stream."""
 
     LONGEST = 512
@@ -52,9 +49,9 @@ class OneEnd(Protocol):
         self._told = False
         self._paused = False
 
+    @abstractmethod
     def lineReceived(self, line: str) -> None:
         """The other side has said its line."""
-        raise NotImplementedError
 
     def dataReceived(self, data: bytes) -> None:
         if self._peer is not None:
