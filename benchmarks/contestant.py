@@ -6,20 +6,20 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from benchmarks.processes import Failed, Room, which
 
 __all__ = [
+    "DIRECT",
+    "FAR",
     "HAPROXY",
     "HERE",
-    "THERE",
+    "NEAR",
     "Contestant",
     "Plan",
     "Route",
     "Started",
     "certificateOf",
-    "direct",
     "needs",
     "programOf",
 ]
@@ -28,23 +28,28 @@ HAPROXY = "haproxy x2, 1 thread each"
 """The reference for two hops, as the tables name it."""
 
 HERE = "127.0.0.1"
-THERE = "127.0.0.2"
+
+NEAR, FAR = "10.203.0.1", "10.203.0.2"
+"""The public side's address on a path between two networks, and the other's."""
 
 
-class Route(Protocol):
-    """Gives the port to connect to instead of the server's: the way may be long."""
+@dataclass(frozen=True)
+class Route:
+    """
+    The way between the public side and the service's.
 
-    def __call__(self, port: int, host: str = HERE) -> int:
-        """
-        @param port: The server's.
-        @param host: Where the way begins. Anywhere but here it begins at the
-            server's own port number, for those who cannot choose that.
-        """
+    @ivar server: Where the public side waits for clients.
+    @ivar client: Where the other side can be reached, by those that are.
+    @ivar beside: Words in front of a command that is to run beside the service.
+    """
+
+    server: str = HERE
+    client: str = HERE
+    beside: tuple[str, ...] = ()
 
 
-def direct(port: int, host: str = HERE) -> int:
-    """The short way."""
-    return port
+DIRECT = Route()
+"""Both are here."""
 
 
 @dataclass
@@ -53,13 +58,14 @@ class Plan:
     How a contestant runs.
 
     @ivar server: The command at the public side, or empty for none.
-    @ivar control: The port where the server waits for clients.
+    @ivar control: The port where the server waits for clients; 0 for none.
     @ivar client: The command beside the service, or empty for none.
     @ivar public: Where visitors connect; or what tells it once the client
         runs, of what the client has said since.
     @ivar clients: Gives the command for so many more clients at once, or for
         the next one only; C{None} where there is no such thing.
     @ivar together: Whether C{clients} gives one command for all.
+    @ivar host: Where C{public} is.
     """
 
     server: Sequence[str]
@@ -68,6 +74,7 @@ class Plan:
     public: int | Callable[[Room], int]
     clients: Callable[[int], Sequence[str]] | None = None
     together: bool = False
+    host: str = HERE
 
 
 @dataclass
@@ -77,6 +84,7 @@ class Started:
 
     @ivar room: Where.
     @ivar plan: What.
+    @ivar route: The way between its sides.
     @ivar servers: Process ids at the public side.
     @ivar clients: Process ids beside the service.
     @ivar port: Where visitors connect.
@@ -84,6 +92,7 @@ class Started:
 
     room: Room
     plan: Plan
+    route: Route = DIRECT
     servers: list[int] = field(default_factory=list)
     clients: list[int] = field(default_factory=list)
     port: int = 0
@@ -96,7 +105,13 @@ class Started:
     def startClient(self) -> None:
         """Start what is beside the service."""
         if self.plan.client:
-            self.clients = [self.room.start("client", self.plan.client)]
+            command = [*self.route.beside, *self.plan.client]
+            self.clients = [self.room.start("client", command)]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where visitors connect."""
+        return self.plan.host, self.port
 
     def look(self) -> int:
         """Say where visitors connect now."""
@@ -124,20 +139,20 @@ class Contestant:
     multiplexes: bool = False
     kind: str = "peer"
 
-    def start(self, room: Room, service: int, route: Route = direct) -> Started:
+    def start(self, room: Room, service: int, route: Route = DIRECT) -> Started:
         """
         Start both sides, and wait until a visitor is let in.
 
         @param service: The service's port.
         """
         plan = self.plan(room, service, route)
-        started = Started(room, plan)
+        started = Started(room, plan, route)
         started.startServer()
-        if plan.server:
-            room.waitForPort(plan.control)
+        if plan.control:
+            room.waitForPort(plan.control, host=route.server)
         started.startClient()
         started.port = started.look()
-        room.waitForPort(started.port)
+        room.waitForPort(started.port, host=plan.host)
         return started
 
 
@@ -169,7 +184,7 @@ def certificateOf(room: Room) -> tuple[str, str]:
             [
                 *("openssl", "req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"),
                 *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost"),
-                *("-addext", f"subjectAltName=DNS:localhost,IP:{HERE}"),
+                *("-addext", f"subjectAltName=DNS:localhost,IP:{HERE},IP:{NEAR}"),
                 *("-keyout", key, "-out", certificate),
             ],
             check=True,

@@ -18,12 +18,10 @@ from pathlib import Path
 from benchmarks.contestant import (
     HAPROXY,
     HERE,
-    THERE,
     Contestant,
     Plan,
     Route,
     certificateOf,
-    direct,
     needs,
     programOf,
 )
@@ -41,34 +39,34 @@ _BORE = 7835
 
 def _nothing(room: Room, service: int, route: Route) -> Plan:
     """No tunnel: the visitor is at the service."""
-    return Plan((), 0, (), route(service))
+    return Plan((), 0, (), service, host=route.client)
 
 
 def _haproxy(room: Room, service: int, route: Route) -> Plan:
     """Two HAProxy processes in a row, with splicing: what two hops can do."""
     public, between = freePort(), freePort()
-    for name, port, to in (
-        ("server", public, route(between)),
-        ("client", between, service),
+    for name, waits, to in (
+        ("server", f"{HERE}:{public}", f"{route.client}:{between}"),
+        ("client", f"{route.client}:{between}", f"{HERE}:{service}"),
     ):
         room.write(
             f"{name}.cfg",
             "global\n maxconn 6000\n nbthread 1\n"
             "defaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n"
             " timeout server 1h\n option splice-auto\n"
-            f"listen all\n bind {HERE}:{port}\n server next {HERE}:{to}\n",
+            f"listen all\n bind {waits}\n server next {to}\n",
         )
     haproxy = programOf("BENCH_HAPROXY", "haproxy")
 
     def whenReady(room: Room) -> int:
         # The first one listens whether the second one is there or not, and
         # tries again after a second.
-        room.waitForPort(between)
+        room.waitForPort(between, host=route.client)
         return public
 
     return Plan(
         [haproxy, "-db", "-f", "server.cfg"],
-        public,
+        0,
         [haproxy, "-db", "-f", "client.cfg"],
         whenReady,
     )
@@ -83,18 +81,18 @@ def _tristunnel(
     """
     Make the plan of one mode.
 
-    @param port: The server's C{--port}, with a place for the number.
-    @param connect: The client's C{--connect}.
+    @param port: The server's C{--port}, with places for number and address.
+    @param connect: The client's C{--connect}, with a place for both.
     """
 
     def plan(room: Room, service: int, route: Route) -> Plan:
         control, public = freePort(), freePort()
         here = ["env", f"PYTHONPATH={_ROOT}"]
         twistd = [*here, _TWISTD, "-n", "--pidfile="]
-        way = connect.format(route(control))
+        way = connect.format(f"{route.server}:{control}")
         return Plan(
             [
-                *(*twistd, "tunnel", "--port", port.format(control)),
+                *(*twistd, "tunnel", "--port", port.format(control, route.server)),
                 *("--interface", HERE),
                 *("--state-dir", str(room.directory / "server-state")),
             ],
@@ -134,8 +132,8 @@ def _w3p(
         control = freePort()
         ofServer, ofClient = settings(room)
         toServer = {
-            "host": "localhost" if ofClient else HERE,
-            "port": route(control),
+            "host": route.server,
+            "port": control,
             "service": service,
             "credentials": {"id": "b"},
             **ofClient,
@@ -185,12 +183,12 @@ def _vtunnel(room: Room, service: int, route: Route) -> Plan:
     def client(port: int) -> list[str]:
         return [
             *(os.environ["BENCH_VTUNNEL_CLIENT"], "-server"),
-            *(f"ws://{HERE}:{route(control)}/", "-forward"),
+            *(f"ws://{route.server}:{control}/", "-forward"),
             f"{port}={HERE}:{service}",
         ]
 
     return Plan(
-        [os.environ["BENCH_VTUNNEL_SERVER"], "-listen", f"{HERE}:{control}"],
+        [os.environ["BENCH_VTUNNEL_SERVER"], "-listen", f"{route.server}:{control}"],
         control,
         client(public),
         public,
@@ -202,7 +200,7 @@ def _vtunnelSSH(room: Room, service: int, route: Route) -> Plan:
     """vtunnel's own program, from version 0.1.0 on."""
     vtunnel, control, public = programOf("BENCH_VTUNNEL", "vtunnel"), *_two()
     forward = f"{public}={HERE}:{service}"
-    url = f"ws://{HERE}:{route(control)}/"
+    url = f"ws://{route.server}:{control}/"
     return Plan(
         [vtunnel, "server", "-port", str(control)],
         control,
@@ -232,20 +230,19 @@ def _ssh(room: Room, service: int, route: Route) -> Plan:
     room.write("authorized", (room.directory / "user_key.pub").read_text())
     room.write(
         "sshd_config",
-        f"ListenAddress {HERE}\nPort {control}\nUsePAM no\nStrictModes no\n"
+        f"ListenAddress {route.server}\nPort {control}\nUsePAM no\nStrictModes no\n"
         f"HostKey {room.directory}/host_key\nPidFile none\n"
         f"AuthorizedKeysFile {room.directory}/authorized\nMaxStartups 1000\n"
         "PasswordAuthentication no\nPermitRootLogin yes\n",
     )
-    way = route(control)
 
     def client(port: int) -> list[str]:
         return [
-            *("ssh", "-N", "-F", "none", "-p", str(way)),
+            *("ssh", "-N", "-F", "none", "-p", str(control)),
             *("-i", str(room.directory / "user_key")),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
             *("-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"),
-            *("-R", f"{HERE}:{port}:{HERE}:{service}", HERE),
+            *("-R", f"{HERE}:{port}:{HERE}:{service}", route.server),
         ]
 
     return Plan(
@@ -263,12 +260,13 @@ def _ssh(room: Room, service: int, route: Route) -> Plan:
 def _bore(room: Room, service: int, route: Route) -> Plan:
     """Bore; its control port cannot be chosen."""
     bore, public = programOf("BENCH_BORE", "bore"), freePort()
-    host = HERE if route is direct else THERE
-    control = route(_BORE, host)
-    local = [bore, "local", str(service), "--to", host, "--local-host", HERE]
+    local = [bore, "local", str(service), "--to", route.server, "--local-host", HERE]
     return Plan(
-        [bore, "server", "--bind-addr", HERE, "--min-port", "1024"],
-        control,
+        [
+            *(bore, "server", "--min-port", "1024"),
+            *("--bind-addr", route.server, "--bind-tunnels", HERE),
+        ],
+        _BORE,
         [*local, "--port", str(public)],
         public,
         lambda count: local,
@@ -290,12 +288,12 @@ def _rathole(
         ofServer, ofClient = transport(room)
         room.write(
             "server.toml",
-            f'[server]\nbind_addr = "{HERE}:{control}"\ndefault_token = "b"\n'
+            f'[server]\nbind_addr = "{route.server}:{control}"\ndefault_token = "b"\n'
             f'{ofServer}[server.services.s]\nbind_addr = "{HERE}:{public}"\n',
         )
         room.write(
             "client.toml",
-            f'[client]\nremote_addr = "{HERE}:{route(control)}"\n'
+            f'[client]\nremote_addr = "{route.server}:{control}"\n'
             f'default_token = "b"\n{ofClient}'
             f'[client.services.s]\nlocal_addr = "{HERE}:{service}"\n',
         )
@@ -342,13 +340,12 @@ def _frp(tls: bool) -> Callable[[Room, int, Route], Plan]:
 def _frpPlan(tls: bool, room: Room, service: int, route: Route) -> Plan:
     """One of them."""
     control, public = _two()
-    way = route(control)
     frpc = programOf("BENCH_FRPC", "frpc")
 
     def client(name: str, port: int) -> list[str]:
         room.write(
             f"{name}.toml",
-            f'serverAddr = "{HERE}"\nserverPort = {way}\n'
+            f'serverAddr = "{route.server}"\nserverPort = {control}\n'
             f"transport.tls.enable = {str(tls).lower()}\n"
             f'[[proxies]]\nname = "{name}"\ntype = "tcp"\nlocalIP = "{HERE}"\n'
             f"localPort = {service}\nremotePort = {port}\n",
@@ -359,7 +356,11 @@ def _frpPlan(tls: bool, room: Room, service: int, route: Route) -> Plan:
         port = freePort()
         return client(f"client{port}", port)
 
-    room.write("frps.toml", f'bindAddr = "{HERE}"\nbindPort = {control}\n')
+    room.write(
+        "frps.toml",
+        f'bindAddr = "{route.server}"\nproxyBindAddr = "{HERE}"\n'
+        f"bindPort = {control}\n",
+    )
     return Plan(
         [programOf("BENCH_FRPS", "frps"), "-c", "frps.toml"],
         control,
@@ -372,16 +373,15 @@ def _frpPlan(tls: bool, room: Room, service: int, route: Route) -> Plan:
 def _chisel(room: Room, service: int, route: Route) -> Plan:
     """Chisel: SSH within a WebSocket."""
     chisel, control, public = programOf("BENCH_CHISEL", "chisel"), *_two()
-    way = route(control)
 
     def client(port: int) -> list[str]:
         return [
-            *(chisel, "client", f"http://{HERE}:{way}"),
+            *(chisel, "client", f"http://{route.server}:{control}"),
             f"R:{HERE}:{port}:{HERE}:{service}",
         ]
 
     return Plan(
-        [chisel, "server", "--host", HERE, "--port", str(control), "--reverse"],
+        [chisel, "server", "--host", route.server, "--port", str(control), "--reverse"],
         control,
         client(public),
         public,
@@ -398,14 +398,14 @@ def _wstunnel(scheme: str) -> Callable[[Room, int, Route], Plan]:
 
     def plan(room: Room, service: int, route: Route) -> Plan:
         wstunnel, control, public = programOf("BENCH_WSTUNNEL", "wstunnel"), *_two()
-        way = route(control)
+        url = f"{scheme}://{route.server}:{control}"
 
         def client(port: int) -> list[str]:
             forward = f"tcp://{HERE}:{port}:{HERE}:{service}"
-            return [wstunnel, "client", "-R", forward, f"{scheme}://{HERE}:{way}"]
+            return [wstunnel, "client", "-R", forward, url]
 
         return Plan(
-            [wstunnel, "server", f"{scheme}://{HERE}:{control}"],
+            [wstunnel, "server", url],
             control,
             client(public),
             public,
@@ -426,7 +426,7 @@ def _visiting(
 
     def here(room: Room, service: int, route: Route) -> Plan:
         made = plan(room, service, route)
-        ports = [f"tcp:{made.control}:interface={HERE}"]
+        ports = [f"tcp:{made.control}:interface={route.server}"]
         if made.control == _BORE:
             # Its port is for nobody else, and there must be one for others.
             ports.append(f"tcp:0:interface={HERE}")
@@ -446,8 +446,8 @@ def _two() -> tuple[int, int]:
 
 
 _TWISTD = str(Path(sys.executable).parent / "twistd")
-_TCP = ("tcp:{}:interface=127.0.0.1", "tcp:127.0.0.1:{}")
-_TLS = ("ssl:{}:interface=127.0.0.1", "tls:127.0.0.1:{}")
+_TCP = ("tcp:{}:interface={}", "tcp:{}")
+_TLS = ("ssl:{}:interface={}", "tls:{}")
 
 _rathole_ = needs("BENCH_RATHOLE", "rathole")
 _wstunnel_ = needs("BENCH_WSTUNNEL", "wstunnel")
@@ -474,7 +474,7 @@ CONTESTANTS = [
     ),
     Contestant(
         "tristunnel wss",
-        _tristunnel(_TLS[0], "wss://127.0.0.1:{}/tunnel", ("--insecure",)),
+        _tristunnel(_TLS[0], "wss://{}/tunnel", ("--insecure",)),
         encrypts=True,
         multiplexes=True,
         kind="ours",

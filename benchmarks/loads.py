@@ -4,6 +4,7 @@ What is measured, and how.
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
 import statistics
@@ -11,10 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contestant import Contestant, Route, Started
+from benchmarks.contestant import DIRECT, Contestant, Route, Started
 from benchmarks.meter import Meter
 from benchmarks.outputs import (
     establishedAt,
@@ -22,6 +24,7 @@ from benchmarks.outputs import (
     parsePull,
     parseWrk,
 )
+from benchmarks.path import LONG, SLOW
 from benchmarks.processes import (
     Failed,
     Room,
@@ -39,8 +42,6 @@ Figures = dict[str, float]
 
 _HERE = "127.0.0.1"
 _ROOT = Path(__file__).parent.parent
-_WAY = 0.05
-_GIGABIT = 125_000_000.0
 
 
 @dataclass(frozen=True)
@@ -79,35 +80,26 @@ class Load:
     rounds: int = 100
 
 
-def _service(room: Room, *words: object) -> int:
+def _service(room: Room, *words: object, route: Route = DIRECT) -> int:
     """Start one of the programs of C{benchmarks.service}."""
     command = ["env", f"PYTHONPATH={_ROOT}", sys.executable, "-m"]
     name = f"service-{words[0]}"
-    return room.start(name, [*command, "benchmarks.service", *map(str, words)])
+    started = [*route.beside, *command, "benchmarks.service", *map(str, words)]
+    return room.start(name, started)
 
 
-def _serve(run: Run, kind: str = "serve") -> int:
+def _serve(room: Room, kind: str = "serve", route: Route = DIRECT) -> int:
     """
     Start a service of ours.
 
     @return: Its port.
     """
     port = freePort()
-    _service(run.room, kind, port)
-    run.room.waitForPort(port)
+    # Beyond a path, visitors without a tunnel must reach it too.
+    host = _HERE if route is DIRECT else "0.0.0.0"
+    _service(room, kind, port, host, route=route)
+    room.waitForPort(port, host=route.client)
     return port
-
-
-def _longWay(room: Room) -> Route:
-    """Make the route of 100 ms there and back."""
-
-    def route(port: int, host: str = _HERE) -> int:
-        ours = freePort() if host == _HERE else port
-        _service(room, "delay", ours, port, _WAY, _GIGABIT, host)
-        room.waitForPort(ours, host=host)
-        return ours
-
-    return route
 
 
 # 1. bulk, and 6. processor time per GiB
@@ -217,13 +209,13 @@ def _requests(run: Run) -> Figures:
 
 def _beside(run: Run) -> Figures:
     """Echo 64 bytes every 10 ms while another visitor takes what it can."""
-    started = run.contestant.start(run.room, _serve(run))
-    _service(run.room, "pull", started.port)
+    started = run.contestant.start(run.room, _serve(run.room))
+    _service(run.room, "pull", started.port, started.plan.host)
     time.sleep(1.0)
     took: list[float] = []
     with (
         run.meter.during("all", started),
-        socket.create_connection((_HERE, started.port)) as connection,
+        socket.create_connection(started.address) as connection,
     ):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(10)
@@ -253,28 +245,84 @@ def _echo(connection: socket.socket, size: int) -> None:
         size -= len(data)
 
 
-# 4. a long way
+# 4. slow and long ways
+
+_SETTLED = 3.0
+_EVERY = 0.02
+
+
+def _slow(run: Run) -> Figures:
+    """
+    64 bytes every 20 ms over 10 Mbit/s and 40 ms, alone, and beside another visitor who
+    takes, and then sends, what the line carries.
+    """
+    figures: Figures = {}
+    seconds = max(run.seconds, 4.0)
+    with SLOW.laid(run.room) as route:
+        started = run.contestant.start(run.room, _serve(run.room, route=route), route)
+        with socket.create_connection(started.address) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(b"E")
+            idle = _answers(connection, seconds)
+            figures["idle p50 ms"] = idle[49]
+            for way, what, taker in (
+                ("down", "pull", "pull"),
+                ("up", "push", "serve"),
+            ):
+                bulk = _service(run.room, what, started.port, started.plan.host)
+                time.sleep(_SETTLED)
+                with run.meter.during(way, started):
+                    began = time.monotonic()
+                    took = _answers(connection, seconds)
+                rate = parsePull(run.room.said(f"service-{taker}"), began)
+                run.room.stop([bulk])
+                time.sleep(1.0)
+                figures[f"{way} p50 ms"] = took[49]
+                figures[f"{way} p99 ms"] = took[98]
+                figures[f"{way} p99 over idle, ms"] = took[98] - idle[49]
+                figures[f"{way} bulk Mbit/s"] = rate * 1e3
+    return figures
+
+
+def _answers(connection: socket.socket, seconds: float) -> list[float]:
+    """
+    Send 64 bytes again and again, whether the last ones have come back or not.
+
+    @return: Milliseconds that they took, by percent.
+    """
+    sent, took = [], []
+    begun = time.monotonic()
+    came = 0
+    while came < len(sent) * 64 or time.monotonic() < begun + seconds:
+        now = time.monotonic()
+        due = begun + len(sent) * _EVERY
+        if now >= due and now < begun + seconds:
+            sent.append(now)
+            connection.sendall(b"x" * 64)
+            continue
+        if now > begun + seconds + 20:
+            raise Failed("the small requests were not answered")
+        if select.select([connection], [], [], max(0.0, due - now))[0]:
+            data = connection.recv(65536)
+            if not data:
+                raise Failed("the connection was closed")
+            came += len(data)
+            now = time.monotonic()
+            while len(took) < came // 64:
+                took.append((now - sent[len(took)]) * 1e3)
+    return statistics.quantiles(took, n=100, method="inclusive")
 
 
 def _long(run: Run) -> Figures:
-    """One stream over 100 ms; the rate after the start is over."""
-    started = run.contestant.start(run.room, _serve(run), _longWay(run.room))
-    with (
-        run.meter.during("all", started),
-        socket.create_connection((_HERE, started.port)) as connection,
-    ):
-        connection.settimeout(20)
-        connection.sendall(b"B")
-        settled = time.monotonic() + 3.0
-        until = settled + run.seconds
-        total, buffer = 0, bytearray(1024 * 1024)
-        while (now := time.monotonic()) < until:
-            count = connection.recv_into(buffer)
-            if not count:
-                raise Failed("the connection was closed")
-            if now >= settled:
-                total += count
-    return {"Mbit/s": total * 8 / run.seconds / 1e6}
+    """One stream over 1 Gbit/s and 100 ms; the rate after the start is over."""
+    with LONG.laid(run.room) as route:
+        started = run.contestant.start(run.room, _serve(run.room, route=route), route)
+        _service(run.room, "pull", started.port, started.plan.host)
+        time.sleep(_SETTLED)
+        began = time.monotonic()
+        with run.meter.during("all", started):
+            time.sleep(run.seconds)
+        return {"Mbit/s": parsePull(run.room.said("service-pull"), began) * 1e3}
 
 
 # 5. memory
@@ -283,10 +331,10 @@ def _long(run: Run) -> Figures:
 def _idle(run: Run) -> Figures:
     """What idle visitors cost the server."""
     visitors = 1000 if run.quick else 5000
-    started = run.contestant.start(run.room, _serve(run))
+    started = run.contestant.start(run.room, _serve(run.room))
     if not started.servers:
         raise Failed("there is no server")
-    with socket.create_connection((_HERE, started.port)) as connection:
+    with socket.create_connection(started.address) as connection:
         connection.sendall(b"E")
         _echo(connection, 10)
     _settle(started)
@@ -294,7 +342,7 @@ def _idle(run: Run) -> Figures:
     try:
         with run.meter.during("arriving", started):
             for _ in range(visitors):
-                connection = socket.create_connection((_HERE, started.port), 20)
+                connection = socket.create_connection(started.address, 20)
                 waiting.append(connection)
                 connection.sendall(b"E")
                 _echo(connection, 10)
@@ -310,7 +358,7 @@ def _clients(run: Run) -> Figures:
     """What idle clients, each with a tunnel, cost the server."""
     clients = 100 if run.quick else 1000
     room = run.room
-    started = run.contestant.start(room, _serve(run))
+    started = run.contestant.start(room, _serve(run.room))
     more = started.plan.clients
     if more is None:
         raise Failed("it has no more clients without another configuration")
@@ -360,31 +408,34 @@ def _settle(started: Started) -> None:
 
 def _first(run: Run) -> Figures:
     """From a visitor's connect to the first byte of a service that speaks first."""
-    service = _serve(run, "greet")
     figures: Figures = {}
-    for name, tries in (("0 ms", 20), ("100 ms", 10)):
-        with Room(run.room.directory / name.replace(" ", "")) as inner:
-            if name == "0 ms":
-                started = run.contestant.start(inner, service)
-            else:
-                started = run.contestant.start(inner, service, _longWay(inner))
+    for name, path, tries in (
+        ("0 ms", nullcontext(DIRECT), 20),
+        ("100 ms", LONG.laid(run.room), 10),
+    ):
+        inner = run.room.directory / name.replace(" ", "")
+        with path as route, Room(inner) as room:
+            service = _serve(room, "greet", route)
+            started = run.contestant.start(room, service, route)
             time.sleep(0.5)
-            took = []
             with run.meter.during(name, started):
-                for _ in range(tries):
-                    began = time.monotonic()
-                    with socket.create_connection((_HERE, started.port)) as connection:
-                        connection.settimeout(5)
-                        try:
-                            connection.recv(6)
-                        except TimeoutError:
-                            raise Failed(
-                                "a service that speaks first is not heard"
-                            ) from None
-                    took.append((time.monotonic() - began) * 1e3)
-                    time.sleep(0.15 if name == "100 ms" else 0.01)
+                took = [_firstByte(started) for _ in range(tries)]
             figures[f"at {name}, ms"] = statistics.median(took)
     return figures
+
+
+def _firstByte(started: Started) -> float:
+    """Milliseconds that a visitor waits for it."""
+    began = time.monotonic()
+    with socket.create_connection(started.address) as connection:
+        connection.settimeout(5)
+        try:
+            connection.recv(6)
+        except TimeoutError:
+            raise Failed("a service that speaks first is not heard") from None
+    took = (time.monotonic() - began) * 1e3
+    time.sleep(took / 1e3 + 0.01)
+    return took
 
 
 # 8. coming back
@@ -395,7 +446,7 @@ _PATIENCE = 60.0
 def _restart(run: Run) -> Figures:
     """From the server's start, after it was killed, to a visitor's success."""
     room = run.room
-    started = run.contestant.start(room, _serve(run))
+    started = run.contestant.start(room, _serve(run.room))
     if not started.servers:
         raise Failed("there is no server")
     everybody = [each for pid in started.servers for each in family(pid)]
@@ -407,7 +458,8 @@ def _restart(run: Run) -> Figures:
         if not all(map(room.runs, started.clients)):
             raise Failed("its client ends when the server does")
         try:
-            with socket.create_connection((_HERE, started.look()), 1) as connection:
+            started.port = started.look()
+            with socket.create_connection(started.address, 1) as connection:
                 connection.settimeout(1)
                 connection.sendall(b"E")
                 _echo(connection, 1)
@@ -422,6 +474,7 @@ LOADS = [
     Load("bulk", _bulk, ("iperf3",)),
     Load("requests", _requests, ("nginx", "wrk")),
     Load("beside", _beside),
+    Load("slow", _slow, rounds=1),
     Load("long", _long, rounds=1),
     Load("idle", _idle, rounds=1),
     Load("clients", _clients, rounds=1),

@@ -112,10 +112,11 @@ class Room:
         path.write_text(text)
         return str(path)
 
-    def start(self, name: str, command: Sequence[str]) -> int:
+    def start(self, name: str, command: Sequence[str], keep: Sequence[int] = ()) -> int:
         """
         Start a program; what it says goes to C{name}.log.
 
+        @param keep: Descriptors that it gets.
         @return: Its process id.
         """
         with open(self.directory / f"{name}.log", "ab") as log:
@@ -126,6 +127,7 @@ class Room:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=keep,
             )
         self._running.append(child)
         return child.pid

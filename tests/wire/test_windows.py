@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -107,6 +109,34 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertEqual(window.size, 100)
         window.drain(50, 10.1, 0.1)
         self.assertEqual(window.size, 200)
+
+    def test_longWay(self) -> None:
+        """
+        A gigabit a second over 100 ms is filled by the largest window of a session's
+        stream, as soon as that has grown.
+        """
+        rate, trip, turn = 125_000_000, 0.1, 0.005
+        window = ReceiveWindow(256 * 1024, 16 << 20, WindowBudget(24 << 20))
+        sender = SendWindow(window.limit)
+        under: deque[tuple[float, int]] = deque()
+        credits: deque[tuple[float, int]] = deque()
+        arrived = 0
+        for step in range(1000):
+            now = step * turn
+            while credits and credits[0][0] <= now:
+                sender.grant(credits.popleft()[1])
+            amount = min(int(rate * turn), sender.available)
+            sender.sent += amount
+            under.append((now + trip / 2, amount))
+            while under[0][0] <= now:
+                amount = under.popleft()[1]
+                self.assertTrue(window.receive(amount))
+                arrived += amount if now >= 3 else 0
+                credit = window.drain(amount, now, trip)
+                if credit is not None:
+                    credits.append((now + trip / 2, credit))
+        self.assertGreater(arrived, 0.98 * 2 * rate)
+        self.assertEqual(16 << 20, window.size)
 
     def test_steadyWhenSlow(self) -> None:
         """A reader that takes longer than that has window enough."""

@@ -14,8 +14,8 @@ __all__ = ["LEAST", "MOST", "UNKNOWN", "LineRate"]
 WAIT = 0.01
 """Seconds' worth of bytes that may wait in the kernel."""
 
-LEAST = 16 * 1024
-"""Bytes that may wait there in any case: a whole TLS record."""
+LEAST = 8 * 1024
+"""Bytes that may wait there in any case: a few packets."""
 
 MOST = 256 * 1024
 """The most bytes that may wait there."""

@@ -42,9 +42,10 @@ from zope.interface import alsoProvides, implementer
 
 from tristunnel.dataplane.leaving import LeavableSocket
 from tristunnel.dataplane.line import LineRate
+from tristunnel.dataplane.pace import Pace
 from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.poller import Poller
-from tristunnel.dataplane.tuning import boundUnsent, bytesUnsent
+from tristunnel.dataplane.tuning import boundUnsent, bytesUnsent, paceAt, roundTrips
 from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["FULL", "SocketTransport", "addressOf"]
@@ -116,6 +117,7 @@ class SocketTransport(LeavableSocket):
         self.whenLost: Callable[[Failure], None] | None = None
         self.full = FULL
         self._line: LineRate | None = None
+        self._pace: Pace | None = None
         self._written = 0
         self._hadRoom = 0
         if tls is not None:
@@ -226,16 +228,26 @@ class SocketTransport(LeavableSocket):
         takes in a moment.
         """
         self._line = line = LineRate()
+        self._pace = Pace()
         self.full = line.piece
         boundUnsent(self.connection, line.most)
 
     def filled(self) -> None:
         """The kernel takes no more for now."""
-        line = self._line
-        if line is not None:
-            if line.full(self.reactor.seconds(), self._written - self.unsent):
-                boundUnsent(self.connection, line.most)
-            self.full = line.piece
+        line, pace = self._line, self._pace
+        if line is None:
+            return
+        now = self.reactor.seconds()
+        if line.full(now, self._written - self.unsent):
+            boundUnsent(self.connection, line.most)
+        self.full = line.piece
+        if pace is not None and pace.due(now):
+            trips = roundTrips(self.connection)
+            if trips is None:
+                # Nobody tells how the line does.
+                self._pace = None
+            elif pace.look(now, *trips):
+                paceAt(self.connection, pace.rate)
 
     def handshakeDone(self) -> None:
         """TLS is up."""

@@ -28,7 +28,9 @@ __all__ = [
     "bytesTaken",
     "bytesUnsent",
     "bytesUntaken",
+    "paceAt",
     "resetIfKilled",
+    "roundTrips",
     "tuneSocket",
 ]
 
@@ -38,9 +40,16 @@ TCP_NOTSENT_LOWAT = 0x201 if sys.platform == "darwin" else 25
 UNSENT = 256 * 1024
 """Bytes of a session that the kernel may hold unsent."""
 
-_ACKNOWLEDGED, _NOT_SENT, _INFO_SIZE = 120, 144, 148
-"""Where Linux's C{tcp_info} has C{tcpi_bytes_acked} and C{tcpi_notsent_bytes}, and
-the end of these."""
+_ROUND_TRIP, _ACKNOWLEDGED, _NOT_SENT, _LEAST, _INFO_SIZE = 68, 120, 144, 148, 152
+"""Where Linux's C{tcp_info} has C{tcpi_rtt}, C{tcpi_bytes_acked}, C{tcpi_notsent_bytes}
+and C{tcpi_min_rtt}, and the end of these."""
+
+_MICROSECONDS = 1e-6
+
+_MAX_PACING_RATE = 47
+"""C{SO_MAX_PACING_RATE} of Linux, which Python does not name."""
+
+_ANY_RATE = 0xFFFFFFFF
 
 _PROBES = [
     (getattr(socketModule, name), value)
@@ -93,6 +102,35 @@ def boundUnsent(connection: socket, most: int = UNSENT) -> None:
         connection.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
 
 
+def paceAt(connection: socket, rate: float) -> None:
+    """
+    Have the kernel send no faster.
+
+    @param rate: Bytes per second; 0 for as fast as it likes.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            most = pack("I", min(int(rate), _ANY_RATE) or _ANY_RATE)
+            connection.setsockopt(SOL_SOCKET, _MAX_PACING_RATE, most)
+
+
+def roundTrips(connection: socket) -> tuple[int, float, float] | None:
+    """
+    How the far side answers.
+
+    @return: Bytes that it has taken so far, seconds that its answers take now, and what
+        they have taken at the least; C{None} where that is not known.
+    """
+    info = _info(connection)
+    if info is None or len(info) < _INFO_SIZE:
+        return None
+    return (
+        int(unpack_from("Q", info, _ACKNOWLEDGED)[0]),
+        unpack_from("I", info, _ROUND_TRIP)[0] * _MICROSECONDS,
+        unpack_from("I", info, _LEAST)[0] * _MICROSECONDS,
+    )
+
+
 def bytesTaken(connection: socket) -> int | None:
     """
     How many bytes the kernel of the far side has acknowledged so far.
@@ -113,9 +151,16 @@ def bytesUnsent(connection: socket) -> int | None:
 
 def _told(connection: socket, kind: str, place: int) -> int | None:
     """Read one of the numbers that Linux keeps for a connection."""
-    with suppress(OSError, error, AttributeError):
-        info = connection.getsockopt(IPPROTO_TCP, socketModule.TCP_INFO, _INFO_SIZE)
-        return int(unpack_from(kind, info, place)[0])
+    info = _info(connection)
+    with suppress(error):
+        return None if info is None else int(unpack_from(kind, info, place)[0])
+    return None
+
+
+def _info(connection: socket) -> bytes | None:
+    """What Linux tells of a connection; C{None} elsewhere."""
+    with suppress(OSError, AttributeError):
+        return connection.getsockopt(IPPROTO_TCP, socketModule.TCP_INFO, _INFO_SIZE)
     return None
 
 

@@ -15,6 +15,14 @@ __all__ = ["UNLIMITED", "ReceiveWindow", "SendWindow", "WindowBudget"]
 UNLIMITED = 1 << 62
 """The credit of a peer that knows no credit."""
 
+STEP = 128 * 1024
+"""Bytes of credit that are worth a frame, until that is less than a part in L{PARTS} of
+the window."""
+
+PARTS = 8
+"""A sender stands still unless new credit comes a round trip before the old one is used
+up: a window that is renewed by halves carries only half of itself in a round trip."""
+
 
 @dataclass(slots=True, eq=False)
 class SendWindow:
@@ -78,7 +86,7 @@ class ReceiveWindow:
     @param largest: What C{size} may grow to.
     @param budget: Where growth is taken from.
     @param share: Credit is renewed when one part in C{share} of the window
-        can be given anew.
+        can be given anew; in smaller parts once the window has grown.
 
     @ivar limit: Total bytes that the peer may send.
     @ivar low: Credit that is left when L{renew} is due.
@@ -88,6 +96,7 @@ class ReceiveWindow:
     """
 
     __slots__ = (
+        "_looked",
         "_renewed",
         "budget",
         "drained",
@@ -116,6 +125,7 @@ class ReceiveWindow:
         self.low = size - -(-size // share)
         self.received = self.drained = self.grown = 0
         self._renewed = 0.0
+        self._looked = 0
 
     @property
     def waiting(self) -> int:
@@ -147,9 +157,10 @@ class ReceiveWindow:
         @param roundTrip: Seconds; 0 where it is not known.
         @return: The credit to announce.
         """
-        if now - self._renewed < 2 * roundTrip:
-            self._grow()
-        self._renewed = now
+        if (self.drained - self._looked) * 2 >= self.size:
+            if now - self._renewed < 2 * roundTrip:
+                self._grow()
+            self._renewed, self._looked = now, self.drained
         self.limit = self.drained + self.size
         self.low = self.size - -(-self.size // self.share)
         return self.limit
@@ -163,6 +174,7 @@ class ReceiveWindow:
         if more > 0 and self.budget is not None and self.budget.take(more):
             self.size += more
             self.grown += more
+            self.share = max(self.share, min(self.size // STEP, PARTS))
 
     def close(self) -> None:
         """Return what growth took."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tristunnel.dataplane.endings import MovedEnd
 from tristunnel.dataplane.join import spliceIfPlain
 from tristunnel.dataplane.memory import HELD
+from tristunnel.dataplane.pace import SLOW
 from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.rate import RateLimiter
 from tristunnel.dataplane.sockets import SocketEnd
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUSY",
     "LARGE",
+    "SHORT",
     "SOURCE_HIGH",
     "SOURCE_LOW",
     "SessionStream",
@@ -34,7 +36,11 @@ SOURCE_HIGH = 64 * 1024
 """Bytes waiting to be sent at which the stream's source is paused."""
 
 BUSY = 1024 * 1024
-"""Bytes within a second, in large pieces, that prove a stream to be busy."""
+"""Bytes in a short time, in large pieces, that prove a stream to be busy."""
+
+SHORT = BUSY / SLOW
+"""Seconds that they may take. A line that is slower gains nothing: a second connection
+would fill the queue before it, in which the session's small requests stand then."""
 
 LARGE = 4 * 1024
 """The least bytes of a piece that counts for that. Many small requests and answers cost
@@ -321,11 +327,11 @@ class SessionStream(Guarded):
             self._elsewhere.obeyAgain()
 
     def _count(self, size: int) -> None:
-        """Count a large piece; enough of them within a second prove the stream busy."""
+        """Count a large piece; enough of them in a short time prove the stream busy."""
         self._recent += size
         if self._recent >= BUSY:
             now = self._multiplexer.now()
-            if now - self._busySince <= 1.0 and self._elsewhere is None:
+            if now - self._busySince <= SHORT and self._elsewhere is None:
                 self._multiplexer.provedBusy(self)
             self._recent, self._busySince = 0, now
 
