@@ -52,7 +52,6 @@ class TableFlow(FlowEnd):
         self._table = table
 
     def send(self, datagram: bytes) -> None:
-        """Send a datagram to the sender of this flow's."""
         if self._over or not self._table.answer(self, datagram):
             self.dropped += 1
 

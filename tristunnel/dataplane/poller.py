@@ -32,16 +32,7 @@ from zope.interface import implementer
 from tristunnel.dataplane.memory import keepFreed
 from tristunnel.dataplane.records import Records
 
-__all__ = [
-    "ERRORS",
-    "IN",
-    "LONG_READ",
-    "OUT",
-    "READ",
-    "Handler",
-    "Poller",
-    "pollerOf",
-]
+__all__ = ["ERRORS", "IN", "LONG_READ", "OUT", "READ", "Handler", "Poller", "pollerOf"]
 
 IN: int = getattr(select, "EPOLLIN", 1)
 OUT: int = getattr(select, "EPOLLOUT", 4)
@@ -111,9 +102,7 @@ class Poller:
     _log = Logger()
 
     def __init__(
-        self,
-        reactor: Any,
-        makePoll: Callable[[], Any] = lambda: select.epoll(),
+        self, reactor: Any, makePoll: Callable[[], Any] = lambda: select.epoll()
     ) -> None:
         self.reactor = reactor
         keepFreed()
@@ -303,11 +292,9 @@ class Poller:
     # IReadDescriptor
 
     def fileno(self) -> int:
-        """The instance's own descriptor."""
         return -1 if self._poll is None else int(self._poll.fileno())
 
     def logPrefix(self) -> str:
-        """Its name in logs."""
         return "tristunnel"
 
     def connectionLost(self, reason: Failure) -> None:

@@ -188,7 +188,6 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
     # PolledSocket
 
     def handshakeDone(self) -> None:
-        """TLS is up."""
         self._inTime()
         self._arrived(self)
 
@@ -223,7 +222,6 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
             super()._drain()
 
     def readEnded(self) -> None:
-        """The far side sends no more."""
         self._noMoreComes()
         if self._peer is None and self._tls is not None and not self._over:
             # Over TLS, hardly anybody sends close_notify who still listens: whoever
@@ -239,7 +237,6 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         self._emptied()
 
     def lost(self, reason: Failure) -> None:
-        """The connection is gone."""
         if self._deadline is not None:
             self._inTime()
         if self.splice is not None or self.spliceToUs is not None:
@@ -283,15 +280,12 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
     # ConnectionEnd
 
     def _stopReading(self) -> None:
-        """Read no more for now."""
         PolledSocket.hold(self)
 
     def _goOnReading(self) -> None:
-        """Read again."""
         self.resume()
 
     def hold(self, why: int = ConnectionEnd.PEER) -> None:
-        """Read no more."""
         ConnectionEnd.hold(self, why)
 
     # The socket's own method, without a detour: it is called for each piece.
@@ -308,7 +302,6 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
             ConnectionEnd.write(self, b"")
 
     def _endTransmission(self) -> None:
-        """Send no more."""
         self.endWriting()
         if self._number >= 0:
             self._closeInTime()

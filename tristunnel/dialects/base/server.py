@@ -182,8 +182,7 @@ class ServerSessions:
         """
         self.returning.secret = secret
         siblings.publish(
-            END_DEAD,
-            lambda caller, tag: Deferred.fromCoroutine(self._endDeadHere(tag)),
+            END_DEAD, lambda caller, tag: Deferred.fromCoroutine(self._endDeadHere(tag))
         )
 
     async def _endDeadHere(self, tag: str, session: Session | None = None) -> list[str]:
