@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from tests.support.listening import listenHere
 from tristunnel.acme.account import Account, reach
 from tristunnel.acme.problems import AuthorityProblem
 from tristunnel.acme.settings import AuthoritySettings
@@ -48,9 +49,8 @@ class AccountTests(TestCase):
         self.authority = Authority()
         listening: Any = reactor
         site = Site(self.authority)
-        port = listening.listenTCP(0, site, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        self.base = f"http://127.0.0.1:{port.getHost().port}"
+        port = listenHere(self, listening, site)
+        self.base = f"http://127.0.0.1:{port}"
         self.directory = Path(self.mktemp())
         self.settings = AuthoritySettings("me@test.example", f"{self.base}/dir")
         names = ("newNonce", "newAccount", "newOrder")

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.support.listening import listenHere
 from tests.tls.authority import certificateOf, makeAuthority
 from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import (
@@ -134,9 +135,7 @@ class ClientCheckTests(TestCase):
         self.reactor = here
         site: Any = Site(Resource())
         site.noisy = False
-        port = here.listenTCP(0, site, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        self.port = port.getHost().port
+        self.port = listenHere(self, here, site)
 
     def look(
         self, connect: str = "", route: ConnectOptions | None = None, **more: Any

@@ -18,6 +18,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.support.listening import listenHere
 from tests.tls.authority import makeAuthority
 from tristunnel.check.client import ClientCheck
 from tristunnel.connect.address import Trust, parseConnect
@@ -70,9 +71,7 @@ class BrokenTests(TestCase):
         self.authority = makeAuthority()
 
     def listen(self, factory: Any) -> int:
-        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
+        number = listenHere(self, self.reactor, factory)
         return number
 
     async def wrong(

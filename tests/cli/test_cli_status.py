@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import tristunnel
 from tests.screen.example import clientStatus, serverStatus
+from tests.support.listening import listenHere
 from tests.support.processes import runProgram
 from tristunnel.auth.realm import Authenticator
 from tristunnel.cli import question as asking
@@ -232,9 +233,8 @@ class LookTests(TestCase):
         callers = callers or HTTPCallers(Authenticator())
         page = JSONRPCResource(Dispatcher(methods.get), callers)
         site = LimitedSite(rootOf({b"rpc": page}), reactor=self.reactor)
-        port = self.reactor.listenTCP(0, site, 5, "127.0.0.1")
-        self.addCleanup(port.stopListening)
-        return f"http://127.0.0.1:{port.getHost().port}"
+        port = listenHere(self, self.reactor, site)
+        return f"http://127.0.0.1:{port}"
 
     async def look(self, *words: str) -> list[dict[str, Any]]:
         question = questionOf([*words, "--state-dir", str(self.directory)])
@@ -311,9 +311,8 @@ class LookTests(TestCase):
     async def test_otherProgram(self) -> None:
         """An HTTP server that is something else."""
         site = LimitedSite(rootOf({}), reactor=self.reactor)
-        port = self.reactor.listenTCP(0, site, 5, "127.0.0.1")
-        self.addCleanup(port.stopListening)
-        error = await self.refusal(f"http://127.0.0.1:{port.getHost().port}")
+        port = listenHere(self, self.reactor, site)
+        error = await self.refusal(f"http://127.0.0.1:{port}")
         self.assertIn("is that a tunnel server", error.message)
 
     async def test_command(self) -> None:

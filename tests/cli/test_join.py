@@ -21,6 +21,7 @@ from twisted.protocols.portforward import (
 from twisted.trial.unittest import SkipTest
 
 from tests.cli.test_taps_processes import ProcessTestCase
+from tests.support.listening import listenHere
 from tests.support.polling import until
 from tests.support.processes import Program, freePort, startProgram
 from tests.tls.authority import makeAuthority
@@ -232,9 +233,8 @@ class JoinTests(JoinTestCase):
 
         way = ProxyFactory("127.0.0.1", self.port)
         way.protocol = Way
-        port = self.reactor.listenTCP(0, way, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        through = replace(invitation, port=port.getHost().port)
+        port = listenHere(self, self.reactor, way)
+        through = replace(invitation, port=port)
         (line,) = await self.run_("join", str(through), "--name", "work")
         self.assertIn("as laptop", line)
         self.assertEqual(len(lost), 1)

@@ -12,6 +12,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.task import deferLater
 
+from tests.support.listening import listenHere
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tests.support.processes import freePort
 from tests.support.short import shortDirectory
@@ -232,10 +233,9 @@ class EndpointTests(LoopbackTestCase):
 
         service = Service(b"hello")
         over = TLSMemoryBIOFactory(creator, False, service)
-        listening = self.reactor.listenTCP(0, over, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
+        listening = listenHere(self, self.reactor, over)
         self.addCleanup(self._endAll, service)
-        number = listening.getHost().port
+        number = listening
         trust = self.directory / "trust"
         trust.mkdir()
         authority.write(trust / "ca.pem")

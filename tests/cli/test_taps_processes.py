@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, readBody
 
+from tests.support.listening import listenHere
 from tests.support.loopback import Service, Talk, comeTo
 from tests.support.processes import STEADY, Program, freePort, startTristunnel
 from tests.tls.authority import Authority, makeAuthority
@@ -76,10 +77,9 @@ class ProcessTestCase(TestCase):
         return int((await client.says(r"^t(?:cp|ls)://[^:]+:(\d+)$", since))[1])
 
     def offer(self, service: Service) -> int:
-        port = self.reactor.listenTCP(0, service, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
+        port = listenHere(self, self.reactor, service)
         self.addCleanup(self._endAll, service)
-        number: int = port.getHost().port
+        number: int = port
         return number
 
     async def _endAll(self, service: Service) -> None:

@@ -14,6 +14,7 @@ from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 
 from tests.cli.test_taps_processes import ProcessTestCase
+from tests.support.listening import listenHere
 from tests.support.loopback import Service
 from tests.support.processes import Program
 
@@ -96,9 +97,7 @@ class ReloadTests(ProcessTestCase):
         """Run a service that sends everything back. @return: Its port."""
         factory = Factory.forProtocol(Echo)
         factory.noisy = False
-        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
+        number = listenHere(self, self.reactor, factory)
         return number
 
     async def reloaded(self, program: Program, since: int) -> str:

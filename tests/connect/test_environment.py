@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.test_taps_processes import ProcessTestCase
+from tests.support.listening import listenHere
 from tests.support.loopback import Talk
 from tests.support.processes import startProgram
 from tristunnel.connect.address import Trust, parseConnect
@@ -215,9 +216,7 @@ class ProgramTests(ProcessTestCase):
             ("status", self.HTTPS, "HTTPS_PROXY"),
         ):
             proxy = _Refusing()
-            at = self.reactor.listenTCP(0, proxy, interface="127.0.0.1")
-            self.addCleanup(at.stopListening)
-            port = at.getHost().port
+            port = listenHere(self, self.reactor, proxy)
             around = {variable: f"http://me:pw@127.0.0.1:{port}"}
             program = self.run_(kind, where, **around)
             talk = await proxy.came
@@ -257,9 +256,8 @@ class ProgramTests(ProcessTestCase):
     async def test_check(self) -> None:
         """C{--check} says which proxy was taken, and which was not."""
         proxy = _Refusing()
-        at = self.reactor.listenTCP(0, proxy, interface="127.0.0.1")
-        self.addCleanup(at.stopListening)
-        url = f"http://127.0.0.1:{at.getHost().port}"
+        at = listenHere(self, self.reactor, proxy)
+        url = f"http://127.0.0.1:{at}"
         program = self.run_("tunnel-client", self.TCP, "--check", ALL_PROXY=url)
         (await proxy.came).say(b"HTTP/1.1 200 OK\r\n\r\n")
         await program.says(r"^OK    proxy .*\(ALL_PROXY\) connects to far.example")

@@ -27,6 +27,7 @@ from twisted.web.static import File
 
 from tests.dashboard.pictures import smallPNG
 from tests.support.browser import Browser, chromium
+from tests.support.listening import listenHere
 from tests.support.processes import Program, startTristunnel
 from tristunnel.auth.token_store import TokenStore
 from tristunnel.model.permissions import Permissions
@@ -136,14 +137,11 @@ class BrowserTests(TestCase):
         return program
 
     async def startClient(self) -> int:
-        echo = reactor.listenTCP(
-            0, Factory.forProtocol(Talkative), interface="127.0.0.1"
-        )
-        self.addCleanup(echo.stopListening)
+        echo = listenHere(self, reactor, Factory.forProtocol(Talkative))
         client = self.startProgram(
             "tunnel-client",
             *("--connect", f"{self.way}:127.0.0.1:{self.port}", *self.toServer),
-            *("--forward", f"shop=127.0.0.1:{echo.getHost().port}"),
+            *("--forward", f"shop=127.0.0.1:{echo}"),
         )
         return int((await client.says(r"^tcp://\S+:(\d+)$"))[1])
 
@@ -287,13 +285,12 @@ class BrowserTests(TestCase):
             )
             await pending.gone
         site = Site(File(str(self.directory)))
-        web = reactor.listenTCP(0, site, interface="127.0.0.1")
-        self.addCleanup(web.stopListening)
+        web = listenHere(self, reactor, site)
         blog = self.startProgram(
             "tunnel-client",
             *("--connect", f"{self.way}:127.0.0.1:{self.port}", *self.toServer),
             *("--tell", "host,target"),
-            *("--forward", f"blog=http://localhost:{web.getHost().port}"),
+            *("--forward", f"blog=http://localhost:{web}"),
             *("--max-visitors", "100"),
             state="blog",
         )

@@ -17,6 +17,7 @@ from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import TestCase
 
+from tests.support.listening import listenHere
 from tests.support.loopback import Service, Talk
 from tests.support.processes import freePort
 from tristunnel.dataplane import dial as dialling
@@ -37,9 +38,7 @@ class ServiceEndpointTests(TestCase):
         @return: The port.
         """
         self.service = Service(b"welcome")
-        listening = reactor.listenTCP(0, self.service, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
-        return int(listening.getHost().port)
+        return listenHere(self, reactor, self.service)
 
     async def check(self, host: str) -> Talk:
         endpoint = ServiceEndpoint(reactor, host, self.listen())

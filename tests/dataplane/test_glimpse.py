@@ -5,40 +5,14 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.ends import SilentEnd
+from tests.support.ends import KeepingEnd
 from tristunnel.dataplane.glimpse import LOOKS, Speech, glimpsed
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import Closed, End
 from tristunnel.wire.first_bytes import spokenBy
 
 HELLO = b"\x16\x03\x01\x02\x00" + bytes(80)
 ALPN = b"\x00\x0c\x02h2\x08http/1.1"
-
-
-class PassingEnd(SilentEnd):
-    """Passes on what comes, also what came early."""
-
-    def __init__(self, early: bytes = b"") -> None:
-        self.peer: End | None = None
-        self.written: list[bytes] = []
-        self._early = early
-
-    def join(self, peer: End, closed: Closed) -> None:
-        self.peer = peer
-        if self._early:
-            peer.write(self._early)
-
-    def passTo(self, peer: End) -> tuple[End | None, bool]:
-        before, self.peer = self.peer, peer
-        return before, False
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
-
-    def say(self, data: bytes) -> None:
-        assert self.peer is not None
-        self.peer.write(data)
 
 
 def ignored(reason: TunnelError | None) -> None:
@@ -52,25 +26,25 @@ class GlimpseTests(SynchronousTestCase):
         self.told: list[str] = []
         self.speech = Speech(heard=self.told.append)
 
-    def joined(self, early: bytes = b"") -> tuple[PassingEnd, PassingEnd]:
-        service, visitor = PassingEnd(early), PassingEnd()
+    def joined(self, *early: bytes) -> tuple[KeepingEnd, KeepingEnd]:
+        service, visitor = KeepingEnd(*early), KeepingEnd()
         one, other = glimpsed(self.speech, service, visitor, service, visitor)
         one.join(other, ignored)
         other.join(one, ignored)
         return service, visitor
 
-    def assertDirect(self, service: PassingEnd, visitor: PassingEnd) -> None:
+    def assertDirect(self, service: KeepingEnd, visitor: KeepingEnd) -> None:
         self.assertIs(service.peer, visitor)
         self.assertIs(visitor.peer, service)
 
     def test_answer(self) -> None:
         """The first answer tells; no other stream is looked at after it."""
         service, visitor = self.joined()
-        visitor.say(b"GET / HTTP/1.1\r\n\r\n")
-        service.say(b"HTTP/1.1 200 OK\r\n")
+        visitor.peer.write(b"GET / HTTP/1.1\r\n\r\n")
+        service.peer.write(b"HTTP/1.1 200 OK\r\n")
         self.assertEqual(self.told, ["http"])
-        self.assertEqual(service.written, [b"GET / HTTP/1.1\r\n\r\n"])
-        self.assertEqual(visitor.written, [b"HTTP/1.1 200 OK\r\n"])
+        self.assertEqual(service.told, [b"GET / HTTP/1.1\r\n\r\n"])
+        self.assertEqual(visitor.told, [b"HTTP/1.1 200 OK\r\n"])
         self.assertDirect(service, visitor)
         self.assertDirect(*self.joined())
         self.assertEqual(self.speech.looks, LOOKS - 1)
@@ -78,16 +52,16 @@ class GlimpseTests(SynchronousTestCase):
     def test_question(self) -> None:
         """What visitors say proves nothing: scanners ask any port for web pages."""
         service, visitor = self.joined()
-        visitor.say(b"GET / HTTP/1.1\r\n\r\n")
+        visitor.peer.write(b"GET / HTTP/1.1\r\n\r\n")
         self.assertEqual(self.told, [])
-        service.say(b"SSH-2.0-OpenSSH\r\n")
+        service.peer.write(b"SSH-2.0-OpenSSH\r\n")
         self.assertEqual(self.told, ["other"])
 
     def test_early(self) -> None:
         """An answer that came before the ends are joined counts, and is passed on."""
         service, visitor = self.joined(b"220 ready\r\n")
         self.assertEqual(self.told, ["other"])
-        self.assertEqual(visitor.written, [b"220 ready\r\n"])
+        self.assertEqual(visitor.told, [b"220 ready\r\n"])
         self.assertDirect(service, visitor)
 
     def test_unanswered(self) -> None:
@@ -96,7 +70,7 @@ class GlimpseTests(SynchronousTestCase):
         for _ in range(LOOKS):
             service, visitor = self.joined()
             for _ in range(5):
-                visitor.say(bytes(16 * 1024))
+                visitor.peer.write(bytes(16 * 1024))
             self.assertDirect(service, visitor)
         self.assertEqual(self.told, [])
         self.assertDirect(*self.joined())
@@ -106,10 +80,10 @@ class GlimpseTests(SynchronousTestCase):
         service, visitor = self.joined()
         Throttle(Clock(), 1000).onto(service, visitor)
         between = service.peer, visitor.peer
-        service.say(b"HTTP/1.1 200 OK\r\n")
+        service.peer.write(b"HTTP/1.1 200 OK\r\n")
         self.assertEqual(self.told, ["http"])
         self.assertEqual((service.peer, visitor.peer), between)
-        self.assertEqual(visitor.written, [b"HTTP/1.1 200 OK\r\n"])
+        self.assertEqual(visitor.told, [b"HTTP/1.1 200 OK\r\n"])
 
     def test_spoken(self) -> None:
         """HTTP, HTTP within TLS if a browser asks for it, and anything else."""

@@ -23,7 +23,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.dataplane.kernel import FakeSocket, FakeTLS
 from tests.dataplane.test_poller import ByteTLS, PolledTestCase
-from tests.support.ends import SilentEnd
+from tests.support.ends import NotingEnd
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
@@ -241,22 +241,6 @@ class Deaf(Shaken):
         raise SSL.SysCallError(errno.EPIPE, "Broken pipe")
 
 
-class Taking(SilentEnd):
-    """The end that another one is joined to."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-
-    def write(self, data: bytes) -> None:
-        self.told.append(data)
-
-    def finish(self) -> None:
-        self.told.append("finish")
-
-    def reset(self, reason: TunnelError) -> None:
-        self.told.append("reset")
-
-
 class RefusedTests(PolledTestCase):
     """Stream ends over TLS whose other side has left."""
 
@@ -269,7 +253,7 @@ class RefusedTests(PolledTestCase):
             connection: Any = self.kernel.socket()
             over: Any = Deaf(connection)
             end = SocketEnd(self.poller, connection, lambda end: None, over)
-            peer = Taking()
+            peer = NotingEnd()
             end.begin()
             end.join(peer, lambda reason: None)
             end.pauseReading()
@@ -300,7 +284,7 @@ class BrokenTests(PolledTestCase):
             end = SocketEnd(self.poller, connection, lambda end: None)
             closed: list[Any] = []
             end.begin()
-            end.join(Taking(), closed.append)
+            end.join(NotingEnd(), closed.append)
             connection.room = 2
             end.write(b"whole")
             end.finish()
@@ -319,7 +303,7 @@ class BrokenTests(PolledTestCase):
         connection: Any = self.kernel.socket()
         end = SocketEnd(self.poller, connection, lambda end: None)
         end.begin()
-        end.join(Taking(), lambda reason: None)
+        end.join(NotingEnd(), lambda reason: None)
         connection.room = 2
         end.write(b"half")
         end.reset(TunnelError("reset"))

@@ -18,6 +18,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.listening import listenHere
 from tests.support.loopback import Service, Talk
 from tristunnel.dataplane import lookups
 from tristunnel.dataplane.dial import NEXT_ADDRESS, HostEndpoint
@@ -235,12 +236,11 @@ class StuckTests(TestCase):
         self.patch(socket, "getaddrinfo", getaddrinfo)
         waiting = [lookUp(reactor, f"stuck_{each}.test") for each in range(30)]
         service = Service(b"welcome")
-        listening = reactor.listenTCP(0, service, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
+        listening = listenHere(self, reactor, service)
         for host in ("localhost", "ab--cd.a_b.test"):
             factory = Factory.forProtocol(Talk)
             factory.noisy = False
-            endpoint = HostEndpoint(reactor, host, listening.getHost().port)
+            endpoint = HostEndpoint(reactor, host, listening)
             talk: Any = await endpoint.connect(factory)
             await talk.has(7)
             talk.abort()

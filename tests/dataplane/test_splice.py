@@ -22,6 +22,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.support.listening import listenHere
 from tests.support.loopback import Talk
 from tests.support.short import shortDirectory
 from tristunnel.dataplane import join as joining
@@ -117,9 +118,8 @@ class Spliced(TestCase):
         self.addCleanup(self.leave)
 
     def places(self, factory: Factory) -> list[Any]:
-        port = ours.listenTCP(0, factory, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        return [TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)] * 2
+        port = listenHere(self, ours, factory)
+        return [TCP4ClientEndpoint(reactor, "127.0.0.1", port)] * 2
 
     def prepare(self) -> None:
         """Do something before the ends are joined."""

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.support.ends import SilentEnd
+from tests.support.ends import NotingEnd
 from tristunnel.demand import waiting
 from tristunnel.demand.waiting import ENOUGH, KEPT, LINGER, WaitingVisitor
 from tristunnel.errors import TunnelError
@@ -63,31 +63,11 @@ class _BothWays(_OneWay):
         """It knows."""
 
 
-class _Far(SilentEnd):
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-
-    def write(self, data: bytes) -> None:
-        self.calls.append(data)
-
-    def finish(self) -> None:
-        self.calls.append("finish")
-
-    def reset(self, reason: TunnelError) -> None:
-        self.calls.append(reason.code.name)
-
-    def pauseReading(self) -> None:
-        self.calls.append("pause")
-
-    def resumeReading(self) -> None:
-        self.calls.append("resume")
-
-
 class TransportTests(SynchronousTestCase):
     """A protocol whose peer is an end."""
 
-    def made(self, protocol: Protocol) -> tuple[InnerTransport, _Far]:
-        far = _Far()
+    def made(self, protocol: Protocol) -> tuple[InnerTransport, NotingEnd]:
+        far = NotingEnd()
         made = InnerTransport(protocol, far)
         made.begin()
         return made, far
@@ -101,7 +81,7 @@ class TransportTests(SynchronousTestCase):
         made.loseWriteConnection()
         made.loseWriteConnection()
         made.write(b"too late")
-        self.assertEqual(far.calls, [b"a", b"bc", "pause", "resume", "finish"])
+        self.assertEqual(far.told, [b"a", b"bc", "pause", "resume", "finish"])
         self.assertEqual(made.end.received, 3)
 
     def test_hears(self) -> None:
@@ -133,7 +113,7 @@ class TransportTests(SynchronousTestCase):
         made.end.finish()
         self.assertTrue(protocol.lost.check(ConnectionDone))
         made.end.write(b"more")
-        self.assertEqual(far.calls, ["finish", "reset"])
+        self.assertEqual(far.told, ["finish", "reset"])
 
     def test_broken(self) -> None:
         protocol = _BothWays()
@@ -142,23 +122,23 @@ class TransportTests(SynchronousTestCase):
         self.assertEqual(str(protocol.lost.value.args[0]), "why")
         made.abortConnection()
         made.loseConnection()
-        self.assertEqual(far.calls, [])
+        self.assertEqual(far.told, [])
 
     def test_aborted(self) -> None:
         protocol = _BothWays()
         made, far = self.made(protocol)
         made.abortConnection()
         made.abortConnection()
-        self.assertEqual(far.calls, ["reset"])
+        self.assertEqual(far.told, ["reset"])
         self.assertIsNotNone(protocol.lost)
 
     def test_passedTo(self) -> None:
         made, _ = self.made(_BothWays())
         made.pauseProducing()
-        other = _Far()
+        other = NotingEnd()
         made.passTo(other)
         made.write(b"a")
-        self.assertEqual(other.calls, ["pause", b"a"])
+        self.assertEqual(other.told, ["pause", b"a"])
 
 
 class WaitingTests(SynchronousTestCase):

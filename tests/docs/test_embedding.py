@@ -14,6 +14,7 @@ from twisted.protocols.wire import Echo
 from twisted.trial.unittest import TestCase
 
 from tests.docs.pages import DOCS, page
+from tests.support.listening import listenHere
 
 if not DOCS.is_dir():
     skip = "there is no documentation beside these tests"
@@ -59,8 +60,7 @@ class EmbeddingTests(TestCase):
         for name in ("embedded-server", "embedded-client"):
             exec(codeBlock(page("docs/embedding.rst"), name), names)
         here: Any = reactor
-        echo = here.listenTCP(0, Factory.forProtocol(Echo), interface="127.0.0.1")
-        self.addCleanup(echo.stopListening)
+        echo = listenHere(self, here, Factory.forProtocol(Echo))
         server = names["makeServer"](reactor, "tcp:0:interface=127.0.0.1")
         server.startService()
         self.addCleanup(server.stopService)
@@ -71,7 +71,7 @@ class EmbeddingTests(TestCase):
             address
         )
         client = names["makeClient"](
-            reactor, f"tcp:127.0.0.1:{at}", f"0=127.0.0.1:{echo.getHost().port}"
+            reactor, f"tcp:127.0.0.1:{at}", f"0=127.0.0.1:{echo}"
         )
         client.startService()
         self.addCleanup(client.stopService)

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.support.listening import listenHere
 from tests.support.processes import freePort
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
@@ -115,9 +116,7 @@ class ProbeTests(TestCase):
     async def test_http(self) -> None:
         """The status of the answer tells."""
         page = _Page()
-        port = reactor.listenTCP(0, Site(page), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        number = port.getHost().port
+        number = listenHere(self, reactor, Site(page))
         for status, reason in (
             (200, ""),
             (302, ""),
@@ -131,9 +130,8 @@ class ProbeTests(TestCase):
     async def test_tcp(self) -> None:
         """A connection is enough, or not even that is there."""
         factory = Factory.forProtocol(Protocol)
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        self.assertEqual(await self.ask("tcp", port.getHost().port), "")
+        port = listenHere(self, reactor, factory)
+        self.assertEqual(await self.ask("tcp", port), "")
         for text in ("tcp", "http:/"):
             reason = await self.ask(text, freePort())
             self.assertEqual(reason, "nothing listens there")

@@ -10,6 +10,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
+from tests.support.listening import listenHere
 from tristunnel.gate import fetch
 from tristunnel.gate.fetch import MOST, Fetcher, Unreachable
 
@@ -43,9 +44,8 @@ class FetcherTests(TestCase):
         self.provider = made
         self.provider.asked, self.provider.answer = [], b""
         self.provider.stays = False
-        port: Any = self.reactor.listenTCP(0, self.provider, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        self.url = f"http://127.0.0.1:{port.getHost().port}/x"
+        port = listenHere(self, self.reactor, self.provider)
+        self.url = f"http://127.0.0.1:{port}/x"
         self.fetcher = Fetcher(self.reactor, True)
 
     async def refuses(self, words: str) -> None:

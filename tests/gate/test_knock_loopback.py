@@ -16,6 +16,7 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 
 from tests.integration.udp_loopback import Party, UDPTestCase
 from tests.support.browser import Browser, chromium
+from tests.support.listening import listenHere
 from tests.support.loopback import Service, Talk
 from tristunnel.auth.realm import Authenticator
 from tristunnel.dataplane.lookups import resolveWith
@@ -60,13 +61,12 @@ class KnockLoopbackTests(UDPTestCase):
             self.addCleanup(port.stopListening)
             self.pages[host] = port.getHost().port
         service = Service(b"hello")
-        listening = self.reactor.listenTCP(0, service, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
+        listening = listenHere(self, self.reactor, service)
         self.echo = Party.service(self.reactor)
         self.addCleanup(self.echo.port.close)
         self.echo.arrived = self.echo.say
         await self.startClient(
-            f"0=127.0.0.1:{listening.getHost().port},knock=1m",
+            f"0=127.0.0.1:{listening},knock=1m",
             f"udp/0=127.0.0.1:{self.echo.number},knock=1m",
         )
         self.tcp, self.udp = sorted(self.tunnels.tunnels, key=lambda it: it.protocol)

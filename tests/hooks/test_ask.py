@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.model.test_tunnel import PlainEnd, Side, Watching
+from tests.support.listening import listenHere
 from tristunnel.auth.realm import Authenticator
 from tristunnel.errors import TunnelError
 from tristunnel.hooks.ask import MOST, QUESTIONS, DecidingHook, parseAsk
@@ -245,9 +246,8 @@ class LoopbackTests(TestCase):
                 request.setResponseCode(200 if question["client"] == "good" else 403)
                 return b"we know you\n"
 
-        port = reactor.listenTCP(0, Site(Decider()), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        url = f"http://127.0.0.1:{port.getHost().port}/"
+        port = listenHere(self, reactor, Site(Decider()))
+        url = f"http://127.0.0.1:{port}/"
         hook = DecidingHook(reactor, parseAsk(url), b"", 0.2, True)
         await hook.login(Identity("good"), PEER)
         await hook.login(Identity("silent"), PEER)

@@ -18,6 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.hooks.test_target import anEvent
+from tests.support.listening import listenHere
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.target import NotTaken, parseTarget
 
@@ -54,9 +55,8 @@ class PostTests(TestCase):
 
     def setUp(self) -> None:
         self.hook = _Hook()
-        port = reactor.listenTCP(0, Site(self.hook), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        self.url = f"http://127.0.0.1:{port.getHost().port}/secret/path"
+        port = listenHere(self, reactor, Site(self.hook))
+        self.url = f"http://127.0.0.1:{port}/secret/path"
 
     async def test_signed(self) -> None:
         """The body is JSON, and its signature holds."""
@@ -83,9 +83,8 @@ class PostTests(TestCase):
                 elif not came.called:
                     came.callback(None)
 
-        port = reactor.listenTCP(0, Factory.forProtocol(Wrong), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        url = f"http://127.0.0.1:{port.getHost().port}"
+        port = listenHere(self, reactor, Factory.forProtocol(Wrong))
+        url = f"http://127.0.0.1:{port}"
         for path, words in (("garbage", "not HTTP"), ("closes", "closed cleanly")):
             receiver = parseTarget(f"{url}/{path}").makeReceiver(reactor, b"")
             error = await _failing(receiver.deliver(anEvent(), 0))
@@ -142,9 +141,8 @@ class PostTests(TestCase):
                 head = b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\nx"
                 self.transport.write(head)
 
-        port = reactor.listenTCP(0, Factory.forProtocol(Endless), interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        url = f"http://127.0.0.1:{port.getHost().port}/"
+        port = listenHere(self, reactor, Factory.forProtocol(Endless))
+        url = f"http://127.0.0.1:{port}/"
         await parseTarget(url).makeReceiver(reactor, b"").deliver(anEvent(), 0)
 
     async def test_nobody(self) -> None:

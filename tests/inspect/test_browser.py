@@ -25,6 +25,7 @@ from twisted.web.static import Data
 from tests.dashboard.pictures import smallPNG
 from tests.inspect.streams import INFO, STREAMS
 from tests.support.browser import Browser, chromium
+from tests.support.listening import listenHere
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.inspect.inspector import Inspector
 from tristunnel.inspect.options import InspectSettings, parseInspect
@@ -69,11 +70,8 @@ class BrowserTests(TestCase):
     timeout = 120
 
     async def setUp(self) -> None:  # type: ignore[override] # trial waits for it
-        port = reactor.listenTCP(
-            0, Factory.forProtocol(_Service), interface="127.0.0.1"
-        )
-        self.addCleanup(port.stopListening)
-        service = f"127.0.0.1:{port.getHost().port}"
+        port = listenHere(self, reactor, Factory.forProtocol(_Service))
+        service = f"127.0.0.1:{port}"
         self.forward: Forward = parseForward(reactor, f"8080={service}")
         place = parseInspect(reactor, "127.0.0.1:0", False)
         self.inspector = Inspector(reactor, InspectSettings(place, Limits()))
@@ -197,9 +195,8 @@ class BrowserTests(TestCase):
         await self.until("document.querySelectorAll('#rows tr').length === 1")
         place = await self.browser.evaluate("location.href")
         other = Site(Data(b"<!DOCTYPE html><title>evil</title>", "text/html"))
-        port = reactor.listenTCP(0, other, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        await self.browser.open(f"http://127.0.0.1:{port.getHost().port}/")
+        port = listenHere(self, reactor, other)
+        await self.browser.open(f"http://127.0.0.1:{port}/")
         call = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "clearRequests"})
         for mode in ("cors", "no-cors"):
             outcome = await self.browser.evaluate(

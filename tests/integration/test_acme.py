@@ -20,6 +20,7 @@ from twisted.web.server import Site
 from twisted.web.static import Data
 
 from tests.acme.pebble import Pebble, needsPebble
+from tests.support.listening import listenHere
 from tests.support.processes import Program, freePort, startTristunnel
 from tristunnel.tls.certificates import fingerprintOfFile
 
@@ -46,9 +47,7 @@ class ServedTests(TestCase):
         page = Data(b"from home", "text/plain")
         page.isLeaf = True
         listening: Any = reactor
-        service = listening.listenTCP(0, Site(page), interface="127.0.0.1")
-        self.addCleanup(service.stopListening)
-        self.service = service.getHost().port
+        self.service = listenHere(self, listening, Site(page))
 
     def start(self, command: str, *options: str) -> Program:
         process: Any = reactor

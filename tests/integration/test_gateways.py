@@ -16,6 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
 
+from tests.support.listening import listenHere
 from tests.support.loopback import LoopbackTestCase, Service
 from tests.support.processes import freePort, startProgram
 from tristunnel.connect.route import connectOptionsBy
@@ -41,9 +42,7 @@ class GatewayTests(LoopbackTestCase):
         """Serve a page within, and a proxy of each kind. C{self.ports}: their ports."""
         root = Resource()
         root.putChild(b"", Data(b"<p>within</p>", "text/html"))
-        page = self.outside.listenTCP(0, Site(root), interface="127.0.0.1")
-        self.addCleanup(page.stopListening)
-        self.page = page.getHost().port
+        self.page = listenHere(self, self.outside, Site(root))
         (self.directory / "pw").write_text("s3cret")
         login = f"user=me:password=@{self.directory / 'pw'}"
         await self.startServer()

@@ -17,6 +17,7 @@ from typing import Any, cast
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
+from tests.support.listening import listenHere
 from tests.support.loopback import LoopbackTestCase, Talk
 from tests.support.processes import Program, freePort, startTristunnel
 
@@ -96,10 +97,9 @@ class GiBTests(LoopbackTestCase):
         self.factory = cast(Any, Factory.forProtocol(_Source))
         self.factory.noisy = False
         self.factory.sources = []
-        listening = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
-        self.addCleanup(listening.stopListening)
+        listening = listenHere(self, self.reactor, self.factory)
         self.addCleanup(self._endSources)
-        self.service = listening.getHost().port
+        self.service = listening
 
     def _endSources(self) -> None:
         for source in self.factory.sources:

@@ -24,6 +24,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from twisted.web.server import Site
 from twisted.web.static import Data
 
+from tests.support.listening import listenHere
 from tests.support.loopback import Talk
 from tests.support.polling import until
 from tests.support.processes import Program, runProgram, startTristunnel
@@ -175,9 +176,7 @@ class ProgramsTestCase(TestCase):
         page = Data(PAGE, "text/html")
         page.isLeaf = True
         site = Site(page)
-        port = self.reactor.listenTCP(0, site, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
+        number = listenHere(self, self.reactor, site)
         return number
 
     async def descriptors(self, program: Program) -> Callable[[], int]:

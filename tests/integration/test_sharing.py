@@ -10,6 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from tests.support.listening import listenHere
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
@@ -150,9 +151,7 @@ class HealthTests(LoopbackTestCase):
 
     async def startWatched(self, page: _Health, port: int = 0) -> Any:
         """Start a client whose service a page speaks for."""
-        site = self.outside.listenTCP(0, Site(page), interface="127.0.0.1")
-        self.addCleanup(site.stopListening)
-        number = site.getHost().port
+        number = listenHere(self, self.outside, Site(page))
         self.beginClient()
         forward = parseForward(self.reactor, f"{port}=localhost:{number},share")
         plan = HealthPlan("http:/up", HealthRules(0.02, 1, 1))

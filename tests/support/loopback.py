@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from tests.support.listening import listenHere
 from tests.support.notes import ClientNotes, ServerNotes
 from tests.support.protocols import Hearing
 from tests.support.short import shortDirectory
@@ -306,11 +307,9 @@ class LoopbackTestCase(TestCase):
 
         @return: Its port.
         """
-        port = self.outside.listenTCP(0, service, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
+        port = listenHere(self, self.outside, service)
         self.addCleanup(self._endAll, service)
-        number: int = port.getHost().port
-        return number
+        return port
 
     async def _endAll(self, service: Any) -> None:
         for talk in getattr(service, "talks", []):

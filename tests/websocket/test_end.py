@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.ends import SilentEnd
+from tests.support.ends import NotingEnd
 from tristunnel.dataplane.connection_end import EARLY
 from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
 from tristunnel.dialects.zlayer.data_end import DataEnd
@@ -53,30 +53,6 @@ class _Connection:
         self.did.append(reason.code.name)
 
 
-class _Peer(SilentEnd):
-    """The other end, which notes what it is told."""
-
-    listens = False
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-
-    def write(self, data: bytes) -> None:
-        self.told.append(data)
-
-    def finish(self) -> None:
-        self.told.append("finish")
-
-    def reset(self, reason: TunnelError) -> None:
-        self.told.append(reason.code.name)
-
-    def pauseReading(self) -> None:
-        self.told.append("pause")
-
-    def resumeReading(self) -> None:
-        self.told.append("resume")
-
-
 class WebSocketEndTests(SynchronousTestCase):
     """What an end makes of its connection, and of its peer."""
 
@@ -84,7 +60,7 @@ class WebSocketEndTests(SynchronousTestCase):
         self.end = WebSocketEnd()
         self.connection = cast(Any, _Connection())
         self.end.opened(self.connection)
-        self.peer = _Peer()
+        self.peer: Any = NotingEnd()
         self.closed: list[TunnelError | None] = []
 
     def say(self, *messages: bytes) -> None:

@@ -14,6 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.wire import Echo
 
 from tests.integration.udp_loopback import Party, UDPTestCase
+from tests.support.listening import listenHere
 from tests.support.notes import ClientNotes
 from tristunnel.connect.address import Trust, parseTunnelURI
 from tristunnel.dialects.framed.client_service import TunnelClientService
@@ -330,13 +331,10 @@ class FloodTests(UDPTestCase):
         same session carries its questions and answers, every byte of them.
         """
         sink = self.service()
-        echo = self.reactor.listenTCP(
-            0, Factory.forProtocol(Echo), interface="127.0.0.1"
-        )
-        self.addCleanup(echo.stopListening)
+        echo = listenHere(self, self.reactor, Factory.forProtocol(Echo))
         self.startServer()
         flooded, port = await self.startClient(
-            f"udp/0=127.0.0.1:{sink.number}", f"0=127.0.0.1:{echo.getHost().port}"
+            f"udp/0=127.0.0.1:{sink.number}", f"0=127.0.0.1:{echo}"
         )
         visitor = self.visitor(flooded)
         sink.arrived = lambda datagram, sender: sink.heard.clear()

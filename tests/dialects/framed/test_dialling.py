@@ -15,7 +15,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.ends import SilentEnd
+from tests.support.ends import NotingEnd
 from tests.support.loopback import LoopbackTestCase, Service
 from tristunnel.cli.client_tap import Options
 from tristunnel.client.dials import parseDial
@@ -108,14 +108,6 @@ class OptionTests(SynchronousTestCase):
         self.assertTrue(options.destinations)
 
 
-class _End(SilentEnd):
-    def __init__(self) -> None:
-        self.reasons: list[TunnelError] = []
-
-    def reset(self, reason: TunnelError) -> None:
-        self.reasons.append(reason)
-
-
 class RequestTests(SynchronousTestCase):
     """What is asked for."""
 
@@ -152,11 +144,11 @@ class RequestTests(SynchronousTestCase):
             )
             service: Any = SimpleNamespace(reactor=Clock())
             side = DialSide(session, service, lambda name: None)
-            end = _End()
+            end = NotingEnd()
             side.opened(
                 end, {"dial": "h:1"}, IPv4Address("TCP", "h", 1), lambda: None, False
             )
-            self.assertEqual([each.code.name for each in end.reasons], [code])
+            self.assertEqual(end.told, [code])
 
 
 class _Echo(DatagramProtocol):

@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from tests.dialects.framed.moves_rig import CarrierTestCase, pattern
 from tests.faults.way import Leg, Link
+from tests.support.listening import listenHere
 from tests.support.loopback import Service, Talk
 from tests.support.polling import until
 from tristunnel.dialects.base import stream as streaming
@@ -96,9 +97,8 @@ class SecondConnectionTests(CarrierTestCase):
 
         factory: Any = Factory.forProtocol(Impostor)
         factory.noisy = False
-        port = self.outside.listenTCP(0, factory, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        self.way.target = port.getHost().port
+        port = listenHere(self, self.outside, factory)
+        self.way.target = port
         return await self.visit(self.port)
 
     async def test_somebodyElse(self) -> None:

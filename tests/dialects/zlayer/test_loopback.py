@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from tests.dialects.zlayer.rig import CLIENT_ID, ZLayerTestCase, named
+from tests.support.listening import listenHere
 from tests.support.loopback import Service
 from tests.support.processes import Program, freePort, startTristunnel
 from tests.support.waiting import WaitingEnd
@@ -496,9 +497,8 @@ class EmbeddedTests(ZLayerTestCase):
         nobody."""
         await self.startServer()
         factory = TunnelWebSocketFactory(self.reactor, self.sessions, 0.0)
-        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        self.serverPort, self.path = port.getHost().port, "/any/where"
+        port = listenHere(self, self.reactor, factory)
+        self.serverPort, self.path = port, "/any/where"
         service = Service(b"hello")
         (visitors,) = await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
         visitor, arrival = await self.pair(visitors, service)
