@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from tests.support.listening import listenHere
 from tests.support.notes import ClientNotes, ServerNotes
+from tests.support.polling import untilClosed
 from tests.support.protocols import Hearing
 from tests.support.short import shortDirectory
 from tests.support.stock import StockReactor
@@ -149,6 +150,8 @@ class LoopbackTestCase(TestCase):
     def setUp(self) -> None:
         from twisted.internet import reactor
 
+        # The last of all: what was told to close may take its time.
+        self.addCleanup(untilClosed)
         self.outside: Any = reactor
         self.reactor: Any = StockReactor(reactor) if self.stock else ourReactor()
         self.directory = shortDirectory(self)
