@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dialects.zlayer.rig import FakeConnection
 from tests.support.notes import ClientNotes
 from tristunnel.cli.client_tap import Options
-from tristunnel.dialects.base.client import ASK_AGAIN
+from tristunnel.dialects.base.client_session import ASK_AGAIN
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.zlayer.client import (
     AUTH_TIME,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,46 +20,30 @@ from twisted.python.failure import Failure
 from tristunnel.connect.address import ServerAddress
 from tristunnel.connect.credentials import TOKEN_VARIABLE
 from tristunnel.connect.websocket import WebSocketEndpoint
-from tristunnel.dialects.base.messages import MessageSession
+from tristunnel.dialects.base.client_session import (
+    ClientSession,
+    MessageClientSession,
+)
 from tristunnel.dialects.base.refusals import STEADY, Refusals
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.forwards.forward import Forward
-from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.process import FAREWELL, GRACE, Drain
 from tristunnel.websocket.connection import Receiver
 from tristunnel.websocket.roles import ClientConnection
 
 __all__ = [
-    "ASK_AGAIN",
     "SETTLED",
     "ClientService",
-    "ClientSession",
+    "SessionClientService",
     "WebSocketClientService",
     "backoff",
     "openWebSocket",
 ]
 
 
-class _Session(Protocol):
-    """What a client needs of its session to leave it."""
-
-    @property
-    def multiplexer(self) -> object: ...
-
-    @property
-    def transport(self) -> Any: ...
-
-    def goAway(self, reason: TunnelError) -> None: ...
-
-    def streams(self) -> int: ...
-
-    def close(self) -> None: ...
-
-
-ASession = TypeVar("ASession", bound=_Session)
-AClientSession = TypeVar("AClientSession", bound="ClientSession")
+ASession = TypeVar("ASession", bound=ClientSession)
+AMessageSession = TypeVar("AMessageSession", bound=MessageClientSession)
 
 
 async def openWebSocket(
@@ -79,107 +63,6 @@ async def openWebSocket(
         raise
     except Exception as error:
         raise server.notReached(Failure()) from error
-
-
-ASK_AGAIN = 15.0
-"""Seconds after which a client asks again for what it was refused."""
-
-
-class ClientSession(MessageSession):
-    """
-    A client's session with a server.
-
-    @param reactor: Tells time.
-    @param forwards: What to offer.
-    @param observer: Told what happens.
-    @param host: The server, in tunnels' addresses.
-
-    @ivar leaving: Why the server is about to go, or C{None}.
-    @ivar refused: Whether the server did not let us in.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        forwards: Sequence[Forward],
-        observer: ClientObserver | None = None,
-        host: str = "localhost",
-    ) -> None:
-        super().__init__()
-        self._forwards = list(forwards)
-        self._observer = observer or ClientObserver()
-        self._host = host
-        self._connector = ServiceConnector(reactor, self._observer)
-        self.leaving: TunnelError | None = None
-        self.refused = False
-        self.reactor = reactor
-        self._timers: set[IDelayedCall] = set()
-        self._waitingOver: list[Deferred[TunnelError]] = []
-
-    @property
-    def transport(self) -> Any:
-        """The transport, which a client that stops waits for."""
-        return self.connection
-
-    def whenOver(self) -> Deferred[TunnelError]:
-        """
-        Wait for the end of the session.
-
-        @return: Fires with the reason.
-        """
-        waiting: Deferred[TunnelError] = Deferred()
-        if self._ended and self.lost is not None:
-            waiting.callback(self.lost)
-        else:
-            self._waitingOver.append(waiting)
-        return waiting
-
-    def later(
-        self, seconds: float, then: Callable[..., object], *args: object
-    ) -> IDelayedCall:
-        """Have C{then} called, unless the session ends before."""
-        self._timers = {timer for timer in self._timers if timer.active()}
-        timer: IDelayedCall = self.reactor.callLater(seconds, then, *args)
-        self._timers.add(timer)
-        return timer
-
-    def ready(self, forward: Forward, address: str = "") -> None:
-        """
-        Tell that a tunnel is open.
-
-        @param address: Its address, if that is not the port that was asked for.
-        """
-        if not address:
-            kind = "udp" if forward.isUDP else "tcp"
-            address = f"{kind}://{hostAndPort(self._host, forward.port)}"
-        self._observer.tunnelReady(forward.addressFor(address), forward.target)
-
-    @property
-    @abstractmethod
-    def multiplexer(self) -> object:
-        """What carries the visitors' streams; C{None} before there can be any."""
-
-    @abstractmethod
-    def streams(self) -> int:
-        """How many visitors there are."""
-
-    def goAway(self, reason: TunnelError) -> None:
-        """Take no new visitors; there need not be a message to tell the server."""
-
-    def close(self) -> None:
-        """Leave."""
-        self.lost = self.lost or TunnelError("shutting-down", "the client stops")
-        if self.connection is not None:
-            self.connection.close()
-        self.end(self.lost)
-
-    def sessionOver(self, reason: TunnelError) -> None:
-        for timer in self._timers:
-            if timer.active():
-                timer.cancel()
-        waiting, self._waitingOver = self._waitingOver, []
-        for each in waiting:
-            each.callback(reason)
 
 
 FIRST_DELAY = 1.0
@@ -405,26 +288,16 @@ class ClientService(Service, ABC, Generic[ASession]):
             self._drain.hurry()
 
 
-class WebSocketClientService(ClientService[AClientSession]):
-    """A client whose sessions, one after the other, go over WebSockets."""
-
-    subprotocols: ClassVar[tuple[str, ...]] = ()
-    """The subprotocols in the WebSocket's request."""
+class SessionClientService(ClientService[ASession]):
+    """A client with one session after the other."""
 
     @abstractmethod
-    def makeSession(self) -> AClientSession:
-        """Make what receives the messages of the next session."""
-
-    async def openSession(self) -> AClientSession:
+    async def openSession(self) -> ASession:
         """
-        Connect.
+        Begin the next session.
 
-        @return: The session that has begun.
         @raise TunnelError: With why there is none.
         """
-        session = self.makeSession()
-        await openWebSocket(self._server, session, self.subprotocols)
-        return session
 
     async def _oneSession(self) -> tuple[TunnelError, bool]:
         try:
@@ -432,10 +305,46 @@ class WebSocketClientService(ClientService[AClientSession]):
         except TunnelError as refusal:
             return refusal, True
         self.session = session
+        self.sessionUp(session)
         try:
-            return await session.whenOver(), session.refused
+            reason = await session.whenOver()
         finally:
             self.session = None
+            self.sessionDown()
+        return self.sessionEnded(session, reason)
+
+    def sessionUp(self, session: ASession) -> None:
+        """A session has begun."""
+
+    def sessionDown(self) -> None:
+        """It is over, or the client stops."""
+
+    def sessionEnded(
+        self, session: ASession, reason: TunnelError
+    ) -> tuple[TunnelError, bool]:
+        """
+        Say how a session ended.
+
+        @param reason: As the session says.
+        @return: Why it ended, and whether the server turned us away.
+        """
+        return reason, session.refused
+
+
+class WebSocketClientService(SessionClientService[AMessageSession]):
+    """A client whose sessions, one after the other, go over WebSockets."""
+
+    subprotocols: ClassVar[tuple[str, ...]] = ()
+    """The subprotocols in the WebSocket's request."""
+
+    @abstractmethod
+    def makeSession(self) -> AMessageSession:
+        """Make what receives the messages of the next session."""
+
+    async def openSession(self) -> AMessageSession:
+        session = self.makeSession()
+        await openWebSocket(self._server, session, self.subprotocols)
+        return session
 
     async def _stop(self) -> None:
         await super()._stop()

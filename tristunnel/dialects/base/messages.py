@@ -12,22 +12,40 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
 
-__all__ = ["ConnectedSession", "MessageSession"]
+__all__ = ["ConnectedSession", "EndsOnce", "MessageSession"]
 
 
-class ConnectedSession(ABC):
+class EndsOnce:
     """
-    A session on a connection. It ends once.
+    A session, whatever carries it.
 
-    @ivar connection: What carries it, once it is open: it has C{fail}, C{close},
-        C{pauseReading}, C{resumeReading}, C{probe} and C{peerAddress}.
     @ivar lost: Why the session is over, or is about to be, or C{None}.
     """
 
-    def __init__(self) -> None:
-        self.connection: Any = None
-        self.lost: TunnelError | None = None
-        self._ended = False
+    lost: TunnelError | None = None
+    _ended = False
+
+    def end(self, reason: TunnelError) -> None:
+        """Let go of everything, once."""
+        if not self._ended:
+            self._ended = True
+            self.lost = self.lost or reason
+            self.sessionOver(self.lost)
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        """End what depends on the session; called once."""
+        return
+
+
+class ConnectedSession(EndsOnce):
+    """
+    A session on a connection.
+
+    @ivar connection: What carries it, once it is open: it has C{fail}, C{close},
+        C{pauseReading}, C{resumeReading}, C{probe} and C{peerAddress}.
+    """
+
+    connection: Any = None
 
     def opened(self, connection: Any) -> None:
         self.connection = connection
@@ -43,19 +61,8 @@ class ConnectedSession(ABC):
             self.connection.fail(reason, code)
         self.end(reason)
 
-    def end(self, reason: TunnelError) -> None:
-        """Let go of everything, once."""
-        if not self._ended:
-            self._ended = True
-            self.lost = self.lost or reason
-            self.sessionOver(self.lost)
 
-    @abstractmethod
-    def sessionOver(self, reason: TunnelError) -> None:
-        """End what depends on the session; called once."""
-
-
-class MessageSession(ConnectedSession):
+class MessageSession(ConnectedSession, ABC):
     """
     The L{Receiver<tristunnel.websocket.connection.Receiver>} of a session's
     connection, which is a WebSocket.

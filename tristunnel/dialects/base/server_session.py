@@ -4,7 +4,7 @@ A client's session at the server, whatever its dialect.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from tristunnel.util.hosts import addressText
 __all__ = ["ServerSession"]
 
 
-class ServerSession(ConnectedSession):
+class ServerSession(ConnectedSession, ABC):
     """
     One client's session::
 

@@ -5,13 +5,14 @@ before it connects.
 
 from __future__ import annotations
 
-from tristunnel.dialects.base.client import ClientSession, WebSocketClientService
+from tristunnel.dialects.base.client import WebSocketClientService
+from tristunnel.dialects.base.client_session import MessageClientSession
 from tristunnel.wire.chisel import SUBPROTOCOL
 
 __all__ = ["ChiselClientService"]
 
 
-class ChiselClientService(WebSocketClientService[ClientSession]):
+class ChiselClientService(WebSocketClientService[MessageClientSession]):
     """
     Stays connected to a chisel server.
 
@@ -22,7 +23,7 @@ class ChiselClientService(WebSocketClientService[ClientSession]):
     subprotocols = (SUBPROTOCOL,)
     hostKey = ""
 
-    def makeSession(self) -> ClientSession:
+    def makeSession(self) -> MessageClientSession:
         from tristunnel.dialects.chisel.client import ChiselClientSession
         from tristunnel.dialects.conch.client import Credentials
 

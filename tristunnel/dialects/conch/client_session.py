@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from tristunnel.dialects.base.client import ClientSession
+from tristunnel.dialects.base.client_session import MessageClientSession
 from tristunnel.dialects.conch.client import ClientPackets, Credentials
 from tristunnel.dialects.conch.connection import Connection
 from tristunnel.dialects.conch.messages import AnyMessages
@@ -23,7 +23,7 @@ from tristunnel.wire.ssh import Fields
 __all__ = ["SSHClientSession"]
 
 
-class SSHClientSession(ClientSession):
+class SSHClientSession(MessageClientSession):
     """
     A session over SSH.
 

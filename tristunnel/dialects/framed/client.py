@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.dialects.base.client_session import ClientSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import PlainClientSide
 from tristunnel.dialects.base.stream import SessionStream
@@ -47,7 +48,6 @@ from tristunnel.forwards.dialling import (
     dialService,
     dialTarget,
 )
-from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.forwards.udp import UDPConnector, UDPService
 from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.jsonrpc.pending import RemoteError
@@ -71,7 +71,7 @@ takes datagrams. Raises L{TunnelError} if there is none."""
 
 
 @implementer(IHandshakeListener)
-class TunnelClientProtocol(FramedProtocol):
+class TunnelClientProtocol(FramedProtocol, ClientSession):
     """
     A session with a server, plain W3P or extended.
 
@@ -79,7 +79,6 @@ class TunnelClientProtocol(FramedProtocol):
     @ivar lease: The lease that an extended server has given or confirmed:
         C{id}, C{seconds} and, if it is new, C{secret}.
     @ivar tunnels: URIs of tunnels that the lease has kept open.
-    @ivar leaving: Why the server is about to go, or C{None}.
     @ivar standsBy: Whether it is a standby session, and waits for L{takeOver}.
     @ivar quiet: Seconds for which neither side sends pings, as was granted.
     @ivar dials: Whether the server dials for this client, and has others dial.
@@ -95,17 +94,18 @@ class TunnelClientProtocol(FramedProtocol):
             "available": self._available,
             "managedChanged": self._managedChanged,
         }
-        super().__init__(
+        FramedProtocol.__init__(
+            self,
             factory.reactor,
             factory.limits,
             Dispatcher(methods.get),
             factory.handshakeTimeout,
         )
+        ClientSession.__init__(self, factory.reactor, factory.observer)
         self.factory = factory
         self.port = 0
         self.lease: dict[str, object] = {}
         self.tunnels: list[str] = []
-        self.leaving: TunnelError | None = None
         self.standsBy = False
         self.quiet = 0.0
         self.dials = False
@@ -120,14 +120,11 @@ class TunnelClientProtocol(FramedProtocol):
         self.placeFree: Callable[[], object] = lambda: None
         self.managedChanged: Callable[[], object] = lambda: None
         self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
-        self._observer = factory.observer
-        self._connector = ServiceConnector(factory.reactor, factory.observer)
         self._udpConnector = UDPConnector(factory.observer)
         self._moves: ClientMoves | None = None
         self._extraConnections: ClientExtraConnections | None = None
         self._sendEnding: Callable[[bytes], None] = lambda payload: None
         self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
-        self._waitingOver: list[Deferred[TunnelError]] = []
         self._heard = b""
 
     # For whoever uses the session
@@ -145,22 +142,6 @@ class TunnelClientProtocol(FramedProtocol):
             waiting.errback(self.lost or TunnelError("session-lost"))
         else:
             self._waitingReady.append(waiting)
-        return waiting
-
-    def whenOver(self) -> Deferred[TunnelError]:
-        """
-        Wait for the end of the session, or until the server sends us to another
-        member of its cluster.
-
-        @return: Fires with the reason.
-        """
-        waiting: Deferred[TunnelError] = Deferred()
-        if self._ended:
-            waiting.callback(self.lost or TunnelError("session-lost"))
-        elif self.leaving is not None and self.leaving.elsewhere:
-            waiting.callback(self.leaving)
-        else:
-            self._waitingOver.append(waiting)
         return waiting
 
     async def takeOver(self, lease: Mapping[str, object]) -> None:
@@ -504,12 +485,7 @@ class TunnelClientProtocol(FramedProtocol):
         waitingReady, self._waitingReady = self._waitingReady, []
         for ready in waitingReady:
             ready.errback(reason)
-        self._tellOver(reason)
-
-    def _tellOver(self, reason: TunnelError) -> None:
-        waitingOver, self._waitingOver = self._waitingOver, []
-        for over in waitingOver:
-            over.callback(reason)
+        super().sessionOver(reason)
 
 
 class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):

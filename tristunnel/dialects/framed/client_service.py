@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.endings import EndAcknowledgements
-from tristunnel.dialects.base.client import ClientService, backoff
+from tristunnel.dialects.base.client import SessionClientService, backoff
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
@@ -34,7 +34,7 @@ _WAITING = Limits(streamWindow=STREAM_WINDOW)
 """The limits on visitors, of whom many may wait at once."""
 
 
-class TunnelClientService(ClientService["TunnelClientProtocol"]):
+class TunnelClientService(SessionClientService[TunnelClientProtocol]):
     """
     A client of a tunnel server.
 
@@ -116,35 +116,34 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     def goesOn(self) -> bool:
         return self.standby.isReady
 
-    async def _oneSession(self) -> tuple[TunnelError, bool]:
-        session = await self.standby.takeOver(
+    async def openSession(self) -> TunnelClientProtocol:
+        standing = await self.standby.takeOver(
             self._lease.asOffer(), self._confirmations, self.observer
         )
-        if session is None:
-            begun = await self._begin()
-            if isinstance(begun, TunnelError):
-                return begun, True
-            session = begun
-        self.session = session
+        return standing or await self._begin()
+
+    def sessionUp(self, session: TunnelClientProtocol) -> None:
         self.offered.up(session)
         self.standby.up(session)
-        try:
-            reason = await session.whenOver()
-        finally:
-            self.session = None
-            self.standby.down()
-            self.offered.down()
+
+    def sessionDown(self) -> None:
+        self.standby.down()
+        self.offered.down()
+
+    def sessionEnded(
+        self, session: TunnelClientProtocol, reason: TunnelError
+    ) -> tuple[TunnelError, bool]:
         if self.offered.turnedAway is not None:
             return self.offered.turnedAway, True
         if session.lost is None:
             self._retire(session, reason)
         return session.leaving or reason, False
 
-    async def _begin(self) -> TunnelClientProtocol | TunnelError:
+    async def _begin(self) -> TunnelClientProtocol:
         """
         Begin a session at the address to which the server has sent us, or at its own.
 
-        @return: The session, or why there is none.
+        @raise TunnelError: Why there is none.
         """
         server = self._server
         if self._places:
@@ -162,7 +161,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             if session is not None and session.unanswered:
                 greetOtherwise(self._greeting, self._server.where)
             self._places = self._places or list(refusal.elsewhere)
-            return refusal
+            raise
         self._greeting.answered(session.extended)
         self._places = []
         return session

@@ -23,6 +23,7 @@ from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.probe import Probe
 from tristunnel.dataplane.stock import boundUnsent, tuneSocket
+from tristunnel.dialects.base.messages import EndsOnce
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
@@ -127,7 +128,7 @@ def _credit(offer: dict[str, object], key: str) -> int:
     return value
 
 
-class FramedProtocol(ABC, Protocol):
+class FramedProtocol(EndsOnce, ABC, Protocol):
     """
     One connection that speaks the framed protocol.
 
@@ -144,7 +145,7 @@ class FramedProtocol(ABC, Protocol):
     """
 
     _log = Logger()
-    transport: Any
+    transport: Any = None
 
     __slots__ = (
         "_answering",
@@ -554,7 +555,7 @@ class FramedProtocol(ABC, Protocol):
         # While reading is paused, TLS would not see the peer's goodbye.
         self.transport.resumeProducing()
         self.transport.loseConnection()
-        self._end(self.lost or TunnelError("session-lost", "the session was closed"))
+        self.end(self.lost or TunnelError("session-lost", "the session was closed"))
         self._deadline = self.reactor.callLater(
             self.handshakeTimeout, self.transport.abortConnection
         )
@@ -563,13 +564,13 @@ class FramedProtocol(ABC, Protocol):
         self._stopDeadline()
         if self.lost is None:
             self.lost = self.whyLost(reason)
-        self._end(self.lost)
+        self.end(self.lost)
 
     def whyLost(self, reason: Failure) -> TunnelError:
         """Say in one line how the connection ended."""
         return TunnelError("session-lost", str(reason.getErrorMessage()))
 
-    def _end(self, reason: TunnelError) -> None:
+    def end(self, reason: TunnelError) -> None:
         """Let go of everything, once."""
         if self._ended:
             return
@@ -585,6 +586,3 @@ class FramedProtocol(ABC, Protocol):
         self._calls.abandon(reason)
         self._callNoMore()
         self.sessionOver(reason)
-
-    def sessionOver(self, reason: TunnelError) -> None:
-        """Called once, when the session is over or will never be."""

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from tristunnel.dialects.base.client import (
+from tristunnel.dialects.base.client import WebSocketClientService, openWebSocket
+from tristunnel.dialects.base.client_session import (
     ASK_AGAIN,
-    ClientSession,
-    WebSocketClientService,
-    openWebSocket,
+    MessageClientSession,
 )
 from tristunnel.dialects.base.messages import MessageSession
 from tristunnel.dialects.base.multiplexer import Limits
@@ -95,7 +94,7 @@ class WireFinder(MessageSession):
         # What follows is for the session, which is made at once.
         self.found.callback(wire)
 
-    def handOver(self, session: ClientSession) -> None:
+    def handOver(self, session: MessageClientSession) -> None:
         """Let C{session} take over, with what has come so far."""
         self.connection.receiver = session
         session.opened(self.connection)
@@ -109,7 +108,7 @@ class WireFinder(MessageSession):
             self.found.errback(reason)
 
 
-class VTunnelClientSession(VTunnelSession, ClientSession):
+class VTunnelClientSession(VTunnelSession, MessageClientSession):
     """
     A session with a vtunnel server.
 
@@ -246,7 +245,7 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
             )
 
 
-class VTunnelClientService(WebSocketClientService[ClientSession]):
+class VTunnelClientService(WebSocketClientService[MessageClientSession]):
     """
     Stays connected to a vtunnel server, which speaks SSH, or JSON if it is of before
     version 0.1.0.
@@ -269,7 +268,7 @@ class VTunnelClientService(WebSocketClientService[ClientSession]):
         self._last = session
         return session
 
-    def makeSSHSession(self) -> ClientSession:
+    def makeSSHSession(self) -> MessageClientSession:
         """Make a session with SSH."""
         from tristunnel.dialects.vtunnel.ssh_client import VTunnelSSHClientSession
 
@@ -282,7 +281,7 @@ class VTunnelClientService(WebSocketClientService[ClientSession]):
             self._server.host,
         )
 
-    async def openSession(self) -> ClientSession:
+    async def openSession(self) -> MessageClientSession:
         finder = WireFinder(self._reactor, 0.0 if self._wire == JSON else WIRE_TIME)
         connection = await openWebSocket(self._server, finder)
         try:

@@ -195,7 +195,7 @@ class VTunnelSession(MessageSession):
             self._ticking.stop()
         if self.multiplexer is not None:
             self.multiplexer.close(reason)
-        super().sessionOver(reason)  # type: ignore[safe-super] # for classes beside
+        super().sessionOver(reason)
 
     def streams(self) -> int:
         """How many visitors there are."""

@@ -16,7 +16,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tristunnel.dataplane.descriptors import RESERVE
-from tristunnel.dialects.base.client import ASK_AGAIN, ClientSession
+from tristunnel.dialects.base.client_session import (
+    ASK_AGAIN,
+    MessageClientSession,
+)
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.zlayer.data_end import DataEnd, DataFlow
 from tristunnel.dialects.zlayer.messages import IN_USE, ZLayerSession, reasonIn
@@ -104,7 +107,7 @@ class _Announced:
         closed(self.failure)
 
 
-class ZLayerClientSession(ZLayerSession, ClientSession):
+class ZLayerClientSession(ZLayerSession, MessageClientSession):
     """
     The L{Receiver<tristunnel.websocket.connection.Receiver>} of a control
     connection with a zlayer server.
