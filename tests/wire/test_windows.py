@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
+from tristunnel.wire.windows import (
+    ReceiveWindow,
+    SendWindow,
+    WindowBudget,
+    roundTripAfter,
+)
 
 
 class SendWindowTests(SynchronousTestCase):
@@ -30,6 +35,17 @@ class SendWindowTests(SynchronousTestCase):
         self.assertTrue(window.grant(10))
         self.assertFalse(window.grant(10))
         self.assertEqual(window.available, 10)
+
+
+class RoundTripTests(SynchronousTestCase):
+    """What a way takes."""
+
+    def test_estimate(self) -> None:
+        """A shorter time counts at once, a longer one step by step."""
+        estimate = 0.0
+        for measured, expected in ((8.0, 8.0), (1.0, 1.0), (5.0, 2.0), (3.0, 3.0)):
+            estimate = roundTripAfter(estimate, measured)
+            self.assertEqual(estimate, expected)
 
 
 class ReceiveWindowTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["UNLIMITED", "ReceiveWindow", "SendWindow", "WindowBudget"]
+__all__ = ["UNLIMITED", "ReceiveWindow", "SendWindow", "WindowBudget", "roundTripAfter"]
 
 UNLIMITED = 1 << 62
 """The credit of a peer that knows no credit."""
@@ -22,6 +22,19 @@ the window."""
 PARTS = 8
 """A sender stands still unless new credit comes a round trip before the old one is used
 up: a window that is renewed by halves carries only half of itself in a round trip."""
+
+
+def roundTripAfter(before: float, measured: float) -> float:
+    """
+    Estimate what the way itself takes. An answer takes longer if either side was busy,
+    and windows that grow because of that hold much for readers that stall; so a longer
+    time is believed step by step.
+
+    @param before: The last estimate in seconds; 0 if there is none.
+    @param measured: What the last ping took, in seconds.
+    @return: The new estimate, in seconds.
+    """
+    return min(measured, 2 * before) if before else measured
 
 
 @dataclass(slots=True, eq=False)

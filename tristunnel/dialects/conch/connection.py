@@ -19,6 +19,7 @@ from tristunnel.dialects.conch.transport import Packets, Service
 from tristunnel.errors import TunnelError, protocolError
 from tristunnel.util.repeating import RepeatingCall
 from tristunnel.wire.ssh import Fields, Message, packText
+from tristunnel.wire.windows import roundTripAfter
 
 __all__ = ["KEEPALIVE", "MOST_REQUESTS", "Connection", "Requested"]
 
@@ -208,7 +209,8 @@ class Connection(Service):
         sent = self._lastPing = self._link.reactor.seconds()
 
         def answered(result: object) -> None:
-            self._streams.roundTrip = self._link.reactor.seconds() - sent
+            taken = self._link.reactor.seconds() - sent
+            self._streams.roundTrip = roundTripAfter(self._streams.roundTrip, taken)
 
         self.ask(self._requested.ping).addBoth(answered)
 

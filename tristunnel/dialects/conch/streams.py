@@ -98,7 +98,7 @@ class ChannelStreams(Multiplexer):
 
     @ivar channels: All channels, including those that are not closed by both sides yet.
     @ivar waiting: Bytes that wait for all readers together.
-    @ivar roundTrip: Seconds, as last measured; 0 before that.
+    @ivar roundTrip: What the way takes, there and back, in seconds; 0 before a measure.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ class ExtendedMultiplexer(Multiplexer):
     @param peerStreamWindow: Credit that our streams begin with.
     @param peerSessionWindow: Credit that the session begins with.
 
-    @ivar roundTrip: Seconds, as last measured; 0 before that.
+    @ivar roundTrip: What the way takes, there and back, in seconds; 0 before a measure.
     @ivar datagrams: What is carried in datagrams, beside the streams.
     @ivar callLater: Has something called later; without it deadlines are looked
         at by L{tick} alone.

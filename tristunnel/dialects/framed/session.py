@@ -43,6 +43,7 @@ from tristunnel.wire.framed import (
     encodeHandshake,
     encodeObject,
 )
+from tristunnel.wire.windows import roundTripAfter
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream
@@ -501,10 +502,15 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         """Take the measure of the round trip."""
         if decodeCredit(payload) == self._pinged:
             self._pinged = None
-            if isinstance(self.multiplexer, ExtendedMultiplexer):
+            multiplexer = self.multiplexer
+            if isinstance(multiplexer, ExtendedMultiplexer):
+                before = multiplexer.roundTrip
                 taken = self.reactor.seconds() - self._lastPing
-                self.multiplexer.roundTrip = taken
+                multiplexer.roundTrip = roundTripAfter(before, taken)
                 self.roundTripMeasured(taken)
+                if taken and not before:
+                    # Its sender was busy with the session's beginning.
+                    self.sendPing()
 
     def roundTripMeasured(self, seconds: float) -> None:
         """A ping was answered."""
