@@ -47,6 +47,10 @@ QUICK = {
 they give up in a minute, so that a proof ends in minutes and not in hours."""
 
 
+START = 60.0
+"""Seconds in which a program must have started, on a machine that is busy."""
+
+
 def resident(pid: int) -> float:
     """A process's memory, in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
@@ -103,7 +107,7 @@ class Programs:
         pid = self.start(name, "tunnel-client", *options, before=before)
         return pid, self.address(name)
 
-    def address(self, name: str, seconds: float = 20.0) -> str:
+    def address(self, name: str, seconds: float = START) -> str:
         """
         Wait for the last address that a client has printed.
 
@@ -134,7 +138,7 @@ class Server:
         where = [f"--port={port}" for port in ports]
         here = ["--interface=127.0.0.1", "--hostname=127.0.0.1"]
         self.pid = programs.start(name, "tunnel", *where, *here, *options)
-        until = time.monotonic() + 20
+        until = time.monotonic() + START
         while time.monotonic() < until:
             found = _LISTENING.findall(self._room.said(name))
             if len(found) >= len(ports):
