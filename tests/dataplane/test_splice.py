@@ -22,6 +22,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.support.amounts import pattern
 from tests.support.listening import listenHere
 from tests.support.loopback import Talk
 from tests.support.short import shortDirectory
@@ -40,12 +41,6 @@ ours: Any = polledReactor(reactor)
 
 SIZE = 24 * 1024 * 1024
 """Bytes that no buffers on the way hold at once."""
-
-
-def pattern(size: int, seed: int) -> bytes:
-    """Bytes in which a lost or doubled piece shows."""
-    piece = bytes((seed + i * 7 + (i >> 8)) & 0xFF for i in range(65521))
-    return (piece * (size // len(piece) + 1))[:size]
 
 
 class _Rule:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 
 from tests.faults.load import Listing, Service, SocketCarrier, Tale, Visitor
 from tests.support.loopback import LoopbackTestCase
+from tests.support.polling import until
 from tristunnel.dialects.base.plain import HOLD, PlainServerSide
 from tristunnel.dialects.framed import client as clientSession
 from tristunnel.dialects.framed.moves import Carrier
@@ -54,21 +54,6 @@ class SessionTests(LoopbackTestCase):
             carrier.transport.abortConnection()
         await deferLater(self.reactor, 0)
 
-    def until(self, condition: Any) -> Deferred[None]:
-        """Wait until something is true of the streams."""
-        waiting: Deferred[None] = Deferred()
-
-        def look() -> None:
-            if waiting.called:
-                return
-            if condition():
-                waiting.callback(None)
-            else:
-                self.reactor.callLater(0.01, look)
-
-        look()
-        return waiting
-
     def held(self) -> int:
         """Bytes that the server holds for all visitors."""
         (session,) = [s for s in self.sessions.sessions if s.multiplexer is not None]
@@ -96,13 +81,13 @@ class SessionTests(LoopbackTestCase):
             most = max(most, self.held())
             return all(tale.over for tale in working)
 
-        await self.until(through)
+        await until(through)
         for tale in working:
             self.assertTrue(tale.complete, str(tale))
         self.assertLessEqual(most, 8 * 1024 * 1024)
         assert stalled.service is not None
         if not self.survives:
-            await self.until(lambda: stalled.service.gone is not None)
+            await until(lambda: stalled.service.gone is not None)
         self.assertEqual(stalled.service.gone is None, self.survives)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from twisted.internet.task import deferLater
 
 from tests.dataplane import test_splice
-from tests.dataplane.test_splice import Spliced, pattern
+from tests.dataplane.test_splice import Spliced
 from tests.inspect.streams import INFO, aForward, aRecord
+from tests.support.amounts import pattern
 from tristunnel.dataplane.join import join, spliceIfPlain
 from tristunnel.dataplane.splice import Stretch
 from tristunnel.inspect.watched import WatchedEndpoint, watch

@@ -8,6 +8,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from tests.support.loopback import Service, Talk
+from tests.support.polling import until
 from tests.websocket.frames import upgrade
 from tests.websocket.rig import WebSocketTestCase
 
@@ -31,18 +32,6 @@ class CrowdTests(WebSocketTestCase):
     served meanwhile, and in the end nothing is left."""
 
     unauthenticated = (40, 60)
-
-    async def until(self, unauthenticated: int) -> None:
-        done: Deferred[None] = Deferred()
-
-        def look() -> None:
-            if self.limiter.unauthenticated <= unauthenticated:
-                done.callback(None)
-            else:
-                self.reactor.callLater(0.01, look)
-
-        look()
-        await done
 
     async def crowd(self, words: bytes) -> list[Talk]:
         came = []
@@ -69,7 +58,7 @@ class CrowdTests(WebSocketTestCase):
                 if talk.lost is None:
                     talk.abort()
                     await talk.gone()
-            await self.until(0)
+            await until(lambda: not self.limiter.unauthenticated)
         await first.has(5)
         first.close()
         for talk in service.talks:

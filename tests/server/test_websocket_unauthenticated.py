@@ -7,9 +7,9 @@ from __future__ import annotations
 import json
 from types import MappingProxyType
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 
+from tests.support.polling import until
 from tests.websocket.frames import BINARY, CLOSE, TEXT, frame
 from tests.websocket.rig import RawPeer, WebSocketTestCase
 from tristunnel.dialects.relay import channels as meetings
@@ -31,16 +31,7 @@ class UnauthenticatedTestCase(WebSocketTestCase):
     users = MappingProxyType({"laptop": "secret"})
 
     async def setsOn(self, unauthenticated: int) -> None:
-        done: Deferred[None] = Deferred()
-
-        def look() -> None:
-            if self.limiter.unauthenticated == unauthenticated:
-                done.callback(None)
-            else:
-                self.reactor.callLater(0.01, look)
-
-        look()
-        await done
+        await until(lambda: self.limiter.unauthenticated == unauthenticated)
 
     async def turnsAway(self) -> None:
         try:

@@ -1,19 +1,23 @@
-"""
-A service that sends much, and a visitor who counts it.
-"""
+"""Much to send, a service that does so, and a visitor who counts it."""
 
 from __future__ import annotations
 
 from hashlib import sha256
+from random import Random
 
 from twisted.internet.interfaces import IPullProducer
 from zope.interface import implementer
 
 from tests.support.loopback import Service, Talk
 
-__all__ = ["Source"]
+__all__ = ["Source", "pattern"]
 
 _PIECE = bytes(range(256)) * 4096
+
+
+def pattern(size: int, seed: int = 0) -> bytes:
+    """Bytes in which a lost or doubled piece shows."""
+    return Random(seed).randbytes(size)
 
 
 @implementer(IPullProducer)

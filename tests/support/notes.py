@@ -17,17 +17,15 @@ from tristunnel.model.tunnel import Stream, Tunnel
 __all__ = ["ClientNotes", "ServerNotes"]
 
 
-class ServerNotes(ServerObserver):
+class _Notes:
     """
-    Writes down what a server tells, as tuples.
+    Writes down what it is told, as tuples.
 
     @ivar events: What was told, oldest first.
-    @ivar peers: Where clients came from.
     @ivar listeners: Called with each event.
     """
 
     def __init__(self) -> None:
-        self.peers: list[str] = []
         self.events: list[tuple[Any, ...]] = []
         self.listeners: list[Callable[[tuple[Any, ...]], None]] = []
 
@@ -40,6 +38,18 @@ class ServerNotes(ServerObserver):
     def named(self, name: str) -> list[tuple[Any, ...]]:
         """The rest of all events of a name."""
         return [event[1:] for event in self.events if event[0] == name]
+
+
+class ServerNotes(_Notes, ServerObserver):
+    """
+    Writes down what a server tells.
+
+    @ivar peers: Where clients came from.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peers: list[str] = []
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
         self.peers.append(getattr(peer, "host", ""))
@@ -79,27 +89,8 @@ class ServerNotes(ServerObserver):
         self.note("roundTripMeasured", seconds)
 
 
-class ClientNotes(ClientObserver):
-    """
-    Writes down what a client tells, as tuples.
-
-    @ivar events: What was told, oldest first.
-    @ivar listeners: Called with each event.
-    """
-
-    def __init__(self) -> None:
-        self.events: list[tuple[Any, ...]] = []
-        self.listeners: list[Callable[[tuple[Any, ...]], None]] = []
-
-    def note(self, *event: Any) -> None:
-        """Write down, and tell whoever wants to know at once."""
-        self.events.append(event)
-        for listener in self.listeners:
-            listener(event)
-
-    def named(self, name: str) -> list[tuple[Any, ...]]:
-        """The rest of all events of a name."""
-        return [event[1:] for event in self.events if event[0] == name]
+class ClientNotes(_Notes, ClientObserver):
+    """Writes down what a client tells."""
 
     def connected(self, peer: IAddress) -> None:
         self.note("connected")

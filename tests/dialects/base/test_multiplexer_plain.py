@@ -4,49 +4,30 @@ Tests for L{tristunnel.dialects.base.plain}.
 
 from __future__ import annotations
 
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.dialects.base.plain_rig import CLOSE, DATA, ERROR, recorded
-from tests.dialects.framed.memory import MemorySink, RecordingEnd, frameBytes
+from tests.dialects.base.plain_rig import (
+    CLOSE,
+    DATA,
+    ERROR,
+    PlainSideTestCase,
+    recorded,
+)
+from tests.dialects.framed.memory import RecordingEnd
 from tristunnel.dataplane.join import ANSWER_LINGER, GIVEN_UP, LINGER
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import HOLD, LEAST, PAUSE, RECOVERY, PlainServerSide
-from tristunnel.dialects.base.stream import SOURCE_HIGH, SessionStream
+from tristunnel.dialects.base.stream import SOURCE_HIGH
 from tristunnel.errors import TunnelError
-from tristunnel.wire.framed import Frame, FrameDecoder
 
 
-class ServerSideTests(SynchronousTestCase):
+class ServerSideTests(PlainSideTestCase):
     """Tests for L{PlainServerSide}."""
 
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.sink = MemorySink()
-        self.side = PlainServerSide(
-            self.sink,
-            self.clock.seconds,
-            self.unexpected,
-            Limits(streams=3),
-            self.clock.callLater,
-        )
-
-    def unexpected(self, stream: SessionStream, info: dict[str, object]) -> None:
-        self.fail("a stream was opened")
+    kind = PlainServerSide
 
     def visitor(self) -> RecordingEnd:
         end = RecordingEnd()
         end.meet(self.side.open({"visitor": "not told"}))
         return end
-
-    def hear(self, *frames: tuple[int, int, bytes]) -> list[Frame]:
-        """
-        Have the client send frames.
-
-        @return: The frames that were sent since the last time.
-        """
-        self.side.framesArrived(FrameDecoder().feed(frameBytes(*frames)))
-        return self.sink.frames()
 
     def flood(self, number: int, size: int) -> None:
         """Have the client send C{size} bytes on a stream."""

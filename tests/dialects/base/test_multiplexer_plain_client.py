@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.dialects.base.plain_rig import CLOSE, DATA, ERROR, recorded
-from tests.dialects.framed.memory import MemorySink, RecordingEnd, frameBytes, plainPair
-from tristunnel.dialects.base.multiplexer import Limits
+from tests.dialects.base.plain_rig import (
+    CLOSE,
+    DATA,
+    ERROR,
+    PlainSideTestCase,
+    recorded,
+)
+from tests.dialects.framed.memory import RecordingEnd, plainPair
 from tristunnel.dialects.base.plain import ALONE, HOLD, STALL, PlainClientSide
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.errors import TunnelError
-from tristunnel.wire.framed import Frame, FrameDecoder
 
 
-class ClientSideTests(SynchronousTestCase):
+class ClientSideTests(PlainSideTestCase):
     """Tests for L{PlainClientSide}."""
 
+    kind = PlainClientSide
+
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.sink = MemorySink()
+        super().setUp()
         self.services: list[RecordingEnd] = []
-        self.side = PlainClientSide(
-            self.sink,
-            self.clock.seconds,
-            self.opened,
-            Limits(streams=3),
-            self.clock.callLater,
-        )
 
     def opened(self, stream: SessionStream, info: dict[str, object]) -> None:
         self.assertEqual(info, {})
@@ -35,15 +30,6 @@ class ClientSideTests(SynchronousTestCase):
         service.meet(stream)
         self.side.accept(stream)
         self.services.append(service)
-
-    def hear(self, *frames: tuple[int, int, bytes]) -> list[Frame]:
-        """
-        Have the server send frames.
-
-        @return: The frames that were sent since the last time.
-        """
-        self.side.framesArrived(FrameDecoder().feed(frameBytes(*frames)))
-        return self.sink.frames()
 
     def test_recorded(self) -> None:
         """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
+from tests.support.amounts import pattern
 from tests.support.loopback import LoopbackTestCase, Talk
 from tests.support.polling import until
 from tristunnel.dialects.framed import client_service as clientService
@@ -12,11 +12,6 @@ from tristunnel.dialects.framed.moves import Carrier
 
 MUCH = 3_000_000
 """Bytes that prove a stream busy."""
-
-
-def pattern(size: int, seed: int = 0) -> bytes:
-    """Bytes in which a lost or doubled piece shows."""
-    return random.Random(seed).randbytes(size)
 
 
 class CarrierTestCase(LoopbackTestCase):

@@ -10,8 +10,9 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.dialects.framed.moves_rig import CarrierTestCase, pattern
+from tests.dialects.framed.moves_rig import CarrierTestCase
 from tests.faults.way import Leg, Link
+from tests.support.amounts import pattern
 from tests.support.listening import listenHere
 from tests.support.loopback import Service, Talk
 from tests.support.polling import until

@@ -5,7 +5,6 @@ Streams through a server and a client of ours, over real sockets.
 from __future__ import annotations
 
 import os
-import random
 from hashlib import sha256
 from itertools import product
 from typing import Any
@@ -16,6 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.protocols.wire import Echo
 
+from tests.support.amounts import pattern
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tests.support.processes import freePort
 from tests.support.short import shortDirectory
@@ -25,11 +25,6 @@ from tristunnel.dialects.framed.moves import Carrier
 
 _MANY = int(os.environ.get("TRISTUNNEL_VISITORS", "200"))
 """Idle visitors; 2,000 for the whole truth."""
-
-
-def pattern(size: int, seed: int = 0) -> bytes:
-    """Bytes in which a lost or doubled piece shows."""
-    return random.Random(seed).randbytes(size)
 
 
 class StreamTests(LoopbackTestCase):
