@@ -94,7 +94,7 @@ KINDS = (
     Kind("session/tls", "tls", ("--carrier=session",)),
     Kind("session/ws", "ws"),
     Kind("session/wss", "wss"),
-    Kind("lanes/tcp", "tcp", ("--carrier=session", "--sessions=3")),
+    Kind("several/tcp", "tcp", ("--carrier=session", "--sessions=3")),
     Kind("direct/tcp", "tcp", ("--carrier=direct",)),
     Kind("direct/tls", "tls", ("--carrier=direct",)),
     Kind("auto/tcp"),
@@ -170,9 +170,9 @@ FAULTS = (
 
 
 @dataclass
-class Lane:
+class Case:
     """
-    A way, with its client and what came of it.
+    What faults happen to: a client on a link of its own, and what came of it.
 
     @ivar address: Where visitors come.
     @ivar moments: How often something happened.
@@ -206,7 +206,7 @@ class _Proof:
         self.rows: list[Row] = []
         self.faults: Counter[str] = Counter()
         self.outcome: dict[str, Counter[str]] = {}
-        self.lanes: list[Lane] = []
+        self.cases: list[Case] = []
 
     # Beginning
 
@@ -260,21 +260,21 @@ class _Proof:
                 words.append(f"--forward=0={target}")
             # It connects through this process, which must go on meanwhile.
             pid = programs.start(name, "tunnel-client", *words, before=kind.before)
-            self.lanes.append(Lane(kind, way, name, pid, address))
+            self.cases.append(Case(kind, way, name, pid, address))
 
-    async def ready(self, lane: Lane) -> None:
+    async def ready(self, case: Case) -> None:
         """Wait for a client's tunnel."""
-        if lane.kind.dialect:
-            await self.until(lambda: self._listens(lane.address), 30.0)
+        if case.kind.dialect:
+            await self.until(lambda: self._listens(case.address), 30.0)
             return
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            found = re.findall(r"(?m)^(\w+://\S+)$", self.room.said(lane.name))
+            found = re.findall(r"(?m)^(\w+://\S+)$", self.room.said(case.name))
             if found:
-                lane.address = found[-1]
+                case.address = found[-1]
                 return
             await self.sleep(0.1)
-        raise RuntimeError(f"{lane.kind.name}: {self.room.said(lane.name)[-1500:]}")
+        raise RuntimeError(f"{case.kind.name}: {self.room.said(case.name)[-1500:]}")
 
     def _listens(self, address: str) -> bool:
         """Whether visitors can come."""
@@ -290,9 +290,9 @@ class _Proof:
 
     # Visitors
 
-    def visit(self, lane: Lane, kind: str, size: int) -> Tale:
+    def visit(self, case: Case, kind: str, size: int) -> Tale:
         """Begin a stream."""
-        return arrive(self.reactor, self.ledger, lane.address, kind, size).tale
+        return arrive(self.reactor, self.ledger, case.address, kind, size).tale
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """
@@ -309,91 +309,91 @@ class _Proof:
 
     # A round
 
-    async def round(self, lane: Lane, fault: str, moment: float) -> None:
+    async def round(self, case: Case, fault: str, moment: float) -> None:
         """Begin streams, have something happen to the way, and see."""
         kinds = list(STREAMS)
-        if lane.kind.listener != "tcp":
+        if case.kind.listener != "tcp":
             # Who ends both directions at once cannot have both apart.
             kinds = [each for each in kinds if each[0] != "B"]
-        if lane.kind.before or lane.kind.dialect:
+        if case.kind.before or case.kind.dialect:
             # These close both directions at once, too.
             kinds = [each for each in kinds if each[0] in "DE"]
-        tales = [self.visit(lane, *each) for each in kinds]
+        tales = [self.visit(case, *each) for each in kinds]
         await self.sleep(moment)
-        _fault(fault, lane.way, self.chance, self.reactor.callLater)
+        _fault(fault, case.way, self.chance, self.reactor.callLater)
         at = self.reactor.seconds()
-        lane.moments += 1
+        case.moments += 1
         self.faults[fault] += 1
         passing = fault in _PASSING
         patience = 20.0 if passing else DEADLINE + SLACK
         live = [tale for tale in tales if not tale.over]
         inTime = await self.until(lambda: all(t.over for t in live), patience)
-        where = f"{lane.kind.name}, {fault} at {moment:.2f} s"
+        where = f"{case.kind.name}, {fault} at {moment:.2f} s"
         if not inTime and not passing:
             # Others than the one that was cut may take longer; and late is not
             # the same as never.
             await self.until(lambda: all(t.over for t in live), 15.0)
         for tale in tales:
-            lane.bad += [f"{where}: {p}: {tale}" for p in self.problems(lane, tale)]
+            case.bad += [f"{where}: {p}: {tale}" for p in self.problems(case, tale)]
             if tale.complete:
-                lane.complete += 1
+                case.complete += 1
             elif not tale.over:
-                lane.bad.append(f"{where}: nobody knows in the end: {tale}")
+                case.bad.append(f"{where}: nobody knows in the end: {tale}")
             else:
-                lane.failed += 1
+                case.failed += 1
                 if passing:
-                    lane.bad.append(f"{where}: should have been complete: {tale}")
+                    case.bad.append(f"{where}: should have been complete: {tale}")
                 elif tale.lasted - at > patience:
                     late = tale.lasted - at
-                    lane.bad.append(f"{where}: known only {late:.1f} s after: {tale}")
+                    case.bad.append(f"{where}: known only {late:.1f} s after: {tale}")
         if not passing:
             ends = [tale.lasted - at for tale in live if not tale.complete]
-            lane.late = max([lane.late, *ends])
-        lane.way.clear()
+            case.late = max([case.late, *ends])
+        case.way.clear()
         began = self.reactor.seconds()
         while True:
-            if lane.kind.before:
-                await self.ready(lane)
-            probe = self.visit(lane, "E", 400)
+            if case.kind.before:
+                await self.ready(case)
+            probe = self.visit(case, "E", 400)
             await self.until(lambda probe=probe: probe.over, 3.0)  # type: ignore[misc]
             took = self.reactor.seconds() - began
             if probe.complete:
                 break
             for problem in probe.faults():
-                lane.bad.append(f"{where}, afterwards: {problem}: {probe}")
+                case.bad.append(f"{where}, afterwards: {problem}: {probe}")
             if took > BACK:
-                lane.bad.append(f"{where}: no visitor comes through after {took:.0f} s")
+                case.bad.append(f"{where}: no visitor comes through after {took:.0f} s")
                 break
             await self.sleep(0.1)
-        lane.back = max(lane.back, took)
+        case.back = max(case.back, took)
 
     @staticmethod
-    def problems(lane: Lane, tale: Tale) -> list[str]:
+    def problems(case: Case, tale: Tale) -> list[str]:
         """
         What must not be. A plain client's own end of a stream ends both
         directions, since W3P has but one frame for that: so a service that has
         said its last word is told the same at once.
         """
-        plain = bool(lane.kind.before or lane.kind.dialect)
+        plain = bool(case.kind.before or case.kind.dialect)
         if plain and tale.service is not None and tale.service.finished:
             return [
                 each for each in tale.faults() if not each.startswith("service saw")
             ]
         return tale.faults()
 
-    async def drive(self, lane: Lane, count: int) -> None:
+    async def drive(self, case: Case, count: int) -> None:
         """All rounds of a way."""
-        await self.ready(lane)
+        await self.ready(case)
         for _ in range(3):
             # What was asked for ahead is there now, and limits know the tunnel.
-            probe = self.visit(lane, "D", 70_000)
+            probe = self.visit(case, "D", 70_000)
             await self.until(lambda probe=probe: probe.over, 10.0)  # type: ignore[misc]
             if not probe.complete:
-                lane.bad.append(f"{lane.kind.name}, before anything: {probe}")
+                case.bad.append(f"{case.kind.name}, before anything: {probe}")
         only = self.options.words.get("faults", "")
         allowed = [
             each
-            for each in lane.kind.faults or FAULTS
+            for each in case.kind.faults or FAULTS
             if not only or each in only.split(",")
         ]
         queue: list[str] = []
@@ -401,9 +401,9 @@ class _Proof:
             if not queue:
                 queue = list(allowed)
                 self.chance.shuffle(queue)
-            await self.round(lane, queue.pop(), self.chance.uniform(0.0, 1.2))
+            await self.round(case, queue.pop(), self.chance.uniform(0.0, 1.2))
             print(
-                f"{lane.kind.name}: {lane.moments} of {count}, {len(lane.bad)} bad",
+                f"{case.kind.name}: {case.moments} of {count}, {len(case.bad)} bad",
                 file=sys.stderr,
             )
 
@@ -411,18 +411,18 @@ class _Proof:
         """Everything."""
         self.build()
         every = int(self.options.number("moments", 200, 26))
-        each, more = divmod(every, len(self.lanes))
-        counts = [each + (n < more) for n in range(len(self.lanes))]
-        for lane in self.lanes:
-            await self.ready(lane)
+        each, more = divmod(every, len(self.cases))
+        counts = [each + (n < more) for n in range(len(self.cases))]
+        for case in self.cases:
+            await self.ready(case)
         await self.sleep(0.5)
         tunnels = self._tunnels()
         pids = [server.pid for server in self.servers.values()]
         open_ = sum(map(descriptors, pids))
         began = time.monotonic()
         work = [
-            Deferred.fromCoroutine(self.drive(lane, count))
-            for lane, count in zip(self.lanes, counts, strict=True)
+            Deferred.fromCoroutine(self.drive(case, count))
+            for case, count in zip(self.cases, counts, strict=True)
         ]
         for ok, result in await DeferredList(work, consumeErrors=True):
             if not ok:
@@ -470,7 +470,7 @@ class _Proof:
     def _tunnels(self) -> list[tuple[str, str, int]]:
         """What tunnels there are, but for clients' who have no lease."""
         plain = {
-            lane.address for lane in self.lanes if lane.kind.before or lane.kind.dialect
+            case.address for case in self.cases if case.kind.before or case.kind.dialect
         }
         return sorted(
             (each["uri"], each["address"], each["visitors"])
@@ -481,15 +481,15 @@ class _Proof:
 
     def _table(self, took: float) -> None:
         """A row for each way."""
-        for lane in self.lanes:
+        for case in self.cases:
             seen = (
-                f"{lane.moments} moments, {lane.complete} streams complete,"
-                f" {lane.failed} failed at both ends, the last known"
-                f" {lane.late:.1f} s after; back within {lane.back:.1f} s"
+                f"{case.moments} moments, {case.complete} streams complete,"
+                f" {case.failed} failed at both ends, the last known"
+                f" {case.late:.1f} s after; back within {case.back:.1f} s"
             )
-            self.rows.append(Row(lane.kind.name, seen, not lane.bad))
-            for problem in lane.bad[:8]:
-                self.rows.append(Row("  " + lane.kind.name, problem, False))
+            self.rows.append(Row(case.kind.name, seen, not case.bad))
+            for problem in case.bad[:8]:
+                self.rows.append(Row("  " + case.kind.name, problem, False))
         words = ", ".join(f"{name} {n}" for name, n in sorted(self.faults.items()))
         self.rows.append(
             Row("moments", f"{sum(self.faults.values())} in {took:.0f} s: {words}")
