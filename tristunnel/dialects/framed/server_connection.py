@@ -203,7 +203,7 @@ class ServerConnection(FramedProtocol):
             offer, True, partial(opened, peer=self.peerAddress)
         )
         # Nobody has logged in here, so nobody may call anything.
-        self._dispatcher = None
+        self.control.dispatcher = None
         self.sendHandshake(
             {EXTENSION: {"accepted": True, **extensionOffer(self.limits)}}
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,19 +19,17 @@ from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers
 from tristunnel.dataplane.endings import EndAcknowledgements
-from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.probe import Probe
 from tristunnel.dataplane.stock import boundUnsent, tuneSocket
 from tristunnel.dialects.base.messages import EndsOnce
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
+from tristunnel.dialects.framed.control import ControlChannel
 from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
-from tristunnel.jsonrpc.dispatcher import Dispatcher, errorResponse
-from tristunnel.jsonrpc.pending import PendingCalls
+from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.wire.framed import (
-    MAX_CONTROL,
     MAX_DATAGRAM,
     FrameDecoder,
     FrameType,
@@ -74,12 +71,6 @@ TICK = 5.0
 
 PING_INTERVAL = 20.0
 """Seconds between pings: less than half of the 60 that proxies allow."""
-
-MOST_CALLS = 64
-"""Calls of the peer that are answered at the same time."""
-
-CALLS_AT_ONCE = 16
-"""Calls that are begun before others have their turn."""
 
 DEADLINE = 45.0
 """Seconds of silence after which an extended peer is taken for dead."""
@@ -137,6 +128,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
     @param limits: What this side accepts.
     @param dispatcher: Answers the peer's calls on the control channel.
 
+    @ivar control: The calls of both sides.
     @ivar multiplexer: The streams, once the handshake is over.
     @ivar extended: Whether the extension was negotiated.
     @ivar lost: Why the session is over, or C{None}.
@@ -149,19 +141,14 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
     transport: Any = None
 
     __slots__ = (
-        "_answering",
         "_answers",
-        "_asked",
-        "_calls",
         "_deadline",
         "_decoder",
-        "_dispatcher",
         "_ended",
         "_handshake",
         "_introduced",
         "_lastHeard",
         "_lastPing",
-        "_next",
         "_pinged",
         "_probe",
         "_quietUntil",
@@ -169,6 +156,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         "_seconds",
         "_ticking",
         "confirmations",
+        "control",
         "extended",
         "handshakeTimeout",
         "limits",
@@ -191,11 +179,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         self.extended = False
         self.lost: TunnelError | None = None
         self.handshakeTimeout = handshakeTimeout
-        self._dispatcher = dispatcher
-        self._calls = PendingCalls()
-        self._asked: deque[dict[str, object]] = NOTHING
-        self._answering = 0
-        self._next: IDelayedCall | None = None
+        self.control = ControlChannel(reactor, self.caller, dispatcher)
         self._answers: Answers | None = None
         self._handshake = HandshakeDecoder()
         self._decoder = FrameDecoder()
@@ -294,7 +278,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
             self.reactor, self.transport, multiplexer.holds, self._stalled
         )
         self._answers.passTo(multiplexer)
-        self._answers.taken = self._answerCalls
+        self.control.open(multiplexer, self._answers)
         if isinstance(multiplexer, ExtendedMultiplexer):
             self.extended = True
             multiplexer.takeOther = self._takeOther
@@ -336,7 +320,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         @return: Whether its type is known.
         """
         if kind == FrameType.CONTROL:
-            self._control(payload)
+            self.control.arrived(payload)
         elif kind == FrameType.PING:
             self._ping(payload)
         elif kind == FrameType.PONG:
@@ -352,92 +336,12 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
     # The control channel
 
     def call(self, method: str, **params: object) -> Deferred[object]:
-        """
-        Call a method of the peer.
-
-        @return: Its result; fails with L{TunnelError} or
-            L{RemoteError<tristunnel.jsonrpc.pending.RemoteError>}, also when the
-            session ends first.
-        """
-        request, result = self._calls.call(method, params)
-        self._sendControl(request)
-        return result
+        """Call a method of the peer, see L{ControlChannel.call}."""
+        return self.control.call(method, params)
 
     def notify(self, method: str, **params: object) -> None:
         """Tell the peer something, without an answer."""
-        self._sendControl({"jsonrpc": "2.0", "method": method, "params": params})
-
-    def _sendControl(self, message: object) -> None:
-        if self.multiplexer is None or not isinstance(message, dict):
-            return
-        payload = encodeObject(message)
-        if len(payload) > MAX_CONTROL:
-            refusal = TunnelError(
-                "limit-reached", "the answer is too long for a frame; call over HTTP"
-            )
-            payload = encodeObject(errorResponse(message.get("id"), refusal))
-        self.multiplexer.sendFrame(0, FrameType.CONTROL, payload)
-
-    def _control(self, payload: bytes) -> None:
-        """A control frame: an answer to us, or a call."""
-        message = decodeObject(payload)
-        if "method" not in message:
-            self._calls.answered(message)
-        elif self._dispatcher is not None:
-            if self._asked is NOTHING:
-                self._asked = deque()
-            self._asked.append(message)
-            if len(self._asked) > MOST_CALLS and self.multiplexer is not None:
-                self.multiplexer.holds.hold("calls")
-            if self._next is None:
-                self._answerCalls()
-
-    def _answerCalls(self) -> None:
-        """
-        Answer the calls that came, as far as their answers are taken: one read
-        may hold a thousand calls, whose answers are long.
-        """
-        self._callNoMore()
-        begun = 0
-        while (
-            self._asked
-            and begun < CALLS_AT_ONCE
-            and self._answering < MOST_CALLS
-            and self._dispatcher is not None
-            and self._answers is not None
-            and self._answers.room
-            and not self._ended
-        ):
-            begun += 1
-            self._answering += 1
-            message = self._asked.popleft()
-            answer = self._dispatcher.dispatchObject(self.caller(), message)
-            answer.addCallback(self._sendControl)
-            answer.addErrback(
-                lambda failure: self._log.failure("A call failed", failure)
-            )
-            if answer.called:
-                self._answering -= 1
-            else:
-                answer.addBoth(self._answeredLate)
-        if not self._asked:
-            self._asked = NOTHING
-        if begun == CALLS_AT_ONCE and self._asked and not self._ended:
-            self._next = self.reactor.callLater(0, self._answerCalls)
-        if len(self._asked) <= MOST_CALLS and self.multiplexer is not None:
-            self.multiplexer.holds.release("calls")
-
-    def _callNoMore(self) -> None:
-        """Have no calls answered later."""
-        if self._next is not None and self._next.active():
-            self._next.cancel()
-        self._next = None
-
-    def _answeredLate(self, result: object) -> None:
-        """A call was answered that had to wait."""
-        self._answering -= 1
-        if self._next is None:
-            self._answerCalls()
+        self.control.notify(method, params)
 
     def caller(self) -> object:
         """As whom the peer calls our methods."""
@@ -589,6 +493,5 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         self._ticking = None
         if self.multiplexer is not None:
             self.multiplexer.close(reason)
-        self._calls.abandon(reason)
-        self._callNoMore()
+        self.control.close(reason)
         self.sessionOver(reason)
