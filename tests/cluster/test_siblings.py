@@ -32,7 +32,7 @@ class LeavingTests(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.member: Any = Member(1)
         here = Here()
-        ways = SiblingWays(None, self.member, here.served)  # type: ignore[arg-type]
+        ways = SiblingWays(None, self.member, here.served)  # type: ignore[arg-type] # it passes nothing
         book = MemoryBook(self.reactor, "1")
         self.entries = Entries(self.reactor, book, {}, here, ways, HostRules())
         self.entries.near = ways

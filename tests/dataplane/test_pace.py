@@ -182,7 +182,7 @@ class TransportTests(SynchronousTestCase):
             socket,
             Protocol(),
             None,
-            object(),  # type: ignore[arg-type]
+            object(),  # type: ignore[arg-type] # nobody asks
         )
         transport.begin()
         transport.followLine()

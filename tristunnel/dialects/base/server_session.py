@@ -205,7 +205,7 @@ class ServerSession(ConnectedSession, ABC):
                 raise self.lost
         finally:
             self._openings -= 1
-            self._letGo()
+            self._releaseLeases()
         self.tunnels[key] = tunnel
         return tunnel
 
@@ -228,7 +228,7 @@ class ServerSession(ConnectedSession, ABC):
             options = {**options, "resume": lease.tunnels[0].uri}
         return await self._service.open(caller, options)
 
-    def _letGo(self) -> None:
+    def _releaseLeases(self) -> None:
         """Give up leases that keep nothing, unless something is just being opened."""
         empty = [] if self._openings else [e for e in self.leases if not e.tunnels]
         for lease in empty:
@@ -274,7 +274,7 @@ class ServerSession(ConnectedSession, ABC):
             del self.tunnels[key]
             if self.idle and self.lost is None:
                 self.fail(reason)
-        self._letGo()
+        self._releaseLeases()
 
     @property
     def idle(self) -> bool:
