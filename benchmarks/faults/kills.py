@@ -66,8 +66,8 @@ class _House:
             f"--auth=tokens:{self.tokens}",
         ]
         self.pids = {"server": self.startServer()}
-        room.waitForText("server", "fingerprint is")
-        pin = room.waitForText("server", "fingerprint is").rpartition(" ")[2]
+        said = room.waitForText("server", "SHA-256 fingerprint is", 60.0)
+        pin = said.rpartition(" ")[2]
         token = str(room.write("token", self.token))
         Path(token).chmod(0o600)
         ways = {

@@ -51,7 +51,7 @@ left, or answer our close over TLS: some never do."""
 EARLY = 64 * 1024
 """Bytes that are read from an end that is not joined yet before reading pauses."""
 
-SENDING = 64 * 1024
+SENDING = 32 * 1024
 """How many bytes, roughly, wait in a carrier when the peer is told to pause."""
 
 END_FIELDS = (
