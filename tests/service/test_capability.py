@@ -10,7 +10,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 
-from tests.dialects.framed.network import MemoryService, NetworkTestCase, RawPeer
+from tests.dialects.framed.network import MemoryService, RawPeer, ServiceNetworkTestCase
 from tests.support.notes import ClientNotes
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.connect.address import ServerAddress
@@ -27,7 +27,7 @@ from tristunnel.tls.client_context import ServerVerification
 PLANE = Caller(Identity("control-plane"), "server.example", 9000)
 
 
-class CapabilityTests(NetworkTestCase):
+class CapabilityTests(ServiceNetworkTestCase):
     """A control plane opens tunnels on a server that asks everybody who they are, and
     clients without credentials fill them."""
 
@@ -37,7 +37,6 @@ class CapabilityTests(NetworkTestCase):
         self.service.clientPort = (9000, self.tls)
         self.web = MemoryService(b"hello")
         self.gaveUp: list[TunnelError] = []
-        self.seen = ClientNotes()
 
     def open(self, **options: object) -> str:
         call = self.service.openTunnel(PLANE, {"via": "w3p", **options})
@@ -72,11 +71,6 @@ class CapabilityTests(NetworkTestCase):
         client.startService()
         self.settle()
         return client
-
-    def settle(self) -> None:
-        for _ in range(3):
-            super().settle()
-            self.web.settle()
 
     def peer(self, uri: str, **claim: object) -> RawPeer:
         offer = {"versions": [1], "streamWindow": 1 << 18, "sessionWindow": 1 << 20}

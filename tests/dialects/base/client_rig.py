@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.dialects.framed.network import MemoryServer, MemoryService, NetworkTestCase
-from tests.support.notes import ClientNotes
+from tests.dialects.framed.network import (
+    MemoryServer,
+    MemoryService,
+    ServiceNetworkTestCase,
+)
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client_service import TunnelClientService
@@ -13,14 +16,11 @@ from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 
 
-class ClientServiceTestCase(NetworkTestCase):
+class ClientServiceTestCase(ServiceNetworkTestCase):
     """A test of a client with a server in memory."""
 
     def setUp(self) -> None:
-        """Make a server, a service and a client's surroundings."""
         super().setUp()
-        self.web = MemoryService()
-        self.seen = ClientNotes()
         self.way = self.endpoint()
         self.gaveUp: list[TunnelError] = []
         self.delays: list[tuple[int, float | None]] = []
@@ -62,12 +62,6 @@ class ClientServiceTestCase(NetworkTestCase):
         client.startService()
         self.settle()
         return client
-
-    def settle(self) -> None:
-        """Carry everything everywhere, services included."""
-        for _ in range(3):
-            super().settle()
-            self.web.settle()
 
     def stop(self, client: TunnelClientService) -> None:
         stopping = client.stopService()

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump, connect
 from zope.interface import implementer
 
-from tests.support.notes import ServerNotes
+from tests.support.notes import ClientNotes, ServerNotes
 from tests.support.protocols import Hearing
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
@@ -50,6 +50,7 @@ __all__ = [
     "MemoryService",
     "NetworkTestCase",
     "RawPeer",
+    "ServiceNetworkTestCase",
     "Talker",
     "Wire",
 ]
@@ -496,3 +497,22 @@ class NetworkTestCase(FileTestCase):
             self.clock.advance(min(step, seconds))
             seconds -= step
             self.settle()
+
+
+class ServiceNetworkTestCase(NetworkTestCase):
+    """
+    The same with a client, which offers a service in memory.
+
+    @ivar web: The service.
+    @ivar seen: What the client tells.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.web = MemoryService()
+        self.seen = ClientNotes()
+
+    def settle(self) -> None:
+        for _ in range(3):
+            super().settle()
+            self.web.settle()

@@ -11,12 +11,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.dialects.framed.network import (
     SERVER,
-    MemoryService,
-    NetworkTestCase,
     RawPeer,
+    ServiceNetworkTestCase,
     Wire,
 )
-from tests.support.notes import ClientNotes
 from tests.vectors import readVectors
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
@@ -38,7 +36,7 @@ WELCOME = {
 }
 
 
-class ClientTestCase(NetworkTestCase):
+class ClientTestCase(ServiceNetworkTestCase):
     """
     A test of a session with a server that the test plays.
 
@@ -48,8 +46,6 @@ class ClientTestCase(NetworkTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.web = MemoryService()
-        self.seen = ClientNotes()
         self.server = RawPeer()
 
     def connect(self, **options: Any) -> TunnelClientProtocol:
@@ -67,12 +63,6 @@ class ClientTestCase(NetworkTestCase):
             where=f"{kind}:server.example:9000",
             **options,
         )
-
-    def settle(self) -> None:
-        """Carry everything everywhere, services included."""
-        for _ in range(3):
-            super().settle()
-            self.web.settle()
 
     def reason(self, client: TunnelClientProtocol | None = None) -> TunnelError:
         failed = self.failureResultOf((client or self.client).whenReady(), TunnelError)
