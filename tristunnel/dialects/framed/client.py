@@ -5,7 +5,7 @@ The framed protocol at the client: a session with a server.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from functools import partial
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import (
@@ -25,12 +25,12 @@ from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dialects.base.client_session import ClientSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import PlainClientSide
-from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.datagram_path import PATH, clientPath
 from tristunnel.dialects.framed.explanation import explained, whyClosed
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.extra_connections import ClientExtraConnections
 from tristunnel.dialects.framed.hello import offerOf
+from tristunnel.dialects.framed.incoming import IncomingVisitors, ServiceFor
 from tristunnel.dialects.framed.moves import Carrier, ClientMoves
 from tristunnel.dialects.framed.session import (
     EXTENSION,
@@ -43,12 +43,8 @@ from tristunnel.dialects.framed.session import (
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.dialling import (
     DIAL,
-    DialRequest,
     dialDestinations,
-    dialService,
-    dialTarget,
 )
-from tristunnel.forwards.udp import UDPConnector, UDPService
 from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.model.observer import ClientObserver
@@ -56,18 +52,10 @@ from tristunnel.util.process import FAREWELL
 from tristunnel.wire.first_bytes import looksLikeTLS
 from tristunnel.wire.framed import FrameType, decodeCredit
 
-if TYPE_CHECKING:
-    from tristunnel.dialects.framed.datagrams import SessionFlow
-
-__all__ = ["ServiceFor", "TunnelClientFactory", "TunnelClientProtocol"]
+__all__ = ["TunnelClientFactory", "TunnelClientProtocol"]
 
 TAKE_OVER = 3.0
 """Seconds in which a standby session must have taken over."""
-
-ServiceFor = Callable[[str], "tuple[str, IStreamClientEndpoint | UDPService]"]
-"""Says which service a tunnel's visitors are for, by the tunnel's URI (empty
-with a plain W3P server): its name for people, and its endpoint, or where it
-takes datagrams. Raises L{TunnelError} if there is none."""
 
 
 @implementer(IHandshakeListener)
@@ -111,7 +99,6 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         self.dials = False
         self.unanswered = False
         self._greeted = False
-        self._goingAway: TunnelError | None = None
         # The ping that followed our word that we leave; 0 for none, or if it was
         # answered.
         self._farewell = 0
@@ -120,7 +107,12 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         self.placeFree: Callable[[], object] = lambda: None
         self.managedChanged: Callable[[], object] = lambda: None
         self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
-        self._udpConnector = UDPConnector(factory.observer)
+        self._incoming = IncomingVisitors(
+            factory.reactor,
+            self._connector,
+            factory.serviceFor,
+            factory.destinations,
+        )
         self._moves: ClientMoves | None = None
         self._extraConnections: ClientExtraConnections | None = None
         self._sendEnding: Callable[[bytes], None] = lambda payload: None
@@ -165,7 +157,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
             raise TunnelError("protocol-error", "the server's answer says nothing")
         self.standsBy = False
         observer = self._observer = self.factory.observer
-        self._connector.observer = self._udpConnector.observer = observer
+        self._connector.observer = self._incoming.datagrams.observer = observer
         observer.connected(self.transport.getPeer())
         observer.acknowledged("framed")
         self._granted(answer)
@@ -231,9 +223,9 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
             )
         self._granted(answer)
         self.dials = answer.get(DIAL) is True
-        multiplexer = self.extendedMultiplexer(answer, False, self._opened)
+        multiplexer = self.extendedMultiplexer(answer, False, self._incoming.opened)
         flows = multiplexer.datagrams
-        flows.opened = self._flowOpened
+        flows.opened = partial(self._incoming.flowOpened, flows.accept)
         flows.path = clientPath(
             self.reactor,
             None if self.factory.proxied else self.transport.getPeer(),
@@ -283,7 +275,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
                 self.limits,
                 self.factory.carrier.sessions - 1,
                 lambda count: self.call("laneTickets", count=count),
-                self._opened,
+                self._incoming.opened,
             )
             self._extraConnections.start()
 
@@ -322,49 +314,13 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
             PlainClientSide(
                 self.transport,
                 self.reactor.seconds,
-                self._opened,
+                self._incoming.opened,
                 self.limits,
                 self.reactor.callLater,
             )
         )
 
     # Streams
-
-    def _opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """Connect a visitor to the service."""
-        if self._goingAway is not None:
-            # It was under way when the server was told.
-            stream.reset(self._goingAway)
-            return
-        try:
-            target, endpoint = self._serviceOf(info, False)
-            if isinstance(endpoint, UDPService):
-                raise TunnelError("service-refused", f"{target} is a UDP service")
-        except TunnelError as refusal:
-            stream.reset(refusal)
-            return
-        if self.multiplexer is None:
-            return
-        self._connector.connect(
-            stream, target, endpoint, SessionStream.accept, info=info
-        )
-
-    def _serviceOf(
-        self, info: dict[str, object], isUDP: bool
-    ) -> tuple[str, IStreamClientEndpoint | UDPService]:
-        """
-        Find what a visitor is for: the service of a tunnel, or what somebody has asked
-        this client to dial.
-
-        @raise TunnelError: If there is none.
-        """
-        if DIAL in info:
-            request = DialRequest.read(info, isUDP)
-            make = dialService if isUDP else dialTarget
-            allowed = self.factory.destinations
-            return str(request), make(self.reactor, request, allowed)
-        uri = info.get("tunnel")
-        return self.factory.serviceFor(uri if isinstance(uri, str) else "")
 
     def streams(self) -> int:
         """How many streams there are, in the session and beside it."""
@@ -374,26 +330,6 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         )
         moved = 0 if self.confirmations is None else len(self.confirmations)
         return within + beside + moved + bool(self._farewell)
-
-    def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
-        """Connect a visitor over UDP to the service."""
-        try:
-            if self._goingAway is not None:
-                raise self._goingAway
-            target, service = self._serviceOf(info, True)
-            if not isinstance(service, UDPService):
-                raise TunnelError(
-                    "service-refused",
-                    f"{target} does not accept datagrams; write --forward"
-                    " udp/PORT=HOST:PORT",
-                )
-        except TunnelError as refusal:
-            self._observer.serviceFailed("a UDP tunnel", refusal)
-            flow.reset(refusal)
-            return
-        if isinstance(self.multiplexer, ExtendedMultiplexer):
-            accept = self.multiplexer.datagrams.accept
-            self._udpConnector.connect(flow, target, service, accept, info)
 
     def _pong(self, payload: bytes) -> None:
         """An answer to the last ping of all means that what came before has arrived."""
@@ -432,7 +368,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
             self._farewell = self._pinged or 0
             self._hurry = self.reactor.callLater(FAREWELL, self._saidFarewell)
         else:
-            self._goingAway = reason
+            self._incoming.refusal = reason
 
     def _saidFarewell(self) -> None:
         self._farewell = 0
