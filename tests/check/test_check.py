@@ -49,11 +49,7 @@ class InquiryTests(SynchronousTestCase):
     """L{Inquiry} and L{CheckService}."""
 
     def ask(self, *looks: Any) -> tuple[list[str], int]:
-        """
-        Make an inquiry as a program.
-
-        @return: The lines, and the exit status.
-        """
+        """Make an inquiry as a program; its lines, and the exit status."""
         output = StringIO()
         statuses: list[int] = []
         reactor: Any = Clock()

@@ -57,11 +57,7 @@ class CompletionTests(SynchronousTestCase):
         self.lines = places(parser())
 
     def ask(self, shell: str, questions: Sequence[Sequence[str]]) -> list[set[str]]:
-        """
-        Have a shell complete command lines.
-
-        @return: What it offers for each.
-        """
+        """Have a shell complete command lines; what it offers for each."""
         program = shutil.which(shell)
         if program is None:
             raise SkipTest(f"there is no {shell}")

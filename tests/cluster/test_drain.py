@@ -99,11 +99,7 @@ class DrainTests(ProcessTestCase):
         return program
 
     async def begin(self, *options: str) -> int:
-        """
-        Start three servers, and a client of the first one.
-
-        @return: The port of its tunnel.
-        """
+        """Start three servers, and a client of the first; its tunnel's port."""
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)
         self.redis.start()

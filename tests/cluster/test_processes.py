@@ -80,11 +80,7 @@ class ClusterProcessesTests(ProcessTestCase):
         return program
 
     async def echoes(self, host: str, port: int) -> float:
-        """
-        Come as a visitor, and say something.
-
-        @return: How long the answer took.
-        """
+        """Come as a visitor, and say something; how long the answer took."""
         began = time.monotonic()
         talk = Talk()
         await connectProtocol(TCP4ClientEndpoint(reactor, host, port), talk)

@@ -138,11 +138,7 @@ class RelayTestCase(RedisTestCase):
                 return talk
 
     async def opened(self, member: Member, **options: Any) -> tuple[str, int, int]:
-        """
-        Open a tunnel of raw connections.
-
-        @return: Its URI, the port for its client, and that for visitors.
-        """
+        """Open a raw tunnel; its URI, its client's port, and its visitors'."""
         caller = Caller(Identity("ann"), "here", 9000, address=member.host)
         asked = {"via": "tcp", "visitors": 9, **options}
         uri = await member.tunnels.openTunnel(caller, asked)

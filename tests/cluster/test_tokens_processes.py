@@ -67,11 +67,7 @@ class TokensOfMachinesTests(ProcessTestCase):
         print(f"machine {number} knew after {time.monotonic() - began:.2f} s")
 
     async def begin(self) -> str:
-        """
-        Start both.
-
-        @return: The token of an admin, which is in the first one's file alone.
-        """
+        """Start both; an admin's token, which is in the first one's file alone."""
         self.places: dict[int, str] = {}
         self.redis = RedisServer()
         self.addCleanup(self.redis.stop)

@@ -129,11 +129,7 @@ class Programs:
         self.client.says(f"^tcp://.*:{port}$")
 
     def stop(self) -> float:
-        """
-        Stop the client, and then the others.
-
-        @return: How many seconds the client took.
-        """
+        """Stop the client, which took so many seconds, and then the others."""
         began = time.monotonic()
         self.client.process.send_signal(signal.SIGINT)
         self.client.process.wait()

@@ -211,11 +211,7 @@ class Meeting:
     async def listen(
         self, kind: str, arrived: Callable[[AnyEnd], None]
     ) -> IStreamClientEndpoint:
-        """
-        Listen with ends of ours.
-
-        @return: Where to connect.
-        """
+        """Listen with ends of ours; where to connect."""
         factory: Any = EndFactory(self._reactor, arrived)
         server: IStreamServerEndpoint = TCP4ServerEndpoint(
             self._reactor, 0, interface="127.0.0.1"
@@ -259,11 +255,7 @@ class Meeting:
             far.transport.loseWriteConnection()
 
     async def over(self) -> Stream:
-        """
-        Wait until everything has ended.
-
-        @return: The stream.
-        """
+        """Wait until everything has ended; the stream."""
         await until(
             lambda: (
                 self.visitor.lost is not None

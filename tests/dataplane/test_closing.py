@@ -105,11 +105,7 @@ class KernelTests(TestCase):
     timeout = 60
 
     async def full(self, creator: Any = None) -> tuple[_Full, socket.socket]:
-        """
-        Make a connection whose buffers are full.
-
-        @return: Our end, and the peer's.
-        """
+        """Make a connection whose buffers are full; our end, and the peer's."""
         from twisted.internet import reactor
 
         self.reactor: Any = reactor

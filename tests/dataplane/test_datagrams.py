@@ -310,11 +310,7 @@ class BackedUpTests(SynchronousTestCase):
         self.datagrams = self.both.server.datagrams
 
     def _fill(self, flow: SessionFlow, size: int = 1000) -> int:
-        """
-        Send until a datagram is dropped.
-
-        @return: How many were not.
-        """
+        """Send until a datagram is dropped; how many were not."""
         before, sent = flow.dropped, 0
         while flow.dropped == before:
             flow.send(bytes(size))

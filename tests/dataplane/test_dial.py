@@ -32,11 +32,6 @@ class ServiceEndpointTests(TestCase):
     timeout = 60
 
     def listen(self) -> int:
-        """
-        Serve whoever connects.
-
-        @return: The port.
-        """
         self.service = Service(b"welcome")
         return listenHere(self, reactor, self.service)
 

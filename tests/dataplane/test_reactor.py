@@ -85,11 +85,7 @@ class TransportCases:
         return polledReactor(reactor) if self.ours else reactor
 
     async def connect(self, kind: type[Recorder] = Recorder) -> tuple[Any, Any]:
-        """
-        Make a connection.
-
-        @return: The protocols of the server and the client.
-        """
+        """Make a connection; the protocols of the server and the client."""
         arrived: Deferred[Any] = Deferred()
 
         class Made(Factory):

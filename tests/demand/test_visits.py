@@ -66,11 +66,7 @@ class VisitTests(LoopbackTestCase):
         return severalObservers(ClientObserver, self.seen, followed)
 
     async def open(self, **plan: Any) -> int:
-        """
-        Offer a service.
-
-        @return: The visitors' port.
-        """
+        """Offer a service at a port for visitors."""
         if "wake" not in plan:
             told = self.offer(self.told)
             words = (sys.executable, "-c", _PROGRAM, str(self.place), str(told))

@@ -79,11 +79,6 @@ class StandIn(Factory):
         return protocol
 
     def end(self) -> Deferred[None]:
-        """
-        Cut all connections.
-
-        @return: Fires when there are none.
-        """
         empty: Deferred[None] = Deferred()
         if not self._open:
             empty.callback(None)

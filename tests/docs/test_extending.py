@@ -89,11 +89,7 @@ class ExtendingTests(LoopbackTestCase):
         self.startListening(detector)
 
     async def ask(self, line: bytes) -> tuple[Talk, str]:
-        """
-        Say a line as a client.
-
-        @return: The connection, and the answer.
-        """
+        """Say a line as a client; the connection, and the answer."""
         client = await self.visit(self.serverPort)
         client.say(line)
         await client.until(lambda talk: b"\n" in talk.data)
@@ -157,11 +153,7 @@ class ExtendingTests(LoopbackTestCase):
         self.assertEqual(list(self.tunnels.here), [])
 
     async def ready(self) -> str:
-        """
-        Wait until the client has its tunnel.
-
-        @return: The tunnel's address.
-        """
+        """Wait until the client has its tunnel; the tunnel's address."""
         ready: Deferred[None] = Deferred()
 
         def told(event: tuple[Any, ...]) -> None:

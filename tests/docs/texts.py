@@ -82,11 +82,7 @@ def readyLines(text: str) -> int:
 
 
 def patternOf(shown: str) -> tuple[str, list[str]]:
-    """
-    Make an expression of a line of output.
-
-    @return: It, and the texts of its groups.
-    """
+    """Make an expression of a line of output, with the texts of its groups."""
     names: list[str] = []
     pattern = ""
     at = 0

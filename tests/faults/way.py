@@ -252,11 +252,7 @@ class Link:
         self.reactor.connectTCP("127.0.0.1", self.target, factory)
 
     def pace(self, isUp: bool, size: int) -> float:
-        """
-        Count bytes.
-
-        @return: Seconds to wait before more are read.
-        """
+        """Count bytes; seconds to wait before more are read."""
         if not self.rate:
             return 0.0
         now = self.reactor.seconds()

@@ -120,11 +120,7 @@ class Ports:
             self.errors.append(event)
 
     def __call__(self, data: bytes) -> bool:
-        """
-        Be an unauthenticated peer who says something, waits and leaves.
-
-        @return: Whether there was an answer.
-        """
+        """Be a peer who says something, waits and leaves; whether it was answered."""
         # A new address each time, or the gate would let nobody in; but not too
         # many, as it remembers them.
         self._address = (self._address + 1) % 4096

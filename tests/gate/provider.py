@@ -58,11 +58,7 @@ class FakeProvider:
         self.keys = [{**jwk, "kid": name, "use": "sig"}]
 
     def authorize(self, url: str) -> tuple[str, str]:
-        """
-        Be visited.
-
-        @return: Where the visitor is sent back to, with a code, and the state.
-        """
+        """Be visited; where the visitor is sent back to, the code, and the state."""
         asked = parse_qs(urlsplit(url).query)
         assert asked["response_type"] == ["code"]
         assert asked["code_challenge_method"] == ["S256"]

@@ -66,11 +66,7 @@ class GateTestCase(VisitorTestCase):
         route.gate = gateFrom({k: v for k, v in asked.items() if v}) or None
 
     def get(self, target: str = "/", lines: str = "", **more: Any) -> str:
-        """
-        Make a request on a connection of its own.
-
-        @return: What the visitor got by itself.
-        """
+        """Make a request on a connection of its own; what the visitor got."""
         secure = more.pop("secure", False)
         visitor = self.connect(secure)
         visitor.dataReceived(request(target=target, lines=lines, **more))

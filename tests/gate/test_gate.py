@@ -197,11 +197,7 @@ class PinTests(GateTestCase):
         self.assertIn("Upgrade: websocket\r\n", self.told())
 
     def socket(self, cookie: str) -> Callable[[], bool]:
-        """
-        Open a WebSocket.
-
-        @return: Whether it is still open.
-        """
+        """Open a WebSocket; whether it is still open."""
         lines = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
         visitor = self.connect()
         transport: Any = self.transport

@@ -119,11 +119,7 @@ class MatrixTestCase(AccessTestCase):
         self.assertIn(self.sessionId, [client.id for client in self.service.clients])
 
     def callAs(self, identity: Identity, method: str, params: dict[str, Any]) -> Any:
-        """
-        Call a method as somebody, behind all doors.
-
-        @return: The result, or the code of the error.
-        """
+        """Call a method as somebody; the result, or the code of the error."""
         caller = Caller(identity, "server", 9000, address="192.0.2.66")
         dispatcher = Dispatcher(methodsOf(self.service).get)
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}

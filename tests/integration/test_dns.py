@@ -58,11 +58,7 @@ class DNSTests(UDPTestCase):
         skip = "dig and dnsmasq are not installed"
 
     async def _resolver(self) -> int:
-        """
-        Start dnsmasq.
-
-        @return: Its port.
-        """
+        """Start dnsmasq; its port."""
         while True:
             number = freePort()
             resolver = self._start(number)

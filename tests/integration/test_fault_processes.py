@@ -25,11 +25,7 @@ class KilledTests(ProcessTestCase):
         self.assertFalse(talk.lost.check(ConnectionDone), talk.lost)
 
     async def streams(self, *options: str) -> tuple[Program, Program, Talk, Talk]:
-        """
-        Have a stream in which both sides have said something, and wait.
-
-        @return: The server, the client, the visitor and the service's side.
-        """
+        """Begin a stream; the server, the client, the visitor, the service's side."""
         service = Service()
         server = await self.server()
         forward = f"0=127.0.0.1:{self.offer(service)}"

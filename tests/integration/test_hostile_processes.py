@@ -39,11 +39,6 @@ class HostileTestCase(ProcessTestCase):
     """A test that asks its server."""
 
     async def rpc(self, method: str, secret: str, **params: object) -> str:
-        """
-        Call the server.
-
-        @return: The answer's text.
-        """
         agent = Agent(self.reactor)
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         headers = Headers(

@@ -31,11 +31,7 @@ class SplicedTests(LoopbackTestCase):
         return visitor, serving
 
     def reason(self) -> Deferred[str]:
-        """
-        Wait for a visitor to be gone.
-
-        @return: Fires with the code of the reason.
-        """
+        """Wait for a visitor to be gone; the code of the reason."""
         done: Deferred[str] = Deferred()
 
         def told(event: tuple[object, ...]) -> None:

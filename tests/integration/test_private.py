@@ -74,11 +74,7 @@ class PrivateTests(WebSocketTestCase):
         return client
 
     async def listen(self, server: ServerAddress, user: str, name: str = "db") -> int:
-        """
-        Listen for visitors of a service.
-
-        @return: The local port.
-        """
+        """Listen for visitors of a service; the local port."""
         client = TunnelClientService(
             self.reactor,
             server,
@@ -164,11 +160,7 @@ class PrivateTests(WebSocketTestCase):
         await visitor.has(5)
 
     async def movedVisit(self) -> tuple[Talk, Talk]:
-        """
-        Visit a service by a stream that has left the session.
-
-        @return: Both ends.
-        """
+        """Visit a service by a stream that has left the session; both ends."""
         await self.startServer()
         service = Service(b"banner")
         await self.offerPrivately(service)

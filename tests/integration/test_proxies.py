@@ -108,11 +108,7 @@ class _ProxyTestCase(FramedTestCase):
     async def client(  # type: ignore[override] # it has parameters of its own
         self, service: Service, pingInterval: float
     ) -> int:
-        """
-        Start a client that comes by the proxy.
-
-        @return: The visitors' port.
-        """
+        """Start a client that comes by the proxy; the visitors' port."""
         server = parseConnect(
             self.reactor,
             f"wss://localhost:{self.front}/tunnel",

@@ -59,11 +59,7 @@ class ProgramsTestCase(TestCase):
         self.directory.mkdir(parents=True)
 
     async def server(self, *options: str) -> Program:
-        """
-        Start a server.
-
-        @return: It; its first port for clients is C{self.port}.
-        """
+        """Start a server, whose first port for clients is C{self.port}."""
         place = ["--interface", "127.0.0.1", "--state-dir", str(self.directory)]
         if "--port" not in options:
             place += ["--port", "tcp:0:interface=127.0.0.1"]
@@ -145,11 +141,7 @@ class ProgramsTestCase(TestCase):
         return answer["result"]
 
     async def rpc(self, *words: str, status: int = 0) -> str:
-        """
-        Run C{python -m tristunnel.rpc}.
-
-        @return: What it printed.
-        """
+        """Run C{python -m tristunnel.rpc}; what it printed."""
         url = f"http://localhost:{self.port}"
         run = await self.run_(sys.executable, "-m", "tristunnel.rpc", url, *words)
         self.assertEqual(run.status, status, run.err)
@@ -168,11 +160,7 @@ class ProgramsTestCase(TestCase):
         return program
 
     def web(self) -> int:
-        """
-        Run a web server behind no public port.
-
-        @return: Its port.
-        """
+        """Run a web server behind no public port; its port."""
         page = Data(PAGE, "text/html")
         page.isLeaf = True
         site = Site(page)
@@ -484,11 +472,7 @@ def _http(address: str) -> str:
 
 
 async def _both(one: Any, other: Any) -> list[tuple[bytes, int]]:
-    """
-    Run two programs at the same time.
-
-    @return: What each printed, and its status.
-    """
+    """Run two programs at the same time; what each printed, and its status."""
     running = [Deferred.fromCoroutine(each) for each in (one, other)]
     runs = [await each for each in running]
     return [(run.out, run.status) for run in runs]

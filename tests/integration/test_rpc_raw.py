@@ -157,11 +157,7 @@ class RPCTestCase(LoopbackTestCase):
         return json.loads(answer)
 
     async def call(self, method: str, *args: object, **options: object) -> Any:
-        """
-        Call a method.
-
-        @return: The result, or the error's code.
-        """
+        """Call a method; the result, or the error's code."""
         params: object = list(args) or options
         answer = await self.post({**CALL, "method": method, "params": params})
         return (
@@ -169,11 +165,7 @@ class RPCTestCase(LoopbackTestCase):
         )
 
     async def open(self, **options: object) -> tuple[str, int, int]:
-        """
-        Open a tunnel.
-
-        @return: Its URI, the client's port and the visitors' port.
-        """
+        """Open a tunnel; its URI, the client's port and the visitors' port."""
         uri = await self.call("openTunnel", **options)
         address = await self.call("getTunnelAddress", uri)
         return uri, portOf(uri), portOf(address)

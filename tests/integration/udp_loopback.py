@@ -185,11 +185,7 @@ class UDPTestCase(TestCase):
         return party
 
     async def tunnel(self, **server: Any) -> tuple[Party, int]:
-        """
-        Start everything, for one UDP service.
-
-        @return: The service, and the visitors' port.
-        """
+        """Start all for one UDP service; it, and the visitors' port."""
         service = self.service()
         self.startServer(**server)
         (port,) = await self.startClient(f"udp/0=127.0.0.1:{service.number}")

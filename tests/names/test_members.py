@@ -110,11 +110,7 @@ class NamesTestCase(ProcessTestCase):
         return 1
 
     async def clients(self) -> list[str]:
-        """
-        Start clients until there is one at each member.
-
-        @return: What their names end in.
-        """
+        """Start clients until there is one at each member; what their names end in."""
         started: list[str] = []
         while not started or await self.atMembers() < self.members:
             await self.offering(f"{len(started)}")
@@ -192,11 +188,7 @@ class NamesTestCase(ProcessTestCase):
         return deferToThread(asking)
 
     def signsIn(self, host: str, name: str) -> Any:
-        """
-        Give a PIN, in a thread.
-
-        @return: Fires with the cookie.
-        """
+        """Give a PIN, in a thread; the cookie."""
 
         def asking() -> str:
             connection = HTTPConnection(host, self.ports["http"], timeout=30)

@@ -278,11 +278,7 @@ class ParentTests(SynchronousTestCase):
         self.assertEqual(self.lines[3:], ["last"])
 
     def kept(self, process: Process) -> socket.socket:
-        """
-        Have a member open a tunnel, of which its port is to be kept.
-
-        @return: The parent's copy's twin.
-        """
+        """Have a member open a tunnel whose port is kept; the twin of its copy."""
         place = Place.fromDict(self.ask(process, "book.grant", "lease", "hash", "ann"))
         record = TunnelRecord("tunnel", place, "lease")
         self.ask(process, "book.open", record.asDict(), TunnelLimits().asDict())

@@ -199,11 +199,7 @@ class EverywhereTests(TwoProcessesTestCase):
     """Any member answers for all."""
 
     async def _spread(self) -> list[dict[str, Any]]:
-        """
-        Have clients come until each member has some.
-
-        @return: Their tunnels.
-        """
+        """Have clients come until each member has some; their tunnels."""
         while True:
             peer = await self.visit(self.port)
             peer.say(encodeHandshake({"id": "peer"}))
@@ -405,11 +401,7 @@ class KilledTests(TwoProcessesTestCase):
         await server.says("is started again", since)
 
     async def _endEach(self, members: int, how: signal.Signals) -> int:
-        """
-        End members while visitors come.
-
-        @return: How many visitors were cut off.
-        """
+        """End members while visitors come; how many visitors were cut off."""
         server = await self.serve(members)
         service = Service(b"hello")
         target = f"127.0.0.1:{self.offer(service)}"

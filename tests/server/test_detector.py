@@ -244,11 +244,7 @@ class WrongBytesTLSTests(WrongBytesTests):
     tls = True
 
     def plainly(self, data: bytes) -> str:
-        """
-        Say something without TLS.
-
-        @return: The one line that the server wrote.
-        """
+        """Say something without TLS; the one line that the server wrote."""
         peer = RawPeer()
         self.joinUnevenly(self.port, peer)
         peer.say(data)

@@ -136,11 +136,6 @@ class WebSocketTestCase(LoopbackTestCase):
         timeout: float = 10.0,
         trusted: Sequence[str] = (),
     ) -> TunnelServerService:
-        """
-        Start a server.
-
-        @return: It, listening.
-        """
         self.addCleanup(self._settle)
         listeners = {
             name: TCPListeners(self.reactor, "127.0.0.1")

@@ -57,10 +57,6 @@ class PlainSideTestCase(SynchronousTestCase):
         self.fail("a stream was opened")
 
     def hear(self, *frames: tuple[int, int, bytes]) -> list[Frame]:
-        """
-        Have the other side send frames.
-
-        @return: The frames that were sent since the last time.
-        """
+        """Have the other side send frames; what was sent since the last time."""
         self.side.framesArrived(FrameDecoder().feed(frameBytes(*frames)))
         return self.sink.frames()

@@ -48,20 +48,12 @@ class OneSideTests(SynchronousTestCase):
         return end
 
     def hear(self, *frames: tuple[int, int, bytes]) -> list[Frame]:
-        """
-        Have the peer send frames.
-
-        @return: The frames that were sent since the last time.
-        """
+        """Have the peer send frames; what was sent since the last time."""
         self.multiplexer.framesArrived(FrameDecoder().feed(frameBytes(*frames)))
         return self.sink.frames()
 
     def violation(self, *frames: tuple[int, int, bytes]) -> str:
-        """
-        Have the peer send frames that it may not send.
-
-        @return: What is wrong with them.
-        """
+        """Have the peer send frames that it may not send; what is wrong with them."""
         with self.assertRaises(TunnelError) as caught:
             self.hear(*frames)
         self.assertEqual(caught.exception.code.name, "protocol-error")

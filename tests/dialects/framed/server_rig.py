@@ -38,11 +38,7 @@ class ServerTestCase(NetworkTestCase):
         return {m["id"]: m for m in messages if "id" in m}  # type: ignore[misc] # they are numbers
 
     def openTunnel(self, peer: RawPeer, **options: object) -> str:
-        """
-        Have the server open a tunnel.
-
-        @return: Its URI.
-        """
+        """Have the server open a tunnel; its URI."""
         peer.say(call(1, "openTunnel", **options))
         self.settle()
         uri: str = self.answers(peer)[1]["result"]

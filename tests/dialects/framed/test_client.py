@@ -302,11 +302,7 @@ class WrongServerTests(ClientTestCase):
     """
 
     def answer(self, data: bytes) -> str:
-        """
-        Have the server answer with bytes.
-
-        @return: What the client says then.
-        """
+        """Have the server answer with bytes; what the client says then."""
         self.server = RawPeer()
         self.connect()
         self.server.say(data)

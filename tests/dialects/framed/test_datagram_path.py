@@ -304,11 +304,7 @@ class TunnelTests(UDPTestCase):
     """A real path on the loopback interface."""
 
     async def _start(self) -> tuple[Any, int, Any, Any]:
-        """
-        Start everything, with a path.
-
-        @return: The service, the visitors' port, and the flows at both sides.
-        """
+        """Start all, with a path; the service, visitors' port, and both flows."""
         service = self.service()
         service.arrived = lambda datagram, sender: service.say(datagram, sender)
         self.startServer()

@@ -285,11 +285,7 @@ class RefusalTests(UDPTestCase):
     """What cannot be had is refused with a reason."""
 
     async def _refused(self, **options: object) -> str:
-        """
-        Ask a session for a tunnel.
-
-        @return: The refusal's code.
-        """
+        """Ask a session for a tunnel; the refusal's code."""
         session = self.client.session
         assert session is not None
         try:

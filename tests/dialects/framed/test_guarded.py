@@ -89,11 +89,7 @@ class GuardedTests(SynchronousTestCase):
         return [extendedPair(), plainPair()]
 
     def open(self, pair: Pair, *bad: str) -> tuple[RecordingEnd, BadEnd]:
-        """
-        Open a stream to an end with an error.
-
-        @return: The visitor's end, and the service's.
-        """
+        """Open a stream to an end with an error; both ends of it."""
         made = BadEnd()
 
         def opened(stream: SessionStream, info: dict[str, object]) -> None:

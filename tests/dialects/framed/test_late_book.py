@@ -31,11 +31,7 @@ class LateBookTests(NetworkTestCase):
     """No port stays open that nobody can close."""
 
     def framed(self, *messages: Any) -> Callable[[], None]:
-        """
-        Begin to open a tunnel by the framed protocol.
-
-        @return: Ends the session.
-        """
+        """Begin to open a tunnel by the framed protocol; what ends the session."""
         peer = self.dial(*messages)
 
         def lose() -> None:
@@ -45,11 +41,7 @@ class LateBookTests(NetworkTestCase):
         return lose
 
     def begin(self, dialect: str) -> Callable[[], None]:
-        """
-        Begin to open a tunnel in some dialect.
-
-        @return: Ends the session.
-        """
+        """Begin to open a tunnel in some dialect; what ends the session."""
         if dialect == "plain":
             return self.framed({"id": "x"})
         if dialect == "extended":

@@ -53,11 +53,7 @@ class LocaltunnelTestCase(LoopbackTestCase):
     async def get(
         self, path: str, header: str = "Accept: application/json, text/plain, */*"
     ) -> tuple[int, Any]:
-        """
-        Ask for a page.
-
-        @return: The status, and what JSON it has.
-        """
+        """Ask for a page; the status, and what JSON it has."""
         talk = await self.visit(self.serverPort)
         talk.say(f"GET {path} HTTP/1.0\r\nHost: x\r\n{header}\r\n\r\n".encode())
         await talk.ended()

@@ -194,11 +194,7 @@ class MixedTests(WebSocketTestCase):
     """C{openTunnel} with C{via} and C{listener} C{ws}."""
 
     async def openTunnel(self, **options: object) -> tuple[str, str]:
-        """
-        Open a tunnel.
-
-        @return: Its URI and its address.
-        """
+        """Open a tunnel; its URI and its address."""
         caller = Caller(ANONYMOUS_IDENTITY, "localhost", self.serverPort)
         uri = await self.tunnels.openTunnel(caller, options)
         return uri, await self.tunnels.getTunnelAddress(caller, uri)
@@ -343,11 +339,7 @@ class AdapterTestCase(WebSocketTestCase):
         return host
 
     def listen(self, path: str = "/client") -> int:
-        """
-        Start the visitors' side.
-
-        @return: Its port.
-        """
+        """Start the visitors' side; its port."""
         endpoint = TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
         route = byWebSocket(self.server(path))
         port = LocalPort(self.reactor, endpoint, "tcp:0", route, "relay", 0.0)

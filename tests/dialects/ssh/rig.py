@@ -152,11 +152,7 @@ class SSHTestCase(LoopbackTestCase):
     async def come(
         self, credentials: Credentials | None = None, limits: Limits | None = None
     ) -> Peer:
-        """
-        Connect an SSH client.
-
-        @return: It, once the server has let it in.
-        """
+        """Connect an SSH client, and have the server let it in."""
         peer = Peer(self.reactor, credentials or Credentials("test"), limits)
         where = TCP4ClientEndpoint(self.outside, "127.0.0.1", self.serverPort)
         await connectProtocol(where, peer.link)

@@ -39,11 +39,7 @@ from tristunnel.wire.vtunnel import MAX_DATA, decodeMessage
 
 
 async def startVTunnel(test: Any, *services: Service, pingInterval: float = 0.0) -> int:
-    """
-    Start our own vtunnel client, and wait for its ports.
-
-    @return: The last service's port at the server.
-    """
+    """Start our own vtunnel client; the last service's port at the server."""
     done: Deferred[None] = Deferred()
     seen = ClientNotes()
 

@@ -107,11 +107,7 @@ class ZLayerTestCase(WebSocketTestCase):
     async def register(
         self, peer: Peer, name: str = "web", protocol: int = 0, port: int = 0
     ) -> tuple[UUID, int]:
-        """
-        Register a service.
-
-        @return: Its id, and the visitors' port.
-        """
+        """Register a service; its id, and the visitors' port."""
         count = len(peer.heard(RegisterOk)) + 1
         peer.say(Register(name, protocol, 80, port))
         answer = await peer.next(RegisterOk, count)
