@@ -29,8 +29,8 @@ BACK = 75.0
 """Seconds in which every tunnel must be back: a client waits for a minute at
 the most before it tries again."""
 
-_ONCE = {"tristunnel.dialects.framed.client_service": {"SETTLED": 0.0}}
-"""What a client does after one kill is looked for, not after several within ten
+_ONCE = {"tristunnel.dialects.base.client": {"SETTLED": 0.0}}
+"""What a client does after one kill is looked for, not after several within two
 seconds, when it would take the server for one that cannot live."""
 
 _RATE = 1.5e6

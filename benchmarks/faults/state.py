@@ -26,7 +26,7 @@ __all__ = ["prove"]
 
 _AGAIN = {
     "tristunnel.dialects.base.lease": {"TRY_AGAIN": 1.0},
-    "tristunnel.dialects.framed.client_service": {"SETTLED": 0.0},
+    "tristunnel.dialects.base.client": {"SETTLED": 0.0},
 }
 
 _BACK = 30.0
