@@ -26,6 +26,9 @@ from tristunnel.util.hosts import addressText
 __all__ = ["ServerSession"]
 
 
+NO_FACTS = ClientFacts()
+
+
 class ServerSession(ConnectedSession, ABC):
     """
     One client's session::
@@ -50,11 +53,33 @@ class ServerSession(ConnectedSession, ABC):
     """
 
     dialect: ClassVar[str]
-    facts = ClientFacts()
     _log = Logger(namespace="tristunnel.server")
 
+    __slots__ = (
+        "_caller",
+        "_client",
+        "_early",
+        "_ended",
+        "_isIn",
+        "_leaving",
+        "_openings",
+        "_pending",
+        "_service",
+        "_sessions",
+        "_vouched",
+        "_work",
+        "connection",
+        "facts",
+        "leases",
+        "lost",
+        "tunnels",
+    )
+
     def __init__(self, sessions: ServerSessions, arrival: Arrival) -> None:
-        super().__init__()
+        self.connection: Any = None
+        self.lost: TunnelError | None = None
+        self._ended = False
+        self.facts = NO_FACTS
         self.tunnels: dict[Any, Tunnel] = {}
         self.leases: list[Lease] = []
         self._openings = 0

@@ -65,7 +65,18 @@ class ExtendedSession(FramedSession, VisitingSession):
 
     dialect = "framed"
     extended = True
-    takesDials = False
+
+    __slots__ = (
+        "_answer",
+        "_made",
+        "_offer",
+        "_sentAway",
+        "_standsBy",
+        "extraConnections",
+        "moves",
+        "takesDials",
+        "tickets",
+    )
 
     def __init__(
         self,
@@ -75,6 +86,7 @@ class ExtendedSession(FramedSession, VisitingSession):
         offer: dict[str, object],
     ) -> None:
         super().__init__(sessions, arrival, message)
+        self.takesDials = False
         self.moves: ServerMoves | None = None
         self.extraConnections: ServerExtraConnections | None = None
         self.tickets = TicketBook(sessions.service.tickets, self.admits)

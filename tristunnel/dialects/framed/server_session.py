@@ -36,6 +36,8 @@ class FramedSession(ServerSession):
 
     extended: ClassVar[bool] = False
 
+    __slots__ = ("_message", "_waiting")
+
     def __init__(
         self, sessions: ServerSessions, arrival: Arrival, message: dict[str, object]
     ) -> None:
