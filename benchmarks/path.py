@@ -93,7 +93,8 @@ class Way:
             enter = f"--net=/proc/{os.getpid()}/fd/{far}"
             yield Route(NEAR, FAR, ("nsenter", enter))
         finally:
-            _enter(before)
+            if len(opened) > 1:
+                _enter(before)
             for each in opened:
                 os.close(each)
 

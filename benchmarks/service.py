@@ -51,7 +51,8 @@ def _sendWithoutEnd(descriptor: int) -> None:
         return
     try:
         with socket.socket(fileno=os.dup(descriptor)) as connection:
-            connection.setblocking(True)
+            # A reader behind a path that is gone says no goodbye.
+            connection.settimeout(30)
             while True:
                 connection.sendall(_CHUNK)
     except OSError:
