@@ -56,6 +56,19 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(far.recv(10), b"through")
         message.close()
 
+    def test_copied(self) -> None:
+        """A copy of a socket that came does not make it block for who has it, too."""
+        end, far = socket.socketpair()
+        end.setblocking(False)
+        kept = end.dup()
+        self.addCleanup(kept.close)
+        self.addCleanup(far.close)
+        self.one.send({}, b"", [end])
+        self.pump(1)
+        self.came[0].sockets[0].dup().close()
+        self.assertFalse(os.get_blocking(kept.fileno()))
+        self.came[0].close()
+
     @settings(
         max_examples=15, suppress_health_check=[HealthCheck.too_slow], deadline=None
     )

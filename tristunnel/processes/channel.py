@@ -342,8 +342,13 @@ def _socketsIn(along: Sequence[tuple[int, int, bytes]]) -> list[socket]:
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
             for number in numbers:
                 try:
-                    found.append(socket(fileno=number))
+                    made = socket(fileno=number)
+                    # Other processes have the same one. Where this is not said, a copy
+                    # of it is made to block, and then blocks them, too.
+                    made.setblocking(False)
                 except OSError:
                     with suppress(OSError):
                         os.close(number)
+                else:
+                    found.append(made)
     return found
