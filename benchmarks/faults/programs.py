@@ -28,6 +28,7 @@ QUICK = {
         "TICK": 0.25,
     },
     "tristunnel.dialects.framed.moves": {"BLOCKED": 1.0, "PATIENCE": 1.0},
+    "tristunnel.dialects.base.awaited": {"PATIENCE": 3.0},
     "tristunnel.dialects.base.client": {
         "LONGEST_DELAY": 0.5,
         "FIRST_DELAY": 0.5,
