@@ -15,7 +15,7 @@ from weakref import ref
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
@@ -167,6 +167,22 @@ class LeavingTests(PolledTestCase):
             near.room = 1 << 20
             self.turn()
             self.assertEqual((near.closed, far.incoming), (True, b"answer"))
+
+    def test_writtenAfterABreak(self) -> None:
+        """What is written to a connection that was broken goes to nobody."""
+        transport, owner, near, _ = self.pair()
+        # So that it keeps what is sent, which a reset destroys at the far side.
+        near.peer = None
+
+        def received(data: bytes) -> None:
+            transport.abortConnection()
+            transport.write(b"too late")
+
+        self.patch(owner, "dataReceived", received)
+        near.incoming = b"nonsense"
+        self.turn()
+        owner.reason.trap(ConnectionAborted)
+        self.assertEqual((b"", True), (near.outgoing, near.closed))
 
     def test_notInTheClear(self) -> None:
         """What is written before TLS is up never goes out."""

@@ -272,9 +272,9 @@ class SocketTransport(LeavableSocket):
         Send bytes, together with everything else that is written in this turn. As in
         Twisted, this is possible until the connection is actually closed.
         """
-        if not (self.connected and data):
+        if self._writeDone or not (self.connected and data):
             return
-        if self._writeEnding and (self._writeDone or not self.disconnecting):
+        if self._writeEnding and not self.disconnecting:
             return
         out = self._out
         if out is NOTHING:
