@@ -49,6 +49,11 @@ class Line:
         self.queues: list[float] = []
         self.rates: list[float] = []
 
+    def rest(self, seconds: float) -> None:
+        """Send nothing for so long."""
+        self.now += seconds
+        self._waiting = 0.0
+
     def run(self, seconds: float) -> None:
         """Send for so long."""
         self.queues, self.rates = [], []
@@ -119,6 +124,22 @@ class PaceTests(SynchronousTestCase):
         late = line.now + 2 * GAP
         self.assertFalse(line.pace.look(late, int(line.taken), 1.0, ROUND_TRIP))
         self.assertEqual(before, line.pace.rate)
+
+    def test_anew(self) -> None:
+        """
+        After such a time a queue that was there before is not taken for one that stays,
+        nor the time for one without a queue.
+        """
+        for seconds in (0.5, 5):
+            for slower in (1, 2):
+                line = Line()
+                line.run(seconds)
+                line.rest(10 * GAP)
+                line.rate /= slower
+                line.run(5)
+                self.assertNotIn(0.0, line.rates)
+                late = line.queues[len(line.queues) // 5 :]
+                self.assertLess(max(late), 3 * WAIT)
 
     @given(
         st.lists(

@@ -111,7 +111,9 @@ class Pace:
         self._taken, self._since = taken, now
         self._due = now + max(STEP, roundTrip)
         if late > GAP:
-            # It was not the line that held bytes back.
+            # It was not the line that held bytes back, and what it did before says
+            # nothing of now.
+            self._seen, self._queue = now, 0.0
             return False
         queue = roundTrip - least
         if carried >= SLOW or now < self._freeUntil:
