@@ -23,7 +23,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from benchmarks.contestant import FAR, NEAR, Route
 from benchmarks.processes import Failed, Room
 
 __all__ = ["LONG", "SLOW", "Line", "Way"]
+
+_NAMESPACE = "/proc/self/ns/net"
+
 # linux/if_tun.h and linux/sched.h.
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _TUN, _NO_INFORMATION, _HEADER = 0x0001, 0x1000, 0x4000
@@ -70,15 +73,12 @@ class Way:
 
         @raise Failed: If this machine cannot.
         """
-        before = os.open("/proc/self/ns/net", os.O_RDONLY)
-        opened = [before]
-        try:
+        with ExitStack() as left:
             try:
-                for own, other in ((NEAR, FAR), (FAR, NEAR)):
-                    opened += self._end(own, other)
-            except OSError as problem:
+                near, nearDevice = self._end(left, NEAR, FAR)
+                far, farDevice = self._end(left, FAR, NEAR)
+            except (OSError, subprocess.CalledProcessError) as problem:
                 raise Failed(f"there can be no path: {problem}") from None
-            _, near, nearDevice, far, farDevice = opened
             _enter(near)
             room.start(
                 "path",
@@ -92,21 +92,19 @@ class Way:
             )
             enter = f"--net=/proc/{os.getpid()}/fd/{far}"
             yield Route(NEAR, FAR, ("nsenter", enter))
-        finally:
-            if len(opened) > 1:
-                _enter(before)
-            for each in opened:
-                os.close(each)
 
-    def _end(self, own: str, other: str) -> tuple[int, int]:
+    def _end(self, left: ExitStack, own: str, other: str) -> tuple[int, int]:
         """
-        Make a namespace with a device.
+        Be in a new namespace with a device.
 
+        @param left: Goes back to the one before, and closes these, in the end.
         @return: Their descriptors.
         """
+        before = _opened(left, _NAMESPACE, os.O_RDONLY)
         _unshare()
-        namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
-        device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        left.callback(_enter, before)
+        namespace = _opened(left, _NAMESPACE, os.O_RDONLY)
+        device = _opened(left, "/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         flags = _TUN | _NO_INFORMATION | _HEADER
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"path", flags))
         if self.rate >= _FAST:
@@ -133,6 +131,13 @@ LONG = Way(125e6, 0.05, 0.05, "bbr", 64 * 1024 * 1024)
 1 Gbit/s, and 100 ms there and back. With the kernel's own limit of 4 MiB a connection
 could not fill it, and CUBIC needs a minute for that.
 """
+
+
+def _opened(left: ExitStack, path: str, flags: int) -> int:
+    """Open a file that C{left} closes."""
+    descriptor = os.open(path, flags)
+    left.callback(os.close, descriptor)
+    return descriptor
 
 
 def _call(name: str, *arguments: int) -> None:

@@ -1,12 +1,17 @@
 """
-Tests for L{benchmarks.path}: when packets arrive.
+Tests for L{benchmarks.path}: when packets arrive, and what is left when there can be
+no path.
 """
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+import os
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from benchmarks.path import Line, Way
+from benchmarks.processes import Failed, Room
 
 _PACKET = bytes(10 + 1250)
 """A millisecond of the line."""
@@ -37,3 +42,20 @@ class LineTests(SynchronousTestCase):
         self.assertEqual((6, 4), (len(self.line.under), self.line.lost))
         self.line.take(0.003, _PACKET)
         self.assertEqual(27, self.arrivals()[-1])
+
+
+class WayTests(SynchronousTestCase):
+    """A path between two namespaces."""
+
+    def test_none(self) -> None:
+        """Where there can be no path, whoever wanted one is where it was before."""
+        namespace = Path("/proc/self/ns/net")
+        if not namespace.exists():
+            raise SkipTest("there are no namespaces")
+        before = os.readlink(namespace), sorted(os.listdir("/proc/self/fd"))
+        way = Way(1.25e6, 0.02, 0.1, congestion="none-such")
+        room = Room(Path(self.mktemp()))
+        with self.assertRaises(Failed), way.laid(room):
+            pass
+        after = os.readlink(namespace), sorted(os.listdir("/proc/self/fd"))
+        self.assertEqual(before, after)
