@@ -25,6 +25,7 @@ from tristunnel.dataplane.connection_end import (
     EARLY,
     TLS_HANDSHAKE_TIMEOUT,
 )
+from tristunnel.dataplane.transport import FULL
 from tristunnel.dataplane.transport_end import TransportEnd
 from tristunnel.errors import TunnelError
 
@@ -230,12 +231,17 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(closing.code.name, "reset")
 
     def test_flowControl(self) -> None:
-        """The connection's fullness pauses the peer, and the peer's this end."""
+        """
+        The connection's fullness pauses the peer, and counts while it lasts; the peer's
+        pauses this end.
+        """
         self.join()
         self.assertIs(self.transport.producer, self.end)
         self.assertTrue(self.transport.streaming)
         self.end.pauseProducing()
+        self.assertEqual(FULL, self.end.memory.of(self.end))
         self.end.resumeProducing()
+        self.assertEqual(0, self.end.memory.of(self.end))
         self.assertEqual(self.peer.told, ["pause", "resume"])
         self.end.pauseReading()
         self.assertEqual(self.transport.producerState, "paused")

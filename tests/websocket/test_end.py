@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.ends import NotingEnd
 from tristunnel.dataplane.connection_end import EARLY
 from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
+from tristunnel.dataplane.transport import FULL
 from tristunnel.dialects.zlayer.data_end import DataEnd
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.end import EMPTIES, RELAY_SUBPROTOCOL, WebSocketEnd
@@ -82,10 +83,13 @@ class WebSocketEndTests(SynchronousTestCase):
 
     def test_pausedSource(self) -> None:
         """When the far side closes while the peer is paused, the peer is resumed:
-        paused for ever, it would never see its own end."""
+        paused for ever, it would never see its own end. Until then, what waits for the
+        far side counts."""
         self.join()
         self.end.pauseProducing()
+        self.assertEqual(FULL, self.end.memory.of(self.end))
         self.end.closeReceived(None)
+        self.assertEqual(0, self.end.memory.of(self.end))
         self.assertEqual(["pause", "finish", "resume"], self.peer.told)
         self.end.connectionLost(None, DONE)
         self.assertEqual([None], self.closed)

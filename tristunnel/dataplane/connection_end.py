@@ -36,7 +36,6 @@ __all__ = [
     "CLOSE_TIMEOUT",
     "EARLY",
     "END_FIELDS",
-    "SENDING",
     "TLS_HANDSHAKE_TIMEOUT",
     "ConnectionEnd",
 ]
@@ -50,9 +49,6 @@ left, or answer our close over TLS: some never do."""
 
 EARLY = 64 * 1024
 """Bytes that are read from an end that is not joined yet before reading pauses."""
-
-SENDING = 32 * 1024
-"""How many bytes, roughly, wait in a carrier when the peer is told to pause."""
 
 END_FIELDS = (
     "_arrived",
@@ -191,8 +187,8 @@ class ConnectionEnd(ABC):
             elif self.heard is not None:
                 self.heard()
 
-    def _fills(self, waiting: int = SENDING) -> None:
-        """Pause the peer: more than L{SENDING} bytes wait to be sent."""
+    def _fills(self, waiting: int) -> None:
+        """Pause the peer: C{waiting} bytes, or more, wait to be sent."""
         if not (self._full or self._over):
             self._full = waiting
             self._pauseSource()

@@ -20,7 +20,6 @@ from tristunnel.dataplane.closing import SLOWEST
 from tristunnel.dataplane.connection_end import (
     CLOSE_TIMEOUT,
     END_FIELDS,
-    SENDING,
     TLS_HANDSHAKE_TIMEOUT,
     ConnectionEnd,
 )
@@ -34,6 +33,9 @@ from tristunnel.errors import TunnelError
 from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["BUSY", "LARGE_READ", "SocketEnd"]
+
+SENDING = 32 * 1024
+"""How many bytes, roughly, wait in a socket when the peer is told to pause."""
 
 LARGE_READ = 16 * 1024
 """A direction whose reads return this many bytes or more counts as busy."""

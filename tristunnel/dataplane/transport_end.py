@@ -35,7 +35,7 @@ from tristunnel.dataplane.stock import (
     completed,
     tuneSocket,
 )
-from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.dataplane.transport import FULL, SocketTransport
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 
@@ -164,7 +164,7 @@ class TransportEnd(ConnectionEnd, Protocol):
     # IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
-        self._fills()
+        self._fills(FULL)
 
     def resumeProducing(self) -> None:
         self._emptied()

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from tristunnel.dataplane.connection_end import EARLY, ConnectionEnd
 from tristunnel.dataplane.join import ANSWER_LINGER, EndPatience
+from tristunnel.dataplane.transport import FULL
 from tristunnel.errors import TunnelError
 from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.codes import UNSUPPORTED
@@ -223,7 +224,7 @@ class WebSocketEnd(ConnectionEnd):
     # IPushProducer, for the connection
 
     def pauseProducing(self) -> None:
-        self._fills()
+        self._fills(FULL)
 
     def resumeProducing(self) -> None:
         self._emptied()
