@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from tristunnel.util.repeating import stopTimer
+
 __all__ = ["Deadlines", "deadlinesOf"]
 
 GRAIN = 1.0
@@ -61,10 +63,9 @@ class Deadlines:
         bucket = self._buckets.get(key[0])
         if bucket is not None and bucket.pop(key[1], None) is not None and not bucket:
             del self._buckets[key[0]]
-            if not self._buckets and self._timer is not None:
+            if not self._buckets:
                 # Leave no timer behind in a program that ends.
-                if self._timer.active():
-                    self._timer.cancel()
+                stopTimer(self._timer)
                 self._timer = None
 
     def _look(self) -> None:

@@ -9,13 +9,10 @@ from socket import (
     AF_INET,
     AF_INET6,
     IPPROTO_TCP,
-    SO_LINGER,
     SOCK_STREAM,
-    SOL_SOCKET,
     TCP_NODELAY,
     socket,
 )
-from struct import pack
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress
@@ -42,6 +39,7 @@ from tristunnel.dataplane.lookups import isAddress, known, lookUp
 from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.util.hosts import hostName
 from tristunnel.util.platform import NON_BLOCKING
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["TIMEOUT", "HostEndpoint", "ServiceEndpoint", "adopted", "dial"]
 
@@ -77,7 +75,7 @@ def _connected(host: str, port: int) -> socket | None:
     if there == made.getsockname():
         # It is connected to itself, see C{_Dial}. Without a reset the port would stay
         # in use for a minute.
-        made.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+        resetIfKilled(made)
         made.close()
         return None
     return made
@@ -262,8 +260,7 @@ class _Race:
 
     def _stopWaiting(self) -> None:
         """Wait no longer before the next one."""
-        if self._next is not None and self._next.active():
-            self._next.cancel()
+        stopTimer(self._next)
         self._next = None
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from tristunnel.util.repeating import stopTimer
+
 __all__ = ["PROBE", "Probe"]
 
 PROBE = 5.0
@@ -63,8 +65,7 @@ class Probe:
     def _answer(self, alive: bool) -> None:
         """Tell everybody who waits."""
         self.open = False
-        if self._late is not None and self._late.active():
-            self._late.cancel()
+        stopTimer(self._late)
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(alive)

@@ -37,6 +37,7 @@ from tristunnel.dataplane.poller import OUT, Poller, pollerOf
 from tristunnel.dataplane.transport import SocketTransport, addressOf
 from tristunnel.dataplane.tuning import resetIfKilled, tuneSocket
 from tristunnel.util.platform import AF_UNIX
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["PolledReactor", "ourReactor", "polledReactor"]
 
@@ -229,8 +230,7 @@ class _Connector:
 
     def _stopTimer(self) -> None:
         """Wait for nothing."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        stopTimer(self._timer)
         self._timer = None
 
     def stopConnecting(self) -> None:

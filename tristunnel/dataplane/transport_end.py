@@ -38,6 +38,7 @@ from tristunnel.dataplane.stock import (
 from tristunnel.dataplane.transport import FULL, SocketTransport
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["Arriving", "EndFactory", "TransportEnd"]
 
@@ -157,8 +158,7 @@ class TransportEnd(ConnectionEnd, Protocol):
 
     def _stopTimers(self) -> None:
         super()._stopTimers()
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        stopTimer(self._timer)
         self._timer = None
 
     # IPushProducer, for the transport
