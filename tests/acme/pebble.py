@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import ssl
 import urllib.request
 from pathlib import Path
@@ -14,7 +13,6 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.web.resource import Resource
@@ -22,6 +20,7 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from tests.acme.names import NameServer
+from tests.support.loopback import untilOpen
 from tests.support.processes import Program, freePort, startProgram
 from tests.tls.authority import makeAuthority
 from tristunnel.acme.account import Account
@@ -67,11 +66,6 @@ class _ByName:
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
         return SSL.Connection(self._context)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Pebble:
@@ -147,8 +141,7 @@ class Pebble:
         )
         # It says so before it listens.
         await self.program.says("ACME directory available")
-        while not await deferToThread(_listens, port):
-            await deferLater(self._reactor, 0.05)
+        await untilOpen(self._reactor, port)
         self.url = f"https://localhost:{port}/dir"
         self._manage = f"https://localhost:{manage}"
 

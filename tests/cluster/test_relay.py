@@ -10,13 +10,12 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
-    connectProtocol,
 )
 from twisted.internet.protocol import DatagramProtocol, Factory
 
 from tests.cluster.test_redis_book import RedisTestCase
 from tests.support.ends import SilentEnd
-from tests.support.loopback import Talk
+from tests.support.loopback import Talk, comeWhenOpen
 from tests.support.polling import until
 from tests.support.processes import freePort
 from tristunnel.cluster import entries
@@ -126,16 +125,9 @@ class RelayTestCase(RedisTestCase):
 
     async def connect(self, host: str, port: int) -> Talk:
         """Connect to a port, which somebody is about to open."""
-        while True:
-            talk = Talk()
-            endpoint = TCP4ClientEndpoint(reactor, host, port)
-            try:
-                await connectProtocol(endpoint, talk)
-            except Exception:
-                await until(lambda: True)
-            else:
-                self.addCleanup(talk.transport.abortConnection)
-                return talk
+        talk = await comeWhenOpen(reactor, port, host)
+        self.addCleanup(talk.abort)
+        return talk
 
     async def opened(self, member: Member, **options: Any) -> tuple[str, int, int]:
         """Open a raw tunnel; its URI, its client's port, and its visitors'."""

@@ -19,7 +19,7 @@ from unittest import skipUnless
 from twisted.internet.task import deferLater
 
 from tests.server.test_websocket_dialects import FramedTestCase
-from tests.support.loopback import Service
+from tests.support.loopback import Service, untilOpen
 from tests.support.processes import Program, freePort, startTristunnel
 from tests.tls.authority import makeAuthority
 from tristunnel.connect.address import Trust, parseConnect
@@ -71,16 +71,8 @@ class _ProxyTestCase(FramedTestCase):
         self.addCleanup(self.program.stop)
         await self.program.says("Listening for clients")
         await self.startProxy()
-        while True:
-            # Neither of the two says when it listens.
-            try:
-                talk = await self.visit(self.front)
-            except Exception:
-                await deferLater(self.reactor, 0.02)
-            else:
-                talk.abort()
-                return
-        raise AssertionError
+        # Neither of the two says when it listens.
+        await untilOpen(self.outside, self.front)
 
     async def startProxy(self) -> None:
         raise NotImplementedError

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from tests.support.amounts import Source
-from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.loopback import LoopbackTestCase, Service, Talk, untilOpen
 from tests.support.processes import Program, startProgram, startTristunnel
 
 __all__ = ["AMOUNT", "CROWD", "LONG", "ProgramsTestCase"]
@@ -74,25 +74,13 @@ class ProgramsTestCase(LoopbackTestCase):
     def _come(self, port: int) -> Deferred[Talk]:
         return Deferred.fromCoroutine(self.visit(port))
 
-    async def open(self, port: int) -> None:
-        """Wait for a port to be open, whoever opens it."""
-        while True:
-            try:
-                talk = await self.visit(port)
-            except Exception:
-                await deferLater(self.outside, 0.05)
-            else:
-                talk.abort()
-                await talk.gone()
-                return
-
     async def comesBack(
         self, at: int, visitors: int, service: Service, *options: str
     ) -> None:
         """Have the server be killed, and see its client come back to the next one."""
         await self.program.kill()
         await self.server(*options, at=at)
-        await self.open(visitors)
+        await untilOpen(self.outside, visitors)
         await self.passes(visitors, service)
 
     async def passesMuch(self, port: int, service: Source) -> None:

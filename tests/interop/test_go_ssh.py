@@ -19,7 +19,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from tests.docs.standins import Echoing
 from tests.interop.rig import LONG, ProgramsTestCase
-from tests.support.loopback import Service, Talk
+from tests.support.loopback import Service, Talk, untilOpen
 from tests.support.processes import freePort
 
 CHISEL = os.environ.get("TRISTUNNEL_CHISEL", "")
@@ -115,7 +115,7 @@ class ChiselTests(ProgramsTestCase):
         # It comes back to a server that was away.
         await server.stop()
         self.run_("chisel", *command)
-        await self.open(visitors)
+        await untilOpen(self.outside, visitors)
         await self.passes(visitors, service)
 
     async def test_datagrams(self) -> None:
@@ -227,7 +227,7 @@ class VTunnelTests(ProgramsTestCase):
                 "-forward",
                 f"{visitors}=127.0.0.1:{self.offer(service)}",
             )
-            await self.open(visitors)
+            await untilOpen(self.outside, visitors)
             await self.passes(visitors, service)
             await self.comesBack(port, visitors, service)
             await client.stop()

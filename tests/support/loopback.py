@@ -10,9 +10,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -41,7 +42,14 @@ from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.tunnel_service import TunnelService
 
-__all__ = ["LoopbackTestCase", "Service", "Talk", "comeTo"]
+__all__ = [
+    "LoopbackTestCase",
+    "Service",
+    "Talk",
+    "comeTo",
+    "comeWhenOpen",
+    "untilOpen",
+]
 
 
 @implementer(IHalfCloseableProtocol)
@@ -79,7 +87,7 @@ class Talk(Hearing):
             self.transport.loseWriteConnection()
 
 
-async def comeTo(reactor: Any, port: int) -> Talk:
+async def comeTo(reactor: Any, port: int, host: str = "127.0.0.1") -> Talk:
     """
     Connect to a port of this machine.
 
@@ -88,12 +96,28 @@ async def comeTo(reactor: Any, port: int) -> Talk:
     """
     talk = Talk()
     try:
-        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), talk)
+        await connectProtocol(TCP4ClientEndpoint(reactor, host, port), talk)
     except ConnectError as error:
         if error.osError != errno.ECONNRESET:
             raise
         talk.connectionLost(Failure(error))
     return talk
+
+
+async def comeWhenOpen(reactor: Any, port: int, host: str = "127.0.0.1") -> Talk:
+    """Connect, as L{comeTo} does, to a port that somebody is about to open."""
+    while True:
+        try:
+            return await comeTo(reactor, port, host)
+        except ConnectionRefusedError:
+            await deferLater(reactor, 0.01)
+
+
+async def untilOpen(reactor: Any, port: int) -> None:
+    """Wait until somebody listens at a port of this machine, without saying so."""
+    talk = await comeWhenOpen(reactor, port)
+    talk.abort()
+    await talk.gone()
 
 
 class Service(Factory):
