@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -14,6 +14,7 @@ from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 
 from tests.cli.test_taps_processes import ProcessTestCase
+from tests.support.awaited import Awaited
 from tests.support.listening import listenHere
 from tests.support.loopback import Service
 from tests.support.processes import Program
@@ -22,20 +23,18 @@ PIECE = 4096
 """Bytes that a stream sends at once."""
 
 
-class Flow(Protocol):
+class Flow(Awaited, Protocol):
     """A visitor who sends without end to a service that sends everything back, and
     compares."""
 
     transport: Any
 
     def __init__(self, seed: int) -> None:
+        super().__init__()
         self.seed = seed
         self.sent = self.received = 0
         self.wrong = False
-        self.over = False
-        self.ended = False
         self._finish = False
-        self._waits: list[tuple[int, Deferred[None]]] = []
 
     def _bytes(self, start: int, count: int) -> bytes:
         period = bytes((self.seed * 7 + at) % 251 for at in range(251))
@@ -54,32 +53,19 @@ class Flow(Protocol):
         if data != self._bytes(self.received, len(data)):
             self.wrong = True
         self.received += len(data)
-        for wait in [w for w in self._waits if w[0] <= self.received]:
-            self._waits.remove(wait)
-            wait[1].callback(None)
+        self._look()
         self._more()
 
-    def pass_(self, count: int) -> Deferred[None]:
-        waiting: Deferred[None] = Deferred()
-        if self.over:
-            waiting.errback(AssertionError(f"stream {self.seed} is over"))
-        else:
-            self._waits.append((self.received + count, waiting))
-        return waiting
+    def pass_(self, count: int) -> Deferred[Self]:
+        received = self.received + count
+        return self.until(lambda it: it.received >= received)
 
-    def finish(self) -> Deferred[None]:
+    def finish(self) -> Deferred[Self]:
         self._finish = True
-        if self.received == self.sent:
-            waiting: Deferred[None] = Deferred()
-            waiting.callback(None)
-            return waiting
         return self.pass_(self.sent - self.received)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.over = True
-        waits, self._waits = self._waits, []
-        for _, waiting in waits:
-            waiting.errback(reason)
+        self._end(reason)
 
 
 class ReloadTests(ProcessTestCase):
@@ -120,7 +106,7 @@ class ReloadTests(ProcessTestCase):
         return flows
 
     def _end(self, flow: Flow) -> None:
-        if not flow.over:
+        if flow.lost is None:
             flow.transport.abortConnection()
 
     async def greeting(self, port: int) -> bytes:
@@ -189,7 +175,7 @@ class ReloadTests(ProcessTestCase):
             await self.visit(goes)
         await passing
         await gatherResults([flow.finish() for flow in flows])
-        self.assertEqual([f.seed for f in flows if f.wrong or f.over], [])
+        self.assertEqual([f.seed for f in flows if f.wrong or f.lost], [])
         self.assertEqual([f.seed for f in flows if f.sent != f.received], [])
         self.assertGreater(min(flow.received for flow in flows), 65 * PIECE)
 

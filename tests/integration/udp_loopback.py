@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from tests.support.awaited import Awaited
 from tests.support.notes import ClientNotes, ServerNotes
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.dataplane.datagrams import DatagramSocket
@@ -26,7 +27,7 @@ from tristunnel.service.tunnel_service import TunnelService
 __all__ = ["Party", "UDPTestCase"]
 
 
-class Party:
+class Party(Awaited):
     """
     Somebody who sends and takes datagrams: a visitor or a service.
 
@@ -36,12 +37,12 @@ class Party:
     """
 
     def __init__(self, reactor: Any, skt: socket.socket) -> None:
+        super().__init__()
         self.heard: list[tuple[bytes, Any]] = []
         self.count = 0
         self.failures: list[OSError] = []
         self.arrived: Callable[[bytes, Any], None] = lambda datagram, sender: None
         self.port = DatagramSocket(reactor, skt, self._arrived, self.failures.append)
-        self._waits: list[tuple[int, Deferred[None]]] = []
 
     @classmethod
     def service(cls, reactor: Any, host: str = "127.0.0.1", port: int = 0) -> Party:
@@ -64,20 +65,14 @@ class Party:
     def say(self, datagram: bytes, address: Any = None) -> None:
         self.port.send(datagram, address)
 
-    def has(self, count: int) -> Deferred[None]:
-        waiting: Deferred[None] = Deferred()
-        if self.count >= count:
-            waiting.callback(None)
-        else:
-            self._waits.append((count, waiting))
-        return waiting
+    def has(self, count: int) -> Deferred[Self]:
+        return self.until(lambda it: it.count >= count)
 
     def _arrived(self, datagram: bytes, address: Any, local: Any) -> None:
         self.count += 1
         self.heard.append((datagram, address))
         self.arrived(datagram, address)
-        while self._waits and self._waits[0][0] <= self.count:
-            self._waits.pop(0)[1].callback(None)
+        self._look()
 
 
 class UDPTestCase(TestCase):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
@@ -27,6 +27,7 @@ from twisted.web.http_headers import Headers
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.docs.standins import Echoing, Knocking
 from tests.processes.fakes import descriptors
+from tests.support.awaited import Awaited
 from tests.support.loopback import Service, Talk, comeTo
 from tests.support.processes import Program
 from tests.websocket.rig import Recorder
@@ -449,7 +450,7 @@ class KilledTests(TwoProcessesTestCase):
                 return tunnels
 
 
-class Crowd:
+class Crowd(Awaited):
     """
     Visitors of one port, one after the other.
 
@@ -460,13 +461,13 @@ class Crowd:
     """
 
     def __init__(self, reactor: Any, port: int) -> None:
+        super().__init__()
         self.count = self.refused = self.broken = 0
         self.longest = 0.0
         self._reactor = reactor
         self._port = port
         self._last = reactor.seconds()
         self._running = True
-        self._waits: list[tuple[int, Deferred[None]]] = []
         self._over: Deferred[None] | None = None
 
     def start(self) -> None:
@@ -477,10 +478,9 @@ class Crowd:
         if self._over is not None:
             await self._over
 
-    def served(self, more: int) -> Deferred[None]:
-        waiting: Deferred[None] = Deferred()
-        self._waits.append((self.count + more, waiting))
-        return waiting
+    def served(self, more: int) -> Deferred[Self]:
+        count = self.count + more
+        return self.until(lambda it: it.count >= count)
 
     async def _come(self) -> None:
         while self._running:
@@ -500,7 +500,4 @@ class Crowd:
         self.count += 1
         now = self._reactor.seconds()
         self.longest, self._last = max(self.longest, now - self._last), now
-        for wanted, waiting in list(self._waits):
-            if self.count >= wanted:
-                self._waits.remove((wanted, waiting))
-                waiting.callback(None)
+        self._look()

@@ -4,7 +4,7 @@ A server that speaks WebSocket, in the test's own process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
 
+from tests.support.awaited import Awaited
 from tests.support.loopback import LoopbackTestCase, Talk
 from tests.websocket.frames import Frame, readFrames, upgrade
 from tristunnel.auth.realm import Authenticator, portalFor
@@ -37,7 +38,7 @@ from tristunnel.websocket.connection import Connection
 __all__ = ["RawPeer", "Recorder", "WebSocketTestCase"]
 
 
-class Recorder:
+class Recorder(Awaited):
     """
     A L{Receiver<tristunnel.websocket.connection.Receiver>} that remembers.
 
@@ -46,37 +47,22 @@ class Recorder:
     @ivar messages: Pieces of binary messages, an empty one for an empty one.
     @ivar texts: Text messages.
     @ivar closes: What C{closeReceived} was told.
-    @ivar lost: What C{connectionLost} was told, in a tuple.
+    @ivar why: Why it is over, as far as there is more to say.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.connection: Any = None
         self.data = bytearray()
         self.messages: list[bytes] = []
         self.texts: list[bytes] = []
         self.closes: list[TunnelError | None] = []
-        self.lost: tuple[TunnelError | None] | None = None
-        self._waits: list[tuple[Callable[[Recorder], Any], Deferred[Recorder]]] = []
-
-    def until(self, condition: Callable[[Recorder], Any]) -> Deferred[Recorder]:
-        waiting: Deferred[Recorder] = Deferred()
-        self._waits.append((condition, waiting))
-        self._look()
-        return waiting
-
-    def gone(self) -> Deferred[Recorder]:
-        return self.until(lambda it: it.lost)
+        self.why: TunnelError | None = None
 
     @property
     def reason(self) -> str:
         assert self.lost is not None
-        return "" if self.lost[0] is None else self.lost[0].code.name
-
-    def _look(self) -> None:
-        for wait in list(self._waits):
-            if wait[0](self):
-                self._waits.remove(wait)
-                wait[1].callback(self)
+        return "" if self.why is None else self.why.code.name
 
     def opened(self, connection: Connection) -> None:
         self.connection = connection
@@ -96,8 +82,8 @@ class Recorder:
         self._look()
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        self.lost = (reason,)
-        self._look()
+        self.why = reason
+        self._end(failure)
 
 
 class RawPeer(Talk):

@@ -139,7 +139,7 @@ class SendingTests(ConnectionTestCase):
         self.assertTrue(self.transport.disconnecting)
         self.assertFalse(self.transport.aborted)
         self.connection.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual((None,), self.receiver.lost)
+        self.assertEqual("", self.receiver.reason)
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_text(self) -> None:
@@ -184,7 +184,7 @@ class ReceivingTests(ConnectionTestCase):
         self.assertTrue(self.transport.disconnecting)
         self.connection.sendBytes(b"nowhere to go")
         self.connection.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual((None,), self.receiver.lost)
+        self.assertEqual("", self.receiver.reason)
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_peerClosesForAReason(self) -> None:

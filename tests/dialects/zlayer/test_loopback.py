@@ -285,7 +285,7 @@ class ControlTests(ZLayerTestCase):
         peer = await self.loggedIn()
         peer.connection.sendWhole(b"\x10" + bytes(65536))
         await peer.gone()
-        self.assertIn("longer than the 65536", str(peer.lost))
+        self.assertIn("longer than the 65536", str(peer.why))
 
     async def test_text(self) -> None:
         """So does text."""
