@@ -17,11 +17,10 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     connectProtocol,
 )
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
+from tests.support.protocols import Hearing
 from tristunnel.cli.call import ask, parseCommand
 from tristunnel.client.control import (
     ClientControl,
@@ -107,23 +106,6 @@ class DocumentationTests(SynchronousTestCase):
         names = [*found, *found["servers"][0], *found["tunnels"][0]]
         for name in (*names, *found["events"][0]):
             self.assertIn(f"``{name}``", self.section)
-
-
-class _Asking(Protocol):
-    def __init__(self, request: bytes) -> None:
-        self.answer: Deferred[bytes] = Deferred()
-        self._request = request
-        self._heard = b""
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(self._request)
-
-    def dataReceived(self, data: bytes) -> None:
-        self._heard += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.answer.callback(self._heard)
 
 
 class ControlTests(TestCase):
@@ -222,8 +204,8 @@ class ControlTests(TestCase):
             *headers,
         ]
         request = "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + body
-        asking = await connectProtocol(endpoint, _Asking(request))
-        return (await asking.answer).partition(b"\r\n")[0]
+        asking = await connectProtocol(endpoint, Hearing(request))
+        return bytes((await asking.gone()).data).partition(b"\r\n")[0]
 
     async def test_pages(self) -> None:
         """A web page of somebody else's cannot ask through a browser on this machine,

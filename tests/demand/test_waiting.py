@@ -8,13 +8,13 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.support.ends import NotingEnd
+from tests.support.protocols import Hearing
 from tristunnel.demand import waiting
 from tristunnel.demand.waiting import ENOUGH, KEPT, LINGER, WaitingVisitor
 from tristunnel.errors import TunnelError
@@ -24,28 +24,17 @@ _POST = b"POST / HTTP/1.1\r\nHost: blog\r\nContent-Length: 99999\r\n\r\n"
 _ASKS = b"GET / HTTP/1.1\r\nHost: blog\r\nAccept: text/html\r\n\r\n"
 
 
-class _OneWay(Protocol):
+class _OneWay(Hearing):
     """The visitor's side, as one that knows no half-closed connections sees it."""
 
-    transport: Any
-
     def __init__(self, first: bytes = b"") -> None:
-        self.first = first
-        self.data = b""
+        super().__init__(first)
         self.hasEnded = False
-        self.lost: Failure | None = None
         self.said: list[str] = []
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)
-        if self.first:
-            self.transport.write(self.first)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = reason
+        super().connectionMade()
 
     def pauseProducing(self) -> None:
         self.said.append("pause")

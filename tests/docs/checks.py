@@ -19,7 +19,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from tests.docs.running import PageTestCase
-from tests.docs.standins import Asking, Site
+from tests.docs.standins import REQUEST, Site
+from tests.support.protocols import Hearing
 
 __all__ = [
     "ListPing",
@@ -89,12 +90,12 @@ async def stay(case: PageTestCase) -> None:
     """Visit by the last port that was opened, and stay."""
     found = await case.last.says(r"Visitors of 127\.0\.0\.1:(\d+) reach")
     endpoint = TCP4ClientEndpoint(case.reactor, "127.0.0.1", int(found[1]))
-    asking: Any = await connectProtocol(endpoint, Asking())
-    await asking.answer
+    asking = await connectProtocol(endpoint, Hearing(REQUEST))
+    await asking.has(1)
 
     async def leave() -> None:
-        asking.transport.abortConnection()
-        await asking.gone
+        asking.abort()
+        await asking.gone()
 
     case.addCleanup(leave)
 
@@ -221,36 +222,11 @@ async def pingList(case: PageTestCase) -> None:
     ping = struct.pack(">q", 20260102)
     question = _packet(0, hello) + _packet(0, b"") + _packet(1, ping)
     endpoint = TCP4ClientEndpoint(case.reactor, "127.0.0.1", port)
-    asking: Any = await connectProtocol(endpoint, _Until(_packet(1, ping), question))
-    answer = await asking.answer
-    case.assertIn(b"A house", answer)
-    asking.transport.abortConnection()
-    await asking.gone
-
-
-class _Until(Protocol):
-    """Asks, and waits for an answer that ends in a certain way."""
-
-    def __init__(self, end: bytes, question: bytes) -> None:
-        from twisted.internet.defer import Deferred
-
-        self.answer: Deferred[bytes] = Deferred()
-        self.gone: Deferred[None] = Deferred()
-        self._end, self._question, self._data = end, question, b""
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(self._question)
-
-    def dataReceived(self, data: bytes) -> None:
-        self._data += data
-        if self._data.endswith(self._end) and not self.answer.called:
-            self.answer.callback(self._data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.answer.called:
-            self.answer.errback(reason)
-        self.gone.callback(None)
+    asking = await connectProtocol(endpoint, Hearing(question))
+    await asking.until(lambda it: it.data.endswith(_packet(1, ping)))
+    case.assertIn(b"A house", asking.data)
+    asking.abort()
+    await asking.gone()
 
 
 class _Socks(Protocol):

@@ -40,7 +40,7 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.trial.unittest import TestCase
 
 from tests.docs.pages import Command, File, items
-from tests.docs.standins import Asking, Banner, Echoing, Knocking, Site, StandIn
+from tests.docs.standins import REQUEST, Banner, Echoing, Knocking, Site, StandIn
 from tests.docs.texts import (
     BACKGROUND,
     ENDS,
@@ -62,6 +62,7 @@ from tests.support.processes import (
     startProgram,
     takePorts,
 )
+from tests.support.protocols import Hearing
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 
@@ -387,9 +388,7 @@ class PageTestCase(TestCase):
             if found is not None:
                 await self.visit(found[1] or "tcp", int(found[2]))
 
-    async def visit(
-        self, kind: str, port: int, question: bytes = b"GET / HTTP/1.0\r\n\r\n"
-    ) -> bytes:
+    async def visit(self, kind: str, port: int, question: bytes = REQUEST) -> bytes:
         """
         Come as a visitor.
 
@@ -405,10 +404,10 @@ class PageTestCase(TestCase):
         endpoint: Any = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
         if kind == "tls":
             endpoint = wrapClientTLS(CertificateOptions(verify=False), endpoint)
-        asking = await connectProtocol(endpoint, Asking(question))
-        answer = await asking.answer
-        asking.transport.abortConnection()
-        await asking.gone
+        asking = await connectProtocol(endpoint, Hearing(question))
+        answer = bytes((await asking.has(1)).data)
+        asking.abort()
+        await asking.gone()
         return answer
 
     def _offer(self, command: str, story: Story) -> None:

@@ -15,7 +15,10 @@ from twisted.internet.protocol import (
 )
 from twisted.python.failure import Failure
 
-__all__ = ["Asking", "Banner", "Echoing", "Knocking", "Site", "StandIn"]
+__all__ = ["REQUEST", "Banner", "Echoing", "Knocking", "Site", "StandIn"]
+
+REQUEST = b"GET / HTTP/1.0\r\n\r\n"
+"""What a visitor asks who does not know what is there."""
 
 _PAGE = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n"
@@ -88,33 +91,6 @@ class StandIn(Factory):
             transport: Any = protocol.transport
             transport.abortConnection()
         return empty
-
-
-class Asking(Protocol):
-    """
-    A visitor, who asks for a page and waits for any bytes.
-
-    @ivar answer: Fires with the first bytes; fails if there are none.
-    @ivar gone: Fires at the end.
-    """
-
-    def __init__(self, question: bytes = b"GET / HTTP/1.0\r\n\r\n") -> None:
-        self.answer: Deferred[bytes] = Deferred()
-        self.gone: Deferred[None] = Deferred()
-        self._question = question
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(self._question)
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self.answer.called:
-            self.answer.callback(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.answer.called:
-            self.answer.errback(reason)
-        self.gone.callback(None)
 
 
 class Echoing(DatagramProtocol):

@@ -9,12 +9,13 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import TestCase
 
 from tests.docs.pages import DOCS, page
 from tests.support.listening import listenHere
+from tests.support.protocols import Hearing
 
 if not DOCS.is_dir():
     skip = "there is no documentation beside these tests"
@@ -32,20 +33,6 @@ def codeBlock(text: str, name: str) -> str:
             break
         block.append(line[3:])
     return "\n".join(block)
-
-
-class _Visitor(Protocol):
-    """Says something and waits for as much."""
-
-    def __init__(self) -> None:
-        self.answer: Deferred[bytes] = Deferred()
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(b"hello")
-
-    def dataReceived(self, data: bytes) -> None:
-        self.answer.callback(data)
 
 
 class EmbeddingTests(TestCase):
@@ -77,7 +64,7 @@ class EmbeddingTests(TestCase):
         self.addCleanup(client.stopService)
         port = int((await ready).rpartition(":")[2])
         visitor = await connectProtocol(
-            HostnameEndpoint(reactor, "127.0.0.1", port), _Visitor()
+            HostnameEndpoint(reactor, "127.0.0.1", port), Hearing(b"hello")
         )
-        self.assertEqual(await visitor.answer, b"hello")
-        visitor.transport.abortConnection()
+        self.assertEqual((await visitor.has(5)).data, b"hello")
+        visitor.abort()

@@ -8,12 +8,12 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.protocols import Hearing
 from tests.tls.files import FileTestCase
 from tristunnel.server.hosts import SharedHTTP, hostAsked
 from tristunnel.server.ports import ServerPort, TLSFiles, joined, parsePort
@@ -49,28 +49,16 @@ class HostTests(SynchronousTestCase):
         self.assertLessEqual(len(found), 400)
 
 
-class _Site(Protocol):
-    def __init__(self) -> None:
-        self.data = b""
-        self.lost = False
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = True
-
-
 class _Served:
     beginnings: Sequence[bytes] = (b"GET ",)
 
     def __init__(self) -> None:
-        self.made: list[_Site] = []
+        self.made: list[Hearing] = []
         self.remaining = 0.0
 
     def open(self, address: Any, remaining: float, pending: Any) -> Any:
         self.remaining = remaining
-        self.made.append(_Site())
+        self.made.append(Hearing())
         return self.made[-1]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.python.failure import Failure
 
+from tests.support.protocols import Hearing
 from tests.tls.files import FileTestCase
 from tristunnel.server.proxied import behindProxy
 
@@ -28,22 +28,16 @@ _V2_LOCAL = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
 _V1_UNKNOWN = b"PROXY UNKNOWN\r\n"
 
 
-class _Listening(Protocol):
-    """Keeps what comes, and from whom."""
-
-    transport: Any
+class _Listening(Hearing):
+    """Keeps from whom it hears, too."""
 
     def __init__(self) -> None:
-        self.data = b""
+        super().__init__()
         self.peers: set[str] = set()
-        self.lost: Failure | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        self.data += data
+        super().dataReceived(data)
         self.peers.add(self.transport.getPeer().host)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = reason
 
 
 class ProxiedTests(FileTestCase):
