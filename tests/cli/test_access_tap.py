@@ -12,11 +12,12 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.loopback import LoopbackTestCase, Service
+from tests.support.polling import until
 from tests.support.processes import startTristunnel
 from tests.support.short import shortDirectory
 from tristunnel.cli.access_tap import Options
@@ -149,8 +150,11 @@ class AccessCase(LoopbackTestCase):
         """Start it, and wait until it is connected. @return: The local port."""
         access.startService()
         self.addCleanup(self._stop, access)
-        while access.client.session is None or self.port.listening is None:
-            await deferLater(self.reactor, 0.005)
+        await until(
+            lambda: (
+                access.client.session is not None and self.port.listening is not None
+            )
+        )
         address: Any = self.port.listening.getHost()
         return int(address.port)
 
@@ -178,8 +182,7 @@ class AccessTests(AccessCase):
         await arrival.ended()
         arrival.finish()
         await visitor.gone()
-        while len(access.describe()) > 1:
-            await deferLater(self.reactor, 0.005)
+        await until(lambda: len(access.describe()) <= 1)
         self.assertEqual(access.describe()[0]["visitorsTotal"], 1)
         self.assertEqual(access.describe()[0]["bytesIn"], 8)
 
@@ -337,8 +340,7 @@ class ControlTests(AccessCase):
                 await self.command("end", wrong)
         await self.command("end", access.id)
         # The answer goes out first.
-        while not self.ends:
-            await deferLater(self.reactor, 0.005)
+        await until(lambda: self.ends)
         self.assertEqual([end.code.name for end in self.ends], ["closed"])
 
     async def test_nothing(self) -> None:

@@ -10,10 +10,10 @@ from twisted.internet.endpoints import (
     connectProtocol,
     wrapClientTLS,
 )
-from twisted.internet.task import deferLater
 
 from tests.support.listening import listenHere
 from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.polling import until
 from tests.support.processes import freePort
 from tests.support.short import shortDirectory
 from tests.tls.authority import Authority, makeAuthority
@@ -262,8 +262,7 @@ class EndpointTests(LoopbackTestCase):
         self.beginClient(f"{port}=localhost:1")
         self.assertEqual(await failed, "port-taken")
         await other.stopListening()
-        while not self.seen.named("tunnelReady"):
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: self.seen.named("tunnelReady"))
         self.assertEqual(
             self.seen.named("tunnelReady"), [(f"tcp://127.0.0.1:{port}", "localhost:1")]
         )

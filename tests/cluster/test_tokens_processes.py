@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 
 from tests.cli.test_taps_processes import ProcessTestCase
+from tests.support.polling import until
 from tests.support.processes import Program, freePort
 from tests.support.redis import RedisServer
 from tristunnel.auth.token_store import TokenStore
@@ -62,8 +63,7 @@ class TokensOfMachinesTests(ProcessTestCase):
     ) -> None:
         """Wait until the file of a machine says something."""
         began = time.monotonic()
-        while not condition(TokenStore(self.file(number)).read().byName):
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: condition(TokenStore(self.file(number)).read().byName))
         print(f"machine {number} knew after {time.monotonic() - began:.2f} s")
 
     async def begin(self) -> str:
@@ -145,8 +145,7 @@ class TokensOfMachinesTests(ProcessTestCase):
                 )
             )
         # Who is refused ends.
-        while [each.status for each in programs].count(1) < 3:
-            await deferLater(self.reactor, 0.1)
+        await until(lambda: [each.status for each in programs].count(1) >= 3)
         await deferLater(self.reactor, 2.0)
         self.assertEqual([each.status for each in programs].count(None), 3)
 

@@ -22,12 +22,12 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.support.polling import until
 from tests.support.protocols import Hearing
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
@@ -356,8 +356,7 @@ class TLSTests(FileTestCase, TestCase):
         self.patch(TLSRecorder, "connectionMade", connectionMade)
         waiting = Deferred.fromCoroutine(meeting)
         waiting.addErrback(lambda failure: None)
-        while len(made) < 2:
-            await deferLater(self.clock(), 0)
+        await until(lambda: len(made) >= 2)
         for each in made:
             self.assertTrue((await each.why()).check(SSL.Error))
         self.assertFalse(any(each.data for each in made))

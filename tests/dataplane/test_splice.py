@@ -19,12 +19,12 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.support.amounts import pattern
 from tests.support.listening import listenHere
 from tests.support.loopback import Talk
+from tests.support.polling import until
 from tests.support.short import shortDirectory
 from tristunnel.dataplane import join as joining
 from tristunnel.dataplane.join import join
@@ -143,8 +143,7 @@ class Spliced(TestCase):
         await self.other.has(SIZE // 4)
         self.other.transport.pauseProducing()
         splice = self.ends[0].splice
-        while splice is None or not splice.blocked:
-            await deferLater(reactor, 0.01)
+        await until(lambda: splice is not None and splice.blocked)
 
     def orderly(self, talk: Talk) -> bool:
         """Whether a connection ended, and not by a break."""
@@ -311,8 +310,7 @@ class BreakTests(Spliced):
         self.one.say(pattern(SIZE, 1))
         splice = self.ends[0].splice
         assert splice is not None
-        while not splice.begun or splice.blocked:
-            await deferLater(reactor, 0)
+        await until(lambda: splice.begun and not splice.blocked, 0)
         closeNow(self.other)
         splice.move()
         await self.checkBroken(self.one)
@@ -330,9 +328,7 @@ class BreakTests(Spliced):
         await self.checkBroken(self.other)
         await self.one.gone()
         PIPES.clear()
-        await deferLater(reactor, 0)
-        await deferLater(reactor, 0)
-        self.assertLessEqual(descriptors(), after)
+        await until(lambda: descriptors() <= after)
 
 
 class OppositeTests(BreakTests):

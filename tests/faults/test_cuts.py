@@ -11,11 +11,11 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
-from twisted.internet.task import deferLater
 
 from tests.faults.load import Listing, Service, SocketCarrier, Tale, Visitor
 from tests.faults.way import Leg, Link
 from tests.support.loopback import LoopbackTestCase
+from tests.support.polling import until
 from tristunnel.dataplane import endings
 from tristunnel.dialects.framed.moves import Carrier
 
@@ -123,8 +123,7 @@ class SessionTests(LoopbackTestCase):
         # A connection whose visitor was cut off before its first byte is in no
         # tale, so nobody has waited for its end; one that stays runs into the
         # test's timeout.
-        while self.service.open:
-            await deferLater(self.reactor, 0)
+        await until(lambda: not self.service.open)
         self.assertEqual(len(self.service.open), 0)
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from unittest import skipUnless
 
 from twisted.internet.endpoints import TCP6ClientEndpoint, connectProtocol
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.polling import until
 from tests.support.processes import Program
 from tristunnel.cli.client_tap import Options
 from tristunnel.errors import TunnelError
@@ -156,8 +157,7 @@ class ProgramTests(LoopbackTestCase):
         path = shutil.which(name, path=_PATH)
         self.reactor.spawnProcess(program, path, [name, *command, str(file)], env={})
         self.addCleanup(program.stop)
-        while not (self.directory / "s").exists():
-            await deferLater(self.reactor, 0.02)
+        await until(lambda: (self.directory / "s").exists())
 
     async def told(self, interface: str, version: str) -> None:
         """Ask such a service through a tunnel who has come to it."""

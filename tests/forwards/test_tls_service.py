@@ -11,10 +11,10 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint, wrapServerTLS
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.dialects.framed.memory import RecordingEnd
+from tests.support.polling import until
 from tests.support.protocols import Answering
 from tests.support.short import shortDirectory
 from tests.support.stock import StockReactor
@@ -106,8 +106,7 @@ class TLSServiceTests(TestCase):
         connector.connect(
             visitor, "it", endpoint, self.accepted.append, self.refusals.append
         )
-        while not (self.accepted or self.refusals):
-            await deferLater(reactor, 0)
+        await until(lambda: self.accepted or self.refusals)
 
     async def test_bytes(self) -> None:
         """Bytes pass both ways, and the end of the visitor's ends the connection."""
@@ -115,12 +114,10 @@ class TLSServiceTests(TestCase):
         end: Any = self.visitor.met
         self.assertEqual(self.own, isinstance(end, SocketEnd))
         end.write(b"x" * 300_000)
-        while len(self.visitor.taken) < 300_006:
-            await deferLater(reactor, 0)
+        await until(lambda: len(self.visitor.taken) >= 300_006)
         self.assertEqual(b"hello " + b"x" * 300_000, bytes(self.visitor.taken))
         end.finish()
-        while not end.over:
-            await deferLater(reactor, 0)
+        await until(lambda: end.over)
 
     async def test_wrongName(self) -> None:
         """A certificate for another name is refused, and nothing is sent."""
@@ -135,8 +132,7 @@ class TLSServiceTests(TestCase):
         self.assertEqual(self.refusals, [])
         end: Any = self.visitor.met
         end.finish()
-        while not end.over:
-            await deferLater(reactor, 0)
+        await until(lambda: end.over)
 
     async def test_anotherPinned(self) -> None:
         """No other one is, and the cure is one for services."""

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
@@ -16,6 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.model.test_tunnel import PlainEnd, Side, Watching
 from tests.support.listening import listenHere
+from tests.support.polling import until
 from tristunnel.auth.realm import Authenticator
 from tristunnel.errors import TunnelError
 from tristunnel.hooks.ask import MOST, QUESTIONS, DecidingHook, parseAsk
@@ -261,7 +262,6 @@ class LoopbackTests(TestCase):
         # Whoever has left is not let in by the default.
         patient = DecidingHook(reactor, parseAsk(url), b"", 30, True)
         asking = patient.login(Identity("silent"), PEER)
-        while len(asked) < 4:
-            await deferLater(reactor, 0)
+        await until(lambda: len(asked) >= 4)
         asking.cancel()
         await self.assertFailure(asking, CancelledError)

@@ -19,6 +19,7 @@ from twisted.internet.task import deferLater
 
 from tests.support.listening import listenHere
 from tests.support.loopback import LoopbackTestCase, Talk
+from tests.support.polling import until
 from tests.support.processes import Program, freePort, startTristunnel
 
 GIB = 1 << 30
@@ -164,8 +165,7 @@ class GiBTests(LoopbackTestCase):
         sink.close()
         lazy = await self.sink(port)
         lazy.transport.pauseProducing()
-        while len(self.factory.sources) < 2:
-            await deferLater(self.reactor, 0.05)
+        await until(lambda: len(self.factory.sources) >= 2)
         source, sent = self.factory.sources[1], -1
         while source.sent != sent:
             sent = source.sent

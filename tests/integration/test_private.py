@@ -12,9 +12,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.task import deferLater
 
 from tests.support.loopback import Service, Talk
+from tests.support.polling import until
 from tests.websocket.rig import WebSocketTestCase
 from tristunnel.client import visitor as visitors
 from tristunnel.client.visitor import LocalPort, VisitorService
@@ -89,8 +89,7 @@ class PrivateTests(WebSocketTestCase):
         both = VisitorService(client, port)
         both.startService()
         self.addCleanup(self._stop, both)
-        while client.session is None:
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: client.session is not None)
         at: Any = port.listening
         number: int = at.getHost().port
         return number
@@ -171,8 +170,7 @@ class PrivateTests(WebSocketTestCase):
         (tunnel,) = list(self.tunnels.here)
         (stream,) = tunnel.streams
         end: Any = stream.visitor
-        while not end.hasMoved:
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: end.hasMoved)
         return visitor, at
 
     @property
@@ -222,7 +220,6 @@ class PrivateTests(WebSocketTestCase):
         client = await self.offerPrivately(Service(), lease=lease)
         port = await self.listen(self.server("/tunnel"), "one")
         await client.stopService()
-        while next(iter(self.tunnels.here)).clientSide is not None:
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: next(iter(self.tunnels.here)).clientSide is None)
         visitor = await self.visit(port)
         await visitor.gone()

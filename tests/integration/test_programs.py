@@ -23,6 +23,7 @@ from tests.dialects.relay import adapters
 from tests.dialects.relay.test_relay import AdapterTestCase
 from tests.dialects.vtunnel.test_vtunnel import _over, startVTunnel
 from tests.support.loopback import Service, Talk
+from tests.support.polling import until
 from tests.support.processes import Program, freePort, startProgram
 from tests.websocket.rig import WebSocketTestCase
 
@@ -176,8 +177,7 @@ class VTunnelTests(_ProgramTestCase):
         self.real = self.program(
             "client", "-server", self.url("/tunnel"), *forwards, *options
         )
-        while len(list(self.tunnels.here)) < services:
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: len(list(self.tunnels.here)) >= services)
         return offered
 
     async def test_client(self) -> None:
@@ -210,8 +210,7 @@ class VTunnelTests(_ProgramTestCase):
             await deferLater(self.reactor, 2.5)
             await self.echo(self.ports[0], service)
             await self.real.kill()
-            while list(self.tunnels.here):
-                await deferLater(self.reactor, 0.01)
+            await until(lambda: not list(self.tunnels.here))
 
     async def test_server(self) -> None:
         """Our client at their server."""

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.error import ConnectError
-from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.support.listening import listenHere
 from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.polling import until
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
@@ -54,8 +54,7 @@ class SharingTests(LoopbackTestCase):
         for leaver, other in ((first, "b"), (second, "")):
             leaver.forGood = True
             await leaver.stopService()
-            while len(self.tunnels.tunnels) != len(other):
-                await deferLater(self.reactor, 0)
+            await until(lambda other=other: len(self.tunnels.tunnels) == len(other))
             if other:
                 self.assertEqual(await self.heard(3), other * 3)
         with self.assertRaises(ConnectError):
@@ -66,8 +65,7 @@ class SharingTests(LoopbackTestCase):
         await self.startServer()
         await self.startBeside("0,share", b"a")
         self.beginClient(f"{self.port}=localhost:1")
-        while not self.seen.named("tunnelFailed"):
-            await deferLater(self.reactor, 0)
+        await until(lambda: self.seen.named("tunnelFailed"))
         ((_, code),) = self.seen.named("tunnelFailed")
         self.assertEqual(code, "port-taken")
 
@@ -78,8 +76,7 @@ class SharingTests(LoopbackTestCase):
         (before,) = first.forwards
         spec = before.spec.replace("proxy=v1", "share")
         await first.changeForwards([parseForward(self.reactor, spec)])
-        while self.tunnels.tunnels[0].group is None:
-            await deferLater(self.reactor, 0)
+        await until(lambda: self.tunnels.tunnels[0].group is not None)
         await self.startBeside(f"{self.port},share", b"b")
         self.assertEqual(sorted(await self.heard(4)), list("aabb"))
 
@@ -92,8 +89,7 @@ class SharingTests(LoopbackTestCase):
         first.forGood = True
         await first.stopService()
         # The first one's tunnel ends with its visitors.
-        while self.tunnels.tunnels[-1].name != "web":
-            await deferLater(self.reactor, 0.005)
+        await until(lambda: self.tunnels.tunnels[-1].name == "web")
         self.assertEqual(await self.heard(2), "bb")
         caller = Caller(ANONYMOUS_IDENTITY, "127.0.0.1")
         named = await self.tunnels.findNamed(caller, "web")
@@ -107,8 +103,9 @@ class SharingTests(LoopbackTestCase):
         session: Any = first.session
         first._delay = lambda failures, hint: 3600.0
         session.transport.abortConnection()
-        while all(tunnel.clientSide is not None for tunnel in self.tunnels.tunnels):
-            await deferLater(self.reactor, 0)
+        await until(
+            lambda: any(each.clientSide is None for each in self.tunnels.tunnels)
+        )
         self.assertEqual(await self.heard(4), "bbbb")
 
     async def test_deployment(self) -> None:
@@ -160,11 +157,12 @@ class HealthTests(LoopbackTestCase):
 
     async def until(self, *well: bool) -> None:
         """Wait until the server knows how services are, in their order."""
-        while True:
-            found = [tunnel.health for tunnel in self.tunnels.tunnels]
-            if [health is not None and health.isWell for health in found] == [*well]:
-                return
-            await deferLater(self.reactor, 0.005)
+
+        def found() -> list[bool]:
+            healths = [tunnel.health for tunnel in self.tunnels.tunnels]
+            return [health is not None and health.isWell for health in healths]
+
+        await until(lambda: found() == [*well])
 
     async def test_rotation(self) -> None:
         """One that is not well leaves the rotation, and comes back; if none is well,
@@ -181,8 +179,7 @@ class HealthTests(LoopbackTestCase):
         await self.until(False, True)
         for _ in range(3):
             await self.visit(port)
-        while second.visitorCount < 3:
-            await deferLater(self.reactor, 0.005)
+        await until(lambda: second.visitorCount >= 3)
         self.assertEqual(first.visitorCount, 0)
         pages[1].code = 500
         await self.until(False, False)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
 
 from tests.support.amounts import Source
 from tests.support.loopback import LoopbackTestCase, Service, Talk, untilOpen
+from tests.support.polling import until
 from tests.support.processes import Program, startProgram, startTristunnel
 
 __all__ = ["AMOUNT", "CROWD", "LONG", "ProgramsTestCase"]
@@ -61,8 +61,7 @@ class ProgramsTestCase(LoopbackTestCase):
         def heard() -> list[Talk]:
             return [talk for talk in service.talks[before:] if len(talk.data) == 4]
 
-        while len(heard()) < CROWD:
-            await deferLater(self.outside, 0.01)
+        await until(lambda: len(heard()) >= CROWD)
         for talk in heard():
             talk.say(bytes(talk.data) * 50_000)
         await gatherResults([visitor.has(200_000) for visitor in visitors])

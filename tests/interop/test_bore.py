@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from tests.interop.rig import AMOUNT, LONG, ProgramsTestCase
 from tests.support.amounts import Source
 from tests.support.loopback import Service
+from tests.support.polling import until
 from tests.support.processes import Program, freePort
 
 BORE = os.environ.get("TRISTUNNEL_BORE", "")
@@ -60,8 +61,11 @@ class BoreTests(ProgramsTestCase):
         for more in ((), ("--auth", "clients:clients")):
             await self.serve("--processes", "3", *more)
             listening = f"Listening for clients on {self.address}"
-            while sum(listening in line for line in self.program.lines) < 3:
-                await deferLater(self.outside, 0.1)
+            await until(
+                lambda listening=listening: (
+                    sum(listening in line for line in self.program.lines) >= 3
+                )
+            )
             service, visitors = Service(), freePort()
             secret = ("--secret", "secret") if more else ()
             client = self.bore(self.offer(service), "--port", str(visitors), *secret)

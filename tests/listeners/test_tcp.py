@@ -14,13 +14,13 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.polling import until
 from tests.support.stock import StockReactor
 from tests.support.waiting import reserved
 from tests.tls.authority import makeAuthority
@@ -338,8 +338,7 @@ class RealPortTests(TestCase):
                     raise
                 continue
             mine = visitor.getsockname()[1]
-            while not came:
-                await deferLater(self.reactor, 0)
+            await until(lambda: came)
             text = f"[{host}]:{mine}" if ":" in host else f"{host}:{mine}"
             self.assertEqual(came.pop(), text)
             visitor.close()
@@ -372,12 +371,10 @@ class RealHandshakeTests(TestCase):
         for words in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"):
             for leave in (socket.socket.close, self.reset):
                 visitor = socket.create_connection(where)
-                while not limiter.unauthenticated:
-                    await deferLater(reactor, 0)
+                await until(lambda: limiter.unauthenticated)
                 visitor.sendall(words)
                 leave(visitor)
-                while limiter.unauthenticated:
-                    await deferLater(reactor, 0)
+                await until(lambda: not limiter.unauthenticated)
 
         def fail(protocol: object) -> None:
             raise RuntimeError("no TLS")
@@ -385,8 +382,7 @@ class RealHandshakeTests(TestCase):
         self.patch(creator, "serverConnectionForTLS", fail)
         visitor = socket.create_connection(where)
         self.addCleanup(visitor.close)
-        while not self.flushLoggedErrors(RuntimeError):
-            await deferLater(reactor, 0)
+        await until(lambda: self.flushLoggedErrors(RuntimeError))
         self.assertEqual(limiter.unauthenticated, 0)
 
     @staticmethod

@@ -9,11 +9,11 @@ from typing import Any
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.processes.fakes import descriptors
 from tests.support.loopback import Talk
+from tests.support.polling import until
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 from tristunnel.connect.address import Trust, parseConnect
@@ -132,8 +132,7 @@ class PassingTestCase(TestCase):
         for number in range(3):
             peer = await self.come()
             peer.say(b"GET ")
-            while len(self.served) < 2 * number + 2:
-                await deferLater(self.reactor, 0)
+            await until(lambda number=number: len(self.served) >= 2 * number + 2)
             first, served = self.served[-2:]
             self.assertIsInstance(served.transport, PassedTransport)
             await served.has(4)
@@ -155,15 +154,13 @@ class PassingTestCase(TestCase):
             await served.gone()
             if not number:
                 before = descriptors()
-        while descriptors() > before:
-            await deferLater(self.reactor, 0)
+        await until(lambda: descriptors() <= before)
         self.assertEqual(self.passed["page"], 3)
 
     async def test_leaving(self) -> None:
         """Nothing is passed on to a member that is about to end."""
         peer = await self.come()
-        while not self.served:
-            await deferLater(self.reactor, 0)
+        await until(lambda: self.served)
         first, link = self.served[0], self.members[0].siblings[1]
         link.isLeaving = True
         self.assertFalse(self.one.passOn("", first.transport, 1))
@@ -171,8 +168,7 @@ class PassingTestCase(TestCase):
         isPlain = self.scheme == "tcp"
         self.assertEqual(self.one.passOn("", first.transport, 1), isPlain)
         if isPlain:
-            while len(self.served) < 2:
-                await deferLater(self.reactor, 0)
+            await until(lambda: len(self.served) >= 2)
         self.served[-1].close()
         await peer.ended()
         peer.close()

@@ -19,14 +19,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.support.minecraft import handshake, legacyPing, readPacket
 from tests.support.notes import ServerNotes
-from tests.support.polling import untilClosed
+from tests.support.polling import until, untilClosed
 from tests.support.protocols import Answering
 from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
@@ -122,8 +121,7 @@ class FirstMessageTestCase(TestCase, FileTestCase):
 
     async def settled(self) -> None:
         """Wait until nobody is left of whom nothing is known."""
-        while self.limiter.unauthenticated:
-            await deferLater(reactor, 0.01)
+        await until(lambda: not self.limiter.unauthenticated)
 
     async def tearDown(self) -> None:  # type: ignore[override] # trial waits for it
         for end in self.ends:

@@ -17,6 +17,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 
 from tests.support.loopback import Service, Talk
+from tests.support.polling import until
 from tests.websocket.frames import BINARY, CLOSE, TEXT, closePayload, frame
 from tests.websocket.rig import RawPeer, WebSocketTestCase
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
@@ -132,8 +133,12 @@ class FramedTests(FramedTestCase):
         session = client.session
         assert session is not None
         session.transport.abortConnection()
-        while client.session is session or len(self.seen.named("tunnelReady")) < 2:
-            await deferLater(self.reactor, 0.01)
+        await until(
+            lambda: (
+                client.session is not session
+                and len(self.seen.named("tunnelReady")) >= 2
+            )
+        )
         self.assertEqual(port, self.lastPort())
         await self.exchange(port, service)
 
@@ -180,8 +185,7 @@ class SecureTests(FramedTests):
         )
         client.startService()
         self.addCleanup(self._stop, client)
-        while not self.seen.named("disconnected"):
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: self.seen.named("disconnected"))
         ((_, message),) = self.seen.named("disconnected")
         self.assertIn("certificate", message)
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
 from tests.dataplane.test_datagrams import RecordingFlow
 from tests.dialects.framed.memory import RecordingEnd
@@ -229,8 +228,7 @@ class ChiselRemotesTests(GoWireTestCase):
             end.say(b"\5\1\0")
             end.say(b"\5\1\0\1\x7f\0\0\1" + port.to_bytes(2, "big"))
             answer = b"\5\0\5" + bytes([code, 0, 1]) + bytes(6) + said
-            while end.taken != answer:
-                await deferLater(self.outside, 0)
+            await until(lambda end=end, answer=answer: end.taken == answer)
         self.assertEqual(3, len(self.notes.named("visitorConnected")))
 
     async def test_datagrams(self) -> None:
@@ -274,8 +272,7 @@ class ChiselRemotesTests(GoWireTestCase):
             reasons: list[Any] = []
             channel = streams.openChannel("chisel", target)
             channel.whileWaiting(reasons.append)
-            while not reasons:
-                await deferLater(self.outside, 0)
+            await until(lambda reasons=reasons: reasons)
             self.assertIn(why, str(reasons[0]))
 
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.ends import NotingEnd
 from tests.support.loopback import LoopbackTestCase, Service
+from tests.support.polling import until
 from tristunnel.cli.client_tap import Options
 from tristunnel.client.dials import parseDial
 from tristunnel.client.local import localEndpoint, makeLocalPort
@@ -186,8 +187,7 @@ class DialTests(LoopbackTestCase):
         client.destinations = dialDestinations(allowed)
         client.startService()
         self.addCleanup(self._stop, client)
-        while client.session is None:
-            await deferLater(self.reactor, 0.005)
+        await until(lambda: client.session is not None)
         return client
 
     async def port(

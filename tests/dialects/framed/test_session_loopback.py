@@ -12,11 +12,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 from twisted.protocols.wire import Echo
 
 from tests.support.amounts import pattern
 from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.polling import until
 from tests.support.processes import freePort
 from tests.support.short import shortDirectory
 from tristunnel.auth.checkers import checkingCallable
@@ -184,8 +184,7 @@ class StreamTests(LoopbackTestCase):
         await visitor.ended()
         visitor.close()
         await visitor.gone()
-        while not self.notes.named("visitorGone"):
-            await deferLater(self.reactor, 0)
+        await until(lambda: self.notes.named("visitorGone"))
         self.assertEqual(self.notes.named("visitorGone"), [(5, 3, "")])
 
     async def test_unixService(self) -> None:
@@ -354,8 +353,7 @@ class RefusedTests(LoopbackTestCase):
         self.seen.listeners.append(told)
         self.beginClient("0=localhost:1")
         await gaveUp
-        while self.sessions.sessions or self.closing():
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: not (self.sessions.sessions or self.closing()))
 
     def closing(self) -> list[object]:
         """What waits to cut off a peer that does not go; it would take 10 s."""

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 
 from tests.server.test_websocket_dialects import basic
 from tests.support.loopback import Service
+from tests.support.polling import until
 from tests.websocket.frames import CLOSE, TEXT, closePayload, frame
 from tests.websocket.rig import WebSocketTestCase
 from tristunnel.client.visitor import LocalPort
@@ -48,8 +49,7 @@ class RoomTests(WebSocketTestCase):
             one.connection.close()
             await gatherResults([one.gone(), other.gone()])
             self.assertEqual(["", ""], [one.reason, other.reason])
-        while list(self.tunnels.here):
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: not list(self.tunnels.here))
 
     async def test_inOrder(self) -> None:
         """Several visitors meet as many host connections, in order; one more waits for
@@ -228,8 +228,7 @@ class MixedTests(WebSocketTestCase):
         await visitor.ended()
         self.assertTrue(bytes(visitor.data) == DATA)
         visitor.close()
-        while list(self.tunnels.here):
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: not list(self.tunnels.here))
 
     async def test_halfClose(self) -> None:
         """A TCP end that sends no more closes the WebSocket at the other end; what that
@@ -392,11 +391,9 @@ class AdapterTests(AdapterTestCase):
         """A visitor who leaves while no host is there leaves nothing behind."""
         await self.startServer()
         visitor = await self.visit(self.listen())
-        while not list(self.tunnels.here):
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: list(self.tunnels.here))
         visitor.abort()
-        while list(self.tunnels.here):
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: not list(self.tunnels.here))
 
     def test_visitorsURL(self) -> None:
         """Where visitors go is told by where the host is."""

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dialects.framed.memory import RecordingEnd
 from tests.support.loopback import Service, Talk
 from tests.support.notes import ClientNotes
+from tests.support.polling import until
 from tests.support.processes import freePort
 from tests.vectors import readVectors
 from tests.websocket.frames import CLOSE, TEXT, RecordingConnection, closePayload, frame
@@ -342,8 +343,7 @@ class RecordedTests(WebSocketTestCase):
         )
         peer.abort()
         await peer.gone()
-        while self.notes.named("tunnelDestroyed") == []:
-            await deferLater(self.reactor, 0.01)
+        await until(lambda: self.notes.named("tunnelDestroyed"))
 
     async def test_client(self) -> None:
         """We are the client: what we say is what the real one said."""
@@ -463,8 +463,9 @@ class BothTests(WebSocketTestCase):
             for talk in (visitor, at):
                 if talk.lost is None:
                     talk.close()
-        while any(tunnel.streams for tunnel in list(self.tunnels.here)):
-            await deferLater(self.reactor, 0.01)
+        await until(
+            lambda: not any(tunnel.streams for tunnel in list(self.tunnels.here))
+        )
         session: Any = self.vtunnelClient.session
         self.assertEqual({}, session.multiplexer.streams)
 
@@ -535,8 +536,7 @@ class BothTests(WebSocketTestCase):
             await peer.hasFrames(2)
             self.assertEqual(closePayload(code), peer.frames[1].payload[:2])
             await peer.ended()
-            while len(list(self.tunnels.here)) > 1:
-                await deferLater(self.reactor, 0.01)
+            await until(lambda: len(list(self.tunnels.here)) <= 1)
         visitor = await self.visit(other)
         await visitor.has(5)
 

@@ -10,11 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
 
 from tests.dialects.zlayer.rig import CLIENT_ID, ZLayerTestCase, named
 from tests.support.listening import listenHere
 from tests.support.loopback import Service
+from tests.support.polling import until
 from tests.support.processes import Program, freePort, startTristunnel
 from tests.support.waiting import WaitingEnd
 from tests.websocket.rig import Recorder
@@ -365,7 +365,7 @@ class AuthTests(ZLayerTestCase):
         client.startService()
         self.addCleanup(self._stop, client)
         await self.told(self.seen, "gaveUp")
-        await deferLater(self.reactor, 0)
+        await until(lambda: refused)
         self.assertEqual(refused[0].code.name, "auth-refused")
 
 
