@@ -33,6 +33,7 @@ class LinkTests(GateTestCase):
         query = "&".join(f"{name}={value}" for name, value in fields.items())
         page = self.get(f"/.tristunnel/link?{query}", HTML)
         self.assertIn("HTTP/1.1 200 ", page)
+        self.assertIn("<title>Visit a.example</title>", page)
         self.assertNotIn("Set-Cookie", page)
         self.assertIn(f'name="secret" value="{fields["secret"]}"', page)
         answer = self.enter(fields)

@@ -54,7 +54,7 @@ class Links:
             200,
             "Post id and secret of this link to this address.",
             [form(visit, "link", fields, "Come in")],
-            title=f"GateVisit {visit.place}",
+            title=f"Visit {visit.place}",
         )
 
     def enter(
