@@ -201,6 +201,23 @@ class TunnelServerServiceTests(NetworkTestCase):
             goaway = next(f for f in peer.frames() if f.kind == FrameType.GOAWAY)
             self.assertEqual(decodeObject(goaway.payload)["retryAfter"], AT_ONCE)
 
+    def test_allStop(self) -> None:
+        """
+        If it turns out that the others stop, too, clients are not told to come back at
+        once.
+        """
+        server, leaving = self.start(_Endpoint()), Deferred[None]()
+        isLast: list[bool] = []
+        server.isLast, server.leaving = (lambda: bool(isLast)), (lambda: leaving)
+        peer = self.dial(hello())
+        stopping = server.stopService()
+        isLast.append(True)
+        leaving.callback(None)
+        self.settle()
+        self.successResultOf(stopping)
+        goaway = next(f for f in peer.frames() if f.kind == FrameType.GOAWAY)
+        self.assertEqual(decodeObject(goaway.payload)["retryAfter"], RETRY_AFTER)
+
     def test_last(self) -> None:
         """Where nobody does, it does not wait for such connections."""
         server = self.start(_Endpoint())

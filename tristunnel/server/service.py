@@ -53,8 +53,8 @@ class TunnelServerService(Service):
     @ivar grace: Seconds that streams get to finish.
     @ivar names: Told of the ports that names share.
     @ivar before: Waited for before it listens, or C{None}.
-    @ivar draining: Sends clients elsewhere before it stops; C{None} for a server that
-        has only one member.
+    @ivar draining: Sends clients elsewhere before it stops, if there are other members;
+        or C{None}.
     @ivar leaving: Called when it stops; it waits until others accept connections in its
         place.
     @ivar isLast: Whether there are none who do.
@@ -141,8 +141,6 @@ class TunnelServerService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        hint = RETRY_AFTER if self.isLast() else AT_ONCE
-        reason = TunnelError("shutting-down", retryAfter=hint)
         listening, self.listening = self.listening, []
         for port in listening:
             isOurs(port, False)
@@ -150,6 +148,9 @@ class TunnelServerService(Service):
         await self.leaving()
         if self.draining is not None:
             await self.draining.moved()
+        # Only now: the others may have been told meanwhile to stop, too.
+        hint = RETRY_AFTER if self.isLast() else AT_ONCE
+        reason = TunnelError("shutting-down", retryAfter=hint)
         self.names.isLeaving = True
         await self.tunnels.leave(reason)
         self._sessions.leave(reason)
