@@ -31,6 +31,7 @@ from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
 from tristunnel.util.platform import AF_UNIX, NO_WAIT
+from tristunnel.util.repeating import stopTimer
 
 __all__ = [
     "MOST_DESCRIPTORS",
@@ -234,10 +235,8 @@ class Channel:
         self.doWrite()
 
     def _stopRetry(self) -> None:
-        if self._retry is not None:
-            if self._retry.active():
-                self._retry.cancel()
-            self._retry = None
+        stopTimer(self._retry)
+        self._retry = None
 
     # Receiving
 

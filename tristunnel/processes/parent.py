@@ -32,6 +32,7 @@ from tristunnel.processes.kept import KeptPorts
 from tristunnel.processes.link import Asker, Link
 from tristunnel.util.endpoints import cannotListen
 from tristunnel.util.process import FAREWELL, GRACE
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["CHANNEL", "ParentService", "PortPlace"]
 
@@ -208,14 +209,12 @@ class ParentService(Service):
             self._grace + 2 * FAREWELL + 5.0, self.signal, signal.SIGKILL
         )
         for member in self._members:
-            if member.restart is not None and member.restart.active():
-                member.restart.cancel()
+            stopTimer(member.restart)
             if member.process is not None:
                 ended: Deferred[None] = Deferred()
                 member.ended.append(ended)
                 await ended
-        if killing.active():
-            killing.cancel()
+        stopTimer(killing)
         self._ports.close()
         await self._book.stop()
 
