@@ -87,7 +87,8 @@ class Message:
 
     @ivar head: A JSON object.
     @ivar data: Bytes.
-    @ivar sockets: The sockets that came with it, owned by whoever takes the message.
+    @ivar sockets: The sockets that came with it, which do not block; owned by whoever
+        takes the message.
     @ivar missing: Whether more were sent, for which this process had no descriptor
         left; the kernel has closed them.
     """
@@ -342,12 +343,12 @@ def _socketsIn(along: Sequence[tuple[int, int, bytes]]) -> list[socket]:
             for number in numbers:
                 try:
                     made = socket(fileno=number)
-                    # Other processes have the same one. Where this is not said, a copy
-                    # of it is made to block, and then blocks them, too.
-                    made.setblocking(False)
                 except OSError:
                     with suppress(OSError):
                         os.close(number)
-                else:
-                    found.append(made)
+                    continue
+                # Other processes have the same one. Where this is not said, a copy of
+                # it is made to block, and then blocks them, too.
+                made.setblocking(False)
+                found.append(made)
     return found

@@ -20,7 +20,7 @@ __all__ = ["endOf", "passage"]
 
 def passage() -> tuple[socket, socket]:
     """
-    Make the two ends: ours, which does not block, and theirs.
+    Make the two ends, which do not block: ours and theirs.
 
     @raise TunnelError: C{limit-reached}, without descriptors.
     """
@@ -28,7 +28,8 @@ def passage() -> tuple[socket, socket]:
         ours, theirs = socketModule.socketpair(AF_UNIX)
     except OSError as error:
         raise TunnelError("limit-reached", f"a passage: {error.strerror}") from None
-    ours.setblocking(False)
+    for each in (ours, theirs):
+        each.setblocking(False)
     return ours, theirs
 
 
@@ -45,7 +46,6 @@ def endOf(
     @param made: Its class.
     @raise TunnelError: C{limit-reached}.
     """
-    ours.setblocking(False)
     try:
         made(poller, ours, arrived).begin()
     except OSError as error:

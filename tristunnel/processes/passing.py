@@ -228,7 +228,6 @@ class Passing:
         try:
             RESERVE.checkSession()
             address = _read(peer)
-            connection.setblocking(False)
             factory = self.takers[taker] if taker else self._factory
             protocol = factory.buildProtocol(address)
             transport = PassedTransport(
