@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from tests.names.rig import VisitorTestCase, request, response
+from tristunnel.names.counters import MOST_COUNTED, OTHERS, NameCounters
 from tristunnel.names.log import AccessLog
-from tristunnel.names.tally import MOST_COUNTED, OTHERS, NameTally
 from tristunnel.util.output import LogFile
 
 
@@ -17,7 +17,7 @@ class AccessLogTests(VisitorTestCase):
     def begin(self, form: str) -> Path:
         path = Path(self.mktemp())
         self.site.log = AccessLog(LogFile(str(path)), form, lambda: 1_800_000_000.25)
-        self.site.tally = NameTally()
+        self.site.counters = NameCounters()
         return path
 
     def ask(self) -> None:
@@ -64,7 +64,7 @@ class AccessLogTests(VisitorTestCase):
         self.lose(visitor)
         self.assertEqual(json.loads(path.read_text())["status"], 499)
 
-    def test_tally(self) -> None:
+    def test_counters(self) -> None:
         """Names with a tunnel are counted by themselves, so many of them."""
         self.begin("json")
         for number in range(MOST_COUNTED + 5):
@@ -74,9 +74,9 @@ class AccessLogTests(VisitorTestCase):
             visitor.dataReceived(request(host))
             self.service(host).say(response(b"12"))
             visitor.dataReceived(request("unknown.example"))
-        tally = self.site.tally
-        self.assertEqual(tally.requests["n0.example"], {"2xx": 1})
-        self.assertEqual(tally.sent["n0.example"], 2)
-        self.assertEqual(len(tally.requests), MOST_COUNTED + 1)
-        self.assertEqual(tally.requests[OTHERS]["4xx"], MOST_COUNTED + 5)
-        self.assertGreater(tally.requests[OTHERS]["2xx"], 0)
+        counters = self.site.counters
+        self.assertEqual(counters.requests["n0.example"], {"2xx": 1})
+        self.assertEqual(counters.sent["n0.example"], 2)
+        self.assertEqual(len(counters.requests), MOST_COUNTED + 1)
+        self.assertEqual(counters.requests[OTHERS]["4xx"], MOST_COUNTED + 5)
+        self.assertGreater(counters.requests[OTHERS]["2xx"], 0)

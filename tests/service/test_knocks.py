@@ -198,8 +198,8 @@ class MemberTests(TestCase):
         tunnel = await one.open(caller, {"knock": 600})
         self.assertEqual(tunnel.knockLink[:26], "https://server:9000/knock/")
         identifier, secret = tunnel.knockLink.split("/")[-2:]
-        door = await other.knocks.find(identifier, secret)
-        self.assertEqual((door.address, door.seconds), (tunnel.address, 600.0))
+        linked = await other.knocks.find(identifier, secret)
+        self.assertEqual((linked.address, linked.seconds), (tunnel.address, 600.0))
         self.assertEqual(await other.knocks.admit(identifier, secret, "192.0.2.7"), 600)
         self.assertEqual(one.policies.admit(tunnel, "192.0.2.7"), 600)
         # What was told before has come by the time of an answer.

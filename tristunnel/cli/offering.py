@@ -129,7 +129,7 @@ def _make(
 def _inspector(
     reactor: Any, options: ClientOptions, watch: ClientWatch
 ) -> Inspector | None:
-    """Make the keeper of requests, if the options ask for it."""
+    """Begin inspection, if the options ask for it."""
     if options.inspection is None:
         return None
     inspector = Inspector(reactor, options.inspection)

@@ -35,7 +35,7 @@ from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.extended import STALLS
 from tristunnel.errors import TunnelError
 from tristunnel.http.resource import CallerPage
-from tristunnel.names.tally import REQUESTS
+from tristunnel.names.counters import REQUESTS
 from tristunnel.service.counters import Buckets
 from tristunnel.service.rights import isAdmin
 from tristunnel.version import VERSION

@@ -30,7 +30,7 @@ from tristunnel.http.resource import answerWith, formOf
 from tristunnel.http.site import requestKnown
 from tristunnel.model.gate import GateRules
 from tristunnel.service.knocked import networkOf
-from tristunnel.service.knocks import Door, Knocks
+from tristunnel.service.knocks import Knocks, LinkedTunnel
 from tristunnel.util.quantities import formatDuration
 
 __all__ = ["KnockPage"]
@@ -78,10 +78,10 @@ class KnockPage(Resource):
         peer: Any = self._forwarded.peer(request)
         path = [each.decode("ascii", "replace") for each in request.postpath or []]
         identifier, secret = path if len(path) == 2 else ("", "")
-        door: Door | None = None
+        tunnel: LinkedTunnel | None = None
         try:
             self._callers.check(peer)
-            door = await self._knocks.find(identifier, secret)
+            tunnel = await self._knocks.find(identifier, secret)
             requestKnown(request)
             host = getattr(peer, "host", "")
             network = networkOf(host)
@@ -91,25 +91,25 @@ class KnockPage(Resource):
                     "your address is not known here: the operator of this server has"
                     " to give --trusted-proxy",
                 )
-            said = _Said(door, str(network).removesuffix("/32"))
+            said = _Said(tunnel, str(network).removesuffix("/32"))
             if request.method != b"POST":
-                return self._page(request, 200, door, said.offer, said.form)
+                return self._page(request, 200, tunnel, said.offer, said.form)
             objection = OriginRule([hostOf(request)]).objection(request)
             if objection is not None:
-                return self._page(request, 403, door, objection)
-            problem = await self._problem(request, door, host, identifier)
+                return self._page(request, 403, tunnel, objection)
+            problem = await self._problem(request, tunnel, host, identifier)
             if problem:
-                return self._page(request, 401, door, problem, said.form)
+                return self._page(request, 401, tunnel, problem, said.form)
             await self._knocks.admit(identifier, secret, host)
         except TunnelError as refusal:
-            return self._refused(request, door, peer, refusal)
-        _log.info("{host} has knocked at {address}", host=host, address=door.address)
-        hint = said.hint(request, await self._addresses(request, door))
-        return self._page(request, 200, door, said.done, hint)
+            return self._refused(request, tunnel, peer, refusal)
+        _log.info("{host} has knocked at {address}", host=host, address=tunnel.address)
+        hint = said.hint(request, await self._addresses(request, tunnel))
+        return self._page(request, 200, tunnel, said.done, hint)
 
-    async def _addresses(self, request: Request, door: Door) -> list[str]:
+    async def _addresses(self, request: Request, tunnel: LinkedTunnel) -> list[str]:
         """All addresses of the host that visitors connect to, if a person asks."""
-        place = door.address.partition("://")[2]
+        place = tunnel.address.partition("://")[2]
         if not _wantsPage(request) or self._forwarded.isByProxy(request):
             # A proxy may know its pages by their names alone.
             return []
@@ -119,7 +119,7 @@ class KnockPage(Resource):
             return []
 
     async def _problem(
-        self, request: Request, door: Door, host: str, identifier: str
+        self, request: Request, tunnel: LinkedTunnel, host: str, identifier: str
     ) -> str:
         """
         Check the PIN or the login that a tunnel asks for.
@@ -127,14 +127,14 @@ class KnockPage(Resource):
         @return: What is wrong, or nothing.
         @raise TunnelError: C{limit-reached}, if it may not be tried now.
         """
-        if not (door.pin or door.login):
+        if not (tunnel.pin or tunnel.login):
             return ""
         fields = formOf(request)
         user = fields.get("user", "")
-        if door.pin and "pin" in fields:
-            given, kept = fields["pin"], door.pin
-        elif door.login and user:
-            kept = GateRules(login=door.login).hashOf(user)
+        if tunnel.pin and "pin" in fields:
+            given, kept = fields["pin"], tunnel.pin
+        elif tunnel.login and user:
+            kept = GateRules(login=tunnel.login).hashOf(user)
             given = fields.get("password", "")
         else:
             return "Say who you are first."
@@ -144,7 +144,11 @@ class KnockPage(Resource):
         return "That is wrong. Try again."
 
     def _refused(
-        self, request: Request, door: Door | None, peer: Any, refusal: TunnelError
+        self,
+        request: Request,
+        tunnel: LinkedTunnel | None,
+        peer: Any,
+        refusal: TunnelError,
     ) -> bytes:
         status, headers = refusalOf(refusal, ())
         for name, value in headers:
@@ -153,13 +157,13 @@ class KnockPage(Resource):
             self._callers.loginFailed(peer)
             return self._page(request, status, None, _OVER)
         text = refusal.message[:1].upper() + refusal.message[1:]
-        return self._page(request, status, door, f"{text}.")
+        return self._page(request, status, tunnel, f"{text}.")
 
     def _page(
         self,
         request: Request,
         status: int,
-        door: Door | None,
+        tunnel: LinkedTunnel | None,
         told: str,
         more: str = "",
     ) -> bytes:
@@ -179,7 +183,7 @@ class KnockPage(Resource):
             how = " A program knocks with a POST to this address." if more else ""
             return f"{told}{how if request.method != b'POST' else ''}\n".encode()
         request.setHeader("Content-Type", "text/html; charset=utf-8")
-        title = "Knock" if door is None else f"Knock at {door.title}"
+        title = "Knock" if tunnel is None else f"Knock at {tunnel.title}"
         return self._pages.written(title, told, [more] if more else [])
 
 
@@ -187,15 +191,15 @@ class _Said:
     """
     What a page says to somebody with a link.
 
-    @param door: Where that leads.
+    @param tunnel: Where that leads.
     @param network: What would be let in.
     """
 
-    def __init__(self, door: Door, network: str) -> None:
-        self._door, self._network = door, network
-        kind, _, self._place = door.address.partition("://")
+    def __init__(self, tunnel: LinkedTunnel, network: str) -> None:
+        self._tunnel, self._network = tunnel, network
+        kind, _, self._place = tunnel.address.partition("://")
         self._udp = " (UDP)" if kind == "udp" else ""
-        self._time = formatDuration(door.seconds)
+        self._time = formatDuration(tunnel.seconds)
 
     @property
     def offer(self) -> str:
@@ -216,8 +220,8 @@ class _Said:
     @property
     def form(self) -> str:
         """What is to be filled in, and the button."""
-        asked = [PIN_FIELD] * bool(self._door.pin)
-        asked += [LOGIN_FIELDS] * bool(self._door.login)
+        asked = [PIN_FIELD] * bool(self._tunnel.pin)
+        asked += [LOGIN_FIELDS] * bool(self._tunnel.login)
         return "\n".join(_form(each) for each in asked or [""])
 
     def hint(self, request: Request, addresses: list[str]) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 from typing import Protocol as Structure
 
 from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.names.counters import REQUESTS
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.gate import Closed, Gate
 from tristunnel.names.log import AccessLog
 from tristunnel.names.origin import NO_PROXIES, Proxies
 from tristunnel.names.public import CHALLENGES, PublicNames
-from tristunnel.names.tally import REQUESTS
 from tristunnel.wire.http import RequestHead
 from tristunnel.wire.http_answer import wholeResponse
 
@@ -58,7 +58,7 @@ class NameSite:
 
     @ivar seconds: Its time.
     @ivar log: Where requests are noted, or C{None}.
-    @ivar tally: Counts them.
+    @ivar counters: Count them.
     @ivar proxies: Knows which proxies may say where visitors come from.
     @ivar gate: Decides on requests to tunnels whose owners ask visitors to sign in.
     @ivar idle: Idle connections, the oldest first.
@@ -72,7 +72,7 @@ class NameSite:
         self.seconds: Callable[[], float] = reactor.seconds
         self.names = names
         self.log: AccessLog | None = None
-        self.tally = REQUESTS
+        self.counters = REQUESTS
         self.proxies: Proxies = NO_PROXIES
         self.gate: Gate = Closed()
         self.idle: OrderedDict[Any, None] = OrderedDict()
@@ -176,6 +176,6 @@ class NameSite:
         """
         if exchange.response is not None and status != 499:
             status = exchange.response.status
-        self.tally.count(exchange, status)
+        self.counters.count(exchange, status)
         if self.log is not None:
             self.log.note(exchange, status, self.seconds() - exchange.began)

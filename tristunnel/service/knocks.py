@@ -29,7 +29,7 @@ from tristunnel.service.siblings import Siblings
 from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import hostAndPort
 
-__all__ = ["KNOCK_PATH", "Door", "Knocks"]
+__all__ = ["KNOCK_PATH", "Knocks", "LinkedTunnel"]
 
 KNOCK_PATH = b"knock"
 """The path of the server below which the links are."""
@@ -40,9 +40,9 @@ REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
-class Door:
+class LinkedTunnel:
     """
-    What somebody with a link is told.
+    A tunnel that a link leads to, as far as somebody with the link is told of it.
 
     @ivar title: What the tunnel is called, or else where it is.
     @ivar address: Where its visitors connect, as a URI.
@@ -149,13 +149,13 @@ class Knocks:
             raise TunnelError("unknown-tunnel")
         return tunnel.knockLink
 
-    async def find(self, identifier: str, secret: str) -> Door:
+    async def find(self, identifier: str, secret: str) -> LinkedTunnel:
         """
         Find out where a link leads.
 
         @raise TunnelError: C{unknown-tunnel}, also for a wrong secret.
         """
-        return _doorOf(await self._ask("knockDoor", identifier, secret))
+        return _linkedFrom(await self._ask("knockDoor", identifier, secret))
 
     async def admit(self, identifier: str, secret: str, host: str) -> float:
         """
@@ -214,7 +214,7 @@ class Knocks:
 
     @property
     def _here(self) -> dict[str, Callable[..., object]]:
-        return {"knockDoor": self._door, "knock": self._knock}
+        return {"knockDoor": self._linked, "knock": self._knock}
 
     def publish(self, siblings: Siblings) -> None:
         """Let the other members call these methods."""
@@ -228,7 +228,7 @@ class Knocks:
             raise TunnelError("unknown-tunnel")
         return held.tunnel
 
-    def _door(self, caller: Caller | None, identifier: str) -> dict[str, object]:
+    def _linked(self, caller: Caller | None, identifier: str) -> dict[str, object]:
         tunnel = self._tunnel(identifier)
         rules = tunnel.gate
         return {
@@ -255,5 +255,5 @@ def _markOf(rules: GateRules) -> str:
     return sha256(repr(rules).encode()).hexdigest()[:16]
 
 
-def _doorOf(said: dict[str, Any]) -> Door:
-    return Door(**{**said, "login": tuple(said["login"])})
+def _linkedFrom(said: dict[str, Any]) -> LinkedTunnel:
+    return LinkedTunnel(**{**said, "login": tuple(said["login"])})

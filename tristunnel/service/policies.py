@@ -27,14 +27,14 @@ class _Asked:
     """
     The limits on a tunnel's visitors, besides those that the server sets for all.
 
-    @ivar door: Applies it.
+    @ivar filter: Applies them.
     @ivar owner: Set by the tunnel's owner.
     @ivar operator: Set by somebody else, who may admin.
     @ivar throttle: Limits the rate, if there ever was a limit.
     @ivar knocked: Who has knocked; C{None} where nobody needs to.
     """
 
-    door: PolicyFilter
+    filter: PolicyFilter
     owner: VisitorPolicy = field(default_factory=VisitorPolicy)
     operator: VisitorPolicy = field(default_factory=VisitorPolicy)
     throttle: Throttle | None = None
@@ -115,7 +115,7 @@ class VisitorPolicies:
         for stream in list(tunnel.streams):
             host = hostOfVisitor(stream.visitorAddress)
             try:
-                asked.door.checkNetwork(host)
+                asked.filter.checkNetwork(host)
                 if asked.knocked is not None:
                     asked.knocked.check(host)
             except TunnelError as refusal:
@@ -133,7 +133,7 @@ class VisitorPolicies:
             C{limit-reached}, if too many are in.
         """
         asked, network = self._askedOf(tunnel), networkOf(host)
-        asked.door.checkNetwork(host)
+        asked.filter.checkNetwork(host)
         if network is None or asked.knocked is None:
             raise TunnelError("not-permitted", "the visitor's address is not known")
         return asked.knocked.admit(network, seconds or tunnel.gate.knock)
@@ -149,8 +149,9 @@ class VisitorPolicies:
     def _askedOf(self, tunnel: Tunnel) -> _Asked:
         asked = self._asked.get(tunnel)
         if asked is None:
-            door = PolicyFilter(VisitorPolicy(), self._reactor.seconds, self._countryOf)
-            asked = self._asked[tunnel] = _Asked(door)
+            asked = self._asked[tunnel] = _Asked(
+                PolicyFilter(VisitorPolicy(), self._reactor.seconds, self._countryOf)
+            )
             tunnel.checks.append(self._checkDescriptors)
         return asked
 
@@ -193,12 +194,11 @@ class VisitorPolicies:
 
     def _enforce(self, tunnel: Tunnel, asked: _Asked, policy: VisitorPolicy) -> None:
         tunnel.policy = policy
-        door = asked.door
-        door.apply(policy, tunnel.streams)
-        if door in tunnel.filters:
-            tunnel.filters.remove(door)
+        asked.filter.apply(policy, tunnel.streams)
+        if asked.filter in tunnel.filters:
+            tunnel.filters.remove(asked.filter)
         if policy.asksVisitors:
-            tunnel.filters.append(door)
+            tunnel.filters.append(asked.filter)
         self._haveKnocked(tunnel, asked)
         watched = self._sweep in tunnel.filters
         if policy.endsStreams and not watched:

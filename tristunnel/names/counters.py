@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 
 from tristunnel.names.exchange import Exchange
 
-__all__ = ["MOST_COUNTED", "OTHERS", "REQUESTS", "NameTally"]
+__all__ = ["MOST_COUNTED", "OTHERS", "REQUESTS", "NameCounters"]
 
 MOST_COUNTED = 200
 """Names that are counted by themselves: each costs a monitoring system several series,
@@ -21,7 +21,7 @@ OTHERS = "others"
 _CLASSES = ("raw", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
-class NameTally:
+class NameCounters:
     """
     Counts requests by their names and the first digit of their status.
 
@@ -53,5 +53,5 @@ class NameTally:
         self.sent[name] += exchange.sent
 
 
-REQUESTS = NameTally()
+REQUESTS = NameCounters()
 """What this process has served."""
