@@ -7,6 +7,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.test_websocket_dialects import FramedTestCase
@@ -230,6 +232,9 @@ class OptionTests(SynchronousTestCase):
         for url in ("", "https://u:pw@h:1", "http://", "h:1", "http://u:pw@h:x"):
             error = self.assertRaises(TunnelError, parseProxy, None, url)
             self.assertNotIn("pw", error.message)
+        proxy = parseProxy(MemoryReactorClock(), "http://u:pw@h:1")
+        self.assertEqual(proxy.login, ("u", "pw"))
+        self.assertNotIn("pw", repr(ProxiedEndpoint(Clock(), proxy, "a.example", 1)))
 
     def test_header(self) -> None:
         """A header has a name and a value, on one line."""

@@ -26,7 +26,7 @@ __all__ = ["Announcement"]
 _log = Logger(namespace="tristunnel.server")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Announcement:
     """
     Tells an operator of a server.

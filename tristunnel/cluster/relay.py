@@ -389,7 +389,7 @@ async def _ask(
         raise
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class RelayWays:
     """
     The L{Ways<tristunnel.cluster.leading.Ways>} to other machines.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 from zlib import crc32
@@ -83,7 +83,7 @@ class ClusterSettings:
     listen: IStreamServerEndpoint
     description: str
     advertise: str
-    secret: bytes
+    secret: bytes = field(repr=False)
     times: Times
     hold: float
     all: bool

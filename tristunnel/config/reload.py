@@ -47,7 +47,7 @@ def differing(old: ConfiguredOptions, new: ConfiguredOptions) -> set[str]:
     }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Reload:
     """
     Reads the options of a running program again.

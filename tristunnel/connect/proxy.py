@@ -5,7 +5,7 @@ Connecting through a proxy: an HTTP proxy, by its CONNECT method, or a SOCKS 5 p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -78,7 +78,7 @@ class Proxy:
 
     endpoint: IStreamClientEndpoint
     where: str
-    login: tuple[str, str] | None = None
+    login: tuple[str, str] | None = field(default=None, repr=False)
     source: str = OPTION
     kind: str = "http"
 

@@ -9,7 +9,7 @@ import hmac
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Gateway:
     reactor: Any
     spec: str
     destinations: Destinations
-    login: tuple[bytes, bytes] | None = None
+    login: tuple[bytes, bytes] | None = field(default=None, repr=False)
     isOpen: bool = False
 
     @cached_property

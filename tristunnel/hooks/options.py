@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from tristunnel.auth.files import readSecret
@@ -52,7 +52,7 @@ class HookSettings:
     """
 
     targets: Sequence[Target]
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 class HookOptionsMixin:

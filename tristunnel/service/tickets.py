@@ -6,7 +6,7 @@ import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tristunnel.errors import TunnelError
@@ -35,7 +35,7 @@ class Ticket:
     """
 
     name: str
-    secret: bytes
+    secret: bytes = field(repr=False)
     use: Use
     expires: float
     gone: Callable[[Ticket], object]
