@@ -132,7 +132,6 @@ class ClientsFile:
     The file is looked at (one C{stat}) at each login. Writers should replace
     it in one step (write another file, then rename), since a login in the
     middle of a change sees half of it.
-
     """
 
     credentialInterfaces = (ITunnelCredentials,)

@@ -23,10 +23,7 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class _MemberProgram(Program):
-    """
-    A program whose options are told of their membership.
-
-    """
+    """A program whose options are told of their membership."""
 
     membership: Membership | None = None
 

@@ -63,7 +63,6 @@ class Consent:
 
     @param patterns: As C{--managed} takes them.
     @raise TunnelError: C{bad-option}, if one cannot be understood.
-
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:

@@ -179,7 +179,7 @@ class Link(Conversation):
     @param lost: Called once with this link when the other process has gone.
 
     @ivar index: Which process is at the other end; -1 for the parent.
-    @ivar isLeaving: Whether that process stops, and takes no visitors any more.
+    @ivar isLeaving: Whether that process stops, and takes no connections any more.
     """
 
     def __init__(

@@ -129,8 +129,8 @@ class Membership:
         """
         Have others accept connections in the place of this process, which stops.
 
-        @return: Fires when they do, and all links to processes that take this one for
-            present are in L{siblings}; or if the parent does not answer.
+        @return: Fires when they have been told, and all links to processes that take
+            this one for present are in L{siblings}; or if the parent does not answer.
         """
         told: Deferred[Any] = self.parent.call("leaving", patience=ANSWERED)
         return told.addErrback(lambda failure: failure.trap(TunnelError) and None)

@@ -55,9 +55,9 @@ class TunnelServerService(Service):
     @ivar before: Waited for before it listens, or C{None}.
     @ivar draining: Sends clients elsewhere before it stops, if there are other members;
         or C{None}.
-    @ivar leaving: Called when it stops; it waits until others accept connections in its
-        place.
-    @ivar isLast: Whether there are none who do.
+    @ivar leaving: Called when it stops, to have others accept connections in its place;
+        waited for.
+    @ivar isLast: Whether there are no such others.
     @ivar unknown: How many connections it has whose first bytes have not come.
     """
 
