@@ -1,7 +1,8 @@
 """
 Looking up names, in such a way that a name server that does not answer holds up nothing
 that can do without it.
- Twisted's resolver calls C{getaddrinfo} in the reactor's ten threads, for as long as
+
+Twisted's resolver calls C{getaddrinfo} in the reactor's ten threads, for as long as
 that takes, and a shutdown waits for all of them. Here there is only one query for a
 name at a time, in a thread that a shutdown does not wait for. Whoever asks waits for a
 limited time only. Names in the hosts file need no thread at all.

@@ -1,7 +1,8 @@
 """
 The memory that streams hold in the whole process, and which of them must end when it is
 too much.
- For a reader that has stopped reading, bytes are held in its session's stream, and in
+
+For a reader that has stopped reading, bytes are held in its session's stream, and in
 the transport to it. Each stream and each session has a bound of its own; the one in
 this module is for all of them together. A stream for which nothing is held costs
 nothing here.

@@ -1,6 +1,7 @@
 """
 A reactor whose stream sockets are in the poller.
- Endpoints, Twisted's own and all others, ask their reactor to listen and to connect.
+
+Endpoints, Twisted's own and all others, ask their reactor to listen and to connect.
 With this one they get sockets of ours, and nothing else about them changes:
 C{serverFromString(polledReactor(reactor), "tcp:9000")}.
 """

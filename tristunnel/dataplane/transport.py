@@ -196,7 +196,7 @@ class SocketTransport(LeavableSocket):
     def _drain(self) -> None:
         """Send what waits."""
         if self._kernelFull:
-            # Writing is over.
+            # It has room again.
             self._hadRoom = self._written - self.unsent
         super()._drain()
 

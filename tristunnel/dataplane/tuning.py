@@ -1,6 +1,7 @@
 """
 The options that are set on sockets.
- Connections inherit the options of the listening TCP socket that accepts them, so what
+
+Connections inherit the options of the listening TCP socket that accepts them, so what
 is set there costs nothing per connection.
 """
 

@@ -314,7 +314,7 @@ class Visit:
             self.over(self._reason)
 
     def over(self, reason: TunnelError | None) -> None:
-        """Whether both ends are over."""
+        """Note that both ends are over."""
         received, sent = self._service.received, self._stream.received
         self._observer.serviceGone(self.target, received, sent, reason)
         self._observer.visitorGone(self, reason)

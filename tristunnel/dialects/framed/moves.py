@@ -1,6 +1,7 @@
 """
 Streams that move to a connection of their own once they have proved busy.
- A stream begins in its session, where a short request costs nothing extra. A busy
+
+A stream begins in its session, where a short request costs nothing extra. A busy
 stream is better off on a connection whose ends are both plain sockets: the kernel then
 moves its bytes, and applies backpressure on its own. The server, which sees the
 visitor, sends a ticket; the client makes a second connection and shows the ticket. Then
