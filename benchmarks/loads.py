@@ -290,7 +290,8 @@ def _answers(connection: socket.socket, seconds: float) -> list[float]:
 
     @return: Milliseconds that they took, by percent.
     """
-    sent, took = [], []
+    sent: list[float] = []
+    took: list[float] = []
     begun = time.monotonic()
     came = 0
     while came < len(sent) * 64 or time.monotonic() < begun + seconds:

@@ -17,9 +17,11 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Awaitable, Callable
 
 _HERE = "127.0.0.1"
 _CHUNK = bytes(256 * 1024)
+_Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,9 +70,9 @@ async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.close()
 
 
-async def _listen(host: str, port: int, serve: object) -> None:
+async def _listen(host: str, port: int, serve: _Serve) -> None:
     """Serve for ever."""
-    server = await asyncio.start_server(serve, host, port, backlog=4096)  # type: ignore[arg-type]
+    server = await asyncio.start_server(serve, host, port, backlog=4096)
     await server.serve_forever()
 
 

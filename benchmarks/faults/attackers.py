@@ -125,7 +125,7 @@ class _Attack:
                     break
                 self._connect()
             for key, _ in self._wait.select(0.01):
-                self._hear(key.fileobj)  # type: ignore[arg-type]
+                self._hear(key.fileobj)  # type: ignore[arg-type] # sockets only
             if now > dribbled + 1:
                 dribbled = now
                 for connection in list(self._open):

@@ -114,7 +114,7 @@ def _streams(
         "session": [f"--connect={plain}", "--carrier=session"],
         "websocket": [f"--connect={web}"],
     }
-    ports, slowPorts = [], []
+    ports, slowPorts = list[int](), list[int]()
     with there.governs():
         for target, found in ((service, ports), (slow, slowPorts)):
             kind = "fast" if target is service else "slow"

@@ -48,8 +48,10 @@ BACK = 45.0
 RATE = 1.5e6
 """Bytes per second that a way passes in each direction."""
 
-STREAMS = (("D", 500_000), ("D", 150_000), ("U", 400_000), ("U", 100_000))
-STREAMS += (("B", 200_000), ("E", 8_000), ("E", 4_000))
+STREAMS = (
+    *(("D", 500_000), ("D", 150_000), ("U", 400_000), ("U", 100_000)),
+    *(("B", 200_000), ("E", 8_000), ("E", 4_000)),
+)
 """What begins in each round."""
 
 PLAIN = """
@@ -307,6 +309,10 @@ class _Proof:
             await self.sleep(0.02)
         return True
 
+    async def over(self, tale: Tale, seconds: float) -> bool:
+        """Wait until a stream is over, as for L{until}."""
+        return await self.until(lambda: tale.over, seconds)
+
     # A round
 
     async def round(self, case: Case, fault: str, moment: float) -> None:
@@ -355,7 +361,7 @@ class _Proof:
             if case.kind.before:
                 await self.ready(case)
             probe = self.visit(case, "E", 400)
-            await self.until(lambda probe=probe: probe.over, 3.0)  # type: ignore[misc]
+            await self.over(probe, 3.0)
             took = self.reactor.seconds() - began
             if probe.complete:
                 break
@@ -387,7 +393,7 @@ class _Proof:
         for _ in range(3):
             # What was asked for ahead is there now, and limits know the tunnel.
             probe = self.visit(case, "D", 70_000)
-            await self.until(lambda probe=probe: probe.over, 10.0)  # type: ignore[misc]
+            await self.over(probe, 10.0)
             if not probe.complete:
                 case.bad.append(f"{case.kind.name}, before anything: {probe}")
         only = self.options.words.get("faults", "")
@@ -420,7 +426,7 @@ class _Proof:
         pids = [server.pid for server in self.servers.values()]
         open_ = sum(map(descriptors, pids))
         began = time.monotonic()
-        work = [
+        work: list[Deferred[Any]] = [
             Deferred.fromCoroutine(self.drive(case, count))
             for case, count in zip(self.cases, counts, strict=True)
         ]
@@ -509,11 +515,11 @@ def prove(options: Options) -> Iterator[Row]:
         def over(result: object) -> None:
             if isinstance(result, Failure):
                 proof.rows.append(Row("the proof", result.getTraceback(), False))
-            reactor.stop()  # type: ignore[attr-defined]
+            reactor.stop()
 
         def start() -> None:
             Deferred.fromCoroutine(proof.run()).addBoth(over)
 
-        reactor.callWhenRunning(start)  # type: ignore[attr-defined]
-        reactor.run()  # type: ignore[attr-defined]
+        reactor.callWhenRunning(start)
+        reactor.run()
     yield from proof.rows

@@ -116,7 +116,7 @@ class Programs:
         """
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            found = _ADDRESS.findall(self.room.said(name))
+            found: list[str] = _ADDRESS.findall(self.room.said(name))
             if found:
                 return found[-1]
             time.sleep(0.05)

@@ -155,7 +155,7 @@ class Rig:
         for _ in range(WORKING + 12):
             factory = ClientFactory()
             factory.noisy = False
-            factory.buildProtocol = self.service.buildProtocol  # type: ignore[assignment]
+            factory.buildProtocol = self.service.buildProtocol  # type: ignore[method-assign] # it is all they need
             self.reactor.connectTCP("127.0.0.1", port, factory)
 
     def stopClients(self) -> None:
@@ -219,7 +219,7 @@ class Rig:
                 stalls += service is not None and service.sent > 0
                 ends += service is not None and service.gone is not None
                 stalled.leave()
-                await self.until(lambda s=stalled: s.tale.over, 5.0)  # type: ignore[misc]
+                await self.until(lambda s=stalled: s.tale.over, 5.0)  # type: ignore[misc] # binds this one
             loss = 1 - median(beside) / max(median(without), 1)
             if loss < LOSS or len(without) >= 3 * rounds:
                 break
@@ -406,13 +406,13 @@ def runRig(options: Options, work: Callable[[Rig], Any]) -> Iterator[Row]:
         def over(result: object) -> None:
             if isinstance(result, Failure):
                 rig.rows.append(Row("the proof", result.getTraceback(), False))
-            reactor.stop()  # type: ignore[attr-defined]
+            reactor.stop()
 
         def start() -> None:
             Deferred.fromCoroutine(work(rig)).addBoth(over)
 
-        reactor.callWhenRunning(start)  # type: ignore[attr-defined]
-        reactor.run()  # type: ignore[attr-defined]
+        reactor.callWhenRunning(start)
+        reactor.run()
     yield from rig.rows
 
 
