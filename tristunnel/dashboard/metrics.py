@@ -262,7 +262,7 @@ class ServerCollector(Collector):
 
 
 def _written(registry: CollectorRegistry) -> list[Any]:
-    """Write a registry's content in a form for JSON, which L{JoinedMetrics} reads."""
+    """Write a registry's content in a form for JSON, which L{_JoinedMetrics} reads."""
     return [
         [
             family.name,
