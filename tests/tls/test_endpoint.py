@@ -24,7 +24,6 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
@@ -86,7 +85,8 @@ class TLSOverEndpointTests(TestCase):
         serverEndpoint: IStreamServerEndpoint,
         connector: Callable[[int], IStreamClientEndpoint],
         client: ServerVerification | None = None,
-    ) -> bytes:
+    ) -> Hearing:
+        """Say something to a server, and wait for the end."""
         port = await serverEndpoint.listen(Factory.forProtocol(Telling))
         try:
             endpoint = wrapClientTLS(
@@ -95,11 +95,7 @@ class TLSOverEndpointTests(TestCase):
             )
             asking = Hearing(b"hello")
             await connectProtocol(endpoint, asking)
-            await asking.gone()
-            if not asking.data:
-                assert asking.lost is not None
-                asking.lost.raiseException()
-            return bytes(asking.data)
+            return await asking.gone()
         finally:
             await maybeDeferred(port.stopListening)
 
@@ -112,34 +108,33 @@ class TLSOverEndpointTests(TestCase):
 
     async def test_tcp(self) -> None:
         """TLS works over TCP."""
-        said = await self.ask(tlsOverEndpoint(self.server, self.listening()), self.tcp)
-        self.assertEqual(said, b"127.0.0.1 says hello")
+        asked = await self.ask(tlsOverEndpoint(self.server, self.listening()), self.tcp)
+        self.assertEqual(asked.data, b"127.0.0.1 says hello", asked.lost)
 
     async def test_unix(self) -> None:
         """TLS works over UNIX sockets."""
         path = str(self.directory / "s")
-        said = await self.ask(
+        asked = await self.ask(
             tlsOverEndpoint(self.server, UNIXServerEndpoint(self.reactor, path)),
             lambda port: UNIXClientEndpoint(self.reactor, path),
         )
-        self.assertEqual(said, b"nobody says hello")
+        self.assertEqual(asked.data, b"nobody says hello", asked.lost)
 
     async def test_proxy(self) -> None:
         """A PROXY header in front of TLS gives the client's address."""
-        said = await self.ask(
+        asked = await self.ask(
             tlsOverEndpoint(self.server, proxyEndpoint(self.listening())),
             lambda port: _Balancer(self.tcp(port)),
         )
-        self.assertEqual(said, b"192.0.2.7 says hello")
+        self.assertEqual(asked.data, b"192.0.2.7 says hello", asked.lost)
 
     async def explained(
         self, serverEndpoint: IStreamServerEndpoint, client: ServerVerification
     ) -> str:
-        try:
-            said = await self.ask(serverEndpoint, self.tcp, client)
-        except Exception:
-            return str(explainTLSFailure(Failure(), "localhost", client))
-        self.fail(f"connected: {said!r}")
+        asked = await self.ask(serverEndpoint, self.tcp, client)
+        self.assertEqual(asked.data, b"")
+        assert asked.lost is not None
+        return str(explainTLSFailure(asked.lost, "localhost", client))
 
     async def test_explained(self) -> None:
         """Over real sockets failures have their explanations, too."""
