@@ -47,9 +47,7 @@ class Authority(Resource):
 class AccountTests(TestCase):
     def setUp(self) -> None:
         self.authority = Authority()
-        listening: Any = reactor
-        site = Site(self.authority)
-        port = listenHere(self, listening, site)
+        port = listenHere(self, reactor, Site(self.authority))
         self.base = f"http://127.0.0.1:{port}"
         self.directory = Path(self.mktemp())
         self.settings = AuthoritySettings("me@test.example", f"{self.base}/dir")

@@ -71,8 +71,7 @@ class BrokenTests(TestCase):
         self.authority = makeAuthority()
 
     def listen(self, factory: Any) -> int:
-        number = listenHere(self, self.reactor, factory)
-        return number
+        return listenHere(self, self.reactor, factory)
 
     async def wrong(
         self, look: str, connect: str, *words: str, route: Any = None, **more: Any

@@ -233,9 +233,8 @@ class EndpointTests(LoopbackTestCase):
 
         service = Service(b"hello")
         over = TLSMemoryBIOFactory(creator, False, service)
-        listening = listenHere(self, self.reactor, over)
+        number = listenHere(self, self.reactor, over)
         self.addCleanup(self._endAll, service)
-        number = listening
         trust = self.directory / "trust"
         trust.mkdir()
         authority.write(trust / "ca.pem")

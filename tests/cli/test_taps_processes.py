@@ -79,8 +79,7 @@ class ProcessTestCase(TestCase):
     def offer(self, service: Service) -> int:
         port = listenHere(self, self.reactor, service)
         self.addCleanup(self._endAll, service)
-        number: int = port
-        return number
+        return port
 
     async def _endAll(self, service: Service) -> None:
         for talk in service.talks:

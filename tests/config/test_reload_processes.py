@@ -83,8 +83,7 @@ class ReloadTests(ProcessTestCase):
         """Run a service that sends everything back. @return: Its port."""
         factory = Factory.forProtocol(Echo)
         factory.noisy = False
-        number = listenHere(self, self.reactor, factory)
-        return number
+        return listenHere(self, self.reactor, factory)
 
     async def reloaded(self, program: Program, since: int) -> str:
         """Have a program read its file again. @return: What it says of it."""

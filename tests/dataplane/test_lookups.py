@@ -236,11 +236,11 @@ class StuckTests(TestCase):
         self.patch(socket, "getaddrinfo", getaddrinfo)
         waiting = [lookUp(reactor, f"stuck_{each}.test") for each in range(30)]
         service = Service(b"welcome")
-        listening = listenHere(self, reactor, service)
+        port = listenHere(self, reactor, service)
         for host in ("localhost", "ab--cd.a_b.test"):
             factory = Factory.forProtocol(Talk)
             factory.noisy = False
-            endpoint = HostEndpoint(reactor, host, listening)
+            endpoint = HostEndpoint(reactor, host, port)
             talk: Any = await endpoint.connect(factory)
             await talk.has(7)
             talk.abort()

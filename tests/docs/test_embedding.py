@@ -46,8 +46,7 @@ class EmbeddingTests(TestCase):
         names: dict[str, Any] = {"print": lambda *words: None}
         for name in ("embedded-server", "embedded-client"):
             exec(codeBlock(page("docs/embedding.rst"), name), names)
-        here: Any = reactor
-        echo = listenHere(self, here, Factory.forProtocol(Echo))
+        echo = listenHere(self, reactor, Factory.forProtocol(Echo))
         server = names["makeServer"](reactor, "tcp:0:interface=127.0.0.1")
         server.startService()
         self.addCleanup(server.stopService)

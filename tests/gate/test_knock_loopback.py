@@ -61,12 +61,12 @@ class KnockLoopbackTests(UDPTestCase):
             self.addCleanup(port.stopListening)
             self.pages[host] = port.getHost().port
         service = Service(b"hello")
-        listening = listenHere(self, self.reactor, service)
+        tcp = listenHere(self, self.reactor, service)
         self.echo = Party.service(self.reactor)
         self.addCleanup(self.echo.port.close)
         self.echo.arrived = self.echo.say
         await self.startClient(
-            f"0=127.0.0.1:{listening},knock=1m",
+            f"0=127.0.0.1:{tcp},knock=1m",
             f"udp/0=127.0.0.1:{self.echo.number},knock=1m",
         )
         self.tcp, self.udp = sorted(self.tunnels.tunnels, key=lambda it: it.protocol)

@@ -46,8 +46,7 @@ class ServedTests(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(self.pebble.stop()))
         page = Data(b"from home", "text/plain")
         page.isLeaf = True
-        listening: Any = reactor
-        self.service = listenHere(self, listening, Site(page))
+        self.service = listenHere(self, reactor, Site(page))
 
     def start(self, command: str, *options: str) -> Program:
         process: Any = reactor

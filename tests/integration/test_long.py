@@ -98,9 +98,8 @@ class GiBTests(LoopbackTestCase):
         self.factory = cast(Any, Factory.forProtocol(_Source))
         self.factory.noisy = False
         self.factory.sources = []
-        listening = listenHere(self, self.reactor, self.factory)
+        self.service = listenHere(self, self.reactor, self.factory)
         self.addCleanup(self._endSources)
-        self.service = listening
 
     def _endSources(self) -> None:
         for source in self.factory.sources:

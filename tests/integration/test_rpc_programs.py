@@ -163,9 +163,7 @@ class ProgramsTestCase(TestCase):
         """Run a web server behind no public port; its port."""
         page = Data(PAGE, "text/html")
         page.isLeaf = True
-        site = Site(page)
-        number = listenHere(self, self.reactor, site)
-        return number
+        return listenHere(self, self.reactor, Site(page))
 
     async def descriptors(self, program: Program) -> Callable[[], int]:
         """
