@@ -19,6 +19,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.support.listening import listenHere
+from tests.support.processes import freePort
 from tests.tls.authority import makeAuthority
 from tristunnel.check.client import ClientCheck
 from tristunnel.connect.address import Trust, parseConnect
@@ -101,12 +102,8 @@ class BrokenTests(TestCase):
 
     async def test_route(self) -> None:
         """A port where nobody listens."""
-        port = self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
-        number = port.getHost().port
-        await port.stopListening()
-        await self.wrong(
-            "route", f"tcp:127.0.0.1:{number}", "refuses", "is the server running"
-        )
+        where = f"tcp:127.0.0.1:{freePort()}"
+        await self.wrong("route", where, "refuses", "is the server running")
 
     async def test_proxy(self) -> None:
         """A proxy that does not let us through."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from twisted.web.client import Agent, readBody
 from twisted.web.http_headers import Headers
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.processes import freePort
 from tristunnel.cli.client_tap import Options
 from tristunnel.connect.proxy import ProxiedEndpoint, parseProxy
 from tristunnel.dataplane import lookups
@@ -244,9 +244,7 @@ class ProxyTests(InnerCase):
     async def test_nobodyThere(self) -> None:
         """A service that does not answer is told of in the protocol's own words."""
         await self.startServer()
-        closed = socket.create_server(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-        closed.close()
+        port = freePort()
         ports = await self.startClient(
             *(f"0={kind}:allow=127.0.0.1:open=yes" for kind in ("socks", "proxy"))
         )

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dataplane.test_datagrams import FlowPair
 from tests.support.notes import ClientNotes
+from tests.support.processes import freePort
 from tristunnel.dataplane.datagrams import DatagramSocket
 from tristunnel.dataplane.descriptors import Reserve
 from tristunnel.dataplane.lookups import FRESH
@@ -120,9 +121,7 @@ class SocketTests(SynchronousTestCase):
     def test_itself(self) -> None:
         """A socket that was given the port that it is to reach would hear itself:
         nobody is there."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
-            bound.bind(("127.0.0.1", 0))
-            here = bound.getsockname()
+        here = ("127.0.0.1", freePort())
 
         class Bound(socket.socket):
             def connect(self, address: Any) -> None:

@@ -17,6 +17,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.processes import freePort
 from tests.support.short import shortDirectory
 from tristunnel.cli import access_tap, client_tap, server_tap
 from tristunnel.dataplane.reactor import ourReactor
@@ -310,8 +311,7 @@ class BeforeForkTests(TestCase):
 
     async def test_free(self) -> None:
         """What is free still is afterwards: ports and sockets."""
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            number = other.getsockname()[1]
+        number = freePort()
         path = os.path.relpath(self.directory / "s")
         for where in (f"tcp:{number}:interface=127.0.0.1", f"unix:{path}:lockfile=1"):
             endpoint = serverFromString(self.reactor, where)

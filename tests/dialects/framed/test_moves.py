@@ -15,6 +15,7 @@ from tests.dialects.framed.moves_rig import MUCH, CarrierTestCase
 from tests.faults.way import Leg, Link
 from tests.support.loopback import Service, Talk
 from tests.support.polling import until
+from tests.support.processes import freePort
 from tests.tls.authority import makeAuthority
 from tristunnel.dataplane.tls import tlsOverEndpoint
 from tristunnel.dialects.base import stream as streaming
@@ -154,12 +155,8 @@ class MoveTests(CarrierTestCase):
 
     async def test_serviceRefuses(self) -> None:
         """Without its service, a visitor is turned away, and no ticket is left."""
-        service = Service()
         await self.startServer()
-        port = self.outside.listenTCP(0, service, interface="127.0.0.1")
-        number = port.getHost().port
-        await port.stopListening()
-        (public,) = await self.startClient(f"0=127.0.0.1:{number}")
+        (public,) = await self.startClient(f"0=127.0.0.1:{freePort()}")
         visitor = await self.visit(public)
         await visitor.gone()
         await until(lambda: self.client.session.streams() == 0)

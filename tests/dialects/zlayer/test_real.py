@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dialects.zlayer.rig import ZLayerTestCase, named
 from tests.integration.udp_loopback import Party
 from tests.support.loopback import Service
-from tests.support.processes import Program
+from tests.support.processes import Program, freePorts
 from tests.wire.test_zlayer import messages
 from tristunnel.connect.address import parseConnect
 from tristunnel.connect.route import ConnectOptions
@@ -42,21 +41,6 @@ _PROGRAMS = os.environ.get("TRISTUNNEL_ZLAYER", "")
 
 if not _PROGRAMS:
     skip = "set TRISTUNNEL_ZLAYER to a directory with zlayer-server and zlayer-client"
-
-
-def freeRange(count: int) -> tuple[int, int]:
-    for first in range(30000 + os.getpid() % 500, 31000, count):
-        held = [socket.socket() for _ in range(count)]
-        try:
-            for offset, each in enumerate(held):
-                each.bind(("127.0.0.1", first + offset))
-        except OSError:
-            continue
-        finally:
-            for each in held:
-                each.close()
-        return first, first + count - 1
-    raise RuntimeError("there are no free ports")
 
 
 class CodecTests(SynchronousTestCase):
@@ -269,8 +253,10 @@ class RealServerTests(RealTestCase):
         self, *forwards: str, token: str = "t", **names: str
     ) -> tuple[Program, ZLayerClientService]:
         self.addCleanup(self._settle)
-        first, last = freeRange(8)
-        program = self.start("zlayer-server", ["t", str(first), str(last)], **names)
+        first = freePorts(8)
+        program = self.start(
+            "zlayer-server", ["t", str(first), str(first + 7)], **names
+        )
         port = (await program.waitForEvent("listening"))["port"]
         client = ZLayerClientService(
             self.reactor,
