@@ -459,12 +459,3 @@ class _Served(SocketCarrier):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._service.open.discard(self)
         super().connectionLost(reason)
-
-
-def visitorProtocol(
-    ledger: Listing, kind: str, size: int, halfCloses: bool = True
-) -> SocketCarrier:
-    carrier = SocketCarrier(halfCloses)
-    tale = ledger.begin(kind, size)
-    carrier.talk = Visitor(ledger, carrier, tale, halfCloses)
-    return carrier

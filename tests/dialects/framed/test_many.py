@@ -336,10 +336,6 @@ class ManyExtraConnectionTests(ManyTests):
 
     carrier = Carrier("session", sessions=3)
 
-    async def steady(self) -> None:
-        """Wait for the extra connections, which are descriptors too."""
-        await until(lambda: len(self.session.extraConnections or ()) == 2)
-
     @property
     def session(self) -> Any:
         (main,) = [s for s in self.sessions.sessions if s.lease is not None]
