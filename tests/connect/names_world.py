@@ -129,7 +129,7 @@ class Programs:
         self.client.says(f"^tcp://.*:{port}$")
 
     def stop(self) -> float:
-        """Stop the client, which took so many seconds, and then the others."""
+        """Stop the client, and then the others; the seconds that the client took."""
         began = time.monotonic()
         self.client.process.send_signal(signal.SIGINT)
         self.client.process.wait()

@@ -134,7 +134,12 @@ class FollowingTests(SynchronousTestCase):
         return socket, kernel, transport
 
     def send(self, rate: float, step: float) -> tuple[SlowSocket, SocketTransport, int]:
-        """Send for a second; last, how often the line stood still in its half."""
+        """
+        Send for a second.
+
+        @return: The socket, the transport, and how often the line stood still in the
+            second half.
+        """
         source = Source()
         socket, _, transport = self.make(source)
         reactor = self.reactor

@@ -262,7 +262,7 @@ class DialectTests(MatrixTestCase):
             **webSocketPages(self.sessions, callers, ["/tunnel"]),
         }
         site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
-        self.doors: list[Any] = [
+        self.protocols: list[Any] = [
             FramedPortProtocol(self.sessions),
             HTTPPortProtocol(site),
         ]
@@ -280,7 +280,7 @@ class DialectTests(MatrixTestCase):
         """Say something at the port, which has forgotten failed logins."""
         peer = RawPeer()
         self.peers.append(peer)
-        self.join(ProtocolDetectorFactory(self.clock, self.doors, self.notes), peer)
+        self.join(ProtocolDetectorFactory(self.clock, self.protocols, self.notes), peer)
         peer.say(*messages)
         self.settle()
         return peer

@@ -107,7 +107,7 @@ class RPCTestCase(LoopbackTestCase):
         callers = HTTPCallers(Authenticator())
         pages = rpcPages(self.tunnels, callers)
         site = LimitedSite(rootOf(pages), reactor=self.reactor, admit=callers.admit)
-        doors = ProtocolDetectorFactory(
+        detector = ProtocolDetectorFactory(
             self.reactor,
             [FramedPortProtocol(self.sessions), HTTPPortProtocol(site)],
             self.notes,
@@ -120,7 +120,7 @@ class RPCTestCase(LoopbackTestCase):
             ["localhost"],
         )
         server = TunnelServerService(
-            self.reactor, [(where, doors)], self.sessions, self.tunnels, 0.0
+            self.reactor, [(where, detector)], self.sessions, self.tunnels, 0.0
         )
         server.startService()
         at: Any = server.listening[0].getHost()

@@ -107,7 +107,7 @@ class WebSocketTestCase(LoopbackTestCase):
 
     @cvar users: Names and secrets of those who may connect; empty for all.
     @cvar unauthenticated: How many may be that: from one address, and in all.
-    @ivar gate: Counts them.
+    @ivar limiter: Counts them.
     """
 
     users: Mapping[str, str] = {}
@@ -154,14 +154,14 @@ class WebSocketTestCase(LoopbackTestCase):
         self.site = LimitedSite(
             rootOf(pages), reactor=self.reactor, admit=callers.admit
         )
-        doors = ProtocolDetectorFactory(
+        detector = ProtocolDetectorFactory(
             self.reactor,
             [FramedPortProtocol(self.sessions), HTTPPortProtocol(self.site)],
             self.notes,
             limiter=self.limiter,
         )
         where = self.portAt(f"tcp:{port}:interface=127.0.0.1")
-        return self.startListening(doors, where, grace)
+        return self.startListening(detector, where, grace)
 
     async def _settle(self) -> None:
         """Wait for the connections of a stopped server to end: a WebSocket's close
