@@ -18,6 +18,7 @@ from tests.dialects.framed.network import (
     NetworkTestCase,
 )
 from tests.dialects.framed.server_rig import ServerTestCase, call, hello
+from tests.support.book import LateBook
 from tests.support.notes import ClientNotes
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
 from tristunnel.dataplane.endings import EndAcknowledgements
@@ -255,6 +256,27 @@ class ServerTests(ServerTestCase):
         self.assertIsNotNone(self.peer.lost)
         error = self.takeOver(standby)["error"]
         self.assertEqual(error["data"]["code"], "not-permitted")
+
+    def test_lostMeanwhile(self) -> None:
+        """
+        A session that is lost while a slow book is asked for the lease has none: it
+        expires, with the tunnel.
+        """
+        book = LateBook(self.clock, self.shared, late=("claim",))
+        self.makeServer(book=book)
+        standby = self.dial(hello(standby=True))
+        standby.say(call(9, "takeOver", lease=self.offer))
+        self.settle()
+        standby.transport.loseConnection()
+        self.settle()
+        self.assertEqual(len(self.shared._pages.leases), 1)
+        book.late()
+        book.answer()
+        self.settle()
+        self.assertEqual(self.service.leases.held, 0)
+        self.clock.advance(self.service.leases.seconds + 1.0)
+        self.assertEqual(self.shared._pages.leases, {})
+        self.assertEqual(len(self.service.here), 0)
 
     def test_sentAway(self) -> None:
         """

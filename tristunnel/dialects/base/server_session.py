@@ -7,7 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -25,6 +25,7 @@ from tristunnel.util.hosts import addressText
 
 __all__ = ["ServerSession"]
 
+Result = TypeVar("Result")
 
 NO_FACTS = ClientFacts()
 
@@ -189,13 +190,21 @@ class ServerSession(ConnectedSession, ABC):
 
     def whileUp(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that is cancelled when the session is over."""
-        doing: Deferred[Any] = Deferred.fromCoroutine(work)
-        self._work.add(doing)
-        doing.addBoth(self._done, doing)
+        doing: Deferred[Any] = self.untilOver(work)
         doing.addErrback(lambda failure: failure.trap(CancelledError))
         doing.addErrback(lambda f: self._log.failure("A request failed", f))
 
-    def _done(self, result: object, doing: Deferred[Any]) -> object:
+    def untilOver(self, work: Coroutine[Any, Any, Result]) -> Deferred[Result]:
+        """
+        Likewise, for somebody who waits for it.
+
+        @return: What comes of it.
+        """
+        doing = Deferred.fromCoroutine(work)
+        self._work.add(doing)
+        return doing.addBoth(self._done, doing)
+
+    def _done(self, result: Result, doing: Deferred[Any]) -> Result:
         self._work.discard(doing)
         return result
 

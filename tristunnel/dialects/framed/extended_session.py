@@ -181,8 +181,6 @@ class ExtendedSession(FramedSession, VisitingSession):
                 "not-permitted", "this session does not stand by"
             )
         answer = await self._takeLease(lease)
-        if self._ended:
-            raise TunnelError("session-lost")
         moves = self._offerMoves()
         if self.connection.confirmations is not None:
             self.connection.confirmations.up(self._sendEnding)
@@ -479,4 +477,4 @@ def takeOver(caller: Caller, lease: object = None) -> Deferred[dict[str, object]
     session = caller.clientSide
     if not isinstance(session, ExtendedSession):
         raise TunnelError("not-permitted", "only a session takes over")
-    return Deferred.fromCoroutine(session.takeOver(lease))
+    return session.untilOver(session.takeOver(lease))
