@@ -82,6 +82,26 @@ class DeadlinesTests(SynchronousTestCase):
         self.clock.pump([1.0] * 3)
         self.assertEqual(["x"], self.late)
 
+    def test_cancelledBeforeNeighbours(self) -> None:
+        """
+        In a program that was held up for seconds, one may cancel all of a later second;
+        those of yet another one are called, too.
+        """
+        other = self.deadlines.add(2.0, self.fail)
+        self.deadlines.add(1.0, lambda: self.deadlines.cancel(other))
+        self.deadlines.add(3.0, lambda: self.late.append("late"))
+        self.clock.advance(10.0)
+        self.assertEqual(["late"], self.late)
+
+    def test_addedAndCancelled(self) -> None:
+        """One that was added and cancelled in the same look leaves no timer."""
+        keys: list[Key] = []
+        self.deadlines.add(1.0, lambda: self.deadlines.cancel(keys[0]))
+        self.deadlines.add(1.0, lambda: keys.append(self.deadlines.add(1.0, self.fail)))
+        self.clock.pump([1.0] * 2)
+        self.assertEqual(1, len(keys))
+        self.assertEqual([], self.clock.getDelayedCalls())
+
     def test_addedWhileLooking(self) -> None:
         """A deadline may set the next one."""
 

@@ -63,18 +63,21 @@ class Deadlines:
         bucket = self._buckets.get(key[0])
         if bucket is not None and bucket.pop(key[1], None) is not None and not bucket:
             del self._buckets[key[0]]
-            if not self._buckets:
-                # Leave no timer behind in a program that ends.
-                stopTimer(self._timer)
-                self._timer = None
+            self._stopIfNone()
+
+    def _stopIfNone(self) -> None:
+        """Leave no timer behind in a program that ends."""
+        if not self._buckets:
+            stopTimer(self._timer)
+            self._timer = None
 
     def _look(self) -> None:
         """Call what is late."""
         self._timer = None
         now = self._reactor.seconds() / GRAIN
         for at in sorted(at for at in self._buckets if at <= now):
-            # One call may cancel others in the same bucket.
-            bucket = self._buckets[at]
+            # One call may cancel others, of its own second and of those that follow.
+            bucket = self._buckets.get(at, {})
             while bucket:
                 _, late = bucket.popitem()
                 try:
@@ -84,6 +87,7 @@ class Deadlines:
             self._buckets.pop(at, None)
         if self._buckets and self._timer is None:
             self._timer = self._reactor.callLater(GRAIN, self._look)
+        self._stopIfNone()
 
 
 _DEADLINES: WeakKeyDictionary[Any, Deadlines] = WeakKeyDictionary()
