@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tristunnel.errors import TunnelError
+from tristunnel.util.repeating import stopTimer
 
 if TYPE_CHECKING:
     from tristunnel.model.tunnel import Stream
@@ -113,8 +114,7 @@ class Awaited:
         if visitor is None:
             return None
         self._waiting[visitor.session] -= 1
-        if visitor.timer.active():
-            visitor.timer.cancel()
+        stopTimer(visitor.timer)
         return None if visitor.stream.over else visitor.stream
 
     def _refuse(self, identifier: UUID, reason: TunnelError) -> None:

@@ -17,6 +17,7 @@ from tristunnel.forwards.forward import Forward
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["ASK_AGAIN", "ClientSession", "MessageClientSession"]
 
@@ -148,6 +149,5 @@ class MessageClientSession(MessageSession, ClientSession):
 
     def sessionOver(self, reason: TunnelError) -> None:
         for timer in self._timers:
-            if timer.active():
-                timer.cancel()
+            stopTimer(timer)
         super().sessionOver(reason)

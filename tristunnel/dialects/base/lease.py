@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from tristunnel.util.descriptor_calls import MOVABLE, lockFile
 from tristunnel.util.platform import NO_FOLLOW, NOT_INHERITED
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["MANY", "TRY_AGAIN", "ClientLease"]
 
@@ -330,8 +331,7 @@ class ClientLease:
 
     def _stopTrying(self) -> None:
         """Stop trying again."""
-        if self._trying is not None and self._trying.active():
-            self._trying.cancel()
+        stopTimer(self._trying)
         self._trying = None
 
     def close(self) -> None:

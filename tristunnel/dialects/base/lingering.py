@@ -11,6 +11,7 @@ from typing import Any
 from tristunnel.dataplane.join import ANSWER_LINGER, EndPatience
 from tristunnel.dialects.base.multiplexer import Multiplexer
 from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.util.repeating import stopTimer
 
 __all__ = ["LingeringEnds"]
 
@@ -82,7 +83,5 @@ class LingeringEnds(Multiplexer):
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
         self.patienceOf.pop(stream, None)
-        timer = self._lingering.pop(stream, None)
-        if timer is not None and timer.active():
-            timer.cancel()
+        stopTimer(self._lingering.pop(stream, None))
         super().streamOver(stream, held)

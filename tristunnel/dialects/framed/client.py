@@ -49,6 +49,7 @@ from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.process import FAREWELL
+from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.first_bytes import looksLikeTLS
 from tristunnel.wire.framed import FrameType, decodeCredit
 
@@ -372,8 +373,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
 
     def _saidFarewell(self) -> None:
         self._farewell = 0
-        if self._hurry is not None and self._hurry.active():
-            self._hurry.cancel()
+        stopTimer(self._hurry)
 
     def peerLeaves(self, reason: TunnelError) -> None:
         if self.leaving is None or not self.leaving.elsewhere:

@@ -29,6 +29,7 @@ from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
 from tristunnel.jsonrpc.dispatcher import Dispatcher
+from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.framed import (
     MAX_DATAGRAM,
     FrameDecoder,
@@ -260,8 +261,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
 
     def _stopDeadline(self) -> None:
         """The peer is in time."""
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        stopTimer(self._deadline)
         self._deadline = None
 
     def sendHandshake(self, message: dict[str, object]) -> None:
@@ -488,8 +488,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         self.lost = reason
         self._probe.close()
         self._stopDeadline()
-        if self._ticking is not None and self._ticking.active():
-            self._ticking.cancel()
+        stopTimer(self._ticking)
         self._ticking = None
         if self.multiplexer is not None:
             self.multiplexer.close(reason)
