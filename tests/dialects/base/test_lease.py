@@ -7,17 +7,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-from pathlib import Path
-from typing import IO
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from tests.tls.files import FileTestCase
-from tristunnel.dialects.base import lease
 from tristunnel.dialects.base.lease import MANY, TRY_AGAIN, ClientLease
-from tristunnel.util import descriptor_calls
+from tristunnel.util import descriptor_calls, locked_file
+from tristunnel.util.locked_file import LockedFile
 
 _SPEC = "0=localhost:80"
 
@@ -63,15 +61,15 @@ class ClientLeaseTests(FileTestCase):
         a client that stops writes what is left.
         """
         clock = Clock()
-        replaced = ClientLease._replaced
+        replace = LockedFile.replace
         written: list[float] = []
 
-        def slow(self: ClientLease, path: Path, lock: IO[bytes]) -> IO[bytes]:
+        def slow(self: LockedFile, content: bytes) -> None:
             written.append(clock.seconds())
             clock.advance(0.01)
-            return replaced(self, path, lock)
+            replace(self, content)
 
-        self.patch(ClientLease, "_replaced", slow)
+        self.patch(LockedFile, "replace", slow)
         place = self.directory / "state"
         first = ClientLease.forClient(place, "tcp:a:1", (_SPEC,), clock)
         for number in range(1000):
@@ -307,5 +305,5 @@ class ClientLeaseTests(FileTestCase):
             first.close()
             lock(descriptor)
 
-        locking = self.patch(lease, "lockFile", lockFile)
+        locking = self.patch(locked_file, "lockFile", lockFile)
         self.assertEqual(self.take().ports, {_SPEC: 4001})

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_bytes
-from typing import IO, Any
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from tristunnel.util.descriptor_calls import MOVABLE, lockFile
-from tristunnel.util.platform import NO_FOLLOW, NOT_INHERITED
+from tristunnel.util.locked_file import LockedFile
 from tristunnel.util.repeating import stopTimer
 
 __all__ = ["MANY", "TRY_AGAIN", "ClientLease"]
@@ -27,17 +24,6 @@ TRY_AGAIN = 30.0
 """Seconds after which a file that could not be written is tried again."""
 
 _MAX_FILE = 16 * 1024 * 1024
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """
-    Open a file for locking and reading, but not for writing, so that it can still be
-    used on a disk that has become read-only.
-
-    @raise OSError: If there is none, and it cannot be made.
-    """
-    flags = os.O_RDONLY | os.O_CREAT | NOT_INHERITED
-    return os.fdopen(os.open(path, flags, 0o600), "rb")
 
 
 class ClientLease:
@@ -71,9 +57,8 @@ class ClientLease:
         self.ports: dict[str, int] = {}
         self.names: dict[str, str] = {}
         self.salt = token_bytes(16)
-        self._path = path
+        self._file = None if path is None else LockedFile(path)
         self._reactor = reactor
-        self._lock: IO[bytes] | None = None
         self._trouble = ""
         self._trying: IDelayedCall | None = None
         self._closed = False
@@ -113,21 +98,17 @@ class ClientLease:
         @param directory: As for L{forClient}, like the rest.
         """
         path = self._pathFor(directory, where, forwards)
-        old, lock = self._path, self._lock
-        if old is None or path == old:
+        old = self._file
+        if old is None or path == old.path:
             return
-        self._path, self._lock = path, None
+        self._file = LockedFile(path)
         self.save()
-        if lock is not None:
-            with suppress(OSError):
-                os.unlink(old)
-            with suppress(OSError):
-                lock.close()
+        old.remove()
 
     @property
     def isKept(self) -> bool:
         """Whether it is in a file for the next client of this kind."""
-        return self._path is not None
+        return self._file is not None
 
     def asOffer(self) -> dict[str, object]:
         """What the handshake says of it."""
@@ -172,47 +153,26 @@ class ClientLease:
 
     def _open(self) -> None:
         """Lock the file and read it."""
-        try:
-            self._lockFile()
-            if self._lock is not None:
-                self._read(self._lock.read(_MAX_FILE))
-        except OSError as error:
-            self._failed("cannot be used", error)
-
-    def _lockFile(self) -> None:
-        """
-        Lock the file, unless another client has it.
-
-        @raise OSError: If there can be no such file.
-        """
-        path = self._path
-        if path is None:
+        file = self._file
+        if file is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        while True:
-            lock = _opened(path)
-            descriptor = lock.fileno()
-            try:
-                lockFile(descriptor)
-                # Its owner may have replaced it meanwhile.
-                current = os.path.samestat(os.fstat(descriptor), os.stat(path))
-            except BlockingIOError:
-                lock.close()
-                self._log.info(
-                    "Another client like this one runs; this one gets tunnels of its"
-                    " own"
-                )
-                self._path = None
-                return
-            except OSError:
-                lock.close()
-                raise
-            if current:
-                self._lock = lock
-                return
-            lock.close()
+        try:
+            content = file.take().read(_MAX_FILE)
+        except BlockingIOError:
+            self._taken()
+        except OSError as error:
+            self._failed(file, "cannot be used", error)
+        else:
+            self._read(file, content)
 
-    def _read(self, content: bytes) -> None:
+    def _taken(self) -> None:
+        """Remember in memory, as another client has the file."""
+        self._log.info(
+            "Another client like this one runs; this one gets tunnels of its own"
+        )
+        self._letGo()
+
+    def _read(self, file: LockedFile, content: bytes) -> None:
         """Take over what the file says, if it makes sense."""
         try:
             state = json.loads(content or b"{}")
@@ -227,7 +187,7 @@ class ClientLease:
             if salt := bytes.fromhex(state.get("salt", "")):
                 self.salt = salt
         except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
-            self._log.warn("{path} is damaged and was ignored", path=str(self._path))
+            self._log.warn("{path} is damaged and was ignored", path=str(file.path))
 
     def _saveSoon(self) -> None:
         """
@@ -246,34 +206,28 @@ class ClientLease:
         Write the file; a lease is worth less than a running client, so a failure is
         only logged, once, and writing is tried again.
         """
-        if self._path is None:
+        file = self._file
+        if file is None:
             return
         began = 0.0 if self._reactor is None else self._reactor.seconds()
         try:
-            if self._lock is None:
-                self._lockFile()
-            if self._lock is not None and self._path is not None:
-                self._lock = self._replaced(self._path, self._lock)
+            file.replace(self._written())
+        except BlockingIOError:
+            self._taken()
+            return
         except OSError as error:
-            self._failed("was not written", error)
+            self._failed(file, "was not written", error)
             return
         if self._trouble:
             self._trouble = ""
-            self._log.info("{path} can be written again", path=str(self._path))
-        self._stopTrying()
+            self._log.info("{path} can be written again", path=str(file.path))
+        stopTimer(self._trying)
         if self._reactor is not None:
             now = self._reactor.seconds()
             self._rested = now + 19 * (now - began)
 
-    def _replaced(self, path: Path, lock: IO[bytes]) -> IO[bytes]:
-        """
-        Write another file, and give it the name of the old one, so that whenever this
-        program is killed, one of the two is there and complete.
-
-        @param lock: The old file.
-        @return: The new one, locked.
-        @raise OSError: If there is no room; the old file is as it was.
-        """
+    def _written(self) -> bytes:
+        """What the file is to say."""
         state = {
             "id": self.id,
             "secret": self.secret,
@@ -283,37 +237,9 @@ class ClientLease:
             "names": self.names,
             "salt": self.salt.hex(),
         }
-        # The name is always the same, so that what a kill leaves is overwritten later.
-        temporary = path.with_name(f"{path.name}.new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_FOLLOW
-        descriptor = os.open(temporary, flags, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(json.dumps(state).encode())
-                stream.flush()
-                os.fsync(descriptor)
-            new = _opened(temporary)
-            try:
-                lockFile(new.fileno())
-                if not MOVABLE:
-                    # It is locked again in a moment, below.
-                    new.close()
-                    lock.close()
-                os.replace(temporary, path)
-                if not MOVABLE:
-                    new = _opened(path)
-                    lockFile(new.fileno())
-            except OSError:
-                new.close()
-                raise
-        except OSError:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        lock.close()
-        return new
+        return json.dumps(state).encode()
 
-    def _failed(self, what: str, error: OSError) -> None:
+    def _failed(self, file: LockedFile, what: str, error: OSError) -> None:
         """Say what is wrong, once, and try again."""
         trouble = str(error.strerror)
         if trouble != self._trouble:
@@ -321,31 +247,26 @@ class ClientLease:
             self._log.warn(
                 "{path} {what} ({error}): after a restart this client may get other"
                 " ports; make room, or give it a writable --state-dir",
-                path=str(self._path),
+                path=str(file.path),
                 what=what,
                 error=trouble,
             )
-        self._stopTrying()
+        stopTimer(self._trying)
         if self._reactor is not None and not self._closed:
             self._trying = self._reactor.callLater(TRY_AGAIN, self.save)
-
-    def _stopTrying(self) -> None:
-        """Stop trying again."""
-        stopTimer(self._trying)
-        self._trying = None
 
     def close(self) -> None:
         """Let go of the file."""
         self._closed = True
         if self._trouble or (self._trying is not None and self._trying.active()):
             self.save()
-        self._stopTrying()
-        if self._lock is not None:
-            # L{save} has logged what could not be written.
-            with suppress(OSError):
-                self._lock.close()
-            self._lock = None
-        self._path = None
+        self._letGo()
+
+    def _letGo(self) -> None:
+        stopTimer(self._trying)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 def _fenceIn(lease: Mapping[str, object]) -> int:
