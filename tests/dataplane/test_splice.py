@@ -174,6 +174,18 @@ class BytesTests(Spliced):
             self.other.data.clear()
         self.assertEqual(len(self.moving), 0)
 
+    async def test_quiet(self) -> None:
+        """One who had much to say, and has little now, waits for no others' bulk."""
+        await self.meet()
+        self.one.say(pattern(SIZE, 1))
+        await self.other.has(SIZE)
+        self.other.data.clear()
+        self.one.say(b"keystroke")
+        await self.other.has(9)
+        end = self.ends[0]
+        self.assertTrue(end.splices)
+        self.assertNotIn(end.connection.fileno(), end.poller.busy)
+
     async def test_halfClose(self) -> None:
         """The end of one direction follows its last byte; the other goes on."""
         await self.meet()
@@ -182,6 +194,8 @@ class BytesTests(Spliced):
         await self.other.ended()
         self.assertIsNone(self.other.lost)
         self.assertTrue(self.other.data == pattern(SIZE, 1))
+        end = self.ends[0]
+        self.assertNotIn(end.connection.fileno(), end.poller.busy)
         self.other.say(pattern(SIZE, 2))
         self.other.finish()
         await self.one.gone()

@@ -285,12 +285,12 @@ class PolledSocket:
             return
         if data:
             if (len(data) < READ) is not (self._most == READ):
-                self._setBusy(len(data) >= READ)
+                self.setBusy(len(data) >= READ)
             self.bytesReceived(data)
         else:
             self._readOver()
 
-    def _setBusy(self, busy: bool) -> None:
+    def setBusy(self, busy: bool) -> None:
         """Read for much or for little from now on, behind others or not."""
         self._most = LONG_READ if busy else READ
         note = self.poller.busy.add if busy else self.poller.busy.discard
@@ -302,7 +302,7 @@ class PolledSocket:
         if problem is None and tls.pending():
             self.poller.again(self)
         if (len(data) < READ) is not (self._most == READ):
-            self._setBusy(len(data) >= READ)
+            self.setBusy(len(data) >= READ)
         if data:
             self.bytesReceived(data)
         if self._number < 0 or problem is None or isinstance(problem, _WANT):
@@ -315,6 +315,8 @@ class PolledSocket:
     def _readOver(self) -> None:
         """The other side has said that it sends no more."""
         self._readDone = True
+        if self._most != READ:
+            self.setBusy(False)
         if not self._writeDone:
             self._ask()
         self.readEnded()

@@ -200,7 +200,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         if self._peer is None or self._rule is not None:
             # Reading more at a time would mean longer waits for the rate limiter.
             if self._most != READ:
-                self._setBusy(False)
+                self.setBusy(False)
             self._bytesCame(data)
         else:
             self._peer.write(data)
@@ -213,7 +213,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
                 self._busy += len(data)
                 if self._busy >= BUSY:
                     splice.begun = True
-                    self._setBusy(True)
+                    self.setBusy(True)
 
     def _drain(self) -> None:
         """Send what waits: here, or in a pipe."""

@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.pipes import PIPES, Pipe, PipePool, canSplice
+from tristunnel.dataplane.poller import READ
 from tristunnel.dataplane.sockets import SocketEnd
 
 __all__ = ["SHORT_TURN", "TURN", "Splice", "Stretch", "spliceBoth"]
@@ -106,6 +107,8 @@ class Splice:
             self.sink.waitForRoom()
         else:
             self._giveBack()
+            if (source in self.source.poller.busy) is not (moved >= READ):
+                self.source.setBusy(moved >= READ)
         if moved:
             self.count(moved)
         if problem is not None:
