@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
-from weakref import ref
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -24,14 +23,12 @@ from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.base.stream_carrier import StreamCarrier
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import End
 from tristunnel.wire.framed import Frame, FrameType, frameHeader, packHeader
 from tristunnel.wire.windows import UNLIMITED, SendWindow
 
 __all__ = [
     "FRAME_ALONE",
     "FRAME_SHARED",
-    "LEAVE",
     "FrameTable",
     "Limits",
     "Multiplexer",
@@ -45,11 +42,6 @@ line that takes it in less than a millisecond."""
 
 FRAME_ALONE = 64 * 1024
 """Most payload of a data frame otherwise: what W3P peers send."""
-
-
-LEAVE = 120.0
-"""Seconds in which a local end must be over after its stream was closed: the
-last bytes may still be on their way."""
 
 FrameTable = Mapping[int, Callable[[Any, int, bytes], None]]
 """The methods of a multiplexer that take a stream's number and the payload of a frame,
@@ -125,7 +117,6 @@ class Multiplexer(StreamCarrier[SessionStream]):
 
     __slots__ = (
         "_largest",
-        "_left",
         "_notesSending",
         "_opened",
         "_over",
@@ -168,9 +159,6 @@ class Multiplexer(StreamCarrier[SessionStream]):
         self._notesSending = type(self).sending is not Multiplexer.sending
         self._sendsFrames = type(self).sendData is Multiplexer.sendData
         self._over = False
-        # When local ends were told that the other side has left. Most of them
-        # are over soon, and are not kept alive by this.
-        self._left: list[tuple[float, ref[End]]] = []
 
     @property
     def unsent(self) -> int:
@@ -346,31 +334,6 @@ class Multiplexer(StreamCarrier[SessionStream]):
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
         self.streams.pop(stream.id, None)
-
-    # Closes that end both directions
-
-    def farSideLeft(self, stream: SessionStream) -> None:
-        """The peer has ended both directions of a stream."""
-        local = stream.peer
-        stream.farSideLeft()
-        if local is not None:
-            self._left.append((self._seconds(), ref(local)))
-
-    def breakLeft(self) -> None:
-        """
-        Break local ends that were told of such a close L{LEAVE} seconds ago, and
-        have not ended their own.
-        """
-        late = self._seconds() - LEAVE
-        waiting, self._left = self._left, []
-        for since, reference in waiting:
-            local = reference()
-            if local is None or getattr(local, "over", False):
-                continue
-            if since <= late:
-                local.reset(TunnelError("reset", "the other side has left"))
-            else:
-                self._left.append((since, reference))
 
     # IPushProducer, for the connection
 

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from tristunnel.dialects.base.left_ends import LeftEnds
 from tristunnel.dialects.base.lingering import LingeringEnds
 from tristunnel.dialects.base.multiplexer import FrameTable, Limits, Multiplexer, Sink
 from tristunnel.dialects.base.stream import SessionStream
@@ -84,6 +85,7 @@ class _PlainMultiplexer(Multiplexer):
         super().__init__(sink, seconds, opened, limits)
         self.waiting = 0
         self._callLater = callLater
+        self._left = LeftEnds(seconds)
         self._patience = self.pause
         self._patienceAt = seconds()
         # Streams for which too much waits, in the order in which that began.
@@ -226,7 +228,7 @@ class _PlainMultiplexer(Multiplexer):
         if stream is None:
             self.lateFrames += 1
         else:
-            self.farSideLeft(stream)
+            self._left.farSideLeft(stream)
 
     def _error(self, streamId: int, payload: bytes) -> None:
         stream = self.streams.get(streamId)
@@ -272,7 +274,7 @@ class _PlainMultiplexer(Multiplexer):
             self._look = None
 
     def tick(self) -> None:
-        self.breakLeft()
+        self._left.breakLate()
         self._endPause()
 
     frames: ClassVar[FrameTable] = {

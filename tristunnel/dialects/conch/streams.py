@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 
+from tristunnel.dialects.base.left_ends import LeftEnds
 from tristunnel.dialects.base.lingering import LingeringEnds
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.stream import SessionStream
@@ -113,6 +114,7 @@ class ChannelStreams(Multiplexer):
         self.roundTrip = 0.0
         self._link = link
         self._asked = asked
+        self._left = LeftEnds(link.reactor.seconds)
         self._lastId = -1
         self._budget = WindowBudget(self.limits.sessionWindow // 4 * 3)
         self._takes: dict[int, Callable[[bytes], None]] = {
@@ -375,7 +377,7 @@ class ChannelStreams(Multiplexer):
             self._settle(channel)
         else:
             self._sendClose(channel)
-            self.farSideLeft(channel)
+            self._left.farSideLeft(channel)
 
     def sendEnd(self, stream: SessionStream) -> None:
         channel = self.channels[stream.id]
@@ -445,7 +447,7 @@ class ChannelStreams(Multiplexer):
 
     def tick(self) -> None:
         """Give up on channels that the peer does not answer."""
-        self.breakLeft()
+        self._left.breakLate()
         late = self._seconds() - OPEN_TIMEOUT
         for channel in list(self.channels.values()):
             waits = channel.ours and not (channel.answered or channel.over)
