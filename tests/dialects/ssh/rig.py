@@ -17,9 +17,10 @@ from tests.support.processes import Program, startProgram
 from tristunnel.auth.realm import Authenticator
 from tristunnel.dataplane.tls import serverTLSFactory
 from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.conch.channel import Channel
 from tristunnel.dialects.conch.client import ClientPackets, Credentials
 from tristunnel.dialects.conch.connection import KEEPALIVE, Connection
-from tristunnel.dialects.conch.streams import Channel, ChannelStreams
+from tristunnel.dialects.conch.streams import ChannelStreams
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import portProtocols
 from tristunnel.errors import TunnelError

@@ -9,11 +9,11 @@ from typing import Any
 
 from tristunnel.dataplane.flows import TableFlow
 from tristunnel.dialects.chisel.flows import ChannelFlows
+from tristunnel.dialects.conch.channel import Channel
 from tristunnel.dialects.conch.client import Credentials
 from tristunnel.dialects.conch.client_session import SSHClientSession
 from tristunnel.dialects.conch.connection import Connection
 from tristunnel.dialects.conch.hostkey import fingerprintOf
-from tristunnel.dialects.conch.streams import Channel
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.forwards.udp import UDPConnector

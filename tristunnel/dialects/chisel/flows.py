@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tristunnel.dataplane.flows import FLOWS, FlowTable, TableFlow
-from tristunnel.dialects.conch.streams import Channel
+from tristunnel.dialects.conch.channel import Channel
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed
 from tristunnel.wire.chisel_udp import MAX_DATAGRAM, TYPE, DatagramReader, packDatagram

@@ -8,9 +8,9 @@ from collections.abc import Awaitable
 
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.chisel.flows import ChannelFlows
+from tristunnel.dialects.conch.channel import Channel
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.server import GoSession, ServerPackets, overWebSocket
-from tristunnel.dialects.conch.streams import Channel
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards import dialling
 from tristunnel.model.tunnel import Stream

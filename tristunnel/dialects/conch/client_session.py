@@ -11,10 +11,11 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from tristunnel.dialects.base.client_session import MessageClientSession
+from tristunnel.dialects.conch.channel import Channel
 from tristunnel.dialects.conch.client import ClientPackets, Credentials
 from tristunnel.dialects.conch.connection import Connection
 from tristunnel.dialects.conch.messages import AnyMessages
-from tristunnel.dialects.conch.streams import Channel, ChannelStreams
+from tristunnel.dialects.conch.streams import ChannelStreams
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.model.observer import ClientObserver

@@ -16,11 +16,12 @@ from twisted.internet.interfaces import IDelayedCall
 from tristunnel.dataplane.datagrams import FlowEnd
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.base.visiting import VisitingSession
+from tristunnel.dialects.conch.channel import Channel
 from tristunnel.dialects.conch.connection import KEEPALIVE, Connection
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.login import LOGIN_TIME, Login
 from tristunnel.dialects.conch.messages import AnyMessages
-from tristunnel.dialects.conch.streams import Channel, ChannelStreams, PipedStreams
+from tristunnel.dialects.conch.streams import ChannelStreams, PipedStreams
 from tristunnel.dialects.conch.transport import Packets
 from tristunnel.errors import TunnelError, printable, protocolError
 from tristunnel.forwards.dialling import DIAL

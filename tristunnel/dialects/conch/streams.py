@@ -16,6 +16,7 @@ from tristunnel.dialects.base.left_ends import LeftEnds
 from tristunnel.dialects.base.lingering import LingeringEnds
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.dialects.conch.channel import MAX_DATA, Channel
 from tristunnel.dialects.conch.transport import Packets
 from tristunnel.errors import TunnelError, protocolError
 from tristunnel.wire.ssh import (
@@ -26,15 +27,12 @@ from tristunnel.wire.ssh import (
     packNumbers,
     packTexts,
 )
-from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
+from tristunnel.wire.windows import ReceiveWindow, WindowBudget
 
-__all__ = ["OPEN_TIMEOUT", "Channel", "ChannelStreams", "PipedStreams"]
+__all__ = ["OPEN_TIMEOUT", "ChannelStreams", "PipedStreams"]
 
 OPEN_TIMEOUT = 30.0
 """Seconds in which the peer must accept or refuse a channel."""
-
-MAX_DATA = 32 * 1024
-"""Bytes of a message's data that we take, as OpenSSH and Go's package do."""
 
 LEAST_PACKET = 256
 """Bytes of data that a peer must take in a message, which costs as much as a long
@@ -46,47 +44,8 @@ LEAST_WINDOW = 32 * 1024
 _MOST_CREDIT = 0xFFFFFFFF
 _TWO = Struct(">LL")
 
-Requests = Callable[[str, Fields], bool]
-"""Called with the name of a request on a channel and its fields; returns whether it was
-granted."""
-
-Asked = Callable[["Channel", str, Fields], None]
+Asked = Callable[[Channel, str, Fields], None]
 """Called with a channel that the peer opens, its type and the type's fields."""
-
-
-class Channel(SessionStream):
-    """
-    A channel.
-
-    @ivar ours: Whether it was opened by this side.
-    @ivar recipient: Its number at the peer; C{None} before that is known.
-    @ivar maxPacket: Bytes of data that the peer takes in a message.
-    @ivar credit: What the peer gave when it opened it.
-    @ivar requests: Answers requests on it; C{None} to grant none.
-    @ivar closeSent: Whether we have closed it.
-    @ivar closeReceived: Whether the peer has.
-    """
-
-    __slots__ = (
-        "closeReceived",
-        "closeSent",
-        "credit",
-        "maxPacket",
-        "ours",
-        "recipient",
-        "requests",
-    )
-
-    def __init__(
-        self, streams: ChannelStreams, number: int, window: ReceiveWindow, ours: bool
-    ) -> None:
-        super().__init__(streams, number, SendWindow(0), window, streams.now())
-        self.ours = ours
-        self.recipient: int | None = None
-        self.maxPacket = MAX_DATA
-        self.credit = 0
-        self.requests: Requests | None = None
-        self.closeSent = self.closeReceived = False
 
 
 class ChannelStreams(Multiplexer):

@@ -10,13 +10,13 @@ from twisted.internet.interfaces import INegotiated
 
 from tristunnel.auth.certificate import certificateName
 from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.conch.channel import Channel
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.server import (
     ServerPackets,
     SSHServerSession,
     serverPackets,
 )
-from tristunnel.dialects.conch.streams import Channel
 from tristunnel.dialects.ssh.screen import MOST_NOTES, Screen
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.destinations import UNIX
