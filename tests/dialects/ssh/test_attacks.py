@@ -21,9 +21,9 @@ from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.conch import client, transport
 from tristunnel.dialects.conch.client import ClientPackets, Credentials
+from tristunnel.dialects.conch.credit import LEAST_WINDOW
 from tristunnel.dialects.conch.login import ATTEMPTS
 from tristunnel.dialects.conch.server import ServerPackets
-from tristunnel.dialects.conch.streams import LEAST_WINDOW
 from tristunnel.errors import TunnelError
 from tristunnel.wire.ssh import Message, packNumbers, packText, packTexts
 

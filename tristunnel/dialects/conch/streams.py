@@ -1,22 +1,20 @@
 """
 The channels of an SSH connection as streams of a session.
 
-SSH has credit and half-close, per channel (RFC 4254, section 5), but no credit for the
-connection, and no message for a stream that broke. So what may wait for all readers
-together is bounded by windows that are smaller the more channels there are, and by
-breaking the channels for which most is waiting.
+A channel is opened, accepted or refused, ended in each direction alone, and closed (RFC
+4254, section 5). There is no message for a stream that broke: its channel is closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from struct import Struct
 
 from tristunnel.dialects.base.left_ends import LeftEnds
 from tristunnel.dialects.base.lingering import LingeringEnds
-from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
+from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.conch.channel import MAX_DATA, Channel
+from tristunnel.dialects.conch.credit import CreditedChannels
 from tristunnel.dialects.conch.transport import Packets
 from tristunnel.errors import TunnelError, protocolError
 from tristunnel.wire.ssh import (
@@ -27,7 +25,6 @@ from tristunnel.wire.ssh import (
     packNumbers,
     packTexts,
 )
-from tristunnel.wire.windows import ReceiveWindow, WindowBudget
 
 __all__ = ["OPEN_TIMEOUT", "ChannelStreams", "PipedStreams"]
 
@@ -38,54 +35,36 @@ LEAST_PACKET = 256
 """Bytes of data that a peer must take in a message, which costs as much as a long
 one."""
 
-LEAST_WINDOW = 32 * 1024
-"""Bytes that a channel may have under way, however many there are."""
-
-_MOST_CREDIT = 0xFFFFFFFF
-_TWO = Struct(">LL")
-
 Asked = Callable[[Channel, str, Fields], None]
 """Called with a channel that the peer opens, its type and the type's fields."""
 
 
-class ChannelStreams(Multiplexer):
+class ChannelStreams(CreditedChannels):
     """
-    The channels of a connection.
+    Opens, accepts and ends the channels of a connection, as their states say, see
+    L{tristunnel.dialects.conch.channel}.
 
     @param link: The connection.
     @param asked: Called with each channel that the peer opens.
     @param limits: What this side accepts.
-
-    @ivar channels: All channels, including those that are not closed by both sides yet.
-    @ivar waiting: Bytes that wait for all readers together.
-    @ivar roundTrip: What the way takes, there and back, in seconds; 0 before a measure.
     """
 
     def __init__(
         self, link: Packets, asked: Asked, limits: Limits | None = None
     ) -> None:
-        super().__init__(
-            link.transport, link.reactor.seconds, lambda stream, info: None, limits
-        )
-        self.holds = link.holds
-        self.channels: dict[int, Channel] = {}
-        self.waiting = 0
-        self.roundTrip = 0.0
-        self._link = link
+        super().__init__(link, limits)
         self._asked = asked
         self._left = LeftEnds(link.reactor.seconds)
-        self._lastId = -1
-        self._budget = WindowBudget(self.limits.sessionWindow // 4 * 3)
         self._takes: dict[int, Callable[[bytes], None]] = {
-            Message.CHANNEL_DATA: self._data,
-            Message.CHANNEL_WINDOW_ADJUST: self._adjust,
+            Message.CHANNEL_DATA: self.dataCame,
+            Message.CHANNEL_WINDOW_ADJUST: self.creditCame,
             Message.CHANNEL_EOF: self._eof,
             Message.CHANNEL_CLOSE: self._close,
             Message.CHANNEL_OPEN: self._open,
             Message.CHANNEL_OPEN_CONFIRMATION: self._confirmed,
             Message.CHANNEL_OPEN_FAILURE: self._failed,
             Message.CHANNEL_REQUEST: self._request,
-            Message.CHANNEL_EXTENDED_DATA: self._extended,
+            Message.CHANNEL_EXTENDED_DATA: self.extendedCame,
             Message.CHANNEL_SUCCESS: self._answer,
             Message.CHANNEL_FAILURE: self._answer,
         }
@@ -113,8 +92,8 @@ class ChannelStreams(Multiplexer):
         @param extra: The type's fields.
         @raise TunnelError: C{limit-reached}.
         """
-        channel = self._newChannel(True)
-        self._link.sendPacket(
+        channel = self.newChannel(True)
+        self.link.sendPacket(
             Message.CHANNEL_OPEN,
             packTexts(kind)
             + packNumbers(channel.id, channel.receiveWindow.limit, MAX_DATA)
@@ -122,24 +101,9 @@ class ChannelStreams(Multiplexer):
         )
         return channel
 
-    def _newChannel(self, ours: bool) -> Channel:
-        if len(self.channels) >= self.limits.streams:
-            raise TunnelError("limit-reached", "the client has too many streams")
-        while True:
-            self._lastId = (self._lastId + 1) & 0xFFFFFFFF
-            if self._lastId not in self.channels:
-                break
-        limits = self.limits
-        share = limits.sessionWindow // (len(self.channels) + 1)
-        size = max(min(limits.streamWindow, share), LEAST_WINDOW)
-        window = ReceiveWindow(size, limits.largestWindow, self._budget)
-        channel = Channel(self, self._lastId, window, ours)
-        self.channels[channel.id] = self.streams[channel.id] = channel
-        return channel
-
     def _confirmed(self, payload: bytes) -> None:
         fields = Fields(payload)
-        channel = self._find(fields)
+        channel = self.find(fields)
         if not channel.ours or channel.recipient is not None:
             raise protocolError("the peer accepts an SSH channel that is open")
         channel.recipient = fields.number()
@@ -158,7 +122,7 @@ class ChannelStreams(Multiplexer):
 
     def _failed(self, payload: bytes) -> None:
         fields = Fields(payload)
-        channel = self._find(fields)
+        channel = self.find(fields)
         if not channel.ours or channel.recipient is not None:
             raise protocolError("the peer refuses an SSH channel that is open")
         fields.number()
@@ -172,7 +136,7 @@ class ChannelStreams(Multiplexer):
         recipient, credit = fields.number(), fields.number()
         size = _sizeOf(fields)
         try:
-            channel = self._newChannel(False)
+            channel = self.newChannel(False)
         except TunnelError as refusal:
             self._refuse(recipient, refusal)
             return
@@ -185,7 +149,7 @@ class ChannelStreams(Multiplexer):
             return
         channel.answered = True
         assert channel.recipient is not None
-        self._link.answer(
+        self.link.answer(
             Message.CHANNEL_OPEN_CONFIRMATION,
             packNumbers(
                 channel.recipient, channel.id, channel.receiveWindow.limit, MAX_DATA
@@ -195,7 +159,7 @@ class ChannelStreams(Multiplexer):
         self.wantsToSend(channel)
 
     def _refuse(self, recipient: int, reason: TunnelError, number: int = 0) -> None:
-        self._link.answer(
+        self.link.answer(
             Message.CHANNEL_OPEN_FAILURE,
             packNumbers(recipient, number or failureOf(reason))
             + packTexts(reason.message, ""),
@@ -209,126 +173,17 @@ class ChannelStreams(Multiplexer):
             channel.closeSent = channel.closeReceived = True
         channel.reset(reason)
 
-    # Bytes and credit
-
-    def _find(self, fields: Fields) -> Channel:
-        channel = self.channels.get(fields.number())
-        if channel is None:
-            raise protocolError("the peer speaks of an SSH channel that is not open")
-        return channel
-
-    def _data(self, payload: bytes) -> None:
-        # This is done for each piece of each stream, so it does without L{Fields}.
-        if len(payload) < 8:
-            raise protocolError("an SSH message is cut short")
-        number, size = _TWO.unpack_from(payload)
-        if size != len(payload) - 8:
-            raise protocolError("an SSH message has another length than it says")
-        channel = self.channels.get(number)
-        if channel is None or not channel.answered:
-            raise protocolError("the peer sends on an SSH channel that is not open")
-        window = channel.receiveWindow
-        window.received += size
-        if window.received > window.limit or channel.eof:
-            raise protocolError("the peer sends past an SSH channel's window or end")
-        if channel.over or not size:
-            # It was under way when the stream ended here.
-            self.lateFrames += 1
-            return
-        self.waiting += size
-        self.came(channel)
-        channel.dataArrived(payload[8:])
-        if self.waiting > self.limits.sessionWindow:
-            self._makeRoom()
-
-    def came(self, channel: Channel) -> None:
-        """Take bytes of a channel."""
-
-    def _extended(self, payload: bytes) -> None:
-        """Refuse a program's standard error: no programs run here."""
-        fields = Fields(payload)
-        channel = self._find(fields)
-        fields.number()
-        size = len(fields.data())
-        window = channel.receiveWindow
-        if not channel.answered or not window.receive(size) or channel.eof:
-            raise protocolError("the peer sends past an SSH channel's window or end")
-        if not channel.over:
-            self.waiting += size
-            self.drained(channel, size)
-
-    def _adjust(self, payload: bytes) -> None:
-        fields = Fields(payload)
-        channel = self._find(fields)
-        window = channel.sendWindow
-        more = fields.number()
-        if not channel.answered or window.available + more > _MOST_CREDIT:
-            raise protocolError("the peer opens an SSH channel's window too far")
-        if window.grant(window.limit + more) and not channel.over:
-            self.wantsToSend(channel)
-
-    def drained(self, stream: SessionStream, amount: int) -> None:
-        """
-        Renew credit, when a reader has taken bytes and enough of the credit is used up.
-        """
-        self.waiting -= amount
-        if stream.over:
-            return
-        window = stream.receiveWindow
-        window.drained += amount
-        if window.limit - window.drained <= window.low and not stream.eof:
-            before = window.limit
-            credit = window.renew(self._seconds(), self.roundTrip)
-            channel = self.channels[stream.id]
-            if channel.recipient is not None and not channel.closeSent:
-                # A channel's data of a kind that nobody has asked for.
-                self._link.answer(
-                    Message.CHANNEL_WINDOW_ADJUST,
-                    packNumbers(channel.recipient, credit - before),
-                )
-
-    def sendData(self, streamId: int, data: bytes) -> None:
-        channel = self.channels[streamId]
-        recipient, size = channel.recipient, channel.maxPacket
-        assert recipient is not None
-        for start in range(0, len(data), size):
-            piece = data[start : start + size]
-            self._link.sendPacket(
-                Message.CHANNEL_DATA, _TWO.pack(recipient, len(piece)) + piece
-            )
-
-    def _makeRoom(self) -> None:
-        """
-        Break the channels whose readers hold up the most, until half of what may wait
-        is free. Windows of the smallest size may add up to more than that, and are left
-        alone.
-        """
-        held = sorted(
-            self.streams.values(), key=lambda stream: stream.holding, reverse=True
-        )
-        for stream in held:
-            if (
-                self.waiting <= self.limits.sessionWindow // 2
-                or stream.holding <= LEAST_WINDOW
-            ):
-                break
-            stream.broken(TunnelError("stalled"))
-
     # Ends
 
     def _eof(self, payload: bytes) -> None:
-        channel = self._find(Fields(payload))
+        channel = self.find(Fields(payload))
         if not channel.answered:
             raise protocolError("the peer ends an SSH channel that is not open")
         if not channel.over:
-            self.eofCame(channel)
-
-    def eofCame(self, channel: Channel) -> None:
-        """Note that the peer sends no more on a channel."""
-        channel.eofArrived()
+            channel.eofArrived()
 
     def _close(self, payload: bytes) -> None:
-        channel = self._find(Fields(payload))
+        channel = self.find(Fields(payload))
         if channel.recipient is None or not channel.answered or channel.closeReceived:
             raise protocolError("the peer closes an SSH channel that is not open")
         channel.closeReceived = True
@@ -345,7 +200,7 @@ class ChannelStreams(Multiplexer):
             return
         channel.finished = True
         if not channel.closeSent:
-            self._link.sendPacket(Message.CHANNEL_EOF, packNumbers(channel.recipient))
+            self.link.sendPacket(Message.CHANNEL_EOF, packNumbers(channel.recipient))
         channel.checkOver()
 
     def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
@@ -363,7 +218,7 @@ class ChannelStreams(Multiplexer):
     def _sendClose(self, channel: Channel) -> None:
         if channel.recipient is not None and not channel.closeSent:
             channel.closeSent = True
-            self._link.sendPacket(Message.CHANNEL_CLOSE, packNumbers(channel.recipient))
+            self.link.sendPacket(Message.CHANNEL_CLOSE, packNumbers(channel.recipient))
         self._settle(channel)
 
     def _settle(self, channel: Channel) -> None:
@@ -383,7 +238,7 @@ class ChannelStreams(Multiplexer):
 
     def _request(self, payload: bytes) -> None:
         fields = Fields(payload)
-        channel = self._find(fields)
+        channel = self.find(fields)
         name = fields.text(64)
         wantsReply = fields.boolean()
         if not channel.answered:
@@ -391,12 +246,12 @@ class ChannelStreams(Multiplexer):
         granted = channel.requests is not None and channel.requests(name, fields)
         if wantsReply and not channel.closeSent and channel.recipient is not None:
             kind = Message.CHANNEL_SUCCESS if granted else Message.CHANNEL_FAILURE
-            self._link.answer(kind, packNumbers(channel.recipient))
+            self.link.answer(kind, packNumbers(channel.recipient))
 
     def tell(self, channel: Channel, name: str, data: bytes) -> None:
         """Send a request on a channel that needs no answer."""
         if channel.recipient is not None and not channel.closeSent:
-            self._link.sendPacket(
+            self.link.sendPacket(
                 Message.CHANNEL_REQUEST,
                 packNumbers(channel.recipient) + packTexts(name) + b"\0" + data,
             )
