@@ -432,10 +432,6 @@ class BoreSession(ServerSession):
         if not self.connection.full:
             self.connection.send(HEARTBEAT)
 
-    @property
-    def idle(self) -> bool:
-        return not (self.tunnels or self._openings)
-
     def serve(self, stream: Stream) -> None:
         try:
             if self._leaving is not None or self.lost is not None:

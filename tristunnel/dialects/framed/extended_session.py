@@ -207,22 +207,9 @@ class ExtendedSession(FramedSession, VisitingSession):
             lease, elsewhere = claimed
         self.leases = [lease]
         self._caller = replace(self._caller, lease=lease)
-        for record in elsewhere:
-            await self._adopt(record)
+        await self.adopt(self._caller, elsewhere)
         granted["id"], granted["fence"] = lease.id, lease.place.fence
         return {"lease": granted, "tunnels": [tunnel.uri for tunnel in lease.tunnels]}
-
-    async def _adopt(self, record: TunnelRecord) -> None:
-        """Take over a tunnel of the client's from another process."""
-        try:
-            await self._service.adopt(self._caller, record)
-        except TunnelError as refusal:
-            self._service.observer.requestNoted(
-                self._caller.identity,
-                f"came from another process, and its tunnel {record.uri} could not be"
-                f" opened here: {refusal}",
-                True,
-            )
 
     def _claim(self, tunnel: Tunnel) -> None:
         """Serve the tunnel of a capability, instead of whoever did so before."""
