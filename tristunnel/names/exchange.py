@@ -7,9 +7,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from tristunnel.errors import TunnelError
+from tristunnel.names.heads import responseBytes, trailerBytes
 from tristunnel.names.origin import Origin
 from tristunnel.names.table import Route
-from tristunnel.wire.http import Event, RequestHead, ResponseHead
+from tristunnel.wire.http import (
+    BadMessage,
+    Event,
+    MessageEnd,
+    RequestHead,
+    ResponseHead,
+)
 
 __all__ = ["Connection", "Exchange", "Reception"]
 
@@ -57,6 +65,7 @@ class Exchange:
     @ivar responseDone: Whether all of that has come.
     @ivar chunks: Whether the visitor gets the response in chunks.
     @ivar isInterim: Whether what the service sends now is followed by a response.
+    @ivar isUpgraded: Whether the service has agreed to another protocol.
     @ivar sent: Bytes of the response's body so far.
     @ivar reception: Where it waits for a gate, or C{None}.
     @ivar connection: The visitor's connection, for a gate; else C{None}.
@@ -77,6 +86,7 @@ class Exchange:
     responseDone: bool = False
     chunks: bool = False
     isInterim: bool = False
+    isUpgraded: bool = False
     sent: int = 0
     reception: Reception | None = None
     connection: Connection | None = None
@@ -99,7 +109,50 @@ class Exchange:
             and not self.isInterim
         )
 
-    def framed(self, head: ResponseHead) -> bytes:
+    def answered(self, event: Event) -> bytes:
+        """
+        Take the next part of what the service answers.
+
+        @param event: What a L{ResponseReader<tristunnel.wire.http.ResponseReader>} has
+            read of it.
+        @return: The same as the visitor gets it; empty for nothing.
+        @raise TunnelError: C{protocol-error}, if it is no answer to this request.
+        """
+        if self.responseDone:
+            raise TunnelError("protocol-error", "an answer too many")
+        if isinstance(event, bytes):
+            self.sent += len(event)
+            return b"%x\r\n%b\r\n" % (len(event), event) if self.chunks else event
+        if isinstance(event, MessageEnd):
+            if self.isInterim:
+                self.isInterim = False
+                return b""
+            self.responseDone = True
+            return trailerBytes(event.trailers, False) if self.chunks else b""
+        if isinstance(event, BadMessage):
+            raise TunnelError("protocol-error", event.reason)
+        assert isinstance(event, ResponseHead)
+        return self._begun(event)
+
+    def _begun(self, head: ResponseHead) -> bytes:
+        assert self.route is not None
+        framing = b""
+        if head.status == 101:
+            if not (head.upgrade and self.head.upgrade):
+                why = "the service has upgraded without being asked"
+                raise TunnelError("protocol-error", why)
+            self.response, self.isUpgraded = head, True
+        elif head.isInterim:
+            self.isInterim = True
+            if self.head.version == "1.0":
+                # HTTP/1.0 does not have that.
+                return b""
+        else:
+            framing = self._framed(head)
+        scheme = self.origin.scheme
+        return responseBytes(head, self.route.rules, self.head, scheme, framing)
+
+    def _framed(self, head: ResponseHead) -> bytes:
         """
         Decide how the visitor learns where the response ends.
 

@@ -36,13 +36,7 @@ from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.errors import TunnelError
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.gate import Answer, AtGate
-from tristunnel.names.heads import (
-    ANYBODY,
-    Guest,
-    requestBytes,
-    responseBytes,
-    trailerBytes,
-)
+from tristunnel.names.heads import ANYBODY, Guest, requestBytes, trailerBytes
 from tristunnel.names.origin import Origins
 from tristunnel.names.pages import statusOf, textOf
 from tristunnel.names.patience import Patience
@@ -51,13 +45,7 @@ from tristunnel.names.run import Run
 from tristunnel.names.site import NameSite, Waiting, hostOf
 from tristunnel.names.table import Route
 from tristunnel.names.whole import handOver
-from tristunnel.wire.http import (
-    BadMessage,
-    Event,
-    MessageEnd,
-    RequestHead,
-    ResponseHead,
-)
+from tristunnel.wire.http import Event, MessageEnd, RequestHead
 
 __all__ = ["VisitorConnection"]
 
@@ -335,56 +323,21 @@ class VisitorConnection(Protocol):
             exchange = self._exchange
             if run is not self._run or self._through:
                 return
-            if exchange is None or exchange.responseDone:
-                # It is more than was asked for, so this service cannot be relied on.
+            if exchange is None:
+                # It was not asked for, so this service cannot be relied on.
                 self._leaveRun(TunnelError("protocol-error", "an answer too many"))
-                if exchange is not None:
-                    self._close()
                 return
-            self._takeAnswer(exchange, event)
-
-    def _takeAnswer(self, exchange: Exchange, event: Any) -> None:
-        kind = type(event)
-        if kind is bytes:
-            exchange.sent += len(event)
-            if exchange.chunks:
-                event = b"%x\r\n%b\r\n" % (len(event), event)
-            self.transport.write(event)
-        elif kind is MessageEnd:
-            if exchange.isInterim:
-                exchange.isInterim = False
+            try:
+                data = exchange.answered(event)
+            except TunnelError as reason:
+                self._broken(exchange, reason)
                 return
-            if exchange.chunks:
-                self.transport.write(trailerBytes(event.trailers, False))
-            exchange.responseDone = True
-            if exchange.requestDone:
+            if data:
+                self.transport.write(data)
+            if exchange.isUpgraded:
+                self._upgraded(run)
+            elif exchange.responseDone and exchange.requestDone:
                 self._exchangeDone(exchange)
-        elif kind is BadMessage:
-            self._broken(exchange, TunnelError("protocol-error", event.reason))
-        else:
-            self._responseBegins(exchange, event)
-
-    def _responseBegins(self, exchange: Exchange, head: ResponseHead) -> None:
-        route, asked, framing = exchange.route, exchange.head, b""
-        assert route is not None
-        upgrades = head.status == 101
-        if upgrades and not (head.upgrade and asked.upgrade):
-            why = "the service has upgraded without being asked"
-            self._broken(exchange, TunnelError("protocol-error", why))
-            return
-        if head.isInterim:
-            exchange.isInterim = True
-            if asked.version == "1.0":
-                # HTTP/1.0 does not have that.
-                return
-        elif upgrades:
-            exchange.response = head
-        else:
-            framing = exchange.framed(head)
-        scheme = exchange.origin.scheme
-        self.transport.write(responseBytes(head, route.rules, asked, scheme, framing))
-        if upgrades:
-            self._upgraded()
 
     def answersEnded(self, run: Run) -> None:
         if run is not self._run:
@@ -395,9 +348,7 @@ class VisitorConnection(Protocol):
             self.transport.loseWriteConnection()
             return
         exchange = self._exchange
-        for event in run.reader.ended():
-            if exchange is not None and self._run is run:
-                self._takeAnswer(exchange, event)
+        self._takeAnswers(run, run.reader.ended())
         if self._run is not run:
             return
         if exchange is not None and self._exchange is exchange:
@@ -468,10 +419,8 @@ class VisitorConnection(Protocol):
 
     # Beyond requests
 
-    def _upgraded(self) -> None:
+    def _upgraded(self, run: Run) -> None:
         """Pass bytes both ways from now on, since the service has agreed."""
-        run = self._run
-        assert run is not None
         self._through = True
         self._patience.stop()
         self._logged(0)
