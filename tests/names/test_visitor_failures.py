@@ -270,7 +270,7 @@ class PatienceTests(VisitorTestCase):
         """What waits for its turn waits as the bytes that it came as."""
         visitor = self.connect()
         visitor.dataReceived(request() * 5000)
-        self.assertLess(len(visitor._requests.events), 500)
+        self.assertLess(len(visitor.requests.events), 500)
         for number in range(5000):
             self.assertEqual(self.service().take().count(b"GET"), 1, number)
             self.service().say(response(b""))
