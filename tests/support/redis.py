@@ -41,6 +41,11 @@ class RedisServer:
         """Whether it is installed."""
         return shutil.which(BINARY) is not None
 
+    @staticmethod
+    def kind() -> str:
+        """What it calls itself: C{Redis} or C{Valkey}."""
+        return subprocess.check_output([BINARY, "--version"], text=True).split()[0]
+
     @classmethod
     def shared(cls) -> RedisServer:
         """The one of all tests of this process that do nothing to it."""
