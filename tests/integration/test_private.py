@@ -4,6 +4,7 @@ Tunnels without a port, whose visitors come through their own client.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from tristunnel.client import visitor as visitors
 from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.dataplane.descriptors import Reserve
+from tristunnel.dialects.base import stream as streaming
 from tristunnel.dialects.base import visiting
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client_service import TunnelClientService
@@ -160,6 +162,7 @@ class PrivateTests(WebSocketTestCase):
 
     async def movedVisit(self) -> tuple[Talk, Talk]:
         """Visit a service by a stream that has left the session; both ends."""
+        self.patch(streaming, "SHORT", math.inf)
         await self.startServer()
         service = Service(b"banner")
         await self.offerPrivately(service)

@@ -93,6 +93,16 @@ class MoveTests(CarrierTestCase):
         await self.exchange(visitor, talk)
         await self.moved()
 
+    async def test_slowStays(self) -> None:
+        """So does one whose bytes take longer than those of a busy stream may."""
+        self.carrier = Carrier()
+        self.patch(streaming, "SHORT", 0.0)
+        service = Service(b"hello")
+        visitor, talk = await self.pair(await self.tunnel(service), service)
+        await self.exchange(visitor, talk)
+        self.assertFalse(self.newest.moves)
+        self.assertEqual(len(self.tunnels.tickets), 0)
+
     async def test_busyMoves(self) -> None:
         """One that has, moves in the middle; nothing is lost."""
         self.carrier = Carrier()
