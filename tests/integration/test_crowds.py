@@ -34,11 +34,7 @@ class Answering(Service):
 
 
 class CrowdMixin:
-    """
-    The visitors.
-
-    @cvar users: Who may connect; empty for everybody.
-    """
+    """The visitors."""
 
     timeout = 60
     visit: Callable[[int], Any]

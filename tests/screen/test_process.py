@@ -129,7 +129,7 @@ class ScreenProcessTests(TestCase):
         self.assertEqual(_CODES.findall(rest), [])
 
     async def checkEnds(self, key: bytes) -> None:
-        # Nobody accepts there, and the backlog of one keeps it waiting.
+        # The server there says nothing.
         typist = self.start(connect=self.listen(Protocol))
         await typist.sees("connecting")
         await typist.sees("q stops")

@@ -102,7 +102,7 @@ class ConnectedClients:
     @param seconds: The clock.
 
     @ivar limit: How many there may be; 0 for any number.
-    @ivar ramp: How fast they may come.
+    @ivar acceptLimiter: How fast they may come.
     @ivar elsewhere: How many are at other processes of the server.
     @ivar changed: Called when there are more or fewer.
     """
