@@ -283,16 +283,14 @@ class JoinTests(JoinTestCase):
                 self.transport.loseConnection()
 
         port, penalty = (
-            self.reactor.listenTCP(0, Factory.forProtocol(each), interface="127.0.0.1")
+            listenHere(self, self.reactor, Factory.forProtocol(each))
             for each in (Listens, Closes)
         )
-        for each in (port, penalty):
-            self.addCleanup(each.stopListening)
         code = "k7f39q2mabcdefgh"
         for number, said in (
             (self.port, "is not the server of this invitation"),
-            (port.getHost().port, "does not use TLS"),
-            (penalty.getHost().port, "too many logins from an address have failed"),
+            (port, "does not use TLS"),
+            (penalty, "too many logins from an address have failed"),
         ):
             invitation = Invitation("127.0.0.1", number, b"x" * 17, code)
             (line,) = await self.run_("join", str(invitation), status=1)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import DatagramProtocol
-from twisted.internet.task import deferLater
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent, readBody
 from twisted.web.http_headers import Headers
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.polling import until
 from tests.support.processes import freePort
 from tristunnel.cli.client_tap import Options
 from tristunnel.connect.proxy import ProxiedEndpoint, parseProxy
@@ -316,9 +316,8 @@ class DatagramTests(InnerCase):
         (tcp,) = await self.startClient(
             f"0=socks:allow=127.0.0.1+{services[0]}:open=yes"
         )
-        while len(ready := self.seen.named("tunnelReady")) < 2:
-            await deferLater(self.reactor, 0.01)
-        udp = int(ready[1][0].rpartition(":")[2])
+        await until(lambda: len(self.seen.named("tunnelReady")) == 2)
+        udp = int(self.seen.named("tunnelReady")[1][0].rpartition(":")[2])
         visitor = _Datagrams()
         mine = self.outside.listenUDP(0, visitor, interface="127.0.0.1")
         self.addCleanup(mine.stopListening)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.task import deferLater
-
 from tests.dataplane import test_splice
 from tests.dataplane.test_splice import Spliced
 from tests.inspect.streams import INFO, aForward, aRecord
 from tests.support.amounts import pattern
+from tests.support.polling import until
 from tristunnel.dataplane.join import join, spliceIfPlain
 from tristunnel.dataplane.splice import Stretch
 from tristunnel.inspect.watched import WatchedEndpoint, watch
@@ -35,6 +34,10 @@ class StretchTests(Spliced):
 
         self.patch(test_splice, "join", joined)
         await self.meet()
+
+    async def blocked(self) -> None:
+        """Wait until what goes to the visitor stands still."""
+        await until(lambda: (splice := self.ends[1].splice) and splice.blocked)
 
     async def test_bodies(self) -> None:
         """Both bodies arrive, and what is behind them is looked at again."""
@@ -65,8 +68,7 @@ class StretchTests(Spliced):
         await self.other.has(2 * len(_GET))
         self.one.transport.pauseProducing()
         self.other.say(answered)
-        while (splice := self.ends[1].splice) is None or not splice.blocked:
-            await deferLater(test_splice.reactor, 0.01)
+        await self.blocked()
         self.one.transport.resumeProducing()
         await self.one.has(len(answered))
         self.assertTrue(self.one.data == answered)
@@ -98,8 +100,7 @@ class StretchTests(Spliced):
         await self.other.has(len(_GET))
         self.one.transport.pauseProducing()
         self.other.say(answered)
-        while (splice := self.ends[1].splice) is None or not splice.blocked:
-            await deferLater(test_splice.reactor, 0.01)
+        await self.blocked()
         garbage = b"no HTTP\r\n\r\n"
         self.one.say(garbage)
         await self.other.has(len(_GET + garbage))

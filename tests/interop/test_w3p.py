@@ -39,6 +39,7 @@ from tests.interop.services import (
     Gathering,
     writeBody,
 )
+from tests.support.listening import listenHere
 
 if TYPE_CHECKING:
     _Case = TestCase
@@ -122,11 +123,8 @@ class PairingMixin(_Case):
         @return: its port on 127.0.0.1.
         """
         closable = ClosableFactory(factory)
-        port = self.reactor.listenTCP(0, closable, interface="127.0.0.1")
         self.addCleanup(closable.abortAll)
-        self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
-        return number
+        return listenHere(self, self.reactor, closable)
 
     def offerSite(self, **pages: Resource) -> int:
         """

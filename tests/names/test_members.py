@@ -20,6 +20,7 @@ from twisted.web.server import Request, Site
 
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.processes.test_server import children, pidOf
+from tests.support.listening import listenHere
 from tests.support.loopback import Service, Talk
 from tests.support.minecraft import handshake
 from tests.support.notes import ClientNotes
@@ -120,13 +121,12 @@ class NamesTestCase(ProcessTestCase):
     async def offering(self, which: str) -> None:
         """Start a client that offers services under names."""
         self.offered += 1
-        web = self.reactor.listenTCP(0, Site(Page(f"web{which}"), timeout=None))
-        self.addCleanup(web.stopListening)
+        web = listenHere(self, self.reactor, Site(Page(f"web{which}"), timeout=None))
         dead = freePort()
         specs = [
-            f"http/web{which}=127.0.0.1:{web.getHost().port}",
+            f"http/web{which}=127.0.0.1:{web}",
             f"http/web{which}/dead=127.0.0.1:{dead}",
-            f"http/asks{which}=127.0.0.1:{web.getHost().port},pin={self.pin}",
+            f"http/asks{which}=127.0.0.1:{web},pin={self.pin}",
             *(
                 f"{kind}/{kind}{which}=127.0.0.1:{self.offer(service)}"
                 for kind, service in self.services.items()

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 import tristunnel
+from tests.support.listening import listenHere
 from tests.support.processes import TWISTD
 from tristunnel.wire.framed import encodeHandshake
 
@@ -115,11 +115,8 @@ class ScreenProcessTests(TestCase):
 
     def listen(self, protocol: type[Protocol]) -> str:
         """Run a server. @return: Where."""
-        factory = Factory.forProtocol(protocol)
-        port: IListeningPort = self.reactor.listenTCP(0, factory, 1, "127.0.0.1")
-        self.addCleanup(port.stopListening)
-        at: Any = port.getHost()
-        return f"tcp:127.0.0.1:{at.port}"
+        port = listenHere(self, self.reactor, Factory.forProtocol(protocol))
+        return f"tcp:127.0.0.1:{port}"
 
     def assertRestored(self, typist: Typist) -> None:
         self.assertEqual(typist.after, typist.before)

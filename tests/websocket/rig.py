@@ -9,12 +9,12 @@ from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
 
 from tests.support.awaited import Awaited
 from tests.support.loopback import LoopbackTestCase, Talk
+from tests.support.polling import until
 from tests.websocket.frames import Frame, readFrames, upgrade
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.connect.address import ServerAddress, parseConnect
@@ -167,10 +167,8 @@ class WebSocketTestCase(LoopbackTestCase):
         """Wait for the connections of a stopped server to end: a WebSocket's close
         takes a round trip."""
         await self._leaveAll()
-        while any(
-            isinstance(each, TCPConnection) for each in self.reactor.getReaders()
-        ):
-            await deferLater(self.reactor, 0.005)
+        readers = self.reactor.getReaders
+        await until(lambda: not any(isinstance(it, TCPConnection) for it in readers()))
 
     def url(self, path: str) -> str:
         scheme = "wss" if self.tls else "ws"
