@@ -4,7 +4,8 @@ chisel's and vtunnel's own programs with ours, both ways.
 They run if C{TRISTUNNEL_LONG=1} is set, and the programs are named:
 
   - C{TRISTUNNEL_CHISEL}: chisel, built from its source;
-  - C{TRISTUNNEL_VTUNNEL}: vtunnel's programs of several versions, with C{:} between.
+  - C{TRISTUNNEL_VTUNNEL}: vtunnel's programs of several versions, with C{:} between;
+    those before version 0.1.0, which speak JSON and have no keys, may be among them.
 """
 
 from __future__ import annotations
@@ -229,7 +230,9 @@ class VTunnelTests(ProgramsTestCase):
             )
             await untilOpen(self.outside, visitors)
             await self.passes(visitors, service)
-            await self.comesBack(port, visitors, service)
+            if any("Listen OK" in line for line in client.lines):
+                # The first version has no answers, and does not come back.
+                await self.comesBack(port, visitors, service)
             await client.stop()
 
     async def test_servers(self) -> None:
@@ -239,18 +242,27 @@ class VTunnelTests(ProgramsTestCase):
 
     async def test_keys(self) -> None:
         """Our client at their servers, with keys."""
+        for program, private, public in await self._keys():
+            theirs = ("-client-key", public)
+            await self._serve(program, theirs, ("--credentials", f"key={private}"))
+
+    async def _keys(self) -> list[tuple[str, str, str]]:
+        """
+        Have the programs make keys.
+
+        @return: Each program that has keys, a private one and its public one.
+        """
+        made = []
         for program in VTUNNEL:
             keys = self.run_(program, program, "keygen")
             await keys.whenEnded()
             told = "\n".join(keys.lines)
             private = re.search(r"vt-priv-\S+", told)
             public = re.search(r"vt-pub-\S+", told)
-            assert private is not None and public is not None, told
-            await self._serve(
-                program,
-                ("-client-key", public[0]),
-                ("--credentials", f"key={private[0]}"),
-            )
+            if private is not None and public is not None:
+                made.append((program, private[0], public[0]))
+        self.assertTrue(made, "none of these programs has keys")
+        return made
 
     async def test_domains(self) -> None:
         """Their clients' domains are names of our server, with headers if they have."""
@@ -284,21 +296,15 @@ class VTunnelTests(ProgramsTestCase):
 
     async def test_manyKeys(self) -> None:
         """Of several tokens with keys, the URL says which is a client's."""
-        private = {}
-        for number, program in enumerate(VTUNNEL):
-            keys = self.run_(program, program, "keygen")
-            await keys.whenEnded()
-            told = "\n".join(keys.lines)
-            found = re.search(r"vt-priv-\S+", told), re.search(r"vt-pub-\S+", told)
-            assert found[0] is not None and found[1] is not None, told
-            private[program] = found[0][0]
+        programs = await self._keys()
+        for number, (_, _, public) in enumerate(programs):
             command = ("-m", "tristunnel", "token", "create", "--file", "tokens")
-            more = ("--name", f"t{number}", "--key", found[1][0])
+            more = ("--name", f"t{number}", "--key", public)
             made = self.run_("token", sys.executable, *command, *more)
             await made.whenEnded()
             self.assertEqual(0, made.status)
         port = await self.server("--auth", "tokens:tokens")
-        for number, program in enumerate(VTUNNEL):
+        for number, (program, private, _) in enumerate(programs):
             service, visitors = Service(), freePort()
             url = f"ws://127.0.0.1:{port}/?id=t{number}"
             client = self.run_(
@@ -306,7 +312,7 @@ class VTunnelTests(ProgramsTestCase):
                 program,
                 "client",
                 "-key",
-                private[program],
+                private,
                 "-server",
                 url,
                 "-forward",
