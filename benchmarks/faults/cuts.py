@@ -36,7 +36,7 @@ from tests.tls.authority import makeAuthority
 
 __all__ = ["prove"]
 
-DEADLINE = QUICK["tristunnel.dialects.framed.session"]["DEADLINE"]
+DEADLINE = QUICK["tristunnel.dialects.framed.liveness"]["DEADLINE"]
 """Seconds of silence after which either side gives a session up, here."""
 
 SLACK = 2.5

@@ -22,11 +22,8 @@ _ADDRESS = re.compile(r"^(?:tcp|tls|ws|wss)://\S+$", re.MULTILINE)
 _LISTENING = re.compile(r"Listening for clients on [^\n]*?:(\d+)\b")
 
 QUICK = {
-    "tristunnel.dialects.framed.session": {
-        "DEADLINE": 3.0,
-        "PING_INTERVAL": 1.0,
-        "TICK": 0.25,
-    },
+    "tristunnel.dialects.framed.liveness": {"DEADLINE": 3.0, "PING_INTERVAL": 1.0},
+    "tristunnel.dialects.framed.session": {"TICK": 0.25},
     "tristunnel.dialects.framed.moves": {"BLOCKED": 1.0, "PATIENCE": 1.0},
     "tristunnel.dialects.base.awaited": {"PATIENCE": 3.0},
     "tristunnel.dialects.base.client": {

@@ -247,7 +247,7 @@ def wireExample() -> str:
         patch("tristunnel.service.leases.secrets", _Secrets()),
         patch("tristunnel.util.secret.secrets", _Secrets()),
         patch("tristunnel.service.tunnel_service.secrets", _Secrets()),
-        patch("tristunnel.dialects.framed.session.secrets", _Secrets()),
+        patch("tristunnel.dialects.framed.liveness.secrets", _Secrets()),
     ):
         lines = [
             "With the extension",

@@ -19,7 +19,8 @@ from tests.vectors import readVectors
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.dialects.framed.datagram_path import PATH
-from tristunnel.dialects.framed.session import DEADLINE, HANDSHAKE_TIMEOUT
+from tristunnel.dialects.framed.liveness import DEADLINE
+from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
 from tristunnel.errors import LONGEST_HINT, TunnelError
 from tristunnel.wire.framed import Frame, FrameType, encodeCredit, encodeObject
 

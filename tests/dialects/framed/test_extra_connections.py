@@ -76,9 +76,10 @@ class ExtraConnectionTests(CarrierTestCase):
         (extra, _) = self.client.session._extraConnections._connections
         answer = extra.call("listTunnels")
         answer.addErrback(lambda failure: failure.trap(TunnelError, RemoteError))
-        pinged = extra._lastPing
-        extra.sendPing()
-        await until(lambda: extra._lastPing > pinged and extra._pinged is None)
+        liveness = extra.liveness
+        pinged = liveness.pinged
+        liveness.ping()
+        await until(lambda: liveness.pinged > pinged and liveness.awaited is None)
         self.assertFalse(answer.called)
 
     async def test_bounded(self) -> None:

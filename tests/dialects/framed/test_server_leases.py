@@ -6,7 +6,8 @@ from tests.dialects.framed.network import RawPeer
 from tests.dialects.framed.server_rig import WINDOW, ServerTestCase, call
 from tristunnel.dataplane import answers
 from tristunnel.dataplane.answers import TAKE_TIME
-from tristunnel.dialects.framed.session import DEADLINE, MOST_QUIET, PING_INTERVAL
+from tristunnel.dialects.framed.liveness import DEADLINE, PING_INTERVAL
+from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import Frame, FrameType, decodeObject, encodeCredit
 

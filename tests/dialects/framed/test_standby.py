@@ -44,6 +44,8 @@ class Session:
     extended = True
 
     def __init__(self, clock: Clock, places: Any = ()) -> None:
+        # It is its own liveness, too.
+        self.liveness = self
         self.heard = clock.seconds()
         self.lost: TunnelError | None = None
         self.leaving: TunnelError | None = None
@@ -58,7 +60,7 @@ class Session:
         assert method == "standbyAddresses"
         return succeed(self.places)
 
-    def sendPing(self) -> None:
+    def ping(self) -> None:
         self.pings += 1
 
     def fail(self, reason: TunnelError) -> None:

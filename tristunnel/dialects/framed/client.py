@@ -332,11 +332,11 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         moved = 0 if self.confirmations is None else len(self.confirmations)
         return within + beside + moved + bool(self._farewell)
 
-    def _pong(self, payload: bytes) -> None:
+    def pongArrived(self, payload: bytes) -> None:
         """An answer to the last ping of all means that what came before has arrived."""
         if self._farewell and decodeCredit(payload) == self._farewell:
             self._saidFarewell()
-        super()._pong(payload)
+        super().pongArrived(payload)
 
     def roundTripMeasured(self, seconds: float) -> None:
         self._observer.roundTripMeasured(seconds)
@@ -365,8 +365,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         """
         super().goAway(reason)
         if self.extended and self.isReplaced():
-            self.sendPing()
-            self._farewell = self._pinged or 0
+            self._farewell = self.liveness.ping()
             self._hurry = self.reactor.callLater(FAREWELL, self._saidFarewell)
         else:
             self._incoming.refusal = reason

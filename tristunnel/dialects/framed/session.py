@@ -5,10 +5,8 @@ control channel, liveness and the end.
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -19,7 +17,6 @@ from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers
 from tristunnel.dataplane.endings import EndAcknowledgements
-from tristunnel.dataplane.probe import Probe
 from tristunnel.dataplane.stock import boundUnsent, tuneSocket
 from tristunnel.dialects.base.messages import EndsOnce
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
@@ -27,6 +24,7 @@ from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.dialects.framed.control import ControlChannel
 from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.framed.liveness import Liveness
 from tristunnel.errors import TunnelError
 from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.util.repeating import stopTimer
@@ -35,23 +33,18 @@ from tristunnel.wire.framed import (
     FrameDecoder,
     FrameType,
     HandshakeDecoder,
-    decodeCredit,
     decodeObject,
-    encodeCredit,
     encodeHandshake,
     encodeObject,
 )
-from tristunnel.wire.windows import roundTripAfter
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream
 
 __all__ = [
-    "DEADLINE",
     "EXTENSION",
     "HANDSHAKE_TIMEOUT",
     "MOST_QUIET",
-    "PING_INTERVAL",
     "QUIET",
     "STANDBY",
     "TICK",
@@ -69,12 +62,6 @@ VERSION = 1
 
 TICK = 5.0
 """Seconds between two looks at the deadlines."""
-
-PING_INTERVAL = 20.0
-"""Seconds between pings: less than half of the 60 that proxies allow."""
-
-DEADLINE = 45.0
-"""Seconds of silence after which an extended peer is taken for dead."""
 
 QUIET = "quiet"
 """The handshake's key for how long neither side shall send pings: what a client
@@ -131,6 +118,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
 
     @ivar control: The calls of both sides.
     @ivar multiplexer: The streams, once the handshake is over.
+    @ivar liveness: Whether the peer is still there; set with C{multiplexer}.
     @ivar extended: Whether the extension was negotiated.
     @ivar lost: Why the session is over, or C{None}.
     @ivar peerAddress: Where the peer is.
@@ -140,6 +128,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
 
     _log = Logger()
     transport: Any = None
+    liveness: Liveness
 
     __slots__ = (
         "_answers",
@@ -148,11 +137,6 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         "_ended",
         "_handshake",
         "_introduced",
-        "_lastHeard",
-        "_lastPing",
-        "_pinged",
-        "_probe",
-        "_quietUntil",
         "_rest",
         "_seconds",
         "_ticking",
@@ -161,6 +145,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         "extended",
         "handshakeTimeout",
         "limits",
+        "liveness",
         "lost",
         "multiplexer",
         "peerAddress",
@@ -190,12 +175,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         self._ticking: IDelayedCall | None = None
         # Looked up once: this is for each read.
         self._seconds = reactor.seconds
-        self._lastHeard = 0.0
-        self._lastPing = 0.0
-        self._pinged: int | None = None
-        self._quietUntil = float("-inf")
         self._ended = False
-        self._probe = Probe(reactor, self.sendPing)
         self.confirmations: EndAcknowledgements | None = None
 
     # The connection
@@ -213,9 +193,10 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
             return
         try:
             if self.multiplexer is not None:
-                self._lastHeard = self._seconds()
-                if self._probe.open:
-                    self._probe.heard()
+                liveness = self.liveness
+                liveness.heard = self._seconds()
+                if liveness.probe.open:
+                    liveness.probe.heard()
                 self.multiplexer.framesArrived(self._decoder.feed(data))
             elif self._introduced:
                 # Frames behind the handshake, before it was answered. The
@@ -272,17 +253,19 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         """The handshake is over: let streams pass."""
         self._stopDeadline()
         self.multiplexer = multiplexer
-        self._lastHeard = self._lastPing = self.reactor.seconds()
         boundUnsent(self.transport)
-        self._answers = multiplexer.answers = Answers(
+        self._answers = multiplexer.answers = answers = Answers(
             self.reactor, self.transport, multiplexer.holds, self._stalled
         )
-        self._answers.passTo(multiplexer)
-        self.control.open(multiplexer, self._answers)
+        answers.passTo(multiplexer)
+        self.control.open(multiplexer, answers)
+        self.liveness = Liveness(
+            self.reactor, multiplexer, answers, self.roundTripMeasured
+        )
         if isinstance(multiplexer, ExtendedMultiplexer):
             self.extended = True
             multiplexer.takeOther = self._takeOther
-            self.sendPing()
+            self.liveness.ping()
         self._ticking = self.reactor.callLater(TICK, self._tick)
         rest, self._rest = self._rest, b""
         if rest:
@@ -322,9 +305,9 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         if kind == FrameType.CONTROL:
             self.control.arrived(payload)
         elif kind == FrameType.PING:
-            self._ping(payload)
+            self.liveness.pingArrived(payload)
         elif kind == FrameType.PONG:
-            self._pong(payload)
+            self.pongArrived(payload)
         elif kind == FrameType.GOAWAY:
             self._goaway(payload)
         elif kind == FrameType.ENDING and self.confirmations is not None:
@@ -354,24 +337,18 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         if self.multiplexer is None:
             return
         self.multiplexer.tick()
-        if not self.extended:
-            return
-        now = self.reactor.seconds()
-        if now < self._quietUntil:
-            self._lastHeard = now
-        elif now - self._lastHeard > DEADLINE:
-            self.fail(
-                TunnelError("session-lost", f"nothing was received for {DEADLINE:g} s")
-            )
-        elif now - self._lastPing >= PING_INTERVAL:
-            self.sendPing()
+        if self.extended:
+            try:
+                self.liveness.check()
+            except TunnelError as silence:
+                self.fail(silence)
 
     def stayQuiet(self, seconds: float) -> None:
         """
         Send no pings for a while, and expect none: so that a client can find out
         how long a connection may be silent on its way.
         """
-        self._quietUntil = self.reactor.seconds() + seconds
+        self.liveness.stayQuiet(seconds)
         below = getattr(self.transport, "stayQuiet", None)
         if below is not None:
             below(seconds)
@@ -381,40 +358,11 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         Find out whether the peer still answers; one that speaks plain W3P cannot be
         asked.
         """
-        return self._probe() if self.extended else succeed(not self._ended)
+        return self.liveness.probe() if self.extended else succeed(not self._ended)
 
-    @property
-    def heard(self) -> float:
-        """When something was received last, in seconds of the reactor's clock."""
-        return self._lastHeard
-
-    def sendPing(self) -> None:
-        """Ask for a sign of life, and measure the round trip."""
-        if self.multiplexer is not None:
-            token = secrets.randbits(64)
-            self._lastPing = self.reactor.seconds()
-            self._pinged = token
-            self.multiplexer.sendFrame(0, FrameType.PING, encodeCredit(token))
-
-    def _ping(self, payload: bytes) -> None:
-        decodeCredit(payload)
-        if self.multiplexer is not None and self._answers is not None:
-            send = self.multiplexer.sendFrame
-            self._answers.latest(partial(send, 0, FrameType.PONG, payload))
-
-    def _pong(self, payload: bytes) -> None:
-        """Take the measure of the round trip."""
-        if decodeCredit(payload) == self._pinged:
-            self._pinged = None
-            multiplexer = self.multiplexer
-            if isinstance(multiplexer, ExtendedMultiplexer):
-                before = multiplexer.roundTrip
-                taken = self.reactor.seconds() - self._lastPing
-                multiplexer.roundTrip = roundTripAfter(before, taken)
-                self.roundTripMeasured(taken)
-                if taken and not before:
-                    # Its sender was busy with the session's beginning.
-                    self.sendPing()
+    def pongArrived(self, payload: bytes) -> None:
+        """The peer answers a ping."""
+        self.liveness.pongArrived(payload)
 
     def roundTripMeasured(self, seconds: float) -> None:
         """A ping was answered."""
@@ -486,11 +434,11 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
             return
         self._ended = True
         self.lost = reason
-        self._probe.close()
         self._stopDeadline()
         stopTimer(self._ticking)
         self._ticking = None
         if self.multiplexer is not None:
+            self.liveness.probe.close()
             self.multiplexer.close(reason)
         self.control.close(reason)
         self.sessionOver(reason)

@@ -100,7 +100,9 @@ class Standby:
         @return: C{None}, if none can.
         """
         while self.isReady:
-            place = max(self._sessions, key=lambda each: self._sessions[each].heard)
+            place = max(
+                self._sessions, key=lambda each: self._sessions[each].liveness.heard
+            )
             session = self._sessions.pop(place)
             session.factory.confirmations = confirmations
             session.factory.observer = observer
@@ -148,8 +150,8 @@ class Standby:
             self._fill(main)
         if not self._sessions:
             return
-        heard = max(session.heard for session in self._sessions.values())
-        if now - main.heard > SILENCE and now - heard < _FRESH:
+        heard = max(session.liveness.heard for session in self._sessions.values())
+        if now - main.liveness.heard > SILENCE and now - heard < _FRESH:
             main.fail(
                 TunnelError(
                     "session-lost",
@@ -159,7 +161,7 @@ class Standby:
             )
             return
         for session in (main, *self._sessions.values()):
-            session.sendPing()
+            session.liveness.ping()
 
     def _fill(self, main: TunnelClientProtocol) -> None:
         filling = self._filling = Deferred.fromCoroutine(self._add(main))
