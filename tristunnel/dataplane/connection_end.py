@@ -361,7 +361,7 @@ class ConnectionEnd(ABC):
 
     # What reading is held by
 
-    def hold(self, why: int) -> None:
+    def hold(self, why: int = PEER) -> None:
         """
         Read no more.
 

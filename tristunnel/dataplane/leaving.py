@@ -77,7 +77,7 @@ class _Leaving(PolledSocket):
     __slots__ = ("_deadline", "_discarded", "_left", "_leftAt", "_reset")
 
     def __init__(self, other: PolledSocket, reset: bool) -> None:
-        super().__init__(other.poller, other.connection)
+        # This sets all fields of its bases.
         self.takeOver(other)
         self._reset = reset
         self._discarded = self._left = 0
@@ -96,7 +96,7 @@ class _Leaving(PolledSocket):
             self.writeEnded()
         else:
             self._drain()
-        if self.isOpen:
+        if self._number >= 0:
             _LEAVING[self] = None
             self._ask()
             self._left = self._untaken
@@ -114,12 +114,12 @@ class _Leaving(PolledSocket):
             self._tls = None
             with suppress(OSError):
                 self.connection.shutdown(SHUT_WR)
-        while self.isOpen and not (self._readHeld or self._readDone):
+        while self._number >= 0 and not (self._readHeld or self._readDone):
             before = self._discarded
             self._read()
             if self._discarded == before:
                 break
-        if self.isOpen and not (self._discarded or self._untaken):
+        if self._number >= 0 and not (self._discarded or self._untaken):
             self.close()
 
     @property

@@ -17,12 +17,14 @@ from OpenSSL._util import ffi, lib
 
 from tristunnel.dataplane.pieces import RECORD
 
-__all__ = ["MOST_RECORDS", "Records"]
+__all__ = ["MOST_RECORDS", "WANT", "Records"]
 
 MOST_RECORDS = 256
 """The most TLS records that are read from one socket in one turn, so that a peer that
 sends one byte in each does not hold up all others. Of large ones, fewer fill a turn."""
 
+WANT = (SSL.WantReadError, SSL.WantWriteError)
+"""What OpenSSL meets when it has to wait for the kernel."""
 
 _DRY = SSL.WantReadError()
 

@@ -133,7 +133,8 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
 
     def _within(self, seconds: float, late: Callable[[], object]) -> None:
         """Have C{late} called after a time, unless this end is over before."""
-        self._inTime()
+        if self._deadline is not None:
+            self._inTime()
         self._deadline = deadlinesOf(self._reactor).add(seconds, late)
 
     def _inTime(self) -> None:
@@ -234,10 +235,6 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         elif self._finished and self._number >= 0 and not self._writeDone:
             self._closeInTime()
 
-    def drained(self) -> None:
-        """All that was written is with the kernel."""
-        self._emptied()
-
     def lost(self, reason: Failure) -> None:
         if self._deadline is not None:
             self._inTime()
@@ -281,17 +278,12 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
 
     # ConnectionEnd
 
-    def _stopReading(self) -> None:
-        PolledSocket.hold(self)
-
-    def _goOnReading(self) -> None:
-        self.resume()
-
-    def hold(self, why: int = ConnectionEnd.PEER) -> None:
-        ConnectionEnd.hold(self, why)
-
-    # The socket's own method, without a detour: it is called for each piece.
+    # Methods of both bases that mean the same, without a detour: some are called for
+    # each piece.
     write = _transmit = PolledSocket.write
+    drained = ConnectionEnd._emptied
+    _stopReading = PolledSocket.hold
+    _goOnReading = PolledSocket.resume
 
     def waits(self) -> None:
         """Bytes wait to be sent."""
@@ -365,27 +357,7 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
     @property
     def isPlain(self) -> bool:
         """Whether its bytes are those of the socket: not with TLS."""
-        return self._tls is None and self.isOpen
-
-    def waitForRoom(self) -> None:
-        """Have the kernel report when it takes bytes again."""
-        self._kernelFull = True
-        self._ask()
-
-    def hasRoom(self) -> None:
-        """Stop waiting for room."""
-        self._kernelFull = False
-        self._ask()
-        if self._writeEnding:
-            self._endNow()
-
-    def brokenBy(self, problem: Failure) -> None:
-        """A splice has met an error of this socket."""
-        self._fail(problem)
-
-    def sourceEnded(self) -> None:
-        """A splice has met the end of what this socket reads."""
-        self._readOver()
+        return self._tls is None and self._number >= 0
 
     def _endSplices(self) -> None:
         """End splicing, and give pipes back."""

@@ -7,9 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from twisted.internet.error import ConnectionLost
-from twisted.python.failure import Failure
-
+from tristunnel.dataplane.breaks import lostBy
 from tristunnel.dataplane.pipes import PIPES, Pipe, PipePool, canSplice
 from tristunnel.dataplane.poller import READ
 from tristunnel.dataplane.sockets import SocketEnd
@@ -60,13 +58,13 @@ class Splice:
         """Stop; what is in the pipe is lost. Doing it twice is no error."""
         self._ended = True
         self.blocked = False
-        self._giveBack()
+        if self._pipe is not None:
+            self._giveBack(self._pipe)
 
-    def _giveBack(self) -> None:
+    def _giveBack(self, pipe: Pipe) -> None:
         """Return the pipe to the pool."""
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            self._pipes.give(pipe)
+        self._pipe = None
+        self._pipes.give(pipe)
 
     def move(self) -> None:
         """Move what the source has, up to one turn's share."""
@@ -106,16 +104,16 @@ class Splice:
             self.source.hold(self.source.PIPE)
             self.sink.waitForRoom()
         else:
-            self._giveBack()
+            self._giveBack(pipe)
             if (source in self.source.poller.busy) is not (moved >= READ):
                 self.source.setBusy(moved >= READ)
         if moved:
             self.count(moved)
         if problem is not None:
             # A socket reports a reset only once.
-            self.source.brokenBy(_lost(problem))
+            self.source.broken(lostBy(problem))
         elif over:
-            self.source.sourceEnded()
+            self.source.readOver()
 
     def most(self) -> int:
         """How many bytes may move in this turn."""
@@ -138,7 +136,7 @@ class Splice:
         except BlockingIOError:
             return False
         except OSError as problem:
-            self.sink.brokenBy(_lost(problem))
+            self.sink.broken(lostBy(problem))
             return False
         return True
 
@@ -147,7 +145,7 @@ class Splice:
         pipe = self._pipe
         if pipe is not None and self._empty(pipe, self.sink.connection.fileno()):
             self.blocked = False
-            self._giveBack()
+            self._giveBack(pipe)
             self.sink.hasRoom()
             self.source.release(self.source.PIPE)
 
@@ -195,11 +193,6 @@ class Stretch(Splice):
             self.source.splice = None
         if not self.blocked and self.sink.spliceToUs is self:
             self.sink.spliceToUs = None
-
-
-def _lost(problem: OSError) -> Failure:
-    """Make an error of Twisted's out of it."""
-    return Failure(ConnectionLost(problem.strerror or str(problem)))
 
 
 def spliceBoth(one: SocketEnd, other: SocketEnd) -> None:
