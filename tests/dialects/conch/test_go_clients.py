@@ -21,7 +21,7 @@ from tests.websocket.rig import WebSocketTestCase
 from tristunnel.dialects.base.client import openWebSocket
 from tristunnel.dialects.chisel.client import ChiselClientSession
 from tristunnel.dialects.chisel.flows import ChannelFlows
-from tristunnel.dialects.conch import transport
+from tristunnel.dialects.conch import key_exchange
 from tristunnel.dialects.conch.client import Credentials
 from tristunnel.dialects.conch.client_session import SSHClientSession
 from tristunnel.dialects.conch.hostkey import HostKey
@@ -96,7 +96,7 @@ class Conversations:
 
     async def test_keys(self: Any) -> None:
         """So it does while both sides want new keys, again and again."""
-        self.patch(transport, "REKEY_BYTES", 100_000)
+        self.patch(key_exchange, "REKEY_BYTES", 100_000)
         await self.test_conversation()
 
     async def test_answerDue(self: Any) -> None:

@@ -19,9 +19,10 @@ from tests.support.polling import until
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.base.multiplexer import Limits
-from tristunnel.dialects.conch import client, transport
+from tristunnel.dialects.conch import client, key_exchange
 from tristunnel.dialects.conch.client import ClientPackets, Credentials
 from tristunnel.dialects.conch.credit import LEAST_WINDOW
+from tristunnel.dialects.conch.link import TURN_PACKETS
 from tristunnel.dialects.conch.login import ATTEMPTS
 from tristunnel.dialects.conch.server import ServerPackets
 from tristunnel.errors import TunnelError
@@ -140,7 +141,7 @@ class AttackTests(EnemyTestCase):
         while len(taken) < 1000:
             turn += 1
             await self.turn()
-        self.assertLessEqual(max(Counter(taken).values()), 2 * transport.TURN_PACKETS)
+        self.assertLessEqual(max(Counter(taken).values()), 2 * TURN_PACKETS)
 
     async def test_requests(self) -> None:
         """A flood of requests gets so many tunnels as a client may have."""
@@ -195,7 +196,7 @@ class AttackTests(EnemyTestCase):
     async def test_exchanges(self) -> None:
         """Who does nothing but exchange keys is read more slowly."""
         # A busy machine may not do as many in a second as are let pass.
-        self.patch(transport, "EXCHANGES", 1)
+        self.patch(key_exchange, "EXCHANGES", 1)
         await self.startServer()
         peer = await self.come()
         (session,) = self.sessions.sessions

@@ -15,7 +15,7 @@ from tests.support.amounts import Source
 from tests.support.loopback import Service
 from tests.support.polling import until
 from tests.support.processes import Program
-from tristunnel.dialects.conch import transport
+from tristunnel.dialects.conch import key_exchange
 
 LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
 AMOUNT = 1 << (30 if LONG else 23)
@@ -55,7 +55,7 @@ class OpenSSHTests(SSHTestCase):
 
     async def test_ourKeys(self) -> None:
         """So it does if it is the server that wants new keys."""
-        self.patch(transport, "REKEY_BYTES", AMOUNT // 8)
+        self.patch(key_exchange, "REKEY_BYTES", AMOUNT // 8)
         await self.test_amount("1G")
 
     async def test_amount(self, limit: str = "64M" if LONG else "1M") -> None:

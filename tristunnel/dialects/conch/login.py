@@ -9,7 +9,8 @@ from typing import Protocol
 from cryptography.exceptions import UnsupportedAlgorithm
 from twisted.conch.ssh.keys import BadKeyError, Key
 
-from tristunnel.dialects.conch.transport import SIGNATURES, Packets, Service
+from tristunnel.dialects.conch.key_exchange import SIGNATURES
+from tristunnel.dialects.conch.transport import Packets, Service
 from tristunnel.errors import TunnelError, protocolError
 from tristunnel.wire.ssh import Fields, packNumbers, packTexts
 
