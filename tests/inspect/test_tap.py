@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.inspect.streams import INFO, STREAMS, Seen, aForward, aRecord, passing
 from tristunnel.errors import TunnelError
 from tristunnel.inspect.messages import COMPRESSED, INFLATED
+from tristunnel.inspect.pipeline import MOST_PIPELINED
 from tristunnel.inspect.record import Limits
-from tristunnel.inspect.tap import MOST_PIPELINED, Tap
+from tristunnel.inspect.tap import Tap
 
 _FEW = Limits(body=16)
 

@@ -234,8 +234,8 @@ class Replays:
                     TunnelError("service-unreachable", f"{forward.target}: {why}")
                 )
 
-        tap = Tap(self._record, forward, exchange.info, replayOf=exchange.number)
-        tap.whenOver = finished
+        number = exchange.number
+        tap = Tap(self._record, forward, exchange.info, replayOf=number, over=finished)
         # What the owner sends, and may have edited, needs no signature.
         endpoint: Any = getattr(forward.endpoint, "forOwner", forward.endpoint)
         forVisitor = getattr(endpoint, "forVisitor", None)

@@ -8,7 +8,6 @@ After what is kept of a body, its bytes are only counted.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from sys import maxsize
 
@@ -16,10 +15,12 @@ from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.inspect.exchange import Exchange, Part
 from tristunnel.inspect.messages import Deflate, MessageTap
+from tristunnel.inspect.pipeline import Pipeline
 from tristunnel.inspect.record import Record
 from tristunnel.wire.http import (
     BadMessage,
     Event,
+    Headers,
     MessageEnd,
     RequestHead,
     RequestReader,
@@ -28,10 +29,7 @@ from tristunnel.wire.http import (
 )
 from tristunnel.wire.websocket import Violation
 
-__all__ = ["MOST_PIPELINED", "Tap"]
-
-MOST_PIPELINED = 100
-"""Requests of an inspected connection that may wait for their responses."""
+__all__ = ["Tap"]
 
 _MOST_WAITING = 64 * 1024
 """Bytes after a request for another protocol that may wait for the answer to it."""
@@ -50,8 +48,7 @@ class Tap:
     @param info: What the server said of the visitor.
     @param detached: Called once, when inspection has ended and bytes may still pass.
     @param replayOf: As for L{Exchange}, of the requests of this stream.
-
-    @ivar whenOver: Called with each exchange that is over.
+    @param over: Called with each exchange that is over.
     """
 
     def __init__(
@@ -61,25 +58,18 @@ class Tap:
         info: Mapping[str, object],
         detached: Callable[[], None] = lambda: None,
         replayOf: int = 0,
+        over: Callable[[Exchange], None] = lambda exchange: None,
     ) -> None:
-        self.whenOver: Callable[[Exchange], None] = lambda exchange: None
         self._record = record
         self._forward = forward
-        self._info = info
         self._detached = detached
-        self._replayOf = replayOf
         self._requests = RequestReader()
         self._responses = ResponseReader()
-        # Requests that wait for the end of their responses, in their order, and the
-        # one that still comes.
-        self._open: deque[Exchange] = deque()
-        self._asking: Exchange | None = None
-        self._heads = 0
+        self._pipeline = Pipeline(record, forward, info, replayOf, over)
         # The last bytes of the head of a response to HEAD.
         self._tail = b""
         # Bytes of the present bodies that are only to be counted.
         self._askSkip = self._answerSkip = 0
-        self._interim = False
         self._messages: tuple[MessageTap, MessageTap] | None = None
         self._over = False
 
@@ -133,44 +123,33 @@ class Tap:
         @param most: How many there are.
         @return: How many of them are the body's.
         """
-        asking, skip = self._asking, self._askSkip
+        asking, skip = self._pipeline.asking, self._askSkip
         assert asking is not None
         count = min(skip, most)
         asking.request.size += count
         self._askSkip -= count
         if not self._askSkip:
-            self._requestEnded(MessageEnd([]))
+            self._pipeline.requestEnded([])
         return count
 
     def _tookRequests(self, events: list[Event]) -> None:
+        pipeline = self._pipeline
         for event in events:
             if isinstance(event, RequestHead):
-                self._requestBegan(event)
+                if not pipeline.requestBegan(event):
+                    self.stop("too many requests wait for their answers")
             elif isinstance(event, MessageEnd):
-                self._requestEnded(event)
+                pipeline.requestEnded(event.trailers)
             elif isinstance(event, BadMessage):
                 self.stop(event.reason)
-            elif isinstance(event, bytes) and self._asking is not None:
-                self._record.took(self._asking, self._asking.request, event)
+            elif isinstance(event, bytes) and pipeline.asking is not None:
+                asking = pipeline.asking
+                self._record.took(asking, asking.request, event)
             if self._over:
                 return
-        asking = self._asking
-        if asking is not None:
+        if pipeline.asking is not None:
+            asking = pipeline.asking
             self._askSkip = self._rest(asking, asking.request, self._requests)
-
-    def _requestBegan(self, head: RequestHead) -> None:
-        if len(self._open) >= MOST_PIPELINED:
-            self.stop("too many requests wait for their answers")
-            return
-        made = self._record.began(self._forward, self._info, head, self._replayOf)
-        self._asking = made
-        self._open.append(made)
-        self._heads += head.method == b"HEAD"
-
-    def _requestEnded(self, end: MessageEnd) -> None:
-        asking, self._asking = self._asking, None
-        if asking is not None:
-            self._record.partEnded(asking, asking.request, end.trailers)
 
     def _rest(
         self, exchange: Exchange, part: Part, reader: RequestReader | ResponseReader
@@ -197,28 +176,24 @@ class Tap:
             data = data[self._skipResponse(len(data)) :]
         if not data or self._over:
             return
-        front = self._front
+        front = self._pipeline.front
         if front is not None and front.firstByte is None:
             front.firstByte = self._record.seconds()
-        if self._heads:
+        if self._pipeline.heads:
             self._answeredByParts(data)
         else:
             self._tookResponses(self._responses.feed(data))
 
-    @property
-    def _front(self) -> Exchange | None:
-        return self._open[0] if self._open else None
-
     def _skipResponse(self, most: int) -> int:
         """As L{_skipRequest}, of a response."""
-        front, skip = self._front, self._answerSkip
+        front, skip = self._pipeline.front, self._answerSkip
         assert front is not None and front.response is not None
         count = min(skip, most)
         front.response.size += count
         if skip != _UNTIL_CLOSE:
             self._answerSkip -= count
             if not self._answerSkip:
-                self._responseEnded(MessageEnd([]))
+                self._responseEnded([])
         return count
 
     def _answeredByParts(self, data: bytes) -> None:
@@ -234,7 +209,7 @@ class Tap:
             if self._answerSkip:
                 at += self._skipResponse(end - at)
                 continue
-            front = self._front
+            front = self._pipeline.front
             toHead = front is not None and front.asked.method == b"HEAD"
             self._responses.toHead = toHead
             if toHead:
@@ -243,7 +218,7 @@ class Tap:
                 stop = end - (len(whole) - found - len(_BLANK)) if found >= 0 else end
                 self._tail = b"" if found >= 0 else whole[-3:]
             else:
-                found = data.find(_START, at + 1) if self._heads else -1
+                found = data.find(_START, at + 1) if self._pipeline.heads else -1
                 stop = found if found >= 0 else end
             self._tookResponses(self._responses.feed(data[at:stop]))
             at = stop
@@ -251,13 +226,13 @@ class Tap:
     def _tookResponses(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, ResponseHead):
-                self._responseBegan(event)
+                self._pipeline.responseBegan(event)
             elif isinstance(event, MessageEnd):
-                self._responseEnded(event)
+                self._responseEnded(event.trailers)
             elif isinstance(event, BadMessage):
                 self.stop(event.reason)
             elif isinstance(event, bytes):
-                front = self._front
+                front = self._pipeline.front
                 if front is not None and front.response is not None:
                     self._record.took(front, front.response, event)
             if self._over:
@@ -265,39 +240,18 @@ class Tap:
         if self._responses.rest is not None:
             self._upgraded(self._responses.rest)
             return
-        front = self._front
+        front = self._pipeline.front
         if front is not None and front.response is not None:
             self._answerSkip = self._rest(front, front.response, self._responses)
 
-    def _responseBegan(self, head: ResponseHead) -> None:
-        front = self._front
-        self._interim = head.isInterim
-        if front is None:
-            # Such as a 408 that answers no request.
+    def _responseEnded(self, trailers: Headers) -> None:
+        if self._responses.rest is not None:
+            # It agrees to another protocol.
             return
-        if head.isInterim:
-            self._record.answeredFirst(front, head.status)
-        else:
-            self._record.answered(front, head)
-
-    def _responseEnded(self, end: MessageEnd) -> None:
-        if self._interim:
-            self._interim = False
-            return
-        if not self._open or self._responses.rest is not None:
-            return
-        front = self._open.popleft()
-        self._heads -= front.asked.method == b"HEAD"
-        if front.response is not None:
-            self._record.partEnded(front, front.response, end.trailers)
-        self._finished(front)
-        if self._requests.rest is not None and not self._open:
+        isLast = self._pipeline.responseEnded(trailers)
+        if isLast and self._requests.rest is not None:
             # The service has not agreed to another protocol.
             self._tookRequests(self._requests.goOn())
-
-    def _finished(self, exchange: Exchange, problem: str = "") -> None:
-        self._record.over(exchange, problem)
-        self.whenOver(exchange)
 
     # Another protocol
 
@@ -307,7 +261,7 @@ class Tap:
 
         @param answered: What came after its response.
         """
-        front = self._front
+        front = self._pipeline.front
         head = None if front is None else front.answer
         if (
             front is None
@@ -346,7 +300,7 @@ class Tap:
             return
         if self._answerSkip == _UNTIL_CLOSE:
             self._answerSkip = 0
-            self._responseEnded(MessageEnd([]))
+            self._responseEnded([])
         else:
             events = self._responses.ended()
             if not any(isinstance(event, BadMessage) for event in events):
@@ -381,7 +335,5 @@ class Tap:
 
     def _end(self, problem: str) -> None:
         self._over = True
-        left, self._open = self._open, deque()
         self._messages = None
-        for exchange in left:
-            self._finished(exchange, problem)
+        self._pipeline.end(problem)
