@@ -168,6 +168,14 @@ STREAMS: Mapping[str, tuple[list[bytes], list[bytes], list[Seen]]] = {
         [_SWITCH + b"\x81\x02hi\x89\x01p"],
         [Seen("GET /ws 101", messages=("<hi", "<p", ">Hello"))],
     ),
+    "a WebSocket behind a request": (
+        [_GET + _UPGRADE],
+        [_OK + _SWITCH + b"\x81\x02hi"],
+        [
+            Seen("GET /a 200", b"", b"ok"),
+            Seen("GET /ws 101", messages=("<hi",)),
+        ],
+    ),
     "a compressed WebSocket": (
         [_UPGRADE],
         [_DEFLATES + _TWICE],

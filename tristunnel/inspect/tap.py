@@ -245,8 +245,7 @@ class Tap:
             self._answerSkip = self._rest(front, front.response, self._responses)
 
     def _responseEnded(self, trailers: Headers) -> None:
-        if self._responses.rest is not None:
-            # It agrees to another protocol.
+        if self._responses.rest is not None and self._agreed is not None:
             return
         isLast = self._pipeline.responseEnded(trailers)
         if isLast and self._requests.rest is not None:
@@ -255,20 +254,21 @@ class Tap:
 
     # Another protocol
 
+    @property
+    def _agreed(self) -> ResponseHead | None:
+        """The present response, if it agrees to another protocol."""
+        front = self._pipeline.front
+        head = None if front is None else front.answer
+        return head if head is not None and head.status == 101 else None
+
     def _upgraded(self, answered: bytes) -> None:
         """
         The service has agreed to another protocol.
 
         @param answered: What came after its response.
         """
-        front = self._pipeline.front
-        head = None if front is None else front.answer
-        if (
-            front is None
-            or head is None
-            or head.status != 101
-            or head.upgrade.lower() != b"websocket"
-        ):
+        front, head = self._pipeline.front, self._agreed
+        if front is None or head is None or head.upgrade.lower() != b"websocket":
             self.stop("from here on it is not HTTP")
             return
         asked, self._requests.rest = self._requests.rest, None
