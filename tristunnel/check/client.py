@@ -41,7 +41,7 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.dataplane.lookups import resolveWith
 from tristunnel.dialects.base.dialect import Dialect
-from tristunnel.dialects.framed.session import PING_INTERVAL
+from tristunnel.dialects.framed.liveness import PING_INTERVAL
 from tristunnel.dialects.table import DEFAULT, DIALECTS
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
