@@ -51,7 +51,7 @@ from tristunnel.model.observer import ClientObserver
 from tristunnel.util.process import FAREWELL
 from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.first_bytes import looksLikeTLS
-from tristunnel.wire.framed import FrameType, decodeCredit
+from tristunnel.wire.framed import decodeCredit
 
 __all__ = ["TunnelClientFactory", "TunnelClientProtocol"]
 
@@ -116,7 +116,6 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         )
         self._moves: ClientMoves | None = None
         self._extraConnections: ClientExtraConnections | None = None
-        self._sendEnding: Callable[[bytes], None] = lambda payload: None
         self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
         self._heard = b""
 
@@ -257,18 +256,21 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         """Let streams move to connections of their own, if both sides can."""
         factory, endpoint = self.factory, self.factory.endpoint
         if answer.get("move") is True and self._mayMove and endpoint is not None:
+            confirmations = factory.confirmations
+            if confirmations is None:
+                confirmations = EndAcknowledgements(self.reactor)
+            self.confirmations = confirmations
             self._moves = ClientMoves(
                 factory.reactor,
                 endpoint,
                 self.transport.getPeer(),
                 multiplexer,
-                self._confirmEnds(multiplexer),
+                confirmations,
             )
 
     def _begun(self) -> None:
         """Prepare for visitors."""
-        if self.confirmations is not None:
-            self.confirmations.up(self._sendEnding)
+        self.confirmEnds()
         if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
             self._extraConnections = ClientExtraConnections(
                 self.reactor,
@@ -293,18 +295,6 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
             and factory.endpoint is not None
             and isinstance(self.transport, SocketTransport)
         )
-
-    def _confirmEnds(self, multiplexer: ExtendedMultiplexer) -> EndAcknowledgements:
-        """Acknowledge the ends of streams that have moved."""
-
-        def send(payload: bytes) -> None:
-            multiplexer.sendFrame(0, FrameType.ENDING, payload)
-
-        confirmations = self.factory.confirmations
-        if confirmations is None:
-            confirmations = EndAcknowledgements(self.reactor)
-        self.confirmations, self._sendEnding = confirmations, send
-        return confirmations
 
     def _establishPlain(self, message: dict[str, object]) -> None:
         port = message.get("port")
@@ -411,8 +401,6 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
 
     def sessionOver(self, reason: TunnelError) -> None:
         self._saidFarewell()
-        if self.confirmations is not None:
-            self.confirmations.down(self._sendEnding)
         if self._moves is not None:
             self._moves.stop()
         if self._extraConnections is not None:

@@ -20,8 +20,8 @@ from tristunnel.dialects.base.unauthenticated import whyNotFramed
 from tristunnel.dialects.framed.extended_session import (
     ExtendedSession,
     connectionTickets,
-    takeOver,
 )
+from tristunnel.dialects.framed.negotiated_session import takeOver
 from tristunnel.dialects.framed.server_session import FramedSession, PlainSession
 from tristunnel.dialects.framed.session import EXTENSION, FramedProtocol, extensionOffer
 from tristunnel.dialects.framed.shared import FramedShared

@@ -32,28 +32,24 @@ class FramedSession(ServerSession):
     @param message: Its handshake, without the extension's part: what says who it is.
 
     @cvar extended: Whether the client speaks the extension.
+    @ivar multiplexer: Its streams, once it is established.
     """
 
     extended: ClassVar[bool] = False
 
-    __slots__ = ("_message", "_waiting")
+    __slots__ = ("_message", "_waiting", "multiplexer")
 
     def __init__(
         self, sessions: ServerSessions, arrival: Arrival, message: dict[str, object]
     ) -> None:
         super().__init__(sessions, arrival)
+        self.multiplexer: Multiplexer | None = None
         self._message = message
         self._waiting: list[Stream] = []
 
     def opened(self, connection: Any) -> None:
         super().opened(connection)
         self.admit(self._identify(), lambda message: None)
-
-    @property
-    def multiplexer(self) -> Multiplexer | None:
-        """Its streams, once it is established."""
-        found: Multiplexer | None = self.connection.multiplexer
-        return found
 
     @property
     def about(self) -> object:
@@ -80,6 +76,7 @@ class FramedSession(ServerSession):
 
     def establish(self, multiplexer: Multiplexer) -> None:
         """Let streams pass, and serve those who wait."""
+        self.multiplexer = multiplexer
         self.connection.establish(multiplexer)
         waiting, self._waiting = self._waiting, []
         for stream in waiting:

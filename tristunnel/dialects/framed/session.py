@@ -316,6 +316,17 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
             return False
         return True
 
+    # Streams that have left the session
+
+    def confirmEnds(self) -> None:
+        """Exchange reports of their ends from now on, if any may leave."""
+        if self.confirmations is not None:
+            self.confirmations.up(self._sendEnding)
+
+    def _sendEnding(self, payload: bytes) -> None:
+        if self.multiplexer is not None:
+            self.multiplexer.sendFrame(0, FrameType.ENDING, payload)
+
     # The control channel
 
     def call(self, method: str, **params: object) -> Deferred[object]:
@@ -441,4 +452,6 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
             self.liveness.probe.close()
             self.multiplexer.close(reason)
         self.control.close(reason)
+        if self.confirmations is not None:
+            self.confirmations.down(self._sendEnding)
         self.sessionOver(reason)
