@@ -125,7 +125,7 @@ class _Attack:
                     break
                 self._connect()
             for key, _ in self._wait.select(0.01):
-                self._hear(key.fileobj)  # type: ignore[arg-type] # sockets only
+                self._hear(key.data)
             if now > dribbled + 1:
                 dribbled = now
                 for connection in list(self._open):
@@ -155,7 +155,7 @@ class _Attack:
         self.outcome.opened += 1
         self._open[connection] = 0
         self.outcome.most = max(self.outcome.most, len(self._open))
-        self._wait.register(connection, selectors.EVENT_READ)
+        self._wait.register(connection, selectors.EVENT_READ, connection)
         if self.orders.harm == "scan":
             self._scan(connection, number)
 

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 
 from benchmarks.faults.programs import resident
 from benchmarks.faults.proof import Options, Row
-from benchmarks.faults.readers import ENDS, WORKING, Rig, runRig
+from benchmarks.faults.reacting import runReacting
+from benchmarks.faults.readers import ENDS, WORKING, Rig
 from benchmarks.faults.visitors import Arrival
 
 __all__ = ["prove"]
@@ -153,4 +154,4 @@ async def _crowds(rig: Rig) -> None:
 
 def prove(options: Options) -> Iterator[Row]:
     """Run, and say what came of it."""
-    return runRig(options, _crowds)
+    return runReacting(options, Rig, _crowds)

@@ -23,11 +23,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
 from benchmarks.faults.programs import QUICK, Programs, Server, descriptors
 from benchmarks.faults.proof import Options, Row
+from benchmarks.faults.reacting import Reacting, runReacting
 from benchmarks.faults.visitors import arrive
 from benchmarks.processes import Room, freePort
 from tests.faults.load import Listing, Service, Tale
@@ -195,17 +194,14 @@ class Case:
     bad: list[str] = field(default_factory=list)
 
 
-class _Proof:
+class _Proof(Reacting):
     """The whole of it."""
 
     def __init__(self, reactor: Any, options: Options, room: Room) -> None:
-        self.reactor = reactor
-        self.options = options
-        self.room = room
+        super().__init__(reactor, options, room)
         self.chance = random.Random(options.seed)
         self.ledger = Listing(reactor.seconds)
         self.service = Service(self.ledger)
-        self.rows: list[Row] = []
         self.faults: Counter[str] = Counter()
         self.outcome: dict[str, Counter[str]] = {}
         self.cases: list[Case] = []
@@ -286,28 +282,11 @@ class _Proof:
             for each in server.call("listTunnels")
         )
 
-    def sleep(self, seconds: float) -> Deferred[None]:
-        """Wait."""
-        return deferLater(self.reactor, seconds)
-
     # Visitors
 
     def visit(self, case: Case, kind: str, size: int) -> Tale:
         """Begin a stream."""
         return arrive(self.reactor, self.ledger, case.address, kind, size).tale
-
-    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """
-        Wait until something holds.
-
-        @return: Whether it did in time.
-        """
-        end = self.reactor.seconds() + seconds
-        while not condition():
-            if self.reactor.seconds() > end:
-                return False
-            await self.sleep(0.02)
-        return True
 
     async def over(self, tale: Tale, seconds: float) -> bool:
         """Wait until a stream is over, as for L{until}."""
@@ -504,22 +483,4 @@ class _Proof:
 
 def prove(options: Options) -> Iterator[Row]:
     """Run, and say what came of it."""
-    from twisted.internet import reactor
-
-    kept = options.words.get("keep")
-    with Room(
-        options.directory if kept is None else type(options.directory)(kept)
-    ) as r:
-        proof = _Proof(reactor, options, r)
-
-        def over(result: object) -> None:
-            if isinstance(result, Failure):
-                proof.rows.append(Row("the proof", result.getTraceback(), False))
-            reactor.stop()
-
-        def start() -> None:
-            Deferred.fromCoroutine(proof.run()).addBoth(over)
-
-        reactor.callWhenRunning(start)
-        reactor.run()
-    yield from proof.rows
+    return runReacting(options, _Proof, _Proof.run)

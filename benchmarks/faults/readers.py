@@ -18,24 +18,21 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ClientFactory
-from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
 from benchmarks.faults.cuts import PLAIN
 from benchmarks.faults.programs import Programs, Server, resident
 from benchmarks.faults.proof import Options, Row
+from benchmarks.faults.reacting import Reacting, runReacting
 from benchmarks.faults.visitors import Arrival, arrive
 from benchmarks.processes import Room, freePort
 from tests.faults.load import Listing, Service
 from tests.tls.authority import makeAuthority
 
-__all__ = ["Rig", "prove", "runRig"]
+__all__ = ["Rig", "prove"]
 
 WORKING = 50
 """Visitors that work."""
@@ -69,16 +66,13 @@ class End:
     seconds: float = 0.0
 
 
-class Rig:
+class Rig(Reacting):
     """Servers, a service and certificates, and a client at a time."""
 
     def __init__(self, reactor: Any, options: Options, room: Room) -> None:
-        self.reactor = reactor
-        self.options = options
-        self.room = room
+        super().__init__(reactor, options, room)
         self.ledger = Listing(reactor.seconds)
         self.service = Service(self.ledger)
-        self.rows: list[Row] = []
         self.chance = random.Random(options.seed)
         self.clients: list[int] = []
         self._count = 0
@@ -101,23 +95,6 @@ class Rig:
         }
         port = reactor.listenTCP(0, self.service, interface="127.0.0.1", backlog=4096)
         self.target = f"127.0.0.1:{port.getHost().port}"
-
-    def sleep(self, seconds: float) -> Deferred[None]:
-        """Wait."""
-        return deferLater(self.reactor, seconds)
-
-    async def until(self, condition: Callable[[], Any], seconds: float) -> bool:
-        """
-        Wait until something holds.
-
-        @return: Whether it did in time.
-        """
-        end = self.reactor.seconds() + seconds
-        while not condition():
-            if self.reactor.seconds() > end:
-                return False
-            await self.sleep(0.02)
-        return True
 
     def server(self, listener: str) -> Server:
         """The server whose visitors come by C{listener}."""
@@ -219,7 +196,7 @@ class Rig:
                 stalls += service is not None and service.sent > 0
                 ends += service is not None and service.gone is not None
                 stalled.leave()
-                await self.until(lambda s=stalled: s.tale.over, 5.0)  # type: ignore[misc] # binds this one
+                await self.until(lambda s=stalled: s.tale.over, 5.0)
             loss = 1 - median(beside) / max(median(without), 1)
             if loss < LOSS or len(without) >= 3 * rounds:
                 break
@@ -391,31 +368,6 @@ def _errors() -> Any:
     return sys.stderr
 
 
-def runRig(options: Options, work: Callable[[Rig], Any]) -> Iterator[Row]:
-    """
-    Run something with a rig.
-
-    @param work: A coroutine function.
-    """
-    from twisted.internet import reactor
-
-    kept = options.words.get("keep")
-    with Room(options.directory if kept is None else Path(kept)) as room:
-        rig = Rig(reactor, options, room)
-
-        def over(result: object) -> None:
-            if isinstance(result, Failure):
-                rig.rows.append(Row("the proof", result.getTraceback(), False))
-            reactor.stop()
-
-        def start() -> None:
-            Deferred.fromCoroutine(work(rig)).addBoth(over)
-
-        reactor.callWhenRunning(start)
-        reactor.run()
-    yield from rig.rows
-
-
 def prove(options: Options) -> Iterator[Row]:
     """Run, and say what came of it."""
-    return runRig(options, _matrix)
+    return runReacting(options, Rig, _matrix)
