@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from tristunnel.forwards.verify import Verification
 from tristunnel.util import log_limiter
-from tristunnel.webhooks import visitor as visitorModule
+from tristunnel.webhooks import request as requestModule
 from tristunnel.webhooks.visitor import (
     HELD_REQUESTS,
     IDLE_TIMEOUT,
@@ -176,7 +176,7 @@ class VisitorTests(SynchronousTestCase):
 
     def test_tooLarge(self) -> None:
         """Chunks are bounded together, with what is around them."""
-        self.patch(visitorModule, "MOST_BODY", 100_000)
+        self.patch(requestModule, "MOST_BODY", 100_000)
         for size in (1, 1000):
             self.begin()
             head, _, _ = aRequest(b"x", 1).partition(b"1;a=b")

@@ -33,23 +33,17 @@ from tristunnel.errors import TunnelError
 from tristunnel.forwards.service_connector import CONNECT_TIMEOUT
 from tristunnel.forwards.verify import Verification
 from tristunnel.util.log_limiter import BoundedLog
-from tristunnel.webhooks.cutter import RequestCutter
+from tristunnel.webhooks.request import HeldRequest, Refusal
 from tristunnel.wire.http import (
-    MOST_HEAD_BYTES,
     BadMessage,
     Event,
     MessageEnd,
-    RequestHead,
     ResponseHead,
     ResponseReader,
 )
 from tristunnel.wire.http_answer import wholeResponse
-from tristunnel.wire.signatures import BadSignature, SignatureCheck
 
-__all__ = ["HELD_REQUESTS", "MOST_BODY", "Rules", "SignedVisitor"]
-
-MOST_BODY = 25 * 1024 * 1024
-"""Bytes of a request's body; GitHub sends no more."""
+__all__ = ["HELD_REQUESTS", "Rules", "SignedVisitor"]
 
 MOST_HELD = 64 * 1024 * 1024
 """Bytes of all requests that this process holds."""
@@ -136,14 +130,9 @@ class SignedVisitor(Protocol, TimeoutMixin):
         self._who = visitor[:200] if isinstance(visitor, str) else "a visitor"
         self._rules = rules
         self._endpoint = endpoint
-        self._cutter = RequestCutter()
         self._responses = ResponseReader()
         # The request that is arriving, or that waits for its answer.
-        self._request = b""
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._head: RequestHead | None = None
-        self._check: SignatureCheck | None = None
+        self._request = HeldRequest(rules.verification, rules.now)
         # What came after it.
         self._early = b""
         self._isHeld = self._isBusy = self._hasEnded = self._isOver = False
@@ -179,71 +168,38 @@ class SignedVisitor(Protocol, TimeoutMixin):
         """Read until a request is complete; what follows it waits."""
         start = 0
         while start < len(data) and not (self._isBusy or self._isOver):
-            end = self._cutter.end(data, start)
+            end = self._request.end(data, start)
             self._took(data[start:end])
             start = end
         self._early = b"" if self._isOver else data[start:]
 
     def _took(self, piece: bytes) -> None:
-        if not self._pieces:
+        request = self._request
+        if not request.hasBegun:
             self.setTimeout(REQUEST_TIMEOUT)
-        self._pieces.append(piece)
-        self._size += len(piece)
         HELD_REQUESTS.hold(self, len(piece), self._evict)
-        events = self._cutter.feed(piece)
-        if self._cutter.isUpgrade or self._cutter.isTorn:
-            what = "asks for another protocol" if self._cutter.isUpgrade else "is torn"
-            self._refuse(HTTPStatus.BAD_REQUEST, f"the request {what}")
-        elif self._size > MOST_BODY + MOST_HEAD_BYTES:
-            self._tooLarge()
-        for event in events:
-            self._heardOf(event)
-
-    def _heardOf(self, event: Event) -> None:
         if self._isOver:
             return
-        if isinstance(event, RequestHead):
-            self._began(event)
-        elif isinstance(event, BadMessage):
-            self._refuse(HTTPStatus(event.status), event.reason)
-        elif isinstance(event, MessageEnd):
-            self._complete()
-        elif isinstance(event, bytes) and self._check is not None:
-            self._check.update(event)
-
-    def _began(self, head: RequestHead) -> None:
-        self._head = head
-        rules = self._rules
         try:
-            self._check = rules.verification.check(head, rules.now())
-        except BadSignature as problem:
-            self._refuse(HTTPStatus.UNAUTHORIZED, str(problem))
+            request.take(piece)
+        except Refusal as refusal:
+            self._refuse(refusal.status, refusal.why)
             return
-        if (head.length or 0) > MOST_BODY:
-            self._tooLarge()
-        elif head.hasBody and b"100-continue" in head.get(b"expect").lower():
+        if request.asksToGoOn:
             # The service is sent the request only when that is complete.
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if request.isGood:
+            self._complete(request)
 
-    def _tooLarge(self) -> None:
-        self._refuse(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the request has more than {MOST_BODY} bytes",
-        )
-
-    def _complete(self) -> None:
-        assert self._head is not None and self._check is not None
-        if not self._check.isGood:
-            self._refuse(HTTPStatus.UNAUTHORIZED, "the signature is wrong")
-            return
+    def _complete(self, request: HeldRequest) -> None:
+        assert request.head is not None
         self.setTimeout(None)
         self._isBusy = True
-        self._responses.toHead = self._head.method == b"HEAD"
-        self._request, self._pieces = b"".join(self._pieces), []
+        self._responses.toHead = request.head.method == b"HEAD"
         if self._service is None:
             self._dial()
         else:
-            self._pass()
+            self._service.write(request.taken())
 
     def readConnectionLost(self) -> None:
         """The visitor sends no more, but may wait for an answer."""
@@ -264,7 +220,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
     def timeoutConnection(self) -> None:
         if self._isOver:
             self.transport.loseConnection()
-        elif self._pieces:
+        elif self._request.hasBegun:
             self._refuse(
                 HTTPStatus.REQUEST_TIMEOUT,
                 f"the request did not arrive within {REQUEST_TIMEOUT:.0f} seconds",
@@ -307,11 +263,7 @@ class SignedVisitor(Protocol, TimeoutMixin):
             return
         self._service = transport
         self.transport.registerProducer(transport, True)
-        self._pass()
-
-    def _pass(self) -> None:
-        request, self._request = self._request, b""
-        self._service.write(request)
+        transport.write(self._request.taken())
 
     def answered(self, data: bytes) -> None:
         """
@@ -343,11 +295,11 @@ class SignedVisitor(Protocol, TimeoutMixin):
             self._answeredAll()
 
     def _answeredAll(self) -> None:
-        head, answer = self._head, self._answer
+        head, answer = self._request.head, self._answer
         assert head is not None and answer is not None
         HELD_REQUESTS.releaseAll(self)
-        self._size = 0
-        self._head = self._check = self._answer = None
+        self._request.forget()
+        self._answer = None
         self._isBusy = False
         if not (head.keepAlive and answer.keepAlive) or answer.status == 101:
             self._leave()
@@ -404,7 +356,8 @@ class SignedVisitor(Protocol, TimeoutMixin):
         challenge = b""
         if status is HTTPStatus.UNAUTHORIZED:
             challenge = b'WWW-Authenticate: Signature realm="webhooks"\r\n'
-        toHead = self._head is not None and self._head.method == b"HEAD"
+        head = self._request.head
+        toHead = head is not None and head.method == b"HEAD"
         body = f"{why}\n".encode()
         said = wholeResponse(status, body, challenge, withBody=not toHead)
         self.transport.write(said)
@@ -427,8 +380,8 @@ class SignedVisitor(Protocol, TimeoutMixin):
 
     def _release(self) -> None:
         HELD_REQUESTS.releaseAll(self)
-        self._pieces = []
-        self._request = self._early = b""
+        self._request.forget()
+        self._early = b""
         service, self._service = self._service, None
         if service is not None:
             self.transport.unregisterProducer()
