@@ -76,6 +76,7 @@ class ExtraConnectionTests(CarrierTestCase):
         (extra, _) = self.client.session._extraConnections._connections
         answer = extra.call("listTunnels")
         answer.addErrback(lambda failure: failure.trap(TunnelError, RemoteError))
+        await until(lambda: extra.extended)
         liveness = extra.liveness
         pinged = liveness.pinged
         liveness.ping()

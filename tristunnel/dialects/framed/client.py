@@ -117,7 +117,6 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         self._moves: ClientMoves | None = None
         self._extraConnections: ClientExtraConnections | None = None
         self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
-        self._heard = b""
 
     # For whoever uses the session
 
@@ -189,12 +188,6 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         offer = offerOf(factory, self.limits, peer, self._mayMove)
         self.sendHandshake({**factory.credentials, EXTENSION: offer})
         self._observer.credentialsSent(peer)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Remember how the peer begins, to explain what it is."""
-        if self.multiplexer is None and len(self._heard) < 64:
-            self._heard += data[:64]
-        super().dataReceived(data)
 
     def handshakeReceived(self, message: dict[str, object]) -> None:
         answer = message.get(EXTENSION)
@@ -382,7 +375,11 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         """Say what the peer seems to be, and what to write instead."""
         isTLS = INegotiated.providedBy(self.transport)
         return explained(
-            reason, self.factory.where, self._heard, isTLS, self.handshakeTimeout
+            reason,
+            self.factory.where,
+            self._handshake.received,
+            isTLS,
+            self.handshakeTimeout,
         )
 
     def whyLost(self, reason: Failure) -> TunnelError:
@@ -393,9 +390,9 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         explained = self.factory.explain(reason)
         if explained is not None:
             return explained
-        if looksLikeTLS(self._heard):
+        if looksLikeTLS(self._handshake.received):
             return self._explain(TunnelError("protocol-error"))
-        self.unanswered = self._greeted and not self._heard
+        self.unanswered = self._greeted and not self._handshake.received
         isTLS = INegotiated.providedBy(self.transport)
         return whyClosed(where, isTLS, bool(self.factory.credentials))
 

@@ -185,10 +185,8 @@ class ServerConnection(FramedProtocol):
         @return: What came after the handshake.
         """
         self._ended = True
-        self._stopDeadline()
         self._shared.coming.discard(self)
-        rest, self._rest = self._rest, b""
-        return rest
+        return self.taken()
 
     def becomeExtraConnection(
         self, opened: Callable[..., None], offer: dict[str, object]

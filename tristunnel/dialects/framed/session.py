@@ -1,29 +1,26 @@
 """
-What both roles of the framed protocol share: the handshake's beginning, the
-control channel, liveness and the end.
+What both roles of the framed protocol share once the handshake is over: frames, the
+control channel, and the end.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers
 from tristunnel.dataplane.endings import EndAcknowledgements
-from tristunnel.dataplane.stock import boundUnsent, tuneSocket
-from tristunnel.dialects.base.messages import EndsOnce
+from tristunnel.dataplane.stock import boundUnsent
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.dialects.framed.control import ControlChannel
 from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.framed.introduction import IntroducedProtocol
 from tristunnel.dialects.framed.liveness import Liveness
 from tristunnel.errors import TunnelError
 from tristunnel.jsonrpc.dispatcher import Dispatcher
@@ -32,9 +29,7 @@ from tristunnel.wire.framed import (
     MAX_DATAGRAM,
     FrameDecoder,
     FrameType,
-    HandshakeDecoder,
     decodeObject,
-    encodeHandshake,
     encodeObject,
 )
 
@@ -108,11 +103,10 @@ def _credit(offer: dict[str, object], key: str) -> int:
     return value
 
 
-class FramedProtocol(EndsOnce, ABC, Protocol):
+class FramedProtocol(IntroducedProtocol):
     """
     One connection that speaks the framed protocol.
 
-    @param reactor: Tells time.
     @param limits: What this side accepts.
     @param dispatcher: Answers the peer's calls on the control channel.
 
@@ -120,36 +114,24 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
     @ivar multiplexer: The streams, once the handshake is over.
     @ivar liveness: Whether the peer is still there; set with C{multiplexer}.
     @ivar extended: Whether the extension was negotiated.
-    @ivar lost: Why the session is over, or C{None}.
-    @ivar peerAddress: Where the peer is.
     @ivar confirmations: What both sides tell each other of the ends of streams that
         have left the session; C{None}, if none can.
     """
 
     _log = Logger()
-    transport: Any = None
     liveness: Liveness
 
     __slots__ = (
         "_answers",
-        "_deadline",
         "_decoder",
-        "_ended",
-        "_handshake",
-        "_introduced",
-        "_rest",
         "_seconds",
         "_ticking",
         "confirmations",
         "control",
         "extended",
-        "handshakeTimeout",
         "limits",
         "liveness",
-        "lost",
         "multiplexer",
-        "peerAddress",
-        "reactor",
     )
 
     def __init__(
@@ -159,99 +141,43 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         dispatcher: Dispatcher | None = None,
         handshakeTimeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
-        self.reactor = reactor
+        super().__init__(reactor, handshakeTimeout)
         self.limits = limits or Limits()
         self.multiplexer: Multiplexer | None = None
         self.extended = False
-        self.lost: TunnelError | None = None
-        self.handshakeTimeout = handshakeTimeout
         self.control = ControlChannel(reactor, self.caller, dispatcher)
         self._answers: Answers | None = None
-        self._handshake = HandshakeDecoder()
         self._decoder = FrameDecoder()
-        self._introduced = False
-        self._rest = b""
-        self._deadline: IDelayedCall | None = None
         self._ticking: IDelayedCall | None = None
         # Looked up once: this is for each read.
         self._seconds = reactor.seconds
-        self._ended = False
         self.confirmations: EndAcknowledgements | None = None
 
     # The connection
 
-    def connectionMade(self) -> None:
-        tuneSocket(self.transport)
-        self.peerAddress = self.transport.getPeer()
-        self._deadline = self.reactor.callLater(
-            self.handshakeTimeout, self._handshakeLate
-        )
-
     def dataReceived(self, data: bytes) -> None:
         """Take bytes of the handshake, or frames."""
-        if self._ended:
-            return
-        try:
-            if self.multiplexer is not None:
-                liveness = self.liveness
-                liveness.heard = self._seconds()
-                if liveness.probe.open:
-                    liveness.probe.heard()
-                self.multiplexer.framesArrived(self._decoder.feed(data))
-            elif self._introduced:
-                # Frames behind the handshake, before it was answered. The
-                # transport is paused, so this is one read at the most.
-                self._rest += data
-            else:
-                self._handshakeBytes(data)
-        except TunnelError as error:
-            self.fail(error)
-
-    def _handshakeBytes(self, data: bytes) -> None:
-        """Take bytes until the first message is whole."""
-        whole = self._handshake.feed(data)
-        if whole is not None:
-            message, self._rest = whole
-            self._introduced = True
-            # The true peer behind TLS or a PROXY header is known only now.
-            self.peerAddress = self.transport.getPeer()
-            self.handshakeReceived(message)
-
-    def pauseReading(self) -> None:
-        """Stop reading."""
-        self.transport.pauseProducing()
+        multiplexer = self.multiplexer
+        if multiplexer is None:
+            super().dataReceived(data)
+        elif not self._ended:
+            liveness = self.liveness
+            liveness.heard = self._seconds()
+            if liveness.probe.open:
+                liveness.probe.heard()
+            try:
+                multiplexer.framesArrived(self._decoder.feed(data))
+            except TunnelError as error:
+                self.fail(error)
 
     def resumeReading(self) -> None:
         """Read again, if it is known what the frames are for."""
         if self.multiplexer is not None and not self._ended:
             self.transport.resumeProducing()
 
-    @abstractmethod
-    def handshakeReceived(self, message: dict[str, object]) -> None:
-        """The peer's first message is there."""
-
-    def _handshakeLate(self) -> None:
-        """The peer said too little for too long."""
-        self._deadline = None
-        self.fail(
-            TunnelError(
-                "handshake-timeout",
-                f"no complete handshake within {self.handshakeTimeout:g} s",
-            )
-        )
-
-    def _stopDeadline(self) -> None:
-        """The peer is in time."""
-        stopTimer(self._deadline)
-        self._deadline = None
-
-    def sendHandshake(self, message: dict[str, object]) -> None:
-        """Send our first message."""
-        self.transport.write(encodeHandshake(message))
-
     def establish(self, multiplexer: Multiplexer) -> None:
         """The handshake is over: let streams pass."""
-        self._stopDeadline()
+        rest = self.taken()
         self.multiplexer = multiplexer
         boundUnsent(self.transport)
         self._answers = multiplexer.answers = answers = Answers(
@@ -267,7 +193,6 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
             multiplexer.takeOther = self._takeOther
             self.liveness.ping()
         self._ticking = self.reactor.callLater(TICK, self._tick)
-        rest, self._rest = self._rest, b""
         if rest:
             self.dataReceived(rest)
 
@@ -394,11 +319,7 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         """The peer sends no new streams and leaves when the last has ended."""
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
-        """
-        End the session because of C{reason}.
-
-        @param code: A WebSocket's close code, of which there is none here.
-        """
+        """End the session because of C{reason}, and tell the peer."""
         if self.lost is None:
             self.lost = reason
         self.goAway(reason)
@@ -410,42 +331,13 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
             self.lost = reason
         self.transport.abortConnection()
 
-    def close(self) -> None:
-        """
-        Close the connection after what is written; a peer that does not take
-        it in time is cut off.
-        """
-        if self._ended or self.transport is None:
-            return
+    def stopProducer(self) -> None:
         if self._answers is None:
-            self.transport.unregisterProducer()
+            super().stopProducer()
         else:
             self._answers.stop()
-        # While reading is paused, TLS would not see the peer's goodbye.
-        self.transport.resumeProducing()
-        self.transport.loseConnection()
-        self.end(self.lost or TunnelError("session-lost", "the session was closed"))
-        self._deadline = self.reactor.callLater(
-            self.handshakeTimeout, self.transport.abortConnection
-        )
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._stopDeadline()
-        if self.lost is None:
-            self.lost = self.whyLost(reason)
-        self.end(self.lost)
-
-    def whyLost(self, reason: Failure) -> TunnelError:
-        """Say in one line how the connection ended."""
-        return TunnelError("session-lost", str(reason.getErrorMessage()))
-
-    def end(self, reason: TunnelError) -> None:
-        """Let go of everything, once."""
-        if self._ended:
-            return
-        self._ended = True
-        self.lost = reason
-        self._stopDeadline()
+    def letGo(self, reason: TunnelError) -> None:
         stopTimer(self._ticking)
         self._ticking = None
         if self.multiplexer is not None:
@@ -454,4 +346,3 @@ class FramedProtocol(EndsOnce, ABC, Protocol):
         self.control.close(reason)
         if self.confirmations is not None:
             self.confirmations.down(self._sendEnding)
-        self.sessionOver(reason)
