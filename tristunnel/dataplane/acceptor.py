@@ -26,8 +26,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tristunnel.dataplane.addresses import addressOf
 from tristunnel.dataplane.poller import IN, Poller
-from tristunnel.dataplane.transport import addressOf
 from tristunnel.dataplane.tuning import tuneSocket
 from tristunnel.util.endpoints import BACKLOG
 from tristunnel.util.platform import NOT_INHERITED, SHARED

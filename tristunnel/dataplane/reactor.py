@@ -34,8 +34,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.acceptor import Acceptor, listeningSocket
+from tristunnel.dataplane.addresses import addressOf
 from tristunnel.dataplane.poller import OUT, Poller, pollerOf
-from tristunnel.dataplane.transport import SocketTransport, addressOf
+from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dataplane.tuning import resetIfKilled, tuneSocket
 from tristunnel.util.platform import AF_UNIX
 from tristunnel.util.repeating import stopTimer

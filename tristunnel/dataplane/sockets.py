@@ -8,7 +8,7 @@ Bytes between two plain ones are moved by the kernel, once a direction proves bu
 from __future__ import annotations
 
 from collections.abc import Callable
-from socket import AF_INET, socket
+from socket import socket
 from typing import Any, Self
 
 from OpenSSL import SSL
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from tristunnel.dataplane.addresses import hostOf, noAddress, peerOf
 from tristunnel.dataplane.closing import SLOWEST
 from tristunnel.dataplane.connection_end import (
     CLOSE_TIMEOUT,
@@ -27,10 +28,9 @@ from tristunnel.dataplane.deadlines import Key, deadlinesOf
 from tristunnel.dataplane.leaving import LeavableSocket
 from tristunnel.dataplane.polled import PolledSocket
 from tristunnel.dataplane.poller import READ, Poller
-from tristunnel.dataplane.transport import SocketTransport, addressOf
+from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
 from tristunnel.errors import TunnelError
-from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["BUSY", "LARGE_READ", "SocketEnd"]
 
@@ -169,24 +169,12 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
     @property
     def peerAddress(self) -> IAddress:
         """Where the far side is."""
-        connection = self.connection
-        try:
-            name = connection.getpeername()
-        except OSError:
-            # The far side has left already.
-            name = ("0.0.0.0", 0)
-            if connection.family != AF_INET:
-                name = "" if connection.family == AF_UNIX else ("::", 0)
-        return addressOf(connection.family, name)
+        return peerOf(self.connection) or noAddress(self.connection)
 
     @property
     def hostAddress(self) -> IAddress | None:
         """The address that the far side has connected to; C{None} if it has left."""
-        try:
-            name = self.connection.getsockname()
-        except OSError:
-            return None
-        return addressOf(self.connection.family, name)
+        return hostOf(self.connection)
 
     # PolledSocket
 
@@ -215,14 +203,6 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
                 if self._busy >= BUSY:
                     splice.begun = True
                     self.setBusy(True)
-
-    def _drain(self) -> None:
-        """Send what waits: here, or in a pipe."""
-        splice = self.spliceToUs
-        if splice is not None and splice.blocked:
-            splice.push()
-        else:
-            super()._drain()
 
     def readEnded(self) -> None:
         self._noMoreComes()

@@ -6,25 +6,14 @@ session, or a protocol of the embedding program.
 
 from __future__ import annotations
 
-import socket as socketModule
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from socket import (
-    IPPROTO_TCP,
-    MSG_PEEK,
-    SO_KEEPALIVE,
-    SO_RCVLOWAT,
-    SOL_SOCKET,
-    TCP_NODELAY,
-    socket,
-)
+from socket import MSG_PEEK, SO_RCVLOWAT, SOL_SOCKET, socket
 from typing import Any
 
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -40,32 +29,18 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from tristunnel.dataplane.leaving import LeavableSocket
+from tristunnel.dataplane.described import DescribedSocket
 from tristunnel.dataplane.line import LineRate
 from tristunnel.dataplane.pace import Pace
 from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.tuning import boundUnsent, bytesUnsent, paceAt, roundTrips
-from tristunnel.util.platform import AF_UNIX
 
-__all__ = ["FULL", "SocketTransport", "addressOf"]
+__all__ = ["FULL", "SocketTransport"]
 
 FULL = 64 * 1024
 """Bytes that wait to be sent when a producer is told to pause: the same number as in
 Twisted. L{SocketTransport.followLine} changes it."""
-
-
-def addressOf(family: int, name: Any) -> IAddress:
-    """
-    Turn the kernel's address into Twisted's.
-
-    @param name: What C{accept}, C{getpeername} or C{getsockname} returned.
-    """
-    if family == socketModule.AF_INET:
-        return IPv4Address("TCP", name[0], name[1])
-    if family == socketModule.AF_INET6:
-        return IPv6Address("TCP", *name)
-    return UNIXAddress(name or None)
 
 
 def _peek(connection: socket, most: int) -> bytes:
@@ -73,7 +48,7 @@ def _peek(connection: socket, most: int) -> bytes:
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
-class SocketTransport(LeavableSocket):
+class SocketTransport(DescribedSocket):
     """
     A transport. With TLS it also provides C{ISSLTransport} and C{INegotiated}, and
     tells an C{IHandshakeListener} when the handshake is complete.
@@ -110,7 +85,6 @@ class SocketTransport(LeavableSocket):
         self.disconnecting = False
         self.connected = True
         self._peer = peer
-        self._host: IAddress | None = None
         self.producer: Any = None
         self._streaming = False
         self._paused = False
@@ -337,29 +311,6 @@ class SocketTransport(LeavableSocket):
             self.unsent = 0
             self.reactor.callLater(0, self.abort)
 
-    def getPeer(self) -> Any:
-        """The other side's address."""
-        if self._peer is None:
-            self._peer = self._address("getpeername")
-        return self._peer
-
-    def getHost(self) -> Any:
-        """This side's address."""
-        if self._host is None:
-            self._host = self._address("getsockname")
-        return self._host
-
-    def _address(self, which: str) -> IAddress:
-        """Ask the kernel."""
-        family = self.connection.family
-        try:
-            return addressOf(family, getattr(self.connection, which)())
-        except OSError:
-            empty: Any = "" if family == AF_UNIX else ("0.0.0.0", 0)
-            if family == socketModule.AF_INET6:
-                empty = ("::", 0)
-            return addressOf(family, empty)
-
     # IPushProducer
 
     def pauseProducing(self) -> None:
@@ -399,47 +350,3 @@ class SocketTransport(LeavableSocket):
         self._streaming = False
         if self.connected and self.disconnecting:
             self._closeAfterWrites()
-
-    # ITCPTransport
-
-    def getTcpNoDelay(self) -> bool:
-        """Whether small pieces are sent at once."""
-        return self._option(IPPROTO_TCP, TCP_NODELAY)
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """Send small pieces at once, or not."""
-        self._setOption(IPPROTO_TCP, TCP_NODELAY, enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        """Whether the kernel probes a silent peer."""
-        return self._option(SOL_SOCKET, SO_KEEPALIVE)
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Have the kernel probe a silent peer, or not."""
-        self._setOption(SOL_SOCKET, SO_KEEPALIVE, enabled)
-
-    def _option(self, level: int, name: int) -> bool:
-        """Read a socket option."""
-        return bool(self.connection.getsockopt(level, name))
-
-    def _setOption(self, level: int, name: int, value: bool) -> None:
-        """Set a socket option if the socket has it; UNIX sockets do not."""
-        with suppress(OSError):
-            self.connection.setsockopt(level, name, value)
-
-    def getHandle(self) -> Any:
-        """
-        What is below, as in Twisted: the socket, or TLS on it.
-        """
-        return self._tls or self.connection
-
-    # ISSLTransport, INegotiated
-
-    def getPeerCertificate(self) -> X509 | None:
-        """The certificate that the other side has shown, if there is TLS."""
-        return None if self._tls is None else self._tls.get_peer_certificate()
-
-    @property
-    def negotiatedProtocol(self) -> bytes | None:
-        """What ALPN has chosen, if anything."""
-        return (self._tls and self._tls.get_alpn_proto_negotiated()) or None

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from socket import SHUT_WR, socket
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.python.failure import Failure
@@ -41,7 +42,11 @@ class WritingSocket(WatchedSocket):
     L{WatchedSocket<tristunnel.dataplane.watched.WatchedSocket>}.
 
     @ivar unsent: Bytes that the kernel has not taken yet.
+    @cvar spliceToUs: While it is blocked, sends what would be sent otherwise; see
+        L{tristunnel.dataplane.splice}.
     """
+
+    spliceToUs: Any = None
 
     __slots__ = (
         "_out",
@@ -137,7 +142,11 @@ class WritingSocket(WatchedSocket):
                 self._shake(self._tls)
 
     def _drain(self) -> None:
-        """Hand the kernel what waits."""
+        """Hand the kernel what waits, here or in a pipe."""
+        splice = self.spliceToUs
+        if splice is not None and splice.blocked:
+            splice.push()
+            return
         tls = self._tls
         out = self._out
         if not self._shaken:

@@ -23,10 +23,10 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tristunnel.dataplane.acceptor import Acceptor, listeningSocket
+from tristunnel.dataplane.addresses import addressOf
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.poller import Poller, pollerOf
 from tristunnel.dataplane.sockets import SocketEnd
-from tristunnel.dataplane.transport import addressOf
 from tristunnel.dataplane.transport_end import TransportEnd
 from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.errors import TunnelError

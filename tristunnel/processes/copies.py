@@ -19,9 +19,9 @@ from twisted.internet.interfaces import IAddress, IListeningPort
 from zope.interface import implementer
 
 from tristunnel.dataplane.acceptor import Acceptor, listeningSocket
+from tristunnel.dataplane.addresses import addressOf
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.reactor import PolledReactor
-from tristunnel.dataplane.transport import addressOf
 from tristunnel.errors import badOption
 from tristunnel.util.platform import AF_UNIX
 
