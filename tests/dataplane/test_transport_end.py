@@ -25,7 +25,7 @@ from tristunnel.dataplane.connection_end import (
     EARLY,
     TLS_HANDSHAKE_TIMEOUT,
 )
-from tristunnel.dataplane.transport import FULL
+from tristunnel.dataplane.following import FULL
 from tristunnel.dataplane.transport_end import TransportEnd
 from tristunnel.errors import TunnelError
 

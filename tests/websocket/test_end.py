@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.ends import NotingEnd
 from tristunnel.dataplane.connection_end import EARLY
+from tristunnel.dataplane.following import FULL
 from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
-from tristunnel.dataplane.transport import FULL
 from tristunnel.dialects.zlayer.data_end import DataEnd
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.end import EMPTIES, RELAY_SUBPROTOCOL, WebSocketEnd

@@ -30,17 +30,11 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from tristunnel.dataplane.described import DescribedSocket
-from tristunnel.dataplane.line import LineRate
-from tristunnel.dataplane.pace import Pace
+from tristunnel.dataplane.following import FollowingSocket
 from tristunnel.dataplane.pieces import NOTHING
 from tristunnel.dataplane.poller import Poller
-from tristunnel.dataplane.tuning import boundUnsent, bytesUnsent, paceAt, roundTrips
 
-__all__ = ["FULL", "SocketTransport"]
-
-FULL = 64 * 1024
-"""Bytes that wait to be sent when a producer is told to pause: the same number as in
-Twisted. L{SocketTransport.followLine} changes it."""
+__all__ = ["SocketTransport"]
 
 
 def _peek(connection: socket, most: int) -> bytes:
@@ -48,7 +42,7 @@ def _peek(connection: socket, most: int) -> bytes:
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
-class SocketTransport(DescribedSocket):
+class SocketTransport(FollowingSocket, DescribedSocket):
     """
     A transport. With TLS it also provides C{ISSLTransport} and C{INegotiated}, and
     tells an C{IHandshakeListener} when the handshake is complete.
@@ -64,7 +58,6 @@ class SocketTransport(DescribedSocket):
     @ivar factory: What made the protocol, for the choice by ALPN.
     @ivar whenLost: Called with the reason when the connection is gone, after the
         protocol.
-    @ivar full: Bytes that wait to be sent when a producer is told to pause.
     """
 
     takesTLS = True
@@ -89,11 +82,6 @@ class SocketTransport(DescribedSocket):
         self._streaming = False
         self._paused = False
         self.whenLost: Callable[[Failure], None] | None = None
-        self.full = FULL
-        self._line: LineRate | None = None
-        self._pace: Pace | None = None
-        self._written = 0
-        self._hadRoom = 0
         if tls is not None:
             self._speakTLS(tls)
 
@@ -167,61 +155,19 @@ class SocketTransport(DescribedSocket):
             if half is not None:
                 half.writeConnectionLost()
 
-    def _drain(self) -> None:
-        """Send what waits."""
-        if self._kernelFull:
-            # It has room again.
-            self._hadRoom = self._written - self.unsent
-        super()._drain()
-
     def drained(self) -> None:
         """A producer that was told to pause may go on."""
         line = self._line
-        if line is not None and self._written - self._hadRoom >= line.atOnce:
-            if self._holdsMuch(line):
-                # Not until the kernel has sent most of it.
-                self._kernelFull = True
-                self._ask()
-                self.filled()
-                return
-            # That is due to many small requests, not to a slow line.
-            self._hadRoom = self._written
+        if (
+            line is not None
+            and self._written - self._hadRoom >= line.atOnce
+            and self._isBehind(line)
+        ):
+            return
         producer = self.producer
         if producer is not None and (self._paused or not self._streaming):
             self._paused = False
             producer.resumeProducing()
-
-    def _holdsMuch(self, line: LineRate) -> bool:
-        """Whether the kernel holds so much that, by its bound, it has no room."""
-        waiting = bytesUnsent(self.connection)
-        return waiting is None or waiting * 2 >= line.most
-
-    def followLine(self) -> None:
-        """
-        Let no more bytes wait, here and in the kernel, than the line of this connection
-        takes in a moment.
-        """
-        self._line = line = LineRate()
-        self._pace = Pace()
-        self.full = line.piece
-        boundUnsent(self.connection, line.most)
-
-    def filled(self) -> None:
-        """The kernel takes no more for now."""
-        line, pace = self._line, self._pace
-        if line is None:
-            return
-        now = self.reactor.seconds()
-        if line.full(now, self._written - self.unsent):
-            boundUnsent(self.connection, line.most)
-        self.full = line.piece
-        if pace is not None and pace.due(now):
-            trips = roundTrips(self.connection)
-            if trips is None:
-                # Nobody tells how the line does.
-                self._pace = None
-            elif pace.look(now, *trips):
-                paceAt(self.connection, pace.rate)
 
     def handshakeDone(self) -> None:
         """TLS is up."""

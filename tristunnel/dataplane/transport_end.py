@@ -27,6 +27,7 @@ from tristunnel.dataplane.connection_end import (
     TLS_HANDSHAKE_TIMEOUT,
     ConnectionEnd,
 )
+from tristunnel.dataplane.following import FULL
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.stock import (
     MOST_UNASKED,
@@ -35,7 +36,7 @@ from tristunnel.dataplane.stock import (
     completed,
     tuneSocket,
 )
-from tristunnel.dataplane.transport import FULL, SocketTransport
+from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 from tristunnel.util.repeating import stopTimer

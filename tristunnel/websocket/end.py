@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.connection_end import EARLY, ConnectionEnd
+from tristunnel.dataplane.following import FULL
 from tristunnel.dataplane.join import ANSWER_LINGER, EndPatience
-from tristunnel.dataplane.transport import FULL
 from tristunnel.errors import TunnelError
 from tristunnel.util.repeating import stopTimer
 from tristunnel.websocket.codes import UNSUPPORTED

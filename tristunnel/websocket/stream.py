@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tristunnel.dataplane.following import FULL
 from tristunnel.dataplane.stock import bytesTaken
-from tristunnel.dataplane.transport import FULL
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.connection import Connection
