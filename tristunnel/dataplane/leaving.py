@@ -51,6 +51,8 @@ class LeavableSocket(PolledSocket):
             and not self._out
             and (self._writeDone or tls is None or self._saysGoodbye(tls))
         ):
+            if self.resetsIfKilled and not self._writeDone:
+                resetIfKilled(self.connection, False)
             self._fail(connectionDone)
         else:
             self.leave()

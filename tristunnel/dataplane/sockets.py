@@ -29,7 +29,7 @@ from tristunnel.dataplane.leaving import LeavableSocket
 from tristunnel.dataplane.polled import PolledSocket
 from tristunnel.dataplane.poller import READ, Poller
 from tristunnel.dataplane.transport import SocketTransport
-from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
+from tristunnel.dataplane.tuning import bytesUntaken
 from tristunnel.errors import TunnelError
 
 __all__ = ["BUSY", "LARGE_READ", "SocketEnd"]
@@ -65,6 +65,8 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
         sent to the far side; returns what to send before the connection is closed.
         C{None} to send nothing.
     """
+
+    resetsIfKilled = True
 
     __slots__ = (
         *END_FIELDS,
@@ -224,21 +226,6 @@ class SocketEnd(ConnectionEnd, LeavableSocket):
             self._goneBecause(None)
         else:
             self._gone(reason)
-
-    def _endNow(self) -> None:
-        """
-        End the connection: everything is sent. If this process is killed from now on,
-        the far side has lost nothing; until now it would have seen a reset, see
-        L{resetIfKilled<tristunnel.dataplane.tuning.resetIfKilled>}.
-        """
-        resetIfKilled(self.connection, False)
-        super()._endNow()
-
-    def _finishBoth(self) -> None:
-        """Close the connection in good order."""
-        if not self._writeDone:
-            resetIfKilled(self.connection, False)
-        super()._finishBoth()
 
     def _refused(self, reason: Failure) -> None:
         """

@@ -30,6 +30,7 @@ from tristunnel.dataplane.pieces import (
 )
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.records import WANT
+from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.dataplane.watched import WatchedSocket
 
 __all__ = ["WritingSocket"]
@@ -42,10 +43,14 @@ class WritingSocket(WatchedSocket):
     L{WatchedSocket<tristunnel.dataplane.watched.WatchedSocket>}.
 
     @ivar unsent: Bytes that the kernel has not taken yet.
+    @cvar resetsIfKilled: Whether the far side sees a reset if this process is killed
+        before everything is sent, see
+        L{resetIfKilled<tristunnel.dataplane.tuning.resetIfKilled>}.
     @cvar spliceToUs: While it is blocked, sends what would be sent otherwise; see
         L{tristunnel.dataplane.splice}.
     """
 
+    resetsIfKilled = False
     spliceToUs: Any = None
 
     __slots__ = (
@@ -121,10 +126,7 @@ class WritingSocket(WatchedSocket):
             self._out = deque()
         self._out.extend(filter(None, pieces))
         self.unsent += sum(map(len, pieces))
-        # As L{_flushSoon}, without a call for each piece.
-        if not (self._kernelFull or self._queued):
-            self._queued = True
-            self.poller.flushLater(self)
+        self._flushSoon()
 
     def _flushSoon(self) -> None:
         """Send what waits when the turn ends, unless the kernel is full."""
@@ -255,6 +257,8 @@ class WritingSocket(WatchedSocket):
         """Tell the other side that no more comes."""
         if self._writeDone:
             return
+        if self.resetsIfKilled:
+            resetIfKilled(self.connection, False)
         if self._tls is not None and not self._saysGoodbye(self._tls):
             self._kernelFull = True
             self._ask()
