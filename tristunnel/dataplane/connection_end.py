@@ -8,7 +8,7 @@ bytes: a socket of our own, a Twisted transport, or a WebSocket::
     early    kept, up to EARLY, until a peer
              is there
     open     goes to the peer                      goes out
-    held     is not read: ConnectionEnd.hold
+    held     is not read: HoldableEnd.hold
     ended    peer.finish was called, once       the far side was told, once
     over     nothing more is called                a reset comes back to the peer
     ======== ===================================== ===================================
@@ -19,16 +19,15 @@ carrier reports that the connection is gone. C{closed} is called then, exactly o
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from tristunnel.dataplane.holdable import READING_FIELDS, HoldableEnd
 from tristunnel.dataplane.memory import HELD
-from tristunnel.dataplane.rate import CombinedRateLimiter, RateLimiter
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 
@@ -51,31 +50,24 @@ EARLY = 64 * 1024
 """Bytes that are read from an end that is not joined yet before reading pauses."""
 
 END_FIELDS = (
+    *READING_FIELDS,
     "_arrived",
     "_closed",
     "_early",
-    "_eof",
     "_finished",
     "_full",
-    "_held",
-    "_over",
     "_peer",
     "_reason",
-    "_reactor",
-    "_rule",
-    "_ruleTimer",
     "heard",
-    "received",
 )
 """The names for C{__slots__} in each subclass of L{ConnectionEnd}, which has none: so
 it can be combined with another base class that has some."""
 
 
-class ConnectionEnd(ABC):
+class ConnectionEnd(HoldableEnd):
     """
     An L{End<tristunnel.interfaces.End>} that is a connection.
 
-    @ivar received: Bytes read so far.
     @ivar heard: Called when something arrives before this end is joined, or when the
         other side sends no more.
     @cvar memory: Counts what is held for peers that do not read.
@@ -89,25 +81,14 @@ class ConnectionEnd(ABC):
     memory = HELD
     guessable = True
 
-    PEER, RULE, PIPE, UNJOINED = 1, 2, 4, 8
-    """Why reading is held: the peer has asked for it, a rate limiter has, a pipe is
-    full, or there is no peer yet."""
-
-    received: int
     heard: Callable[[], None] | None
-    _reactor: Any
     _arrived: Callable[[Any], None]
     _peer: End | None
     _closed: Closed | None
     _early: list[bytes] | None
-    _eof: bool
-    _held: int
     _full: int
     _finished: bool
-    _over: bool
     _reason: TunnelError | None
-    _rule: RateLimiter | None
-    _ruleTimer: IDelayedCall | None
 
     def _prepare(self, reactor: Any, arrived: Callable[[Any], None]) -> None:
         """
@@ -116,26 +97,15 @@ class ConnectionEnd(ABC):
         @param reactor: Tells time.
         @param arrived: Called once with this end when bytes may pass.
         """
-        self.received = 0
+        self._prepareReading(reactor)
         self.heard = None
-        self._reactor = reactor
         self._arrived = arrived
         self._peer = self._closed = self._early = None
-        self._eof = self._finished = self._over = False
-        self._held = self._full = 0
+        self._finished = False
+        self._full = 0
         self._reason = None
-        self._rule = None
-        self._ruleTimer = None
 
     # The carrier
-
-    @abstractmethod
-    def _stopReading(self) -> None:
-        """Read no more for now."""
-
-    @abstractmethod
-    def _goOnReading(self) -> None:
-        """Read again."""
 
     @abstractmethod
     def _transmit(self, data: bytes) -> None:
@@ -350,76 +320,3 @@ class ConnectionEnd(ABC):
         self.reset(reason)
         if peer is not None:
             peer.reset(reason)
-
-    def pauseReading(self) -> None:
-        """Read no more for now."""
-        self.hold(self.PEER)
-
-    def resumeReading(self) -> None:
-        """Read again."""
-        self.release(self.PEER)
-
-    # What reading is held by
-
-    def hold(self, why: int = PEER) -> None:
-        """
-        Read no more.
-
-        @param why: One of L{PEER}, L{RULE}, L{PIPE} and L{UNJOINED}.
-        """
-        if not (self._held or self._over or self._eof):
-            self._stopReading()
-        self._held |= why
-
-    def release(self, why: int) -> None:
-        """
-        Read again, unless there is another reason not to. Never after the end, which
-        would then be reported twice.
-        """
-        if self._held & why:
-            self._held &= ~why
-            if not (self._held or self._over or self._eof):
-                self._goOnReading()
-
-    # Counts and rates
-
-    def obey(self, rule: RateLimiter) -> None:
-        """Have C{rule} slow down reading, in addition to the rules that do already."""
-        self._rule = (
-            rule if self._rule is None else CombinedRateLimiter(self._rule, rule)
-        )
-
-    def obeyAgain(self) -> None:
-        """A rate has changed: read on until the limiter says how long to wait."""
-        self._stopRuleTimer()
-        self.release(self.RULE)
-
-    def allowance(self, most: int) -> int:
-        """How many bytes may be read before L{counted} is called."""
-        return most if self._rule is None else min(most, self._rule.atOnce)
-
-    def counted(self, amount: int) -> None:
-        """Count bytes that were read, whichever way they were passed on."""
-        self.received += amount
-        if self._rule is not None:
-            delay = self._rule.charge(amount)
-            if delay > 0 and not self._over:
-                self.hold(self.RULE)
-                self._stopRuleTimer()
-                self._ruleTimer = self._reactor.callLater(delay, self._ruleOver)
-
-    def _ruleOver(self) -> None:
-        """The rate lets us read again."""
-        self._ruleTimer = None
-        self.release(self.RULE)
-
-    def _stopRuleTimer(self) -> None:
-        """Forget the rate's delay."""
-        if self._ruleTimer is not None:
-            self._ruleTimer.cancel()
-            self._ruleTimer = None
-
-    def _stopTimers(self) -> None:
-        """Wait for nothing any more."""
-        if self._ruleTimer is not None:
-            self._stopRuleTimer()

@@ -86,7 +86,7 @@ def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:
     @param closed: Called for each end when it is entirely over.
     """
     # A cheap test first: isinstance() with an abstract class runs Python code.
-    if getattr(one, "isPlain", False) and getattr(other, "isPlain", False):
+    if hasattr(one, "splice") and hasattr(other, "splice"):
         spliceIfPlain(one, other)
     one.join(other, closed)
     other.join(one, closed)
