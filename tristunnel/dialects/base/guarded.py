@@ -27,8 +27,12 @@ class Guarded(ABC):
 
     id: int
     _peer: Any
-    _over: bool
     _log = Logger()
+
+    @property
+    @abstractmethod
+    def over(self) -> bool:
+        """Whether it has ended."""
 
     @abstractmethod
     def reset(self, reason: TunnelError) -> None:
@@ -47,7 +51,7 @@ class Guarded(ABC):
         end may be in any state, so what it raises from now on means nothing.
         """
         peer, self._peer = self._peer, None
-        if peer is not None or not self._over:
+        if peer is not None or not self.over:
             self._log.failure("An error ended stream {id}", id=self.id)
         reason = TunnelError("internal", "an error ended the stream")
         with suppress(Exception):

@@ -59,13 +59,13 @@ class SessionStream(Guarded):
     peer was given.
 
     @ivar id: The stream's number in the session.
-    @ivar received: Bytes that came from the peer.
     @ivar sendWindow: The peer's credit for this stream.
     @ivar receiveWindow: Our credit for the peer.
     @ivar outgoing: Bytes to send, first one first.
     @ivar finishing: Whether the end follows after C{outgoing}.
     @ivar finished: Whether the end was sent.
     @ivar eof: Whether the peer sent its end.
+    @ivar over: Whether both directions have ended, or the stream was broken.
     @ivar queued: Whether it is in the multiplexer's round-robin queue.
     @ivar answered: Whether the peer has accepted the stream.
     @ivar since: When it was opened, in seconds.
@@ -73,6 +73,7 @@ class SessionStream(Guarded):
     @cvar memory: Counts what is held for stalled readers.
     """
 
+    over: bool
     memory = HELD
 
     __slots__ = (
@@ -87,10 +88,8 @@ class SessionStream(Guarded):
         "_multiplexer",
         "_offset",
         "_outgoingSize",
-        "_over",
         "_peer",
         "_readPaused",
-        "_receivedHere",
         "_recent",
         "_sentBefore",
         "_sourceHeld",
@@ -100,6 +99,7 @@ class SessionStream(Guarded):
         "finishing",
         "id",
         "outgoing",
+        "over",
         "queued",
         "receiveWindow",
         "sendWindow",
@@ -117,7 +117,6 @@ class SessionStream(Guarded):
         since: float,
     ) -> None:
         self.id = streamId
-        self._receivedHere = 0
         self.sendWindow = sendWindow
         self.receiveWindow = receiveWindow
         self.outgoing: deque[bytes] = NOTHING
@@ -138,7 +137,7 @@ class SessionStream(Guarded):
         self._closed: Closed | None = None
         self._readPaused = False
         self._sourceHeld = 0
-        self._over = False
+        self.over = False
         self._recent = 0
         self._busySince = since
         self._elsewhere: MovedEnd | None = None
@@ -153,11 +152,6 @@ class SessionStream(Guarded):
     def peer(self) -> End | None:
         """The local end, once joined."""
         return self._peer
-
-    @property
-    def over(self) -> bool:
-        """Whether both directions have ended, or the stream was broken."""
-        return self._over
 
     @property
     def holding(self) -> int:
@@ -178,7 +172,7 @@ class SessionStream(Guarded):
         if self._sentBefore >= 0 and self._elsewhere is not None:
             self._elsewhere.write(data)
             return
-        if self._over or self.finished:
+        if self.over or self.finished:
             self._discard(len(data))
             return
         if not data:
@@ -210,7 +204,7 @@ class SessionStream(Guarded):
 
     def finish(self) -> None:
         """End this direction after what is held."""
-        if not (self._over or self.finishing):
+        if not (self.over or self.finishing):
             self.finishing = True
             if self._sentBefore >= 0 and self._elsewhere is not None:
                 self.finished = True
@@ -222,7 +216,7 @@ class SessionStream(Guarded):
 
     def reset(self, reason: TunnelError) -> None:
         """Break the stream and tell the far side why."""
-        if not self._over:
+        if not self.over:
             moved = self._elsewhere
             if not self.hasMoved:
                 self._multiplexer.sendReset(self, reason)
@@ -266,7 +260,7 @@ class SessionStream(Guarded):
 
     def abandon(self) -> None:
         """Forget the stream without telling the far side: it goes on elsewhere."""
-        if not self._over:
+        if not self.over:
             self._closed = self.whenAnswered = None
             self._end(None)
 
@@ -276,7 +270,7 @@ class SessionStream(Guarded):
     def received(self) -> int:
         """Bytes that came from the far side, on either connection."""
         moved = self._elsewhere
-        return self._receivedHere + (0 if moved is None else moved.received)
+        return self.receiveWindow.received + (0 if moved is None else moved.received)
 
     @property
     def passed(self) -> int:
@@ -351,7 +345,7 @@ class SessionStream(Guarded):
     def switch(self) -> None:
         """Send on the new connection from now on, if everything before is sent."""
         moved = self._elsewhere
-        if moved is None or self._sentBefore >= 0 or self._over:
+        if moved is None or self._sentBefore >= 0 or self.over:
             return
         if self.outgoing or self.finished:
             return
@@ -368,11 +362,11 @@ class SessionStream(Guarded):
 
         @raise TunnelError: C{protocol-error}, if C{offset} is not where this side is.
         """
-        if offset != self._receivedHere or self._movedAt >= 0 or self.eof:
+        here = self.receiveWindow.received
+        if offset != here or self._movedAt >= 0 or self.eof:
             raise TunnelError(
                 "protocol-error",
-                f"stream {self.id} moved at {offset}, and {self._receivedHere} bytes"
-                " had come",
+                f"stream {self.id} moved at {offset}, and {here} bytes had come",
             )
         self._movedAt = offset
         self._follow()
@@ -382,7 +376,7 @@ class SessionStream(Guarded):
         Stay, as there is no connection to move to. If the far side has already changed
         over, break the stream.
         """
-        if self._movedAt >= 0 and self._elsewhere is None and not self._over:
+        if self._movedAt >= 0 and self._elsewhere is None and not self.over:
             peer = self._peer
             self.reset(reason)
             if peer is not None:
@@ -391,7 +385,7 @@ class SessionStream(Guarded):
     def _follow(self) -> None:
         """Read from the new connection once everything before is passed on."""
         moved, peer = self._elsewhere, self._peer
-        if self._movedAt < 0 or self._follows or self._over:
+        if self._movedAt < 0 or self._follows or self.over:
             return
         if moved is None or peer is None or self._incoming:
             return
@@ -407,7 +401,7 @@ class SessionStream(Guarded):
         bytes if both ends are plain sockets.
         """
         moved, peer = self._elsewhere, self._peer
-        if moved is None or self._over or not self.hasMoved:
+        if moved is None or self.over or not self.hasMoved:
             return
         self._multiplexer.streamMoved(self)
         if isinstance(peer, SocketEnd) and peer.sendsTo(self):
@@ -416,7 +410,7 @@ class SessionStream(Guarded):
 
     def _elsewhereOver(self, reason: TunnelError | None) -> None:
         """The new connection is gone."""
-        if self._over:
+        if self.over:
             return
         if self._sentBefore < 0 and self._movedAt < 0:
             # Neither direction has changed over: go on in the session as if there had
@@ -470,14 +464,13 @@ class SessionStream(Guarded):
             self._count(len(data))
         if self._sourceHeld and self._outgoingSize <= SOURCE_LOW:
             self._resumeSource()
-            if self._over:
+            if self.over:
                 return b""
         return data
 
     def dataArrived(self, data: bytes) -> None:
         """Take bytes from the far side; the caller has checked the credit."""
         size = len(data)
-        self._receivedHere += size
         if size >= LARGE:
             self._count(size)
         if self._readPaused or self._peer is None or self._incoming:
@@ -523,7 +516,7 @@ class SessionStream(Guarded):
 
     def broken(self, reason: TunnelError) -> None:
         """The far side, or the session, has broken the stream."""
-        if not self._over:
+        if not self.over:
             peer, moved = self._peer, self._elsewhere
             self._end(reason)
             if moved is not None:
@@ -533,16 +526,16 @@ class SessionStream(Guarded):
 
     def checkOver(self) -> None:
         """End the stream once both directions are through."""
-        if self.eof and self.finished and not self._incoming and not self._over:
+        if self.eof and self.finished and not self._incoming and not self.over:
             self._end(None)
 
     def _deliver(self) -> None:
         """Pass on what is held, as long as the local end takes it."""
         peer, incoming = self._peer, self._incoming
-        if peer is None or self._over:
+        if peer is None or self.over:
             return
         hadSome = bool(incoming)
-        while incoming and not self._readPaused and not self._over:
+        while incoming and not self._readPaused and not self.over:
             data = incoming.popleft()
             self.memory.release(self, len(data))
             self.guarded(peer.write, data)
@@ -551,13 +544,13 @@ class SessionStream(Guarded):
             self._incoming = NOTHING
             self._multiplexer.emptied(self)
             self._follow()
-        if self.eof and not incoming and not self._over:
+        if self.eof and not incoming and not self.over:
             self.guarded(peer.finish)
             self.checkOver()
 
     def _evict(self, reason: TunnelError) -> None:
         """Break the stream on both sides, because too much is held for it."""
-        if not self._over:
+        if not self.over:
             self._multiplexer.sendReset(self, reason)
             self.broken(reason)
 
@@ -567,7 +560,7 @@ class SessionStream(Guarded):
         if moved is not None and not (moved.over or self.hasMoved):
             # It was going to move, and is over before that.
             moved.reset(reason or TunnelError("closed"))
-        self._over = True
+        self.over = True
         held = 0
         if self._incoming or self._sourceHeld:
             self.memory.releaseAll(self)

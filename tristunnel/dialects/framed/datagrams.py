@@ -101,7 +101,7 @@ class FrameSender(Protocol):
         """Send a frame that is in pieces, now."""
 
 
-class SessionFlow(Guarded, FlowEnd):
+class SessionFlow(FlowEnd, Guarded):
     """
     A L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose remote is the far
     side of a session.
