@@ -18,10 +18,9 @@ from tests.support.polling import until
 from tests.support.processes import freePort
 from tests.tls.authority import makeAuthority
 from tristunnel.dataplane.tls import tlsOverEndpoint
-from tristunnel.dialects.base import stream as streaming
-from tristunnel.dialects.base.stream import SessionStream
-from tristunnel.dialects.framed import moves
+from tristunnel.dialects.framed import movable, moves
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.framed.movable import MovableStream
 from tristunnel.dialects.framed.moves import Carrier, ClientMoves
 from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
@@ -66,8 +65,8 @@ class MoveTests(CarrierTestCase):
         client, peer = self.newest, self.newest.peer
         offsets = dict(said)
         self.assertEqual(len(said), 2)
-        self.assertEqual(client._receivedHere, offsets[False])
-        self.assertEqual(client._sentBefore, offsets[True])
+        self.assertEqual(client.receiveWindow.received, offsets[False])
+        self.assertEqual(client.sendWindow.sent, offsets[True])
         self.assertEqual(client.received, 5 + MUCH)
         self.assertEqual(client.passed + offsets[True], MUCH)
         self.assertEqual(peer.received, MUCH)
@@ -84,7 +83,7 @@ class MoveTests(CarrierTestCase):
     async def test_smallStay(self) -> None:
         """One with many small requests and answers stays, too."""
         self.carrier = Carrier()
-        self.patch(streaming, "BUSY", 20_000)
+        self.patch(movable, "BUSY", 20_000)
         service = Service(b"hello")
         visitor, talk = await self.pair(await self.tunnel(service), service)
         for _ in range(20):
@@ -377,7 +376,7 @@ class HostileMoveTests(CarrierTestCase):
         """
         service = Service(b"hello")
         port = await self.tunnel(service)
-        steps = ("moveTo", "switch", "_follow", "_settle", "sendMoved")
+        steps = ("moveTo", "allSent", "allPassed", "_settle", "sendMoved")
         for step, isServer, late in product(steps, (True, False), (True, False)):
             with self.subTest(step=step, isServer=isServer, late=late):
                 await self.resetAt(step, isServer, late, port, service)
@@ -391,7 +390,7 @@ class HostileMoveTests(CarrierTestCase):
         @param isServer: On whose side.
         @param late: Whether after the step, and not before.
         """
-        where: Any = ExtendedMultiplexer if step == "sendMoved" else SessionStream
+        where: Any = ExtendedMultiplexer if step == "sendMoved" else MovableStream
         run = getattr(where, step)
         broken: list[Any] = []
 

@@ -1,6 +1,6 @@
 """
-A stream that moves in the middle, L{SessionStream.moveTo
-<tristunnel.dialects.base.stream.SessionStream.moveTo>}, against a model: whatever
+A stream that moves in the middle, L{MovableStream.moveTo
+<tristunnel.dialects.framed.movable.MovableStream.moveTo>}, against a model: whatever
 happens in whichever order, each side has a prefix of what the other one said, is
 told of an end only after the last byte, and of a break at both sides.
 """
@@ -207,7 +207,7 @@ class Moving(RuleBasedStateMachine):
 
     def hasChanged(self) -> bool:
         return any(
-            self.stream(name)._sentBefore >= 0 or self.stream(name)._movedAt >= 0
+            self.stream(name)._sendsBy is not None or self.stream(name)._farSideMoved
             for name in self.ends
         )
 

@@ -16,8 +16,7 @@ from tests.support.amounts import pattern
 from tests.support.listening import listenHere
 from tests.support.loopback import Service, Talk
 from tests.support.polling import until
-from tristunnel.dialects.base import stream as streaming
-from tristunnel.dialects.framed import moves
+from tristunnel.dialects.framed import movable, moves
 from tristunnel.dialects.framed.moves import Carrier, ClientMoves
 from tristunnel.wire.framed import FrameType, encodeHandshake
 
@@ -156,7 +155,7 @@ class SecondConnectionTests(CarrierTestCase):
         A cut of the second connection, whenever it comes, loses no byte without
         both ends seeing a break; before anybody has changed over it is none.
         """
-        self.patch(streaming, "BUSY", 100_000)
+        self.patch(movable, "BUSY", 100_000)
         self.carrier = Carrier()
         await self.begin()
         chance = random.Random(9)

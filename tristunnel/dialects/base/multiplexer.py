@@ -259,8 +259,7 @@ class Multiplexer(StreamCarrier[SessionStream]):
                 ready.append(stream)
                 return True
         stream.queued = False
-        if stream.moves:
-            stream.switch()
+        stream.allSent()
         if stream.finishing and not stream.finished:
             self.sendEnd(stream)
         return True
@@ -319,15 +318,6 @@ class Multiplexer(StreamCarrier[SessionStream]):
 
     def now(self) -> float:
         return self._seconds()
-
-    def provedBusy(self, stream: SessionStream) -> None:
-        """Only streams of an extended session can move."""
-
-    def sendMoved(self, stream: SessionStream, offset: int) -> None:
-        """Only streams of an extended session can move."""
-
-    def streamMoved(self, stream: SessionStream) -> None:
-        self.streamOver(stream, 0)
 
     def emptied(self, stream: SessionStream) -> None:
         """Only a plain session has waited for that."""

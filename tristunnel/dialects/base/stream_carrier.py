@@ -63,18 +63,3 @@ class StreamCarrier(ABC, Generic[_Stream]):
 
         @param held: Bytes that its local end never took.
         """
-
-    @abstractmethod
-    def provedBusy(self, stream: _Stream) -> None:
-        """
-        So many bytes come and go that the stream had better have a connection of
-        its own.
-        """
-
-    @abstractmethod
-    def sendMoved(self, stream: _Stream, offset: int) -> None:
-        """Say that C{stream} sends by its own connection after so many bytes."""
-
-    @abstractmethod
-    def streamMoved(self, stream: _Stream) -> None:
-        """C{stream} needs the session no more."""

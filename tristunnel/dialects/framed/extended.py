@@ -20,6 +20,7 @@ from tristunnel.dialects.base.multiplexer import (
 )
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.datagrams import DatagramFlows, SessionFlow
+from tristunnel.dialects.framed.movable import MovableStream, MoveCarrier
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import (
     FrameType,
@@ -55,7 +56,7 @@ _CREDIT = 8
 _OPEN, _OPENED, _EOF = int(FrameType.OPEN), int(FrameType.OPENED), int(FrameType.EOF)
 
 
-class ExtendedMultiplexer(Multiplexer):
+class ExtendedMultiplexer(Multiplexer, MoveCarrier):
     """
     The streams of an extended session, at either side.
 
@@ -116,17 +117,17 @@ class ExtendedMultiplexer(Multiplexer):
         self._fullSince: float | None = None
         self.callLater: Callable[..., Any] | None = None
         self._look: Any = None
-        self.whenBusy: Callable[[SessionStream], None] | None = None
+        self.whenBusy: Callable[[MovableStream], None] | None = None
         self.whenAskedToMove: (
-            Callable[[SessionStream, dict[str, object]], None] | None
+            Callable[[MovableStream, dict[str, object]], None] | None
         ) = None
-        self.whenMoved: Callable[[SessionStream], None] | None = None
+        self.whenMoved: Callable[[MovableStream], None] | None = None
         self.takeOther: Callable[[int, bytes], bool] | None = None
         self.datagrams = DatagramFlows(self)
 
     # Opening
 
-    def open(self, info: dict[str, object]) -> SessionStream:
+    def open(self, info: dict[str, object]) -> MovableStream:
         """
         Open a stream; bytes may be sent at once, on the credit that the peer
         gave in its handshake.
@@ -169,9 +170,9 @@ class ExtendedMultiplexer(Multiplexer):
             credit = encodeCredit(stream.receiveWindow.limit)
             self.sendFrame(stream.id, _OPENED, credit)
 
-    def _newStream(self, streamId: int, credit: int) -> SessionStream:
+    def _newStream(self, streamId: int, credit: int) -> MovableStream:
         limits = self.limits
-        stream = SessionStream(
+        stream = MovableStream(
             self,
             streamId,
             SendWindow(credit),
@@ -200,7 +201,11 @@ class ExtendedMultiplexer(Multiplexer):
             self.datagrams.openedByPeer(streamId, info)
         else:
             stream = self._newStream(streamId, credit)
-            stream.guarded(self._opened, stream, info)
+            # Like C{guarded}, but once per stream.
+            try:
+                self._opened(stream, info)
+            except Exception:
+                stream.faulted()
 
     def _openedByPeer(self, streamId: int, payload: bytes) -> None:
         stream = self.streams.get(streamId)
@@ -346,30 +351,30 @@ class ExtendedMultiplexer(Multiplexer):
 
     # Streams that move
 
-    def provedBusy(self, stream: SessionStream) -> None:
+    def provedBusy(self, stream: MovableStream) -> None:
         """A stream had better have a connection of its own."""
         if self.whenBusy is not None:
             self.whenBusy(stream)
 
-    def sendMoved(self, stream: SessionStream, offset: int) -> None:
+    def sendMoved(self, stream: MovableStream, offset: int) -> None:
         """Say that C{stream} sends by its own connection after so many bytes."""
         self.sendFrame(stream.id, FrameType.MOVED, encodeCredit(offset))
 
     def _askedToMove(self, streamId: int, payload: bytes) -> None:
         """The peer lets a stream have a connection of its own."""
         stream = self.streams.get(streamId)
-        if stream is not None and self.whenAskedToMove is not None:
+        if isinstance(stream, MovableStream) and self.whenAskedToMove is not None:
             self.whenAskedToMove(stream, decodeObject(payload))
 
     def _moved(self, streamId: int, payload: bytes) -> None:
         """The peer sends a stream's bytes by its own connection from now on."""
         stream = self.streams.get(streamId)
-        if stream is None:
-            self.lateFrames += 1
-        else:
+        if isinstance(stream, MovableStream):
             stream.movedArrived(decodeCredit(payload))
             if not stream.moves and self.whenMoved is not None:
                 self.whenMoved(stream)
+        else:
+            self.lateFrames += 1
 
     # Datagrams take turns with streams
 

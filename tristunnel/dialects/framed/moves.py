@@ -36,8 +36,8 @@ from tristunnel.dataplane.dial import HostEndpoint, dial
 from tristunnel.dataplane.endings import KEY, EndAcknowledgements, MovedEnd, StreamEnd
 from tristunnel.dataplane.stock import tuneSocket
 from tristunnel.dataplane.transport import SocketTransport
-from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.framed.movable import MovableStream
 from tristunnel.errors import TunnelError
 from tristunnel.service.tickets import LIFETIME, TicketBook
 from tristunnel.wire.framed import (
@@ -109,7 +109,7 @@ class ServerMoves:
         multiplexer.whenBusy = self.offer
         multiplexer.whenMoved = self._clientMoved
 
-    def offer(self, stream: SessionStream) -> None:
+    def offer(self, stream: MovableStream) -> None:
         """Offer the client to move a stream."""
         now = self._multiplexer.now()
         if stream.moves or stream.eof or stream.finishing or stream.over:
@@ -148,7 +148,7 @@ class ServerMoves:
             encodeObject({"ticket": ticket.text, "key": key.hex()}),
         )
 
-    def _clientMoved(self, stream: SessionStream) -> None:
+    def _clientMoved(self, stream: MovableStream) -> None:
         """
         Break a stream that the client sends on a connection that the server does not
         have: somebody else has taken the ticket.
@@ -159,7 +159,7 @@ class ServerMoves:
 
 
 def _move(
-    stream: SessionStream, transport: SocketTransport, ending: StreamEnd, rest: bytes
+    stream: MovableStream, transport: SocketTransport, ending: StreamEnd, rest: bytes
 ) -> None:
     """
     Move a stream to a connection.
@@ -256,7 +256,7 @@ class ClientMoves:
             host, port = getattr(peer, "host", None), getattr(peer, "port", None)
             if host is not None and port is not None:
                 self._address = host, port
-        self._dialling: dict[SessionStream, Deferred[Any]] = {}
+        self._dialling: dict[MovableStream, Deferred[Any]] = {}
         self._blockedUntil = 0.0
         self._stopped = False
         multiplexer.whenAskedToMove = self._asked
@@ -268,7 +268,7 @@ class ClientMoves:
         for dialling in list(self._dialling.values()):
             dialling.cancel()
 
-    def _asked(self, stream: SessionStream, offer: dict[str, object]) -> None:
+    def _asked(self, stream: MovableStream, offer: dict[str, object]) -> None:
         """The server offers to move a stream."""
         ticket, key = offer.get("ticket"), offer.get("key")
         if not isinstance(ticket, str) or not isinstance(key, str):
@@ -324,7 +324,7 @@ class ClientMoves:
             lambda failure: self._log.failure("A stream could not move", failure)
         )
 
-    def _farSideMoved(self, stream: SessionStream) -> None:
+    def _farSideMoved(self, stream: MovableStream) -> None:
         """
         Note that the server sends on the second connection, which must be there
         already, or in progress.
