@@ -21,9 +21,9 @@ from tristunnel.client import visitor as visitors
 from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.dataplane.descriptors import Reserve
-from tristunnel.dialects.base import stream as streaming
 from tristunnel.dialects.base import visiting
 from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed import movable
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.dialect import bySession
 from tristunnel.errors import TunnelError
@@ -162,7 +162,7 @@ class PrivateTests(WebSocketTestCase):
 
     async def movedVisit(self) -> tuple[Talk, Talk]:
         """Visit a service by a stream that has left the session; both ends."""
-        self.patch(streaming, "SHORT", math.inf)
+        self.patch(movable, "SHORT", math.inf)
         await self.startServer()
         service = Service(b"banner")
         await self.offerPrivately(service)

@@ -8,8 +8,8 @@ from typing import Any
 from tests.support.amounts import pattern
 from tests.support.loopback import LoopbackTestCase, Talk
 from tests.support.polling import until
-from tristunnel.dialects.base import stream as streaming
 from tristunnel.dialects.framed import client_service as clientService
+from tristunnel.dialects.framed import movable
 from tristunnel.dialects.framed.moves import Carrier
 
 MUCH = 3_000_000
@@ -28,7 +28,7 @@ class CarrierTestCase(LoopbackTestCase):
     def setUp(self) -> None:
         super().setUp()
         # How fast this machine is now decides of no stream whether it is busy.
-        self.patch(streaming, "SHORT", math.inf)
+        self.patch(movable, "SHORT", math.inf)
         self.patch(clientService, "Carrier", lambda: self.carrier)
 
     @property

@@ -95,7 +95,7 @@ class MoveTests(CarrierTestCase):
     async def test_slowStays(self) -> None:
         """So does one whose bytes take longer than those of a busy stream may."""
         self.carrier = Carrier()
-        self.patch(streaming, "SHORT", 0.0)
+        self.patch(movable, "SHORT", 0.0)
         service = Service(b"hello")
         visitor, talk = await self.pair(await self.tunnel(service), service)
         await self.exchange(visitor, talk)
