@@ -50,9 +50,17 @@ class Moving(RuleBasedStateMachine):
         self.moved: dict[str, MovedEnd] = {}
         self.crashed = False
         self.wasCut = False
+        self.unreached: Any = None
 
-    @initialize(window=st.sampled_from([2**10, 2**16]), room=st.sampled_from([7, 3000]))
-    def open(self, window: int, room: int) -> None:
+    @initialize(
+        window=st.sampled_from([2**10, 2**16]),
+        room=st.sampled_from([7, 3000]),
+        isSlow=st.booleans(),
+    )
+    def open(self, window: int, room: int, isSlow: bool = False) -> None:
+        """
+        @param isSlow: Whether the client reaches its service only later.
+        """
         limits = Limits(streamWindow=window)
         self.pair = extendedPair(limits, limits)
         self.reactor = FakeReactor()
@@ -61,9 +69,11 @@ class Moving(RuleBasedStateMachine):
         self.sockets: dict[str, Any] = dict(
             zip(("server", "client"), self.kernel.pair(room), strict=True)
         )
+        self.pair.client.multiplexer._opened = self._opened
         self.ends: dict[str, RecordingEnd] = {"server": self.pair.server.open()}
         self.pair.settle()
-        ((_, self.ends["client"]),) = self.pair.client.ends.items()
+        if not isSlow:
+            self.reach()
         self.told: dict[str, EndAcknowledgements] = {}
         for name in ("server", "client"):
             self._acknowledge(name)
@@ -85,6 +95,10 @@ class Moving(RuleBasedStateMachine):
             lambda payload: multiplexer.sendFrame(0, FrameType.ENDING, payload)
         )
 
+    def _opened(self, stream: Any, info: object) -> None:
+        end = self.ends["client"] = RecordingEnd()
+        end.stream = self.unreached = stream
+
     def side(self, name: str) -> Side:
         return self.pair.server if name == "server" else self.pair.client
 
@@ -94,23 +108,40 @@ class Moving(RuleBasedStateMachine):
     def stream(self, name: str) -> Any:
         return self.ends[name].stream
 
+    def isThere(self, name: str) -> bool:
+        """Whether somebody is at this side."""
+        return name == "server" or self.unreached is None
+
     # What happens
+
+    @precondition(lambda self: self.unreached is not None)
+    @rule()
+    def reach(self) -> None:
+        """The client has reached its service."""
+        stream, self.unreached = self.unreached, None
+        if stream.over:
+            self.ends["client"].reset(TunnelError("reset"))
+        else:
+            self.pair.client.multiplexer.accept(stream)
+            self.ends["client"].meet(stream)
 
     @rule(name=sides, size=st.integers(1, 5000))
     def say(self, name: str, size: int) -> None:
         end = self.ends[name]
-        if not (end.ended or end.paused or end.broken):
+        if self.isThere(name) and not (end.ended or end.paused or end.broken):
             start = len(end.said)
             end.say(bytes((start + i) * 31 >> 3 & 255 for i in range(size)))
 
     @rule(name=sides)
     def end(self, name: str) -> None:
         end = self.ends[name]
-        if not (end.ended or end.broken):
+        if self.isThere(name) and not (end.ended or end.broken):
             end.end()
 
     @rule(name=sides, paused=st.booleans())
     def read(self, name: str, paused: bool) -> None:
+        if not self.isThere(name):
+            return
         if paused:
             self.stream(name).pauseReading()
         else:
@@ -163,7 +194,7 @@ class Moving(RuleBasedStateMachine):
     @rule(name=sides)
     def crash(self, name: str) -> None:
         end = self.ends[name]
-        if not (end.broken or self.stream(name).over):
+        if self.isThere(name) and not (end.broken or self.stream(name).over):
             self.crashed = True
             end.crash()
 
@@ -182,6 +213,8 @@ class Moving(RuleBasedStateMachine):
         """In the end all has come, or both know that it will not."""
         if not hasattr(self, "ends"):
             return
+        if self.unreached is not None:
+            self.reach()
         for name in self.ends:
             self.read(name, False)
         if self.moved and len(self.moved) < 2:
@@ -241,6 +274,17 @@ class MovingTests(SynchronousTestCase):
         moving.read(name="client", paused=True)
         moving.carry(name="server", amount=1000)
         moving.turn()
+        moving.teardown()
+
+    def test_slowService(self) -> None:
+        """Both sides have changed over when the client reaches its service."""
+        moving = Moving()
+        moving.open(window=1024, room=3000, isSlow=True)
+        moving.move()
+        moving.move()
+        moving.settle()
+        moving.reach()
+        moving.say(name="server", size=1)
         moving.teardown()
 
     def test_anyOrder(self) -> None:

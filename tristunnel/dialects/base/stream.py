@@ -155,6 +155,9 @@ class SessionStream(Guarded):
         self._closed = closed
         if self._incoming or self.eof:
             self._deliver()
+        elif self._sendsBy is not None:
+            # It had moved before anybody was here to read.
+            self.allPassed()
 
     def write(self, data: bytes) -> None:
         """Send bytes to the far side, as credit allows."""
