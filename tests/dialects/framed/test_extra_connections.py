@@ -58,10 +58,8 @@ class ExtraConnectionTests(CarrierTestCase):
             await visitor.has(5)
         self.session.extraConnections._connections[0].transport.abortConnection()
         await until(lambda: sum(v.lost is not None for v in visitors) == 1)
-        await until(
-            lambda: len(self.client.session._extraConnections._connections) == 1
-        )
-        self.client.session._extraConnections._look()
+        await until(lambda: len(self.client.session.beside.extra._connections) == 1)
+        self.client.session.beside.extra._look()
         await until(lambda: len(self.session.extraConnections) == 2)
 
     async def test_endTogether(self) -> None:
@@ -73,10 +71,10 @@ class ExtraConnectionTests(CarrierTestCase):
     async def test_noCalls(self) -> None:
         """Nobody has logged in on an extra connection: calls there are not answered."""
         await self.begin()
-        (extra, _) = self.client.session._extraConnections._connections
+        (extra, _) = self.client.session.beside.extra._connections
+        await until(lambda: extra.extended)
         answer = extra.call("listTunnels")
         answer.addErrback(lambda failure: failure.trap(TunnelError, RemoteError))
-        await until(lambda: extra.extended)
         liveness = extra.liveness
         pinged = liveness.pinged
         liveness.ping()

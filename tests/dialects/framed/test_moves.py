@@ -242,7 +242,7 @@ class MoveTLSTests(MoveTests):
         way.target = impostor.getHost().port
         visitor, talk = await self.pair(port, service)
         await self.exchange(visitor, talk)
-        moving = self.client.session._moves
+        moving = self.client.session.beside.moves
         await until(lambda: moving._blockedUntil > 0)
         await self.exchange(visitor, talk)
         self.assertEqual(bytes(heard), b"")
@@ -276,7 +276,7 @@ class HostileMoveTests(CarrierTestCase):
         ]
         await until(lambda: self.session.streams() == 0)
         await until(lambda: self.client.session.streams() == 0)
-        await until(lambda: not self.client.session._moves._dialling)
+        await until(lambda: not self.client.session.beside.moves._dialling)
         await until(lambda: not any(map(len, ends)))
 
     async def test_wrongTickets(self) -> None:
@@ -348,10 +348,10 @@ class HostileMoveTests(CarrierTestCase):
         await service.arrivals.get()
         talk.close()
         self.assertEqual(len(self.tickets), moves.AT_ONCE)
-        self.assertEqual(len(client._moves._dialling), moves.AT_ONCE)
+        self.assertEqual(len(client.beside.moves._dialling), moves.AT_ONCE)
         self.assertEqual(len(client.confirmations), moves.AT_ONCE)
         client.transport.abortConnection()
-        await until(lambda: not client._moves._dialling)
+        await until(lambda: not client.beside.moves._dialling)
 
     async def test_sameKey(self) -> None:
         """A key that another stream has ends the session."""
@@ -407,7 +407,7 @@ class HostileMoveTests(CarrierTestCase):
                 stream.reset(TunnelError("reset", "broken while it moves"))
 
         # It may be seen as a failure of the way.
-        self.client.session._moves._blockedUntil = 0.0
+        self.client.session.beside.moves._blockedUntil = 0.0
         patched = self.patch(where, step, breaking)
         visitor = await self.visit(port)
         talk = await service.arrivals.get()

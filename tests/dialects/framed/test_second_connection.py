@@ -74,7 +74,7 @@ class SecondConnectionTests(CarrierTestCase):
         await self.begin()
         self.way.silent = True
         visitor, talk = await self.pair(self.port, self.service)
-        await until(lambda: self.client.session._moves._dialling)
+        await until(lambda: self.client.session.beside.moves._dialling)
         visitor.say(b"question")
         await talk.has(8)
         self.assertFalse(self.newest.hasMoved)
@@ -111,7 +111,7 @@ class SecondConnectionTests(CarrierTestCase):
             with self.subTest(answer=answer):
                 visitor = await self.answeredBy(answer)
                 await visitor.has(5)
-                await until(lambda: self.client.session._moves._blockedUntil > 0)
+                await until(lambda: self.client.session.beside.moves._blockedUntil > 0)
                 talk = await self.service.arrivals.get()
                 await self.exchange(visitor, talk)
                 visitor.abort()
@@ -137,7 +137,7 @@ class SecondConnectionTests(CarrierTestCase):
         await self.begin()
         self.way.silent = True
         visitor, talk = await self.pair(self.port, self.service)
-        moving = self.client.session._moves
+        moving = self.client.session.beside.moves
         await until(lambda: moving._dialling)
         visitor.abort()
         await talk.gone()
@@ -163,7 +163,7 @@ class SecondConnectionTests(CarrierTestCase):
         # On a busy machine most streams are over before they move.
         while rounds < 15 or (not broken and rounds < 150):
             rounds += 1
-            self.client.session._moves._blockedUntil = 0.0
+            self.client.session.beside.moves._blockedUntil = 0.0
             at = self.way.passed + chance.randrange(100_000, 2_000_000)
             self.way.moment = (at, self._cutNewest)
             visitor, talk = await self.pair(self.port, self.service)

@@ -21,17 +21,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.endings import EndAcknowledgements
-from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dialects.base.client_session import ClientSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import PlainClientSide
+from tristunnel.dialects.framed.beside import ConnectionsBeside
 from tristunnel.dialects.framed.datagram_path import PATH, clientPath
 from tristunnel.dialects.framed.explanation import explained, whyClosed
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
-from tristunnel.dialects.framed.extra_connections import ClientExtraConnections
 from tristunnel.dialects.framed.hello import offerOf
 from tristunnel.dialects.framed.incoming import IncomingVisitors, ServiceFor
-from tristunnel.dialects.framed.moves import Carrier, ClientMoves
+from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.session import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
@@ -71,6 +70,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
     @ivar standsBy: Whether it is a standby session, and waits for L{takeOver}.
     @ivar quiet: Seconds for which neither side sends pings, as was granted.
     @ivar dials: Whether the server dials for this client, and has others dial.
+    @ivar beside: The connections beside it.
     @ivar unanswered: Whether the server closed the connection after it was
         greeted, and had said nothing.
     """
@@ -114,8 +114,9 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
             factory.serviceFor,
             factory.destinations,
         )
-        self._moves: ClientMoves | None = None
-        self._extraConnections: ClientExtraConnections | None = None
+        self.beside = ConnectionsBeside(
+            self, factory.carrier, factory.endpoint, self._incoming.opened
+        )
         self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
 
     # For whoever uses the session
@@ -160,7 +161,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         observer.connected(self.transport.getPeer())
         observer.acknowledged("framed")
         self._granted(answer)
-        self._beginToMove(answer, multiplexer)
+        self._letMove(answer, multiplexer)
         self._begun()
 
     # The handshake
@@ -185,7 +186,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
             self._observer.credentialsSent(self.transport.getPeer())
             return
         peer = self.transport.getPeer()
-        offer = offerOf(factory, self.limits, peer, self._mayMove)
+        offer = offerOf(factory, self.limits, peer, self.beside.mayMove)
         self.sendHandshake({**factory.credentials, EXTENSION: offer})
         self._observer.credentialsSent(peer)
 
@@ -226,7 +227,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
             lambda: bool(flows.flows),
             flows.pathArrived,
         )
-        self._beginToMove(answer, multiplexer)
+        self._letMove(answer, multiplexer)
         self.establish(multiplexer)
         if self.factory.quiet:
             self.quiet = quietTime(answer)
@@ -243,51 +244,20 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         if isinstance(tunnels, list):
             self.tunnels = [uri for uri in tunnels if isinstance(uri, str)]
 
-    def _beginToMove(
+    def _letMove(
         self, answer: Mapping[str, object], multiplexer: ExtendedMultiplexer
     ) -> None:
         """Let streams move to connections of their own, if both sides can."""
-        factory, endpoint = self.factory, self.factory.endpoint
-        if answer.get("move") is True and self._mayMove and endpoint is not None:
-            confirmations = factory.confirmations
+        confirmations = self.factory.confirmations
+        if answer.get("move") is True:
             if confirmations is None:
                 confirmations = EndAcknowledgements(self.reactor)
-            self.confirmations = confirmations
-            self._moves = ClientMoves(
-                factory.reactor,
-                endpoint,
-                self.transport.getPeer(),
-                multiplexer,
-                confirmations,
-            )
+            self.beside.letMove(multiplexer, confirmations)
 
     def _begun(self) -> None:
         """Prepare for visitors."""
         self.confirmEnds()
-        if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
-            self._extraConnections = ClientExtraConnections(
-                self.reactor,
-                self.factory.endpoint,
-                self.limits,
-                self.factory.carrier.sessions - 1,
-                lambda count: self.call("laneTickets", count=count),
-                self._incoming.opened,
-            )
-            self._extraConnections.start()
-
-    @property
-    def _mayMove(self) -> bool:
-        """
-        Whether streams may move to connections of their own: not if the user does not
-        want it, nor if it is not known how to make another one, nor for connections in
-        memory.
-        """
-        factory = self.factory
-        return (
-            factory.carrier.kind != "session"
-            and factory.endpoint is not None
-            and isinstance(self.transport, SocketTransport)
-        )
+        self.beside.begin()
 
     def _establishPlain(self, message: dict[str, object]) -> None:
         port = message.get("port")
@@ -309,11 +279,8 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
     def streams(self) -> int:
         """How many streams there are, in the session and beside it."""
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
-        beside = (
-            0 if self._extraConnections is None else self._extraConnections.streams()
-        )
         moved = 0 if self.confirmations is None else len(self.confirmations)
-        return within + beside + moved + bool(self._farewell)
+        return within + self.beside.streams() + moved + bool(self._farewell)
 
     def pongArrived(self, payload: bytes) -> None:
         """An answer to the last ping of all means that what came before has arrived."""
@@ -398,10 +365,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
 
     def sessionOver(self, reason: TunnelError) -> None:
         self._saidFarewell()
-        if self._moves is not None:
-            self._moves.stop()
-        if self._extraConnections is not None:
-            self._extraConnections.stop()
+        self.beside.stop()
         waitingReady, self._waitingReady = self._waitingReady, []
         for ready in waitingReady:
             ready.errback(reason)
