@@ -14,8 +14,8 @@ from tests.dialects.base.plain_rig import (
 from tests.dialects.framed.memory import RecordingEnd
 from tristunnel.dataplane.join import ANSWER_LINGER, GIVEN_UP, LINGER
 from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.base.outgoing import SOURCE_HIGH
 from tristunnel.dialects.base.plain import HOLD, LEAST, PAUSE, RECOVERY, PlainServerSide
-from tristunnel.dialects.base.stream import SOURCE_HIGH
 from tristunnel.errors import TunnelError
 
 

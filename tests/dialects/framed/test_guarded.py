@@ -19,7 +19,8 @@ from tests.dialects.framed.memory import (
 )
 from tristunnel.dataplane.join import LINGER
 from tristunnel.dialects.base.multiplexer import Limits
-from tristunnel.dialects.base.stream import SOURCE_HIGH, SessionStream
+from tristunnel.dialects.base.outgoing import SOURCE_HIGH
+from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import Frame, FrameType, encodeCredit, encodeObject

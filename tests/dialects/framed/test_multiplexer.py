@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dialects.framed.memory import RecordingEnd
 from tests.dialects.framed.one_side import OPEN, OneSideTests
-from tristunnel.dialects.base.stream import SOURCE_HIGH
+from tristunnel.dialects.base.outgoing import SOURCE_HIGH
 from tristunnel.dialects.framed.extended import OPEN_TIMEOUT, ExtendedMultiplexer
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import FrameType, decodeObject, encodeCredit, encodeObject

@@ -22,7 +22,7 @@ from tests.dialects.framed.memory import (
 from tristunnel.dataplane.join import LINGER
 from tristunnel.dialects.base import plain
 from tristunnel.dialects.base.multiplexer import Limits
-from tristunnel.dialects.base.stream import SOURCE_HIGH
+from tristunnel.dialects.base.outgoing import SOURCE_HIGH
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 
 MORE = 10 if os.environ.get("TRISTUNNEL_LONG") else 1

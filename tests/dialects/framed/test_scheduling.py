@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dialects.framed.memory import Pair, RecordingEnd, extendedPair
 from tests.dialects.framed.one_side import OPEN, OneSideTests
 from tristunnel.dialects.base.multiplexer import FRAME_ALONE, FRAME_SHARED, Limits
-from tristunnel.dialects.base.stream import SOURCE_HIGH
+from tristunnel.dialects.base.outgoing import SOURCE_HIGH
 from tristunnel.dialects.framed import extended
 from tristunnel.dialects.framed.extended import PAUSE, STALL
 from tristunnel.errors import TunnelError

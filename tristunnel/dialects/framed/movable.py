@@ -1,29 +1,36 @@
 """
 A stream that moves to a connection of its own.
 
-Each direction moves by itself, once none of its bytes wait in the session. Until then,
-nothing depends on the connection:
+Each direction moves by itself, once none of its bytes wait in the session. States of
+the one that sends::
 
-    ========  ========================  ==============================================
-    State     Fields                    Leaves it when
-    ========  ========================  ==============================================
-    sending
-    session   no C{_elsewhere}          there is a connection: moving
-    moving    C{_elsewhere}             no bytes wait: moved, which the far side is
-                                        told; or the end was sent: ended
-    moved     C{_sendsBy}               the end is sent there: ended
-    ended     C{finished}
-    reading
-    session   not C{_farSideMoved}      the far side has moved: following
-    following C{_farSideMoved}          there is a connection, and all that came in the
-                                        session is passed on: moved
-    moved     C{_readsBy}               the connection has ended
-    ended     C{eof}
-    ========  ========================  ==============================================
+    ========= =================================== ====================================
+    state     fields                              left when
+    ========= =================================== ====================================
+    session   no C{_elsewhere}                    there is a connection: moving
+    moving    C{_elsewhere}                       no bytes wait: moved, which the far
+                                                  side is told; or the end was sent:
+                                                  ended
+    moved     C{_sendsBy}                         the end is sent there: ended
+    ended     C{finished}                         never
+    ========= =================================== ====================================
 
-Once either direction is moved or following, the stream is lost with its connection; it
-has left the session when both are moved or ended. L{tristunnel.dialects.framed.moves}
-makes the connections.
+And of the one that reads::
+
+    ========= =================================== ====================================
+    state     fields                              left when
+    ========= =================================== ====================================
+    session   not C{_farSideMoved}                the far side has moved: following;
+                                                  or has ended: ended
+    following C{_farSideMoved}                    there is a connection, and all that
+                                                  came before is passed on: moved
+    moved     C{_readsBy}                         never; the connection brings the end
+    ended     C{eof}                              never
+    ========= =================================== ====================================
+
+Until the one has moved, or the other follows, the loss of the connection changes
+nothing; later it breaks the stream. The stream leaves the session when both are moved
+or ended. L{tristunnel.dialects.framed.moves} makes the connections.
 """
 
 from __future__ import annotations
