@@ -65,16 +65,21 @@ class ConnectionsBeside:
         )
 
     def letMove(
-        self, multiplexer: ExtendedMultiplexer, confirmations: EndAcknowledgements
+        self,
+        multiplexer: ExtendedMultiplexer,
+        confirmations: EndAcknowledgements | None,
     ) -> None:
         """
         Let streams move, now that the server can take them.
 
         @param multiplexer: The session's streams.
-        @param confirmations: The acknowledgements of their ends.
+        @param confirmations: The acknowledgements of their ends, if they are to last
+            over one session and the next.
         """
         endpoint, session = self._endpoint, self._session
         if self.mayMove and endpoint is not None:
+            if confirmations is None:
+                confirmations = EndAcknowledgements(session.reactor)
             session.confirmations = confirmations
             self.moves = ClientMoves(
                 session.reactor,

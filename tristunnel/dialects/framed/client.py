@@ -10,7 +10,6 @@ from functools import partial
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IHandshakeListener,
     INegotiated,
     IReactorTime,
@@ -28,6 +27,7 @@ from tristunnel.dialects.framed.beside import ConnectionsBeside
 from tristunnel.dialects.framed.datagram_path import PATH, clientPath
 from tristunnel.dialects.framed.explanation import explained, whyClosed
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.framed.farewell import Farewell
 from tristunnel.dialects.framed.hello import offerOf
 from tristunnel.dialects.framed.incoming import IncomingVisitors, ServiceFor
 from tristunnel.dialects.framed.moves import Carrier
@@ -47,10 +47,7 @@ from tristunnel.forwards.dialling import (
 from tristunnel.jsonrpc.dispatcher import Dispatcher
 from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.process import FAREWELL
-from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.first_bytes import looksLikeTLS
-from tristunnel.wire.framed import decodeCredit
 
 __all__ = ["TunnelClientFactory", "TunnelClientProtocol"]
 
@@ -70,6 +67,11 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
     @ivar standsBy: Whether it is a standby session, and waits for L{takeOver}.
     @ivar quiet: Seconds for which neither side sends pings, as was granted.
     @ivar dials: Whether the server dials for this client, and has others dial.
+    @ivar placeFree: Called when what the server has refused may be had now.
+    @ivar managedChanged: Called when the server asks for other tunnels.
+    @ivar tunnelClosed: Called with the URI of a tunnel that the server has closed, and
+        why.
+    @ivar isReplaced: Says whether other clients take over when this one leaves.
     @ivar beside: The connections beside it.
     @ivar unanswered: Whether the server closed the connection after it was
         greeted, and had said nothing.
@@ -80,8 +82,8 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
     def __init__(self, factory: TunnelClientFactory) -> None:
         methods: dict[str, Callable[..., object]] = {
             "tunnelClosed": self._tunnelClosed,
-            "available": self._available,
-            "managedChanged": self._managedChanged,
+            "available": lambda caller, port=0, name="": self.placeFree(),
+            "managedChanged": lambda caller: self.managedChanged(),
         }
         FramedProtocol.__init__(
             self,
@@ -100,10 +102,7 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         self.dials = False
         self.unanswered = False
         self._greeted = False
-        # The ping that followed our word that we leave; 0 for none, or if it was
-        # answered.
-        self._farewell = 0
-        self._hurry: IDelayedCall | None = None
+        self._farewell: Farewell | None = None
         self.isReplaced: Callable[[], bool] = lambda: False
         self.placeFree: Callable[[], object] = lambda: None
         self.managedChanged: Callable[[], object] = lambda: None
@@ -248,11 +247,8 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         self, answer: Mapping[str, object], multiplexer: ExtendedMultiplexer
     ) -> None:
         """Let streams move to connections of their own, if both sides can."""
-        confirmations = self.factory.confirmations
         if answer.get("move") is True:
-            if confirmations is None:
-                confirmations = EndAcknowledgements(self.reactor)
-            self.beside.letMove(multiplexer, confirmations)
+            self.beside.letMove(multiplexer, self.factory.confirmations)
 
     def _begun(self) -> None:
         """Prepare for visitors."""
@@ -280,12 +276,12 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         """How many streams there are, in the session and beside it."""
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
         moved = 0 if self.confirmations is None else len(self.confirmations)
-        return within + self.beside.streams() + moved + bool(self._farewell)
+        coming = self._farewell is not None and self._farewell.isAwaited
+        return within + self.beside.streams() + moved + coming
 
     def pongArrived(self, payload: bytes) -> None:
-        """An answer to the last ping of all means that what came before has arrived."""
-        if self._farewell and decodeCredit(payload) == self._farewell:
-            self._saidFarewell()
+        if self._farewell is not None:
+            self._farewell.answered(payload)
         super().pongArrived(payload)
 
     def roundTripMeasured(self, seconds: float) -> None:
@@ -298,31 +294,18 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
             reason = TunnelError.fromDict({"code": code, "message": message}, "closed")
             self.tunnelClosed(uri, reason)
 
-    def _available(self, caller: object, port: int = 0, name: str = "") -> None:
-        """Ask again for what the server has refused, which may be had now."""
-        self.placeFree()
-
-    def _managedChanged(self, caller: object) -> None:
-        self.managedChanged()
-
     # The end
 
     def goAway(self, reason: TunnelError) -> None:
         """
         Take no new streams, and tell the server. Where other clients take over, streams
-        that are under way are still served: those that come before the server's answer
-        to the ping that follows.
+        that are under way are still served.
         """
         super().goAway(reason)
-        if self.extended and self.isReplaced():
-            self._farewell = self.liveness.ping()
-            self._hurry = self.reactor.callLater(FAREWELL, self._saidFarewell)
-        else:
+        if not (self.extended and self.isReplaced()):
             self._incoming.refusal = reason
-
-    def _saidFarewell(self) -> None:
-        self._farewell = 0
-        stopTimer(self._hurry)
+        elif self._farewell is None:
+            self._farewell = Farewell(self.reactor, self.liveness)
 
     def peerLeaves(self, reason: TunnelError) -> None:
         if self.leaving is None or not self.leaving.elsewhere:
@@ -364,7 +347,8 @@ class TunnelClientProtocol(FramedProtocol, ClientSession):
         return whyClosed(where, isTLS, bool(self.factory.credentials))
 
     def sessionOver(self, reason: TunnelError) -> None:
-        self._saidFarewell()
+        if self._farewell is not None:
+            self._farewell.end()
         self.beside.stop()
         waitingReady, self._waitingReady = self._waitingReady, []
         for ready in waitingReady:
