@@ -40,7 +40,7 @@ class Visitors(ServerFactory):
 
 
 class HereListener:
-    """An L{IListener<tristunnel.model.tunnel.IListener>}: one open port."""
+    """An L{IListener<tristunnel.model.place.IListener>}: one open port."""
 
     def __init__(self, port: IListeningPort) -> None:
         self._port = port

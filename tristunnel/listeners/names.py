@@ -25,7 +25,7 @@ __all__ = ["NameListener", "NameListeners"]
 @dataclass(eq=False)
 class NameListener:
     """
-    An L{IListener<tristunnel.model.tunnel.IListener>} that is a route.
+    An L{IListener<tristunnel.model.place.IListener>} that is a route.
 
     @ivar route: What leads to the tunnel.
     """

@@ -200,7 +200,7 @@ class _TLSFactory(TLSMemoryBIOFactory):
 
 
 class TCPListener:
-    """An L{IListener<tristunnel.model.tunnel.IListener>} on a TCP port."""
+    """An L{IListener<tristunnel.model.place.IListener>} on a TCP port."""
 
     def __init__(
         self, scheme: str, interface: str, ports: list[IListeningPort]

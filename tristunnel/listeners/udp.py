@@ -24,7 +24,7 @@ __all__ = ["UDPListener", "UDPListeners"]
 
 class UDPListener(FlowTable):
     """
-    An L{IListener<tristunnel.model.tunnel.IListener>} on a UDP port.
+    An L{IListener<tristunnel.model.place.IListener>} on a UDP port.
 
     @param reactor: Tells time.
     @param arrived: Called with each visitor's end and address.

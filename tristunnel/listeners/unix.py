@@ -69,7 +69,7 @@ def parseMode(text: str) -> int:
 
 class UNIXListener:
     """
-    An L{IListener<tristunnel.model.tunnel.IListener>} on a UNIX socket.
+    An L{IListener<tristunnel.model.place.IListener>} on a UNIX socket.
 
     @ivar uri: The address as visitors are told it.
     """

@@ -113,7 +113,7 @@ class Group:
 
 class SharedListener:
     """
-    The L{IListener<tristunnel.model.tunnel.IListener>} of one tunnel of a group. Its
+    The L{IListener<tristunnel.model.place.IListener>} of one tunnel of a group. Its
     attributes are those of the shared listener, which is closed with the last of these.
     """
 

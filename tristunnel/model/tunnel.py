@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tristunnel.dataplane.glimpse import Speech, glimpsed
+from tristunnel.dataplane.glimpse import glimpsed
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError, printable
@@ -19,26 +19,20 @@ from tristunnel.interfaces import EitherEnd
 from tristunnel.model.gate import GateRules
 from tristunnel.model.health import Health
 from tristunnel.model.permissions import Identity
+from tristunnel.model.place import MeetingPlace
 from tristunnel.model.policy import VisitorPolicy
-from tristunnel.util.hosts import addressText, hostAndPort, webAddress, webKind
+from tristunnel.util.hosts import addressText
 
 __all__ = [
     "IClientSide",
-    "IListener",
     "Stream",
     "Tunnel",
     "TunnelGroup",
     "VisitorFilter",
     "VisitorObserver",
-    "isGuessable",
 ]
 
 _log = Logger()
-
-
-def isGuessable(uri: str) -> bool:
-    """Whether a URI has nothing in it but a port, see L{Tunnel.isGuessable}."""
-    return uri.startswith(("tcp:", "tls:"))
 
 
 class VisitorFilter(Protocol):
@@ -80,17 +74,6 @@ class IClientSide(Protocol):
         """
 
 
-class IListener(Protocol):
-    """A tunnel's public side, open until it is closed."""
-
-    @property
-    def address(self) -> tuple[str, str, int]:
-        """The scheme, the interface (empty for all) and the port."""
-
-    def close(self) -> Awaitable[object]:
-        """Let nobody in any more."""
-
-
 class VisitorObserver:
     """Told of a tunnel's visitors; every method does nothing."""
 
@@ -123,9 +106,9 @@ class TunnelGroup(Protocol):
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
-class Tunnel:
+class Tunnel(MeetingPlace):
     """
-    A meeting place with two ends.
+    A meeting place, with whoever is at its two ends.
 
     @ivar id: Short, unique and public.
     @ivar owner: Who opened it.
@@ -134,13 +117,6 @@ class Tunnel:
         are turned away.
     @ivar observer: Told of visitors.
     @ivar seconds: The clock.
-    @ivar uri: Where the client's end connects.
-    @ivar hostname: The name that the caller knows this server by.
-    @ivar name: The name that its owner gave it, or empty.
-    @ivar web: How this server's WebSockets are reached: C{ws://HOST:PORT}.
-    @ivar listener: Where visitors come in.
-    @ivar clientListener: Where raw connections of the client come in.
-    @ivar secretHash: SHA-256 of the URI's secret, where it has one.
     @ivar lookup: Who may ask for its address besides its owner: names, or
         C{"*"} for all.
     @ivar visitorLimit: Visitors after whom the tunnel is over; 0 for none.
@@ -165,13 +141,8 @@ class Tunnel:
         where they need not.
     @ivar isLeft: Whether another member has it now, so that here it ends with the last
         of its visitors.
-    @ivar protocol: What visitors speak: C{"tcp"}, for bytes, or C{"udp"}, for
-        datagrams.
-    @ivar scheme: C{"http"} or C{"https"}, if the owner says that it is a web site.
-    @ivar target: The service, if the owner tells.
     @ivar tellsDestination: Whether the client learns at which address of the
         server each visitor came.
-    @ivar speech: What the service speaks; C{None} where nobody wants to know.
     @ivar dropped: Datagrams that did not go through, of flows that are over.
     @ivar bytesIn: Bytes from visitors, of streams that are over.
     @ivar bytesOut: Bytes to visitors, of streams that are over.
@@ -182,24 +153,13 @@ class Tunnel:
     clientSide: IClientSide | None
     observer: VisitorObserver
     seconds: Callable[[], float]
-    uri: str = ""
-    hostname: str = ""
-    name: str = ""
-    web: str = ""
-    listener: IListener | None = None
-    clientListener: IListener | None = None
-    secretHash: bytes = b""
     lookup: tuple[str, ...] = ()
     visitorLimit: int = 0
     visitorCount: int = 0
     served: int = 0
     bytesIn: int = 0
     bytesOut: int = 0
-    protocol: str = "tcp"
-    scheme: str = ""
-    target: str = ""
     tellsDestination: bool = False
-    speech: Speech | None = None
     dropped: int = 0
     streams: set[Stream] = field(default_factory=set)
     closed: TunnelError | None = None
@@ -222,48 +182,6 @@ class Tunnel:
 
     def __post_init__(self) -> None:
         self.opened = self.seconds()
-
-    @property
-    def publicURI(self) -> str:
-        """The URI without its secret: for logs and lists."""
-        return self.uri.partition("#")[0]
-
-    @property
-    def isGuessable(self) -> bool:
-        """
-        Whether its URI has nothing in it but a port, so that knowing it proves nothing.
-        """
-        return isGuessable(self.uri)
-
-    @property
-    def address(self) -> str:
-        """Where visitors connect, as a URI; empty without a listener."""
-        if self.listener is None:
-            return ""
-        whole = getattr(self.listener, "uri", "")
-        if whole:
-            return str(whole)
-        path = getattr(self.listener, "path", "")
-        if path:
-            return f"{self.web}{path}"
-        scheme, _, port = self.listener.address
-        return f"{scheme}://{hostAndPort(self.hostname, port)}"
-
-    @property
-    def called(self) -> str:
-        """What its owner, or its visitors, call it; empty if it has no name."""
-        return self.name or getattr(self.listener, "called", "")
-
-    @property
-    def page(self) -> str:
-        """
-        What to open in a browser, if this is a web site: because its answers are
-        HTTP, or its owner has said so; else empty.
-        """
-        kind = "" if self.speech is None else self.speech.kind
-        if not kind and self.protocol == "tcp":
-            kind = self.scheme or webKind(self.target, self.name)
-        return webAddress(self.address, kind)
 
     def datagramCounts(self) -> dict[str, int]:
         """

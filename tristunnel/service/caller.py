@@ -14,9 +14,10 @@ from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.permissions import Identity
+from tristunnel.model.place import IListener
 from tristunnel.model.ports import Reserve
 from tristunnel.model.rendezvous import WaitingRoom
-from tristunnel.model.tunnel import IClientSide, IListener, Tunnel
+from tristunnel.model.tunnel import IClientSide, Tunnel
 from tristunnel.service.leases import Lease
 from tristunnel.util.hosts import hostAndPort, hostSaid
 

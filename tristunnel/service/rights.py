@@ -17,8 +17,9 @@ from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.permissions import Changed, Ended, Grant, Identity, protocolOf
+from tristunnel.model.place import IListener
 from tristunnel.model.ports import Reserve
-from tristunnel.model.tunnel import IListener, Stream, Tunnel
+from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.caller import Listeners
 from tristunnel.service.clients import SERVICES
 from tristunnel.service.host_rules import HostRules

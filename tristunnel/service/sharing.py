@@ -9,7 +9,8 @@ from typing import Any
 from tristunnel.model.group import Group, SharedListener
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.permissions import Identity
-from tristunnel.model.tunnel import IListener, Tunnel
+from tristunnel.model.place import IListener
+from tristunnel.model.tunnel import Tunnel
 
 __all__ = ["Sharing"]
 

@@ -24,10 +24,11 @@ from tristunnel.model.decisions import Decisions
 from tristunnel.model.kept_ports import PortsKept
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
+from tristunnel.model.place import isGuessable
 from tristunnel.model.quota import TunnelQuota
 from tristunnel.model.record import TunnelRecord, named
 from tristunnel.model.rendezvous import WaitingRoom
-from tristunnel.model.tunnel import IClientSide, Tunnel, isGuessable
+from tristunnel.model.tunnel import IClientSide, Tunnel
 from tristunnel.names.public import CertificateState
 from tristunnel.service.access import AccessGrants, isCapability, mayReach
 from tristunnel.service.caller import Caller, ITunnelService, Listeners, Via

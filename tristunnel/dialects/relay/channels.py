@@ -59,7 +59,7 @@ MOST_CHANNELS = 1024
 
 class _Place:
     """
-    An L{IListener<tristunnel.model.tunnel.IListener>} that is a path.
+    An L{IListener<tristunnel.model.place.IListener>} that is a path.
 
     @param leave: Forgets it.
 
