@@ -318,7 +318,8 @@ class ElsewhereTests(NetworkTestCase):
         back = self.dial(hello(lease=offer))
         self.assertEqual(back.handshake["tristunnel"]["tunnels"], [])
         self.assertEqual(self.book._pages.tunnels, {})
-        self.assertIn("could not be opened", str(self.notes.named("requestNoted")))
+        (noted,) = self.notes.named("requestNoted")
+        self.assertIn("and was refused: The port is in use", noted[1])
 
     def test_stopped(self) -> None:
         """
