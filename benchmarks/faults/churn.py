@@ -277,14 +277,14 @@ class Churn:
                 raise OSError(f"{target.name}: {error!r}") from error
             raise _MayBreak from None
 
-    async def _echoed(self, port: int, size: int, source: str = HERE) -> None:
+    async def _echoed(self, port: int, size: int) -> None:
         """
         Send bytes, finish, and expect them back.
 
         @raise _Wrong: They came otherwise.
         """
         piece = self.chance.randbytes(min(size, 65536))
-        async with _connected(port, source) as (reader, writer):
+        async with _connected(port) as (reader, writer):
 
             async def send() -> None:
                 left = size

@@ -107,9 +107,7 @@ class AccessCase(LoopbackTestCase):
         await self.startClient(f"ssh=127.0.0.1:{self.offer(service)}")
         self.owner = Caller(Identity("anonymous", anonymous=True), "127.0.0.1")
 
-    def access(
-        self, server: ServerAddress, name: str = "ssh", ttl: float = 3600.0
-    ) -> AccessService:
+    def access(self, server: ServerAddress, name: str = "ssh") -> AccessService:
         """Make the visitors' side; C{self.ends} has the reasons of its end."""
         self.ends: list[TunnelError] = []
         self.gaveUp: Deferred[TunnelError] = Deferred()
@@ -133,16 +131,16 @@ class AccessCase(LoopbackTestCase):
             0.0,
         )
         return AccessService(
-            self.reactor, client, self.port, server.where, ttl, self.ends.append
+            self.reactor, client, self.port, server.where, 3600.0, self.ends.append
         )
 
     def byName(self) -> ServerAddress:
         where = f"tcp:127.0.0.1:{self.serverPort}"
         return parseConnect(self.reactor, where, Trust())
 
-    async def byCapability(self, ttl: float = 3600.0, uses: int = 0) -> ServerAddress:
+    async def byCapability(self, uses: int = 0) -> ServerAddress:
         self.uri = await Granting(self.tunnels).grantAccess(
-            self.owner, "ssh", ttl, "", "", uses
+            self.owner, "ssh", 3600.0, "", "", uses
         )
         return parseAccessURI(self.reactor, self.uri, Trust())
 

@@ -22,8 +22,10 @@ from tristunnel.hooks.options import AskOptionsMixin, decisionsOf, hookSettings,
 from tristunnel.hooks.target import parseTarget
 
 
-def anEvent(kind: str = "client-up", **fields: Any) -> HookEvent:
-    return HookEvent("an-id", kind, 12.5, "Client laptop is up", "server", fields)
+def anEvent(**fields: Any) -> HookEvent:
+    return HookEvent(
+        "an-id", "client-up", 12.5, "Client laptop is up", "server", fields
+    )
 
 
 class TargetTests(SynchronousTestCase):

@@ -48,7 +48,6 @@ class PrivateTests(WebSocketTestCase):
     async def offerPrivately(
         self,
         service: Service,
-        user: str = "one",
         private: bool = True,
         lease: ClientLease | None = None,
     ) -> TunnelClientService:
@@ -64,7 +63,7 @@ class PrivateTests(WebSocketTestCase):
             self.reactor,
             self.server("/tunnel"),
             [replace(forward, private=private)],
-            {"id": user, "secret": self.users[user]},
+            {"id": "one", "secret": self.users["one"]},
             self.seen,
             lease=lease,
             grace=0.0,

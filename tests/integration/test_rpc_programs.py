@@ -74,24 +74,17 @@ class ProgramsTestCase(TestCase):
     async def run_(
         self,
         *words: str,
-        given: bytes = b"",
         environment: Mapping[str, str] | None = None,
     ) -> _Run:
-        """
-        Run a program to its end.
-
-        @param given: Its input.
-        """
+        """Run a program to its end."""
         path = shutil.which(words[0])
         if path is None:
             raise SkipTest(f"{words[0]} is not installed")
         return _Run(
-            *await runProgram(
-                [path, *words[1:]], environment, given, str(self.directory)
-            )
+            *await runProgram([path, *words[1:]], environment, str(self.directory))
         )
 
-    async def shell(self, line: str, given: bytes = b"") -> str:
+    async def shell(self, line: str) -> str:
         """
         Run a line of the README, with this test's port in place of 9000 and
         this machine's name in place of the example's.
@@ -99,7 +92,7 @@ class ProgramsTestCase(TestCase):
         line = line.replace("server:9000", f"localhost:{self.port}")
         if shutil.which(line.split()[0]) is None:
             raise SkipTest(f"{line.split()[0]} is not installed")
-        run = await self.run_("sh", "-c", line, given=given)
+        run = await self.run_("sh", "-c", line)
         self.assertEqual(run.status, 0, run.err)
         return run.out.decode()
 

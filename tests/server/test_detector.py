@@ -59,7 +59,7 @@ class WrongBytesTests(NetworkTestCase):
         self.assertEqual({event[0] for event in self.notes.events}, {"peerRefused"})
         return self.notes.named("peerRefused")
 
-    def wrong(self, *words: str, says: bytes, code: str = "protocol-error") -> RawPeer:
+    def wrong(self, *words: str, says: bytes) -> RawPeer:
         """Expect that a peer which says C{says} is cut off at once, with one line that
         has all of C{words}."""
         self.notes.events.clear()
@@ -68,7 +68,7 @@ class WrongBytesTests(NetworkTestCase):
         self.settle()
         self.assertIsNotNone(peer.lost)
         ((given, message),) = self.refusals()
-        self.assertEqual(given, code)
+        self.assertEqual(given, "protocol-error")
         self.assertNotIn("\n", message)
         for word in words:
             self.assertIn(word, message)

@@ -59,9 +59,9 @@ class KnockTests(HouseTestCase):
         self.knocks = self.service.knocks
         self.service.clientPort = (9000, False)
 
-    def knock(self, tunnel: Tunnel, host: str, secret: str = "") -> float:
+    def knock(self, tunnel: Tunnel, host: str) -> float:
         identifier, known = tunnel.knockLink.split("/")[-2:]
-        admitting = self.knocks.admit(identifier, secret or known, host)
+        admitting = self.knocks.admit(identifier, known, host)
         return float(self.successResultOf(Deferred.fromCoroutine(admitting)))
 
     def refused(self, tunnel: Tunnel, host: str, **more: Any) -> str:

@@ -21,15 +21,14 @@ from tristunnel.service.leases import Lease, Leases
 ANN, BOB = Identity("ann"), Identity("bob")
 
 
-def makeTunnel(number: str, name: str = "", owner: Identity = ANN) -> Tunnel:
+def makeTunnel(number: str) -> Tunnel:
     return Tunnel(
         number,
-        owner,
+        ANN,
         None,
         ServerObserver(),
         Clock().seconds,
         uri=f"tunnel://host/{number}",
-        name=name,
     )
 
 

@@ -309,8 +309,8 @@ class RunningTests(HouseTestCase):
 class TokenPolicyTests(TokenServerTestCase):
     """What a token asks of visitors."""
 
-    def policyOf(self, number: int = 0) -> dict[str, object]:
-        policy: dict[str, object] = self.rpc("laptop", "listTunnels")[number]["policy"]
+    def policyOf(self) -> dict[str, object]:
+        policy: dict[str, object] = self.rpc("laptop", "listTunnels")[0]["policy"]
         return policy
 
     def test_strictest(self) -> None:

@@ -105,11 +105,10 @@ class BookHelpers(Base):
         await book.open(record, NO_LIMITS)
         return record
 
-    async def leased(self, number: str = "t") -> tuple[Place, TunnelRecord]:
+    async def leased(self) -> tuple[Place, TunnelRecord]:
         """Grant a lease, C{lease}, and open a tunnel that it keeps."""
         place = await self.one.grant("lease", FIRST, "ann")
-        name = named(number)
-        record = await self.opened(number, name, place=place, lease="lease")
+        record = await self.opened("t", named("t"), place=place, lease="lease")
         return place, record
 
     async def watched(self) -> list[Change]:

@@ -384,33 +384,29 @@ def startProgram(
 def runProgram(
     command: Sequence[str],
     environment: Mapping[str, str] | None = None,
-    given: bytes = b"",
     directory: str = ".",
 ) -> Deferred[tuple[bytes, bytes, int]]:
     """
-    Run a program to its end, as L{startProgram} would.
+    Run a program to its end, as L{startProgram} would, without any input.
 
-    @param given: its input.
     @return: fires with its output, its error output and its exit status, or the
         negative number of the signal that ended it.
     """
     from twisted.internet import reactor
 
-    run = _Run(given)
+    run = _Run()
     starting: Any = reactor
     _spawn(starting, run, command, directory, environment)
     return run.ended
 
 
 class _Run(ProcessProtocol):
-    def __init__(self, given: bytes) -> None:
+    def __init__(self) -> None:
         self.ended: Deferred[tuple[bytes, bytes, int]] = Deferred()
-        self._given = given
         self._said = {1: b"", 2: b""}
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        transport.write(self._given)
         transport.closeStdin()
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:

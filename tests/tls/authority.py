@@ -94,14 +94,12 @@ class Authority:
         pem = builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
         return pem + self.chain, keyPEM(key)
 
-    def revoke(
-        self, *pems: bytes, until: datetime | None = None, since: datetime | None = None
-    ) -> bytes:
+    def revoke(self, *pems: bytes, until: datetime | None = None) -> bytes:
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
-            .last_update(since or now - timedelta(days=1))
+            .last_update(now - timedelta(days=1))
             .next_update(until or now + timedelta(days=1))
         )
         for pem in pems:
@@ -113,8 +111,8 @@ class Authority:
             )
         return builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
 
-    def intermediate(self, name: str = "intermediate") -> Authority:
-        made = _make(name, self)
+    def intermediate(self) -> Authority:
+        made = _make("intermediate", self)
         return Authority(made.certificate, made.key, made.pem + self.chain)
 
 

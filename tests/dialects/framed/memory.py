@@ -277,18 +277,18 @@ def extendedPair(server: Limits | None = None, client: Limits | None = None) -> 
     return Pair(make(server, client, True), make(client, server, False), clock)
 
 
-def plainPair(limits: Limits | None = None) -> Pair:
+def plainPair() -> Pair:
     """Make two plain multiplexers that talk to each other."""
     clock = Clock()
     return Pair(
         Side(
             lambda side: PlainServerSide(
-                side.sink, clock.seconds, side.opened, limits, clock.callLater
+                side.sink, clock.seconds, side.opened, None, clock.callLater
             )
         ),
         Side(
             lambda side: PlainClientSide(
-                side.sink, clock.seconds, side.opened, limits, clock.callLater
+                side.sink, clock.seconds, side.opened, None, clock.callLater
             )
         ),
         clock,

@@ -39,7 +39,7 @@ from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.wire.vtunnel import MAX_DATA, decodeMessage
 
 
-async def startVTunnel(test: Any, *services: Service, pingInterval: float = 0.0) -> int:
+async def startVTunnel(test: Any, *services: Service) -> int:
     """Start our own vtunnel client; the last service's port at the server."""
     done: Deferred[None] = Deferred()
     seen = ClientNotes()

@@ -105,11 +105,11 @@ class ZLayerTestCase(WebSocketTestCase):
         return peer
 
     async def register(
-        self, peer: Peer, name: str = "web", protocol: int = 0, port: int = 0
+        self, peer: Peer, name: str = "web", protocol: int = 0
     ) -> tuple[UUID, int]:
         """Register a service; its id, and the visitors' port."""
         count = len(peer.heard(RegisterOk)) + 1
-        peer.say(Register(name, protocol, 80, port))
+        peer.say(Register(name, protocol, 80, 0))
         answer = await peer.next(RegisterOk, count)
         tunnel = (list(self.tunnels.here))[-1]
         assert tunnel.listener is not None
