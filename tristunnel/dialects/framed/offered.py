@@ -17,14 +17,13 @@ from twisted.python.failure import Failure
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client import TunnelClientProtocol
-from tristunnel.dialects.framed.health import HealthReports
 from tristunnel.dialects.framed.managed import AskedForwards
+from tristunnel.dialects.framed.opened import OpenedTunnels
 from tristunnel.dialects.framed.wanted import beyondW3P, servePlain, wantedFor
 from tristunnel.errors import TunnelError
-from tristunnel.forwards.changes import differences, matched
+from tristunnel.forwards.changes import matched
 from tristunnel.forwards.forward import Forward
 from tristunnel.forwards.udp import UDPService
-from tristunnel.jsonrpc.pending import RemoteError
 from tristunnel.model.observer import ClientObserver
 
 __all__ = ["OfferedForwards"]
@@ -63,7 +62,9 @@ class OfferedForwards:
         served: Callable[[], object],
     ) -> None:
         self.forwards = list(forwards)
-        self.managed = AskedForwards(reactor, lambda: self._session, self._offerAsked)
+        self.managed = AskedForwards(
+            reactor, lambda: self._tunnels.session, self._offerAsked
+        )
         self.tunnelOptions: dict[str, object] = {}
         self.tellsTargets = False
         self.turnedAway: TunnelError | None = None
@@ -74,39 +75,30 @@ class OfferedForwards:
         self._lease = lease
         self._observer = observer
         self._delay = delay
-        self._served = served
-        self._health = HealthReports(reactor, observer, self._reportHealth)
-        self._session: TunnelClientProtocol | None = None
-        # In this session: forwards that need nothing more, by their texts.
-        self._settled: set[str] = set()
-        # Those whose tunnels' addresses were told to the observer.
-        self._told: set[str] = set()
-        self._addresses: dict[str, str] = {}
-        self._links: dict[str, str] = {}
+        self._tunnels = OpenedTunnels(reactor, lease, observer, served)
         self._changing = DeferredLock()
         self._opening: Deferred[None] | None = None
         self._nap: Deferred[None] | None = None
 
     def up(self, session: TunnelClientProtocol) -> None:
         """Open the tunnels in a session."""
-        self._session, self.turnedAway = session, None
+        self.turnedAway = None
         session.tunnelClosed = self._tunnelClosed
         session.isReplaced = self._isShared
         session.placeFree = self._openLater
         session.managedChanged = self.managed.askAgain
-        self._settled, self._told = set(), set()
-        self._links.clear()
+        self._tunnels.up(session)
         self._beginOpening(session, self._openForwards(session))
 
     def down(self) -> None:
         """Stop opening tunnels, because the session is over."""
-        self._session = None
+        self._tunnels.session = None
         if self._opening is not None:
             self._opening.cancel()
 
     def stop(self) -> None:
         """Offer nothing any more."""
-        self._health.stop()
+        self._tunnels.stop()
 
     def _beginOpening(
         self, session: TunnelClientProtocol, work: Coroutine[Any, Any, None]
@@ -154,11 +146,9 @@ class OfferedForwards:
         """
         refusals = 0
         while True:
-            missing = [f for f in self.forwards if f.spec not in self._settled]
+            missing = self._tunnels.missing(self.forwards)
             if not missing:
                 return
-            # Those that any port will do for must not take another one's.
-            missing.sort(key=lambda forward: not forward.port)
             refused, known = False, self.forwards
             for forward in missing:
                 await self._changing.acquire()
@@ -169,8 +159,6 @@ class OfferedForwards:
                         continue
                     if await self._open(session, forward):
                         refused = True
-                    else:
-                        self._settled.add(forward.spec)
                 finally:
                     self._changing.release()
             if refused:
@@ -179,7 +167,7 @@ class OfferedForwards:
                 self._nap = deferLater(self._reactor, delay)
                 self._nap.addErrback(lambda failure: failure.trap(CancelledError))
                 await self._nap
-                if self._session is not session:
+                if self._tunnels.session is not session:
                     return
                 refusals += 1
 
@@ -223,15 +211,15 @@ class OfferedForwards:
                     # Its service may be in use.
                     wanted[index] = before
                 else:
-                    told.append(self._replace(before, after))
+                    told.append(self._tunnels.replace(before, after))
             stay = {id(before) for before, _ in matched(self.forwards, wanted)}
             gone += [f for f in self.forwards if id(f) not in stay]
             new = {id(forward) for forward in fresh}
             self.forwards = [each for each in wanted if id(each) not in new]
-            session = self._session
+            session = self._tunnels.session
             for forward in gone:
                 told.append(f"forward {forward.spec} removed")
-                await self._withdraw(session, forward)
+                await self._tunnels.withdraw(session, forward)
             self.forwards = wanted
             self._lease.save()
         finally:
@@ -239,57 +227,15 @@ class OfferedForwards:
         self._openLater()
         return told
 
-    def _replace(self, before: Forward, after: Forward) -> str:
-        """
-        Take over another target or other rules for a tunnel.
-
-        @return: What is different, in words.
-        """
-        told = differences(before, after)
-        if told:
-            self._settled.discard(before.spec)
-        if (before.options, before.health) != (after.options, after.health):
-            self._health.withdrawn(before.spec)
-        if before.spec != after.spec:
-            told.append(f"leads to {after.target}")
-            self._observer.forwardWithdrawn(before.spec)
-            self._health.withdrawn(before.spec)
-            self._lease.renamed(before.spec, after.spec)
-            address = self._addresses.pop(before.spec, "")
-            self._links[after.spec] = self._links.pop(before.spec, "")
-            uri = self._lease.uris.get(after.spec)
-            if before.spec in self._settled:
-                self._settled.remove(before.spec)
-                self._settled.add(after.spec)
-                self._told.add(after.spec)
-                if uri is not None:
-                    self._ready(after, uri, address)
-        return f"forward {before.spec} {' and '.join(told)}"
-
-    async def _withdraw(
-        self, session: TunnelClientProtocol | None, forward: Forward
-    ) -> None:
-        uri = self._lease.uris.pop(forward.spec, None)
-        self._lease.ports.pop(forward.spec, None)
-        self._health.withdrawn(forward.spec)
-        self._settled.discard(forward.spec)
-        self._addresses.pop(forward.spec, None)
-        self._observer.forwardWithdrawn(forward.spec)
-        if uri is None or session is None or session.lost is not None:
-            # The server is told when the client is back.
-            return
-        try:
-            await session.call("closeTunnel", uri=uri)
-        except (TunnelError, RemoteError) as error:
-            self._log.info(
-                "The tunnel of {forward} was not closed: {reason}",
-                forward=forward.spec,
-                reason=error,
-            )
+    async def _open(self, session: TunnelClientProtocol, forward: Forward) -> bool:
+        options = wantedFor(forward, self._lease, self.tunnelOptions)
+        if self.tellsTargets:
+            options["target"] = forward.target
+        return await self._tunnels.open(session, forward, options)
 
     def _openLater(self) -> None:
         """Open new forwards, if there is a session."""
-        session = self._session
+        session = self._tunnels.session
         if session is None or self._server.capability:
             return
         if not session.extended:
@@ -299,70 +245,9 @@ class OfferedForwards:
         elif self._nap is not None and not self._nap.called:
             self._nap.cancel()
 
-    def _ready(self, forward: Forward, uri: str, address: str) -> None:
-        self._served()
-        shown = forward.addressFor(address) or f"service {forward.name}"
-        self._addresses[forward.spec] = address
-        opened = getattr(forward.endpoint, "tunnelOpened", None)
-        if opened is not None:
-            opened(address)
-        self._observer.tunnelOpened(forward.spec, uri, shown, forward.target)
-        self._observer.tunnelReady(shown, forward.target)
-        if link := self._links.get(forward.spec):
-            self._observer.knockLinkMade(shown, link)
-
-    async def _open(self, session: TunnelClientProtocol, forward: Forward) -> bool:
-        """
-        Open one tunnel.
-
-        @return: Whether to try again later.
-        """
-        options = wantedFor(forward, self._lease, self.tunnelOptions)
-        if self.tellsTargets:
-            options["target"] = forward.target
-        try:
-            uri = str(await session.call("openTunnel", **options))
-            # Visitors may come before the address is known.
-            self._lease.uris[forward.spec] = uri
-            address = str(await session.call("getTunnelAddress", uri=uri))
-            link = ""
-            if forward.gate.knock:
-                link = str(await session.call("getKnockLink", uri=uri))
-        except (TunnelError, RemoteError) as error:
-            if session.lost is not None:
-                raise
-            refusal = (
-                error
-                if isinstance(error, TunnelError)
-                else TunnelError("internal", str(error))
-            )
-            self._observer.tunnelFailed(forward.wanted, refusal)
-            return not refusal.code.permanent
-        scheme, _, place = address.partition("://")
-        port = place.rpartition(":")[2]
-        if forward.hasHost or scheme.startswith("http"):
-            # The name is to be had again; the port is the server's own.
-            host = "" if forward.name else place.partition("/")[0].partition(":")[0]
-            self._lease.opened(forward.spec, uri, 0, host)
-        else:
-            number = int(port) if port.isdecimal() else 0
-            self._lease.opened(forward.spec, uri, number)
-        self._health.opened(forward)
-        known = self._addresses.get(forward.spec), self._links.get(forward.spec)
-        self._links[forward.spec] = link
-        if forward.spec not in self._told or known != (address, link):
-            self._told.add(forward.spec)
-            self._ready(forward, uri, address)
-        return False
-
     def _isShared(self) -> bool:
         """Whether other clients may have visitors that we cannot take any more."""
         return any(forward.options.share for forward in self.forwards)
-
-    def _reportHealth(self, spec: str, isWell: bool, reason: str) -> None:
-        session, uri = self._session, self._lease.uris.get(spec)
-        if session is not None and session.lost is None and uri is not None:
-            session.notify("reportHealth", uri=uri, well=isWell, reason=reason)
 
     def _openingFailed(self, failure: Failure, session: TunnelClientProtocol) -> None:
         """Handle that no tunnel can be had, or that the session ended meanwhile."""
@@ -402,10 +287,7 @@ class OfferedForwards:
 
     def _tunnelClosed(self, uri: str, reason: TunnelError) -> None:
         self._observer.tunnelClosed(uri)
-        spec = self._lease.specOf(uri)
         if self._server.capability:
             self._observer.tunnelFailed(uri, reason)
-        elif spec is not None:
-            del self._lease.uris[spec]
-            self._lease.save()
-            self._observer.tunnelFailed(spec, reason)
+        else:
+            self._tunnels.closed(uri, reason)
