@@ -32,7 +32,7 @@ from tristunnel.dashboard.certificates import certificateCounts
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.pipes import PIPES
 from tristunnel.dialects.base.stream import SessionStream
-from tristunnel.dialects.framed.extended import STALLS
+from tristunnel.dialects.framed.credit import STALLS
 from tristunnel.errors import TunnelError
 from tristunnel.http.resource import CallerPage
 from tristunnel.names.counters import REQUESTS

@@ -11,8 +11,8 @@ from tests.dialects.framed.memory import Pair, RecordingEnd, extendedPair
 from tests.dialects.framed.one_side import OPEN, OneSideTests
 from tristunnel.dialects.base.multiplexer import FRAME_ALONE, FRAME_SHARED, Limits
 from tristunnel.dialects.base.outgoing import SOURCE_HIGH
-from tristunnel.dialects.framed import extended
-from tristunnel.dialects.framed.extended import PAUSE, STALL
+from tristunnel.dialects.framed import credit
+from tristunnel.dialects.framed.credit import PAUSE, STALL
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import FrameType, encodeCredit
 
@@ -118,7 +118,7 @@ class SchedulingTests(OneSideTests):
         Each wait for credit is counted once, when it is over; a reader that
         gives credit before it is needed makes nobody wait.
         """
-        self.patch(extended, "STALLS", Counter())
+        self.patch(credit, "STALLS", Counter())
         self.multiplexer._peerStreamWindow = 3
         end = self.open()
         for _ in range(5):
@@ -126,12 +126,12 @@ class SchedulingTests(OneSideTests):
         self.hear((2, FrameType.WINDOW, encodeCredit(4)))
         self.hear((2, FrameType.WINDOW, encodeCredit(100)))
         self.hear((2, FrameType.WINDOW, encodeCredit(200)))
-        self.assertEqual(extended.STALLS, {"stream": 2})
+        self.assertEqual(credit.STALLS, {"stream": 2})
         self.multiplexer.sendWindow.limit = self.multiplexer.sendWindow.sent
         end.say(b"more")
         self.hear((0, FrameType.WINDOW, encodeCredit(1000)))
         self.hear((0, FrameType.WINDOW, encodeCredit(2000)))
-        self.assertEqual(extended.STALLS, {"stream": 2, "session": 1})
+        self.assertEqual(credit.STALLS, {"stream": 2, "session": 1})
 
 
 class StalledTests(SynchronousTestCase):

@@ -127,7 +127,7 @@ class OutgoingDirection(Guarded):
             self._sourceHeld = self._outgoingSize
             if self._peer is not None:
                 self.guarded(self._peer.pauseReading)
-            self.memory.hold(self, self._sourceHeld, self._evict)
+            self.memory.hold(self, self._sourceHeld, self.breakOff)
 
     def _discard(self, amount: int) -> None:
         """
@@ -186,8 +186,8 @@ class OutgoingDirection(Guarded):
             self.guarded(self._peer.resumeReading)
 
     @abstractmethod
-    def _evict(self, reason: TunnelError) -> None:
-        """Break the stream on both sides, because too much is held for it."""
+    def breakOff(self, reason: TunnelError) -> None:
+        """Break the stream on both sides, for example if too much is held for it."""
 
     # What a stream that can move takes note of
 

@@ -22,6 +22,7 @@ from tristunnel.dialects.base.lingering import LingeringEnds
 from tristunnel.dialects.base.multiplexer import FrameTable, Limits, Multiplexer, Sink
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.errors import TunnelError
+from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.framed import FrameType
 from tristunnel.wire.windows import UNLIMITED, ReceiveWindow, SendWindow
 
@@ -159,7 +160,7 @@ class _PlainMultiplexer(Multiplexer):
 
         broken = [stream for stream in self._full if stand(stream)]
         for stream in broken:
-            self._break(stream)
+            stream.breakOff(TunnelError("stalled"))
         if self.waiting > self.limits.sessionWindow:
             greedy = sorted(
                 (stream for stream in self.streams.values() if stand(stream)),
@@ -167,13 +168,8 @@ class _PlainMultiplexer(Multiplexer):
             )
             while greedy and self.waiting > self.limits.sessionWindow // 2:
                 broken.append(greedy.pop())
-                self._break(broken[-1])
+                broken[-1].breakOff(TunnelError("stalled"))
         return bool(broken)
-
-    def _break(self, stream: SessionStream) -> None:
-        reason = TunnelError("stalled")
-        self.sendReset(stream, reason)
-        stream.broken(reason)
 
     def othersWait(self) -> bool:
         """Whether anybody waits for the session who does not hold it up."""
@@ -269,9 +265,7 @@ class _PlainMultiplexer(Multiplexer):
 
     def close(self, reason: TunnelError) -> None:
         super().close(reason)
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        stopTimer(self._look)
 
     def tick(self) -> None:
         self._left.breakLate()
@@ -404,7 +398,7 @@ class PlainClientSide(_PlainMultiplexer):
             late = self._seconds() - ALONE
             for stream in list(self.streams.values()):
                 if stream.stalledSince is not None and stream.stalledSince <= late:
-                    self._break(stream)
+                    stream.breakOff(TunnelError("stalled"))
 
     def _close(self, streamId: int, payload: bytes) -> None:
         """The visitor left: answer in kind, as W3P's client does."""

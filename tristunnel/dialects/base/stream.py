@@ -180,7 +180,7 @@ class SessionStream(OutgoingDirection):
             if self._incoming is NOTHING:
                 self._incoming = deque()
             self._incoming.append(data)
-            self.memory.hold(self, len(data), self._evict)
+            self.memory.hold(self, len(data), self.breakOff)
         else:
             try:
                 self._peer.write(data)
@@ -246,8 +246,7 @@ class SessionStream(OutgoingDirection):
     def allPassed(self) -> None:
         """No bytes wait any more for the local end."""
 
-    def _evict(self, reason: TunnelError) -> None:
-        """Break the stream on both sides, because too much is held for it."""
+    def breakOff(self, reason: TunnelError) -> None:
         if not self.over:
             self._multiplexer.sendReset(self, reason)
             self.broken(reason)

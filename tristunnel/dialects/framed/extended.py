@@ -1,24 +1,19 @@
 """
-The framed protocol with tristunnel's extension: streams that are opened,
-refused, half-closed and held back by credit.
+The framed protocol with tristunnel's extension: streams that are opened, refused and
+half-closed, and that move; and datagrams beside them. The streams' bytes and the credit
+for them are in L{tristunnel.dialects.framed.credit}.
 
 The frames are specified in C{docs/protocol.rst}.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from tristunnel.dialects.base.multiplexer import (
-    FRAME_SHARED,
-    FrameTable,
-    Limits,
-    Multiplexer,
-    Sink,
-)
+from tristunnel.dialects.base.multiplexer import FRAME_SHARED, FrameTable, Limits, Sink
 from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.dialects.framed.credit import CreditedStreams
 from tristunnel.dialects.framed.datagrams import DatagramFlows, SessionFlow
 from tristunnel.dialects.framed.movable import MovableStream, MoveCarrier
 from tristunnel.errors import TunnelError
@@ -29,26 +24,15 @@ from tristunnel.wire.framed import (
     encodeCredit,
     encodeObject,
 )
-from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
+from tristunnel.wire.windows import ReceiveWindow, SendWindow
 
-__all__ = ["FRAME_LONG", "OPEN_TIMEOUT", "STALL", "STALLS", "ExtendedMultiplexer"]
+__all__ = ["FRAME_LONG", "OPEN_TIMEOUT", "ExtendedMultiplexer"]
 
 FRAME_LONG = 256 * 1024
 """Most payload of a data frame on a line that takes it in a few milliseconds."""
 
-
 OPEN_TIMEOUT = 30.0
 """Seconds in which the peer must accept or refuse a stream."""
-
-PAUSE = 1.0
-"""Seconds that readers who stand still may hold up a whole session."""
-
-STALL = 10.0
-"""The same for readers who move, but too slowly."""
-
-STALLS: Counter[str] = Counter({"stream": 0, "session": 0})
-"""How often, in this process, a stream or a whole session had bytes to send and
-no credit for them, until it came. Counted when it comes, which is rare."""
 
 _CREDIT = 8
 
@@ -56,19 +40,15 @@ _CREDIT = 8
 _OPEN, _OPENED, _EOF = int(FrameType.OPEN), int(FrameType.OPENED), int(FrameType.EOF)
 
 
-class ExtendedMultiplexer(Multiplexer, MoveCarrier):
+class ExtendedMultiplexer(CreditedStreams, MoveCarrier):
     """
     The streams of an extended session, at either side.
 
     @param isServer: The server numbers its streams 2, 4, 6 and on, the client
         1, 3, 5.
     @param peerStreamWindow: Credit that our streams begin with.
-    @param peerSessionWindow: Credit that the session begins with.
 
-    @ivar roundTrip: What the way takes, there and back, in seconds; 0 before a measure.
     @ivar datagrams: What is carried in datagrams, beside the streams.
-    @ivar callLater: Has something called later; without it deadlines are looked
-        at by L{tick} alone.
     @ivar takeOther: Takes the type and the payload of frames that concern no stream,
         and returns whether it knows the type.
     """
@@ -76,17 +56,10 @@ class ExtendedMultiplexer(Multiplexer, MoveCarrier):
     frameAlone = FRAME_LONG
 
     __slots__ = (
-        "_budget",
-        "_crowd",
-        "_fullSince",
         "_lastId",
-        "_look",
         "_parity",
         "_peerStreamWindow",
-        "_receiveWindow",
-        "callLater",
         "datagrams",
-        "roundTrip",
         "takeOther",
         "whenAskedToMove",
         "whenBusy",
@@ -103,20 +76,10 @@ class ExtendedMultiplexer(Multiplexer, MoveCarrier):
         peerStreamWindow: int,
         peerSessionWindow: int,
     ) -> None:
-        super().__init__(sink, seconds, opened, limits)
-        self.roundTrip = 0.0
-        self.sendWindow = SendWindow(peerSessionWindow)
-        # Renewed from a quarter on: readers that stand still may hold up to
-        # three quarters before L{tick} breaks one, and must not block others.
-        self._receiveWindow = ReceiveWindow(limits.sessionWindow, share=4)
-        self._crowd = limits.sessionWindow // 4 * 3
-        self._budget = WindowBudget(self._crowd)
+        super().__init__(sink, seconds, opened, limits, peerSessionWindow)
         self._peerStreamWindow = peerStreamWindow
         self._parity = 0 if isServer else 1
         self._lastId = -1 if not isServer else 0
-        self._fullSince: float | None = None
-        self.callLater: Callable[..., Any] | None = None
-        self._look: Any = None
         self.whenBusy: Callable[[MovableStream], None] | None = None
         self.whenAskedToMove: (
             Callable[[MovableStream, dict[str, object]], None] | None
@@ -233,69 +196,6 @@ class ExtendedMultiplexer(Multiplexer, MoveCarrier):
         if not self.datagrams.arrived(number, kind, payload):
             self.lateFrames += 1
 
-    # Bytes and credit
-
-    def _data(self, streamId: int, payload: bytes) -> None:
-        # Windows are counted in place here: this is for each piece of each stream.
-        size, session = len(payload), self._receiveWindow
-        session.received += size
-        if session.received > session.limit:
-            raise TunnelError("protocol-error", "the session's credit was exceeded")
-        stream = self.streams.get(streamId)
-        if stream is None:
-            # Under way when the stream ended here.
-            self.lateFrames += 1
-            self._drainSession(size)
-            return
-        window = stream.receiveWindow
-        window.received += size
-        if stream.eof or window.received > window.limit:
-            raise TunnelError(
-                "protocol-error",
-                f"stream {streamId} sent past its "
-                + ("end" if stream.eof else "credit"),
-            )
-        if size:
-            stream.dataArrived(payload)
-            if session.received - session.drained >= self._crowd and self._look is None:
-                self._lookLater()
-
-    def drained(self, stream: SessionStream, amount: int) -> None:
-        """A reader took bytes: renew credit, once enough is used up."""
-        # A stream that is over has given its window back and must not grow it.
-        window, session = stream.receiveWindow, self._receiveWindow
-        window.drained += amount
-        if window.limit - window.drained <= window.low and not stream.over:
-            credit = window.renew(self._seconds(), self.roundTrip)
-            if not stream.eof:
-                self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
-        session.drained += amount
-        if session.limit - session.drained <= session.low:
-            self._drainSession(0)
-
-    def _drainSession(self, amount: int) -> None:
-        """Renew the session's credit."""
-        window = self._receiveWindow
-        if window.take(amount):
-            self.sendFrame(0, FrameType.WINDOW, encodeCredit(window.renew(0.0, 0.0)))
-
-    def _window(self, streamId: int, payload: bytes) -> None:
-        credit = decodeCredit(payload)
-        if streamId == 0:
-            if self._ready and self.sendWindow.available <= 0:
-                STALLS["session"] += 1
-            if self.sendWindow.grant(credit) and not (self._paused or self._pumping):
-                self._pump()
-            return
-        stream = self.streams.get(streamId)
-        if stream is None:
-            self.lateFrames += 1
-            return
-        if stream.outgoing and stream.sendWindow.available <= 0:
-            STALLS["stream"] += 1
-        if stream.sendWindow.grant(credit):
-            self.wantsToSend(stream)
-
     # Ends
 
     def _eof(self, streamId: int, payload: bytes) -> None:
@@ -338,16 +238,6 @@ class ExtendedMultiplexer(Multiplexer, MoveCarrier):
         """Send a frame whose payload is a code and a message."""
         payload = encodeObject(reason.asDict())
         self.sendFrame(streamId, kind, payload)
-
-    def streamOver(self, stream: SessionStream, held: int) -> None:
-        if self.streams.get(stream.id) is not stream:
-            # It has left the session before it was over.
-            return
-        del self.streams[stream.id]
-        if stream.receiveWindow.grown:
-            stream.receiveWindow.close()
-        if held:
-            self._drainSession(held)
 
     # Streams that move
 
@@ -413,11 +303,10 @@ class ExtendedMultiplexer(Multiplexer, MoveCarrier):
             self.unknownFrames += 1
 
     frames: ClassVar[FrameTable] = {
-        FrameType.DATA: _data,
+        **CreditedStreams.frames,
         FrameType.CLOSE: _close,
         FrameType.ERROR: _error,
         FrameType.EOF: _eof,
-        FrameType.WINDOW: _window,
         FrameType.DATAGRAM: _datagram,
         FrameType.OPEN: _open,
         FrameType.OPENED: _openedByPeer,
@@ -429,15 +318,9 @@ class ExtendedMultiplexer(Multiplexer, MoveCarrier):
     def close(self, reason: TunnelError) -> None:
         super().close(reason)
         self.datagrams.close(reason)
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
 
     def tick(self) -> None:
-        """
-        Give up on streams that the peer does not answer, and on the greediest
-        of those that hold up the session.
-        """
+        """Give up on streams that the peer does not answer, too."""
         self.datagrams.tick()
         now = self._seconds()
         for stream in list(self.streams.values()):
@@ -446,62 +329,5 @@ class ExtendedMultiplexer(Multiplexer, MoveCarrier):
                 and not self.isPeers(stream.id)
                 and now - stream.since > OPEN_TIMEOUT
             ):
-                self._break(stream, TunnelError("service-timeout"))
-        if not self._isCrowded():
-            self._fullSince = None
-        elif self._fullSince is None:
-            self._fullSince = now
-        elif now - self._fullSince > STALL:
-            self._makeRoom(list(self.streams.values()))
-
-    def _isCrowded(self) -> bool:
-        """
-        Whether what waits for readers has taken so much of the session's window
-        that nobody will soon get anything.
-        """
-        return self._receiveWindow.waiting >= self._crowd
-
-    def _lookLater(self) -> None:
-        """See in a moment whose readers have taken nothing."""
-        if self.callLater is not None and not self._over:
-            before = {
-                stream: stream.receiveWindow.drained
-                for stream in self.streams.values()
-                if stream.holding
-            }
-            self._look = self.callLater(PAUSE, self._lookNow, before)
-
-    def _lookNow(self, before: dict[SessionStream, int]) -> None:
-        """
-        Break those that stood still, if it is still as crowded.
-
-        @param before: What the readers had taken a moment ago, in bytes.
-        """
-        self._look = None
-        if self._isCrowded():
-            self._makeRoom(
-                [
-                    stream
-                    for stream, drained in before.items()
-                    if not stream.over and stream.receiveWindow.drained == drained
-                ]
-            )
-        if self._isCrowded():
-            self._lookLater()
-
-    def _makeRoom(self, among: list[SessionStream]) -> None:
-        """
-        Break the greediest streams until half of the session's window is free.
-
-        @param among: Those that may go.
-        """
-        held = sorted(among, key=lambda stream: stream.holding, reverse=True)
-        for stream in held:
-            if self._receiveWindow.waiting <= self.limits.sessionWindow // 2:
-                break
-            self._break(stream, TunnelError("stalled"))
-
-    def _break(self, stream: SessionStream, reason: TunnelError) -> None:
-        """Break a stream towards both of its ends."""
-        self.sendReset(stream, reason)
-        stream.broken(reason)
+                stream.breakOff(TunnelError("service-timeout"))
+        super().tick()

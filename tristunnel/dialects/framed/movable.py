@@ -178,10 +178,7 @@ class MovableStream(SessionStream):
         over, break the stream.
         """
         if self._farSideMoved and self._elsewhere is None and not self.over:
-            peer = self._peer
-            self.reset(reason)
-            if peer is not None:
-                peer.reset(reason)
+            self.breakOff(reason)
 
     def allPassed(self) -> None:
         """Read from the new connection once everything before is passed on."""
