@@ -1,8 +1,29 @@
 """
-A stream's end that is a socket of our own: TCP or UNIX, plain or with TLS.
+A stream's end that is a socket of our own: TCP or UNIX, plain or with TLS. It has the
+states that all ends have (L{tristunnel.dataplane.connection_end}), and deadlines::
+
+    ======== ==================================== ====================================
+    state    left when                            the deadline
+    ======== ==================================== ====================================
+    shaking  the TLS handshake is complete        TLS_HANDSHAKE_TIMEOUT
+    open     SocketEnd.finish was called, and     none
+             there is TLS or nothing more comes
+    closing  both directions are over             CLOSE_TIMEOUT, again and again while
+                                                  the far side reads or sends enough
+    over     never                                none
+    ======== ==================================== ====================================
+
+Who misses a deadline is cut off. One without TLS is C{open} from the beginning.
 
 Bytes between two plain ones are moved by the kernel, once a direction proves busy
-(L{tristunnel.dataplane.splice}); a short answer is copied, which costs less.
+(L{tristunnel.dataplane.splice}); a short answer is copied, which costs less::
+
+    ========== ============================================== ===================
+    direction  left when                                      bytes are moved by
+    ========== ============================================== ===================
+    copied     BUSY bytes have come in large reads in a row   this process
+    spliced    no pipe is free                                the kernel
+    ========== ============================================== ===================
 """
 
 from __future__ import annotations
