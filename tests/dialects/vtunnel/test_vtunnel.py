@@ -169,9 +169,7 @@ class ClientSideTests(SynchronousTestCase):
             Forward(f"{port}=service", port, "", f"service{port}", nowhere)
             for port in (9000, 9001)
         ]
-        self.session = VTunnelClientSession(
-            self.reactor, forwards, self.seen, "server", 30.0
-        )
+        self.session = VTunnelClientSession(self.reactor, forwards, self.seen, "server")
         self.session.opened(self.connection)
 
     def tearDown(self) -> None:

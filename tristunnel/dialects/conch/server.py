@@ -323,7 +323,3 @@ class GoSession(SSHServerSession):
 
     def request(self, name: str, fields: Fields) -> Awaitable[bytes] | bytes | None:
         return b"pong" if name == self.ping else None
-
-    @property
-    def idle(self) -> bool:
-        return not (self.tunnels or self._openings)

@@ -5,11 +5,10 @@ a session with JSON.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
 from tristunnel.dialects.base.client import WebSocketClientService, openWebSocket
 from tristunnel.dialects.base.client_session import (
@@ -24,7 +23,6 @@ from tristunnel.dialects.vtunnel.session import (
     VTunnelSession,
 )
 from tristunnel.errors import TunnelError
-from tristunnel.model.observer import ClientObserver
 from tristunnel.util.repeating import stopTimer
 from tristunnel.wire.ssh import BEGINNING
 from tristunnel.wire.vtunnel import (
@@ -40,7 +38,6 @@ from tristunnel.wire.vtunnel_ssh import parsePrivateKey
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream
-    from tristunnel.forwards.forward import Forward
 
 __all__ = ["VTunnelClientService", "VTunnelClientSession", "WireFinder"]
 
@@ -112,9 +109,9 @@ class VTunnelClientSession(VTunnelSession, MessageClientSession):
     """
     A session with a vtunnel server.
 
-    @param pingInterval: Seconds between the messages that keep a later server
+    @ivar limits: What it may hold.
+    @ivar pingInterval: Seconds between the messages that keep a later server
         from hanging up, which it does after 60 s; 0 for none.
-
     @ivar maybeMute: Whether a server that says nothing at all may be an early
         one, which answers no pings. Otherwise it is dead after two of them.
     @ivar mute: Whether this session ended for that.
@@ -122,30 +119,11 @@ class VTunnelClientSession(VTunnelSession, MessageClientSession):
 
     multiplexer: VTunnelClientSide | None
 
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        forwards: Sequence[Forward],
-        observer: ClientObserver | None = None,
-        host: str = "localhost",
-        pingInterval: float = 30.0,
-        limits: Limits | None = None,
-    ) -> None:
-        super().__init__(reactor, forwards, observer, host)
-        self.limits = limits or Limits()
-        self._byPort = {each.port: each for each in forwards if not each.hasHost}
-        self._pingInterval = pingInterval
-        self._answers = False
-        self.maybeMute = False
-        self.mute = False
-        self._heard = self._ponged = False
-        self._silence: IDelayedCall | None = None
-        self._kinds = {
-            CONNECT: self._connect,
-            LISTEN_OK: self._listenOK,
-            LISTEN_ERR: self._listenErr,
-            PONG: self._pong,
-        }
+    limits = Limits()
+    pingInterval = 30.0
+    maybeMute = mute = False
+    _answers = _heard = _ponged = False
+    _silence: IDelayedCall | None = None
 
     def makeMultiplexer(self, link: TextLink) -> VTunnelClientSide:
         return VTunnelClientSide(
@@ -159,7 +137,14 @@ class VTunnelClientSession(VTunnelSession, MessageClientSession):
     # Asking
 
     def opened(self, connection: object) -> None:
+        self._kinds = {
+            CONNECT: self._connect,
+            LISTEN_OK: self._listenOK,
+            LISTEN_ERR: self._listenErr,
+            PONG: self._pong,
+        }
         super().opened(connection)
+        self._byPort = {each.port: each for each in self._forwards if not each.hasHost}
         self._observer.connected(self.connection.peerAddress)
         self._observer.acknowledged("vtunnel")
         for port in self._byPort:
@@ -173,14 +158,14 @@ class VTunnelClientSession(VTunnelSession, MessageClientSession):
                 ),
             )
         self.later(ANSWER_TIME, self._noAnswer)
-        if self._pingInterval > 0:
-            self._silence = self.later(2 * self._pingInterval, self._noPong)
-            self.later(self._pingInterval, self._ping)
+        if self.pingInterval > 0:
+            self._silence = self.later(2 * self.pingInterval, self._noPong)
+            self.later(self.pingInterval, self._ping)
 
     def textReceived(self, text: bytes) -> None:
         self._heard = True
         if self._silence is not None and self._silence.active():
-            self._silence.reset(2 * self._pingInterval)
+            self._silence.reset(2 * self.pingInterval)
         super().textReceived(text)
 
     def _pong(self, message: Message) -> None:
@@ -194,12 +179,12 @@ class VTunnelClientSession(VTunnelSession, MessageClientSession):
         """
         if self._ponged or not (self._heard or self.maybeMute):
             self.mute = not self._ponged
-            why = f"the server sent nothing for {2 * self._pingInterval:g} s"
+            why = f"the server sent nothing for {2 * self.pingInterval:g} s"
             if self.mute:
                 why += "; if it does not answer pings, it will not be asked to again"
             self.fail(TunnelError("session-lost", why))
         else:
-            self._silence = self.later(2 * self._pingInterval, self._noPong)
+            self._silence = self.later(2 * self.pingInterval, self._noPong)
 
     def _ask(self, port: int) -> None:
         self.send(Message(LISTEN, port=port))
@@ -207,7 +192,7 @@ class VTunnelClientSession(VTunnelSession, MessageClientSession):
     def _ping(self) -> None:
         # The early server skips it.
         self.send(Message(PING))
-        self.later(self._pingInterval, self._ping)
+        self.later(self.pingInterval, self._ping)
 
     def _noAnswer(self) -> None:
         if not self._answers:
@@ -262,8 +247,8 @@ class VTunnelClientService(WebSocketClientService[MessageClientSession]):
             self._forwards,
             self.observer,
             self._server.host,
-            getattr(endpoint, "pingInterval", 0.0),
         )
+        session.pingInterval = getattr(endpoint, "pingInterval", 0.0)
         session.maybeMute = self._mute
         self._last = session
         return session
