@@ -123,7 +123,9 @@ class IntroducedProtocol(EndsOnce, ABC, Protocol):
 
         @return: What came behind its message.
         """
-        self._stopDeadline()
+        # In place: this is for each connection that a stream gets.
+        stopTimer(self._deadline)
+        self._deadline = None
         rest, self._rest = self._rest, b""
         return rest
 

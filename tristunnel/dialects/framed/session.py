@@ -105,7 +105,8 @@ def _credit(offer: dict[str, object], key: str) -> int:
 
 class FramedProtocol(IntroducedProtocol):
     """
-    One connection that speaks the framed protocol.
+    One connection that speaks the framed protocol, and carries frames once its
+    handshake is over.
 
     @param limits: What this side accepts.
     @param dispatcher: Answers the peer's calls on the control channel.
@@ -119,7 +120,9 @@ class FramedProtocol(IntroducedProtocol):
     """
 
     _log = Logger()
+    # These are there once it is over.
     liveness: Liveness
+    _decoder: FrameDecoder
 
     __slots__ = (
         "_answers",
@@ -147,7 +150,6 @@ class FramedProtocol(IntroducedProtocol):
         self.extended = False
         self.control = ControlChannel(reactor, self.caller, dispatcher)
         self._answers: Answers | None = None
-        self._decoder = FrameDecoder()
         self._ticking: IDelayedCall | None = None
         # Looked up once: this is for each read.
         self._seconds = reactor.seconds
@@ -179,6 +181,7 @@ class FramedProtocol(IntroducedProtocol):
         """The handshake is over: let streams pass."""
         rest = self.taken()
         self.multiplexer = multiplexer
+        self._decoder = FrameDecoder()
         boundUnsent(self.transport)
         self._answers = multiplexer.answers = answers = Answers(
             self.reactor, self.transport, multiplexer.holds, self._stalled
