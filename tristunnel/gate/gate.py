@@ -100,11 +100,6 @@ class VisitorGate:
 
     # Who it is
 
-    def accountOf(self, visit: GateVisit) -> Account | None:
-        """Find out who has signed in."""
-        found = self._found(visit)
-        return None if found is None else found[0]
-
     def _found(self, visit: GateVisit) -> tuple[Account, bytes] | None:
         """Who has signed in, and the cookie that says so."""
         name = cookieName(SESSION, visit.path, visit.secure)
