@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.protocol import connectionDone
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.loopback import LoopbackTestCase, Talk
 from tests.support.polling import until
@@ -27,6 +30,25 @@ from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
+
+
+class ProofTests(SynchronousTestCase):
+    """Who can prove something."""
+
+    def shown(self, *checkers: Any) -> str:
+        authenticator = Authenticator(portalFor(checkers) if checkers else None)
+        service = TunnelService(Clock(), MemoryBook(Clock()), {})
+        sessions = TunnelServerFactory(Clock(), service, authenticator)
+        return BoreDialect().keyShown(sessions)
+
+    def test_nobody(self) -> None:
+        """That all are refused is an error, which a server tells when it starts."""
+        users = InMemoryUsernamePasswordDatabaseDontUse(laptop=b"secret")
+        with self.assertRaises(TunnelError) as raised:
+            self.shown(users)
+        self.assertIn("--auth tokens: or clients:", raised.exception.message)
+        self.assertEqual(self.shown(users, ClientsFile(Path("clients"))), "")
+        self.assertEqual(self.shown(), "")
 
 
 class BoreTestCase(LoopbackTestCase):

@@ -16,6 +16,7 @@ from tristunnel.dialects.bore.server import (
     BoreVisitors,
     PassedConnection,
 )
+from tristunnel.errors import badOption
 from tristunnel.forwards.inner import OneProtocol
 from tristunnel.http.callers import HTTPCallers, uncounted
 from tristunnel.service.preauth import PendingConnection
@@ -68,11 +69,11 @@ class BoreDialect(Dialect):
             lambda: PassedConnection(sessions, sessions.handshakeTimeout, uncounted())
         )
 
-    def notices(self, sessions: ServerSessions) -> Sequence[str]:
+    def keyShown(self, sessions: ServerSessions) -> str:
         asks = sessions.authenticator
-        if asks.admitsAnybody or asks.takesProofs:
-            return []
-        return [
-            "bore's clients are all refused: they can only prove a secret of"
-            " --auth tokens: or clients:"
-        ]
+        if not (asks.admitsAnybody or asks.takesProofs):
+            raise badOption(
+                "bore's clients are all refused: they can only prove a secret of"
+                " --auth tokens: or clients:"
+            )
+        return ""
