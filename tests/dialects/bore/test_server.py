@@ -47,7 +47,10 @@ class ProofTests(SynchronousTestCase):
         with self.assertRaises(TunnelError) as raised:
             self.shown(users)
         self.assertIn("--auth tokens: or clients:", raised.exception.message)
-        self.assertEqual(self.shown(users, ClientsFile(Path("clients"))), "")
+        path = Path(self.mktemp())
+        path.write_text("laptop:secret\n")
+        path.chmod(0o600)
+        self.assertEqual(self.shown(users, ClientsFile(path)), "")
         self.assertEqual(self.shown(), "")
 
 
