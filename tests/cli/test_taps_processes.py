@@ -92,8 +92,8 @@ class ProcessTestCase(TestCase):
         self._talks.append(talk)
         return talk
 
-    async def hears(self, service: Service) -> None:
-        visitor = await self.visit()
+    async def hears(self, service: Service, port: int = 0) -> None:
+        visitor = await self.visit(port)
         await visitor.has(len(service.greeting))
         self.assertEqual(bytes(visitor.data), service.greeting)
         visitor.abort()
