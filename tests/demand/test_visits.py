@@ -14,7 +14,7 @@ from tests.support.processes import freePort
 from tristunnel.demand import endpoint
 from tristunnel.demand.services import DemandServices
 from tristunnel.dialects.base.multiplexer import Limits
-from tristunnel.dialects.framed import client_service, extended
+from tristunnel.dialects.framed import client_service, credit
 from tristunnel.forwards.demand import STREAM_WINDOW, DemandPlan, MagicPacket
 from tristunnel.forwards.forward import Forward
 from tristunnel.model.observer import ClientObserver, severalObservers
@@ -151,7 +151,7 @@ class VisitTests(LoopbackTestCase):
         """What visitors have to send waits with them, and does not crowd a session."""
         crowded = Limits(streamWindow=STREAM_WINDOW, sessionWindow=3 * 1024 * 1024)
         self.patch(client_service, "_WAITING", crowded)
-        self.patch(extended, "PAUSE", 0.05)
+        self.patch(credit, "PAUSE", 0.05)
         self.patch(endpoint, "LOOK", 0.5)
         port = await self.open()
         visitors = [await self.visit(port) for _ in range(25)]
