@@ -25,17 +25,21 @@ from tests.support.processes import TWISTD, Program
 from tristunnel.cli.call import ask, parseCommand
 
 _CUT = float(os.environ.get("TRISTUNNEL_CUT", "60"))
+_MUCH = 1 << 25
+"""As many bytes prove a stream busy, so that it moves to a connection of its own."""
+
 _VISITOR = """
 import socket, sys, threading
 held = {}
-def talk(skt):
+much = bytes(int(sys.argv[1]))
+def talk(skt, said):
     skt.settimeout(20)
-    skt.sendall(b"hello")
-    got = b""
-    while len(got) < 5:
-        piece = skt.recv(5)
+    threading.Thread(target=skt.sendall, args=(said,), daemon=True).start()
+    left = len(said)
+    while left:
+        piece = skt.recv(min(left, 65536))
         if not piece: raise OSError("closed")
-        got += piece
+        left -= len(piece)
 def wait(port, skt):
     try:
         skt.settimeout(None)
@@ -47,7 +51,7 @@ for line in sys.stdin:
     try:
         skt = held.pop(port, None) if word in ("again", "leave") else None
         skt = skt or socket.create_connection(("127.0.0.1", int(port)), 5)
-        talk(skt)
+        talk(skt, much if word == "hold" else b"hello")
         print("answered", port, flush=True)
     except OSError as error:
         print("refused", port, error, flush=True)
@@ -159,7 +163,7 @@ class NamespaceTests(TestCase):
                 b.says("Node tunnel pull .* is connected"),
             ]
         )
-        visitor = self.run_("b", "visitor", "-u", "-c", _VISITOR)
+        visitor = self.run_("b", "visitor", "-u", "-c", _VISITOR, str(_MUCH))
         for order in ("visit 8080", "visit 8081", "hold 8080", "watch 8081"):
             since = len(visitor.lines)
             visitor.order(order)
@@ -204,7 +208,7 @@ class NamespaceTests(TestCase):
             since = len(visitor.lines)
             visitor.order(order)
             await visitor.says(f"answered {order[-4:]}", since)
-        for where, name, total in (("a", "push", 25), ("b", "pull", 15)):
+        for where, name, total in (("a", "push", _MUCH + 20), ("b", "pull", 15)):
             last = {"visitors": 0, "bytesIn": total, "bytesOut": total}
             entry = await self.settled(where, name, connects=2, visitorsTotal=3, **last)
             self.assertEqual((entry["state"], entry["reason"]), ("connected", ""))
