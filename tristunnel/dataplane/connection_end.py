@@ -9,7 +9,7 @@ bytes: a socket of our own, a Twisted transport, or a WebSocket::
              is there
     open     goes to the peer                      goes out
     held     is not read: HoldableEnd.hold
-    ended    peer.finish was called, once       the far side was told, once
+    ended    peer.finish was called, once          the far side was told, once
     over     nothing more is called                a reset comes back to the peer
     ======== ===================================== ===================================
 

@@ -7,14 +7,16 @@ for, and the one end of it::
     ======== ========================= ==============================================
     made     WatchedSocket.start       nothing
     shaking  TLS is up                 IN; also OUT if the handshake has to be sent
-    open     the socket is closed      IN, unless held or ended; OUT while it is full
+    open     it has hung up, and what  IN, unless held or ended; OUT while it is full
+             is left is not wanted yet
     parked   there is something to     nothing, not even an error
-             ask for again
+             ask for again: open
     closed   never                     nothing
     ======== ========================= ==============================================
 
-A socket without TLS is never C{shaking}. C{closed} is reached in any state, and
-WatchedSocket.lost is called then, once.
+A socket without TLS is never C{shaking}. Once it is started, C{closed} is reached in
+any state, and WatchedSocket.lost is called then, once; unless another owner takes the
+socket over, who watches it from then on.
 """
 
 from __future__ import annotations
