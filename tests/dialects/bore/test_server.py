@@ -159,6 +159,20 @@ class OpenTests(BoreTestCase):
         self.assertEqual(b"220 ready\r\nanswer", bytes(visitor.data))
         self.assertEqual(0, self.limiter.unauthenticated)
 
+    async def test_breaks(self) -> None:
+        """A client whose port is not opened, by an error of ours, is told so."""
+        await self.begin()
+
+        async def broken(*arguments: object) -> object:
+            raise ZeroDivisionError
+
+        self.patch(self.tunnels, "open", broken)
+        client = await self.visit(self.serverPort)
+        self.say(client, {"Hello": 0})
+        self.assertIn("internal error", (await self.message(client))["Error"])
+        await client.ended()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     async def test_twice(self) -> None:
         """A number is good once; one that nobody waits for is refused."""
         await self.begin()

@@ -22,6 +22,11 @@ from tristunnel.wire.framed import (
 )
 
 
+async def broken(*arguments: object) -> object:
+    """Do what somebody asks, and fail."""
+    raise ZeroDivisionError
+
+
 class FactsTests(ServerTestCase):
     """What a client says of itself."""
 
@@ -172,6 +177,16 @@ class PlainClientTests(ServerTestCase):
             ["ports-exhausted"],
         )
 
+    def test_openingBreaks(self) -> None:
+        """An error that nobody expects turns it away at once, too, and is logged."""
+        self.patch(self.listeners, "open", broken)
+        peer = self.dial({"id": "x"})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertIsNotNone(peer.lost)
+        self.assertEqual(
+            [refused[0] for refused in self.notes.named("peerRefused")], ["internal"]
+        )
+
 
 class PlainClientTLSTests(PlainClientTests):
     """The same over TLS."""
@@ -191,6 +206,23 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(answer["streamWindow"], 256 * 1024)
         self.assertEqual(sorted(answer["lease"]), ["fence", "id", "seconds", "secret"])
         self.assertEqual(self.notes.named("clientConnected"), [("anonymous", "framed")])
+
+    def test_visitBreaks(self) -> None:
+        """
+        An error that nobody expects in a visit is logged, and the client is told; the
+        session goes on.
+        """
+        self.patch(self.service, "findNamed", broken)
+        peer = self.extended()
+        peer.frames()
+        info = encodeObject({"service": "web"})
+        peer.say(Frame(1, FrameType.OPEN, encodeCredit(WINDOW) + info))
+        self.settle()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        (refused,) = peer.frames()
+        self.assertEqual((refused.stream, refused.kind), (1, FrameType.REFUSED))
+        self.assertEqual(decodeObject(refused.payload)["code"], "internal")
+        self.assertIsNone(peer.lost)
 
     def test_otherVersion(self) -> None:
         """A version that is not spoken here is refused with a code."""

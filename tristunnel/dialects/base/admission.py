@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tristunnel.dialects.base.messages import ConnectedSession
 from tristunnel.dialects.base.server import Arrival, ServerSessions
@@ -100,7 +101,7 @@ class AdmittedSession(ConnectedSession, ABC):
         @param take: Takes messages that were read already.
         """
         self.connection.pauseReading()
-        self.whileUp(self._admit(identifying, take))
+        self.whileUp(self._admit(identifying, take), self.fail)
 
     async def _admit(
         self, identifying: Coroutine[Any, Any, Identity], take: Callable[[bytes], None]
@@ -177,15 +178,27 @@ class AdmittedSession(ConnectedSession, ABC):
         """As whom the client calls the tunnel service."""
         return self._caller
 
-    def whileUp(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that is cancelled when the session is over."""
-        doing: Deferred[Any] = self.untilOver(work)
-        doing.addErrback(lambda failure: failure.trap(CancelledError))
-        doing.addErrback(lambda f: self._log.failure("A request failed", f))
+    def whileUp(
+        self, work: Coroutine[Any, Any, None], failed: Callable[[TunnelError], object]
+    ) -> None:
+        """
+        Do something that is cancelled when the session is over.
+
+        @param failed: Told C{internal}, if C{work} fails with an error that it does not
+            expect: somebody waits for what is not done.
+        """
+
+        def unexpected(failure: Failure) -> None:
+            if not failure.check(CancelledError):
+                self._log.failure("A request failed", failure)
+                failed(TunnelError("internal"))
+
+        self.untilOver(work).addErrback(unexpected)
 
     def untilOver(self, work: Coroutine[Any, Any, Result]) -> Deferred[Result]:
         """
-        Likewise, for somebody who waits for it.
+        Do something that is cancelled when the session is over, for somebody who waits
+        for it.
 
         @return: What comes of it.
         """

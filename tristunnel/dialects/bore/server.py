@@ -412,7 +412,7 @@ class BoreSession(ServerSession):
         self.admit(self.authenticate({}), lambda message: None)
 
     def admitted(self) -> None:
-        self.whileUp(self._open())
+        self.whileUp(self._open(), self.fail)
 
     async def _open(self) -> None:
         try:

@@ -215,7 +215,7 @@ class SSHServerSession(VisitingSession):
                 f" --dial-allow {hostAndPort(host, port)}"
             )
             accept = partial(_accept, end)
-            self.whileUp(self.visit(end, host, isUDP, accept, hint=hint))
+            self.whileUp(self.visit(end, host, isUDP, accept, hint=hint), end.reset)
 
     def dial(
         self, end: Channel | FlowEnd, target: str, client: str = "", isUDP: bool = False

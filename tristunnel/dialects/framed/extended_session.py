@@ -110,11 +110,10 @@ class ExtendedSession(NegotiatedSession):
             peer = peer or self.connection.peerAddress
             self.dialled.opened(end, info, peer, accept, isUDP)
             return
-        name = info.get("service")
-        if name is None:
-            name = serviceOf(self._caller.identity)
+        own = "service" not in info
+        name = serviceOf(self._caller.identity) if own else info["service"]
         if isinstance(name, str):
-            self.whileUp(self.visit(end, name, isUDP, accept, peer))
+            self.whileUp(self.visit(end, name, isUDP, accept, peer), end.reset)
         else:
             end.reset(
                 TunnelError("not-permitted", "the stream does not name a service")

@@ -150,7 +150,7 @@ class PlainSession(FramedSession):
     dialect = "framed-plain"
 
     def admitted(self) -> None:
-        self.whileUp(self._openTunnel())
+        self.whileUp(self._openTunnel(), self.fail)
 
     async def _openTunnel(self) -> None:
         try:

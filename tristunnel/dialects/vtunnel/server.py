@@ -84,7 +84,7 @@ class VTunnelServerSession(VTunnelSession, ServerSession):
             self.send(Message(LISTEN_OK, port=port))
         elif port not in self._asked:
             self._asked.add(port)
-            self.whileUp(self._listenAt(port))
+            self.whileUp(self._listenAt(port), self.fail)
 
     @property
     def idle(self) -> bool:

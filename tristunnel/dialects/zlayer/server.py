@@ -173,7 +173,7 @@ class ZLayerServerSession(ZLayerSession, ServerSession):
         self._requests.append(message)
         if not self._answering:
             self._answering = True
-            self.whileUp(self._answer())
+            self.whileUp(self._answer(), self.fail)
         elif len(self._requests) == _WAITING_REGISTERS:
             self.connection.pauseReading()
 
