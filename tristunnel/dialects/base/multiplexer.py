@@ -3,7 +3,7 @@ Many streams over one connection: who may send, how much, and in what order.
 
 L{Multiplexer} holds what both forms of the framed protocol share: the table
 of streams and a fair round of those that have something to send. What a frame
-means is in L{tristunnel.dialects.base.plain} and
+means is in L{tristunnel.dialects.base.plain}, L{tristunnel.dialects.framed.credit} and
 L{tristunnel.dialects.framed.extended}.
 """
 

@@ -6,8 +6,9 @@ Its states::
     ========= ============================= ==========================================
     state     fields                        left when
     ========= ============================= ==========================================
-    open                                    the local end finishes: finishing; or the
-                                            stream has another way: elsewhere
+    open                                    the local end finishes: finishing; the
+                                            stream has another way: elsewhere; or the
+                                            far side leaves: finished
     elsewhere C{_sendsBy}                   the local end finishes: finished
     finishing C{finishing}                  all that waits was sent, and the end after
                                             it; or the far side leaves: finished

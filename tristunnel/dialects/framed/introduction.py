@@ -29,10 +29,10 @@ class IntroducedProtocol(EndsOnce, ABC, Protocol):
         =========== ================================================================
         state
         =========== ================================================================
-        coming      bytes belong to the peer's message; it has handshakeTimeout
-                    seconds for it
+        coming      bytes belong to the peer's message
         introduced  the message was whole; what has come behind it is kept until
-                    somebody takes the connection from here
+                    somebody takes the connection from here; for both there are
+                    handshakeTimeout seconds
         over        lost says why; a peer that does not take what was written has
                     handshakeTimeout seconds for that
         =========== ================================================================

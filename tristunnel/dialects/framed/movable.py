@@ -7,10 +7,11 @@ the one that sends::
     ========= =================================== ====================================
     state     fields                              left when
     ========= =================================== ====================================
-    session   no C{_elsewhere}                    there is a connection: moving
+    session   no C{_elsewhere}                    there is a connection: moving; or the
+                                                  end was sent: ended
     moving    C{_elsewhere}                       no bytes wait: moved, which the far
-                                                  side is told; or the end was sent:
-                                                  ended
+                                                  side is told; or the far side has
+                                                  left: ended
     moved     C{_sendsBy}                         the end is sent there: ended
     ended     C{finished}                         never
     ========= =================================== ====================================
