@@ -2,7 +2,8 @@
 Our programs and the real zlayer-tunnel crate.
 
 The environment variable C{TRISTUNNEL_ZLAYER} names a directory with three small
-programs around the crate. C{zlayer-server} and C{zlayer-client} do what the
+programs around the crate; C{programs/Cargo.toml} says how they are built.
+C{zlayer-server} and C{zlayer-client} do what the
 crate leaves to its user: they start the listeners, and open or take the data
 connections that C{docs/zlayer.rst} describes. They print JSON lines.
 C{zlayer-codec} reads messages in hexadecimal, one on each line, and prints for
