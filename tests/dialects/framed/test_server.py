@@ -224,6 +224,23 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(decodeObject(refused.payload)["code"], "internal")
         self.assertIsNone(peer.lost)
 
+    def test_noService(self) -> None:
+        """A stream whose object names no service is refused; the session goes on."""
+        peer = self.extended()
+        peer.frames()
+        for stream, named in ((1, {}), (3, {"service": None}), (5, {"service": 5})):
+            info = encodeObject(named)
+            peer.say(Frame(stream, FrameType.OPEN, encodeCredit(WINDOW) + info))
+            self.settle()
+            (refused,) = peer.frames()
+            self.assertEqual(
+                (refused.stream, refused.kind), (stream, FrameType.REFUSED)
+            )
+            said = decodeObject(refused.payload)
+            self.assertEqual(said["code"], "not-permitted")
+            self.assertIn("does not name a service", said["message"])
+        self.assertIsNone(peer.lost)
+
     def test_otherVersion(self) -> None:
         """A version that is not spoken here is refused with a code."""
         peer = self.extended(versions=[7])
