@@ -20,6 +20,7 @@ from twisted.python.runtime import seconds as timeOfDay
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.cli import client_tap, server_tap
+from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.util.logs import Log
 from tristunnel.util.output import PATIENCE
 from tristunnel.util.process import (
@@ -57,6 +58,14 @@ class MonotonicTimeTests(SynchronousTestCase):
         self.assertLessEqual(before + 100, call.getTime())
         self.assertLess(call.getTime(), time.monotonic() + 101)
         call.cancel()
+
+    def test_polled(self) -> None:
+        """So does what programs use: that reactor, with sockets of ours."""
+        reactor = self.reactor()
+        ours = polledReactor(reactor)
+        useMonotonicTime(ours)
+        self.assertIs(reactor.seconds, time.monotonic)
+        self.assertIs(ours.seconds, time.monotonic)
 
     def test_pending(self) -> None:
         """A call that waits already is due when it was, also if it is moved."""

@@ -260,19 +260,20 @@ class PolledReactor:
     @param poller: Watches the sockets.
 
     @ivar poller: The same.
+    @ivar original: The reactor that it is made from.
     """
 
     def __init__(self, poller: Poller) -> None:
         self.poller = poller
-        self._reactor = poller.reactor
+        self.original = poller.reactor
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
+        return getattr(self.original, name)
 
     def callLater(
         self, delay: float, callable: Any, *args: object, **kwargs: object
     ) -> Any:
-        return self._reactor.callLater(delay, callable, *args, **kwargs)
+        return self.original.callLater(delay, callable, *args, **kwargs)
 
     # Listening
 
@@ -302,7 +303,7 @@ class PolledReactor:
         Listen on a UNIX socket. Twisted makes it, with the lock that other programs
         respect; its connections are sockets of ours.
         """
-        port = self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
+        port = self.original.listenUNIX(address, factory, backlog, mode, wantPID)
         port.stopReading()
         bound = socket(AF_UNIX, SOCK_STREAM, fileno=os.dup(port.fileno()))
         made = self._acceptor(bound, factory)
@@ -356,7 +357,7 @@ class PolledReactor:
         elif isIPv6Address(host.partition("%")[0]):
             family = AF_INET6
         else:
-            return self._reactor.connectTCP(host, port, factory, timeout, bindAddress)
+            return self.original.connectTCP(host, port, factory, timeout, bindAddress)
         where: Any = (host, port)
         if "%" in host:
             where = socketModule.getaddrinfo(
@@ -371,7 +372,7 @@ class PolledReactor:
     ) -> Any:
         """Connect to a UNIX socket."""
         if checkPID:
-            return self._reactor.connectUNIX(address, factory, timeout, checkPID)
+            return self.original.connectUNIX(address, factory, timeout, checkPID)
         made = _Connector(self.poller, AF_UNIX, address, factory, timeout)
         made.connect()
         return made

@@ -44,9 +44,11 @@ def useMonotonicTime(reactor: Any) -> None:
     Have a reactor count seconds by the clock that is never stepped. What waits
     already goes on to wait for as long as it would have.
 
-    @param reactor: The process's. One that has another clock than the time of
-        day is left alone; doing it twice is no error.
+    @param reactor: The process's, or one that is made from it, and names it as
+        C{original}. One that has another clock than the time of day is left alone;
+        doing it twice is no error.
     """
+    reactor = getattr(reactor, "original", reactor)
     if not isinstance(reactor, ReactorBase) or reactor.seconds is not timeOfDay:
         return
     # Twisted looks this up at each use, and gives no other way to choose it.
